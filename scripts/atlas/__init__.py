@@ -1,0 +1,1 @@
+"""Circuit Atlas: find, compare and explain circuits in transformer language models."""

@@ -1,0 +1,35 @@
+"""Train the shipped model from its specification, then test it on every kind of prompt it should have learned."""
+
+import pandas as pd
+import torch
+import yaml
+
+from atlas import artifacts, job, training
+
+job.start(snakemake)
+inputs, out = snakemake.input, snakemake.output
+
+torch.set_num_threads(snakemake.threads)
+with open(inputs.spec) as file:
+    spec = yaml.safe_load(file)
+rows = []
+
+
+def log(row):
+    rows.append(row)
+    job.log.info(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+
+
+model, tokenizer = training.train(spec, log)
+model.save_pretrained(out.model)
+tokenizer.save_pretrained(out.model)
+table = training.evaluate(model, tokenizer, spec, spec["evaluation"]["prompts"])
+with artifacts.atomic(out.log) as path:
+    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
+with artifacts.atomic(out.evaluation) as path:
+    table.to_csv(path, index=False, float_format="%.4f")
+thresholds = spec["evaluation"]["thresholds"]
+for _, row in table.iterrows():
+    main = row.family in spec["evaluation"]["main"] and row.step == 1 and row.form == "template"
+    if row.top1 < thresholds["main" if main else "other"]:
+        job.log.info("below its threshold: %s, top-1 %.3f on %d prompts", row.task, row.top1, row.prompts)
