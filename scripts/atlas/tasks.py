@@ -1,0 +1,315 @@
+"""Tasks: ordered members, templates and corruptions, and the prompts that they make.
+
+A prompt is built from a list of slots, clause by clause; nothing is ever replaced inside finished text, so a prompt
+always agrees with its own fields (methods: the published code's defect 1).
+"""
+
+import string
+from dataclasses import dataclass
+
+import numpy as np
+
+from atlas.errors import StudyError
+
+CORRUPTIONS = (
+    "random_members",
+    "repeat_last",
+    "repeat_first_all",
+    "switch_last_two",
+    "repeat_random",
+    "permute",
+    "random_words",
+    "position",
+)
+MAX_DRAWS = 10_000
+
+
+def expand_members(block) -> tuple[str, ...]:
+    """Members as strings; ``{range: [1, 20]}`` stands for the numerals 1 to 20, both included."""
+    if isinstance(block, dict):
+        low, high = block["range"]
+        return tuple(str(i) for i in range(low, high + 1))
+    return tuple(str(m) for m in block)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt's text and where in it the members stand (character spans without their leading space)."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """One clause: literal text, one ``{m}`` for the member, at most one filler such as ``{name}``."""
+
+    pattern: str
+    slots: tuple[tuple[str, str | None], ...]  # (literal text, slot that follows it)
+
+    @classmethod
+    def parse(cls, pattern: str) -> "Template":
+        slots = tuple((literal, field) for literal, field, _, _ in string.Formatter().parse(pattern))
+        fields = [field for _, field in slots if field is not None]
+        if fields.count("m") != 1 or len(fields) > 2:
+            raise StudyError(f"template {pattern!r}: needs exactly one {{m}} and at most one filler such as {{name}}")
+        return cls(pattern, slots)
+
+    @property
+    def filler_kind(self) -> str | None:
+        return next((field for _, field in self.slots if field not in (None, "m")), None)
+
+    def render(self, members, fillers) -> Text:
+        """Clauses for the members, then a last clause cut before its member, without trailing space."""
+        text, spans = "", []
+        for i in range(len(members) + 1):
+            text += " " if i else ""
+            for literal, field in self.slots:
+                text += literal
+                if field == "m":
+                    if i == len(members):
+                        return Text(text.rstrip(), tuple(spans))
+                    spans.append((len(text), len(text) + len(members[i])))
+                    text += members[i]
+                elif field is not None:
+                    text += fillers[i]
+        raise AssertionError("unreachable: every template has one {m}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sequence-continuation task; see docs/configuration.md for the meaning of each field."""
+
+    name: str
+    members: tuple[str, ...]
+    step: int = 1
+    cyclic: bool = False
+    templates: tuple[str, ...] = ("{m}",)
+    fillers: dict[str, tuple[str, ...]] | None = None
+    random_words: tuple[str, ...] = ()
+    shown: int = 4
+    per_template: int = 96
+    held_out_share: float = 0.5
+    corruption: str = "random_members"
+    position: int | None = None  # the slot that the corruption `position` changes, from 0
+    forbid_answer: bool = False
+    seed: int = 0
+    filler_seed: int = 0
+
+    @classmethod
+    def from_config(cls, name: str, block: dict) -> "Task":
+        """From a task's block merged over the defaults in ``prompts``; raises StudyError on impossible values."""
+        corruption, position = block["corruption"], None
+        if isinstance(corruption, dict):
+            corruption, position = "position", corruption["position"]
+        task = cls(
+            name=name,
+            members=expand_members(block["members"]),
+            step=block.get("step", 1),
+            cyclic=block.get("cyclic", False),
+            templates=tuple(block["templates"]),
+            fillers={kind: tuple(words) for kind, words in block["fillers"].items()},
+            random_words=tuple(block["random_words"]),
+            corruption=corruption,
+            position=position,
+            **{
+                key: block[key]
+                for key in ("shown", "per_template", "held_out_share", "forbid_answer", "seed", "filler_seed")
+            },
+        )
+        task.check()
+        return task
+
+    # ---- members -----------------------------------------------------------------------------------------
+    def starts(self) -> list[int]:
+        """Indices of the first members from which the shown members and the answer fit."""
+        if self.cyclic:
+            return list(range(len(self.members)))
+        reach = self.step * self.shown
+        return [i for i in range(len(self.members)) if 0 <= i + reach < len(self.members)]
+
+    def sequence(self, start: int) -> list[str]:
+        """The shown members and the answer."""
+        return [self.members[(start + self.step * i) % len(self.members)] for i in range(self.shown + 1)]
+
+    def follows(self, first: str, second: str) -> bool:
+        """Is ``second`` the member one step after ``first``?"""
+        if first not in self.members or second not in self.members:
+            return False
+        distance = self.members.index(second) - self.members.index(first) - self.step
+        return distance % len(self.members) == 0 if self.cyclic else distance == 0
+
+    def rows(self) -> int:
+        """Prompts per template: ``per_template`` raised to a multiple of the number of starts."""
+        starts = len(self.starts())
+        return -(-self.per_template // starts) * starts
+
+    # ---- checks ------------------------------------------------------------------------------------------
+    def check(self) -> None:
+        where = f"tasks.{self.name}"
+        if self.shown < 2:
+            raise StudyError(f"{where}.shown: {self.shown} leaves no step to continue; show at least 2 members")
+        repeated = sorted({m for m in self.members if self.members.count(m) > 1})
+        if repeated:
+            raise StudyError(f"{where}.members: {repeated[0]!r} occurs more than once; members must differ")
+        if self.step == 0:
+            raise StudyError(f"{where}.step: 0 repeats one member; give a step other than 0")
+        period = len(self.members) // np.gcd(self.step, len(self.members)) if self.cyclic else len(self.members)
+        if not self.starts() or period <= self.shown:
+            raise StudyError(
+                f"{where}: {len(self.members)} members are too few to show {self.shown} and continue with step "
+                f"{self.step:+d}; add members or lower `shown`"
+            )
+        if self.corruption == "position" and not 0 <= self.position < self.shown:
+            raise StudyError(
+                f"{where}.corruption.position: {self.position} is not one of the slots 0 to {self.shown - 1}"
+            )
+        for pattern in self.templates:
+            kind = Template.parse(pattern).filler_kind
+            if kind is None:
+                continue
+            if kind not in (self.fillers or {}):
+                known = ", ".join(sorted(self.fillers or {})) or "none"
+                raise StudyError(f"template {pattern!r}: no fillers of kind {kind!r} (there are: {known})")
+            self.check_fillers(kind)
+        per_start = self.rows() // len(self.starts())
+        if self.held_out_share and not 0 < held_out_count(per_start, self.held_out_share) < per_start:
+            raise StudyError(
+                f"{where}.per_template: {self.per_template} gives {per_start} prompt(s) per first member, too few to "
+                f"hold out a share of {self.held_out_share}; use at least {2 * len(self.starts())}"
+            )
+
+    def check_fillers(self, kind: str) -> None:
+        """Fillers are distinct single words, none of which is a member of the task."""
+        seen, members = set(), {m.casefold() for m in self.members}
+        for filler in self.fillers[kind]:
+            if filler.casefold() in members:
+                raise StudyError(f"prompts.fillers.{kind}: {filler!r} is a member of task {self.name}; remove it")
+            if filler in seen or not filler or any(c.isspace() for c in filler):
+                raise StudyError(f"prompts.fillers.{kind}: {filler!r} is repeated or not one word; remove it")
+            seen.add(filler)
+        if len(seen) <= self.shown:
+            raise StudyError(
+                f"prompts.fillers.{kind}: {len(seen)} words; a prompt needs {self.shown + 1} different ones"
+            )
+
+
+def held_out_count(prompts: int, share: float) -> int:
+    return sum(is_held_out(k, share) for k in range(prompts))
+
+
+def is_held_out(k: int, share: float) -> bool:
+    """Spreads a share evenly: is the k-th prompt (from 0) of its template and first member held out?"""
+    return int((k + 1) * share + 1e-9) > int(k * share + 1e-9)
+
+
+# ---- corruptions ---------------------------------------------------------------------------------------------
+def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
+    """Corrupted members for the shown members ``clean`` (same length, row-aligned).
+
+    `random_members`: no slot keeps its member, the last two are not successive, the answer is not last.
+    `repeat_last`: the last slot repeats the one before. `repeat_first_all`: every slot holds the first member.
+    `switch_last_two`: the last two change places. `repeat_random`: every slot holds one random member that is
+    neither the answer nor the last shown. `permute`: a random order of the same members, other than the clean one,
+    whose last two are not successive. `random_words`: words that are no members. `position`: one slot holds another
+    member, and the answer is not last.
+    """
+    members = list(task.members)
+
+    def draw(accept, propose):
+        for _ in range(MAX_DRAWS):
+            candidate = propose()
+            if accept(candidate) and not (task.forbid_answer and answer in candidate):
+                return candidate
+        raise StudyError(
+            f"tasks.{task.name}.corruption: found no `{task.corruption}` corruption of {' '.join(clean)!r} among "
+            f"{len(members)} members; add members, choose another corruption or set forbid_answer: false"
+        )
+
+    def ends_well(c):
+        return not task.follows(c[-2], c[-1]) and c[-1] != answer
+
+    def random_choice(pool):
+        return [pool[i] for i in rng.integers(len(pool), size=len(clean))]
+
+    def one_slot():
+        out = list(clean)
+        out[task.position] = members[rng.integers(len(members))]
+        return out
+
+    fixed = {
+        "repeat_last": [*clean[:-1], clean[-2]],
+        "repeat_first_all": [clean[0]] * len(clean),
+        "switch_last_two": [*clean[:-2], clean[-1], clean[-2]],
+    }
+    match task.corruption:
+        case "random_members":
+            return draw(
+                lambda c: all(a != b for a, b in zip(c, clean, strict=True)) and ends_well(c),
+                lambda: random_choice(members),
+            )
+        case "repeat_random":
+            return draw(
+                lambda c: c[0] not in (answer, clean[-1]), lambda: [members[rng.integers(len(members))]] * len(clean)
+            )
+        case "permute":
+            return draw(lambda c: c != clean and ends_well(c), lambda: [clean[i] for i in rng.permutation(len(clean))])
+        case "random_words":
+            words = [w for w in task.random_words if w not in members]
+            if not words:
+                raise StudyError(f"tasks.{task.name}.random_words: no word that is not a member; add some")
+            return draw(lambda c: True, lambda: random_choice(words))
+        case "position":
+            return draw(lambda c: c != clean and c[-1] != answer, one_slot)
+        case name if name in fixed:
+            return draw(lambda c: True, lambda: fixed[name])
+    raise StudyError(f"tasks.{task.name}.corruption: {task.corruption!r} is unknown; one of {', '.join(CORRUPTIONS)}")
+
+
+# ---- prompts -------------------------------------------------------------------------------------------------
+def make_prompts(task: Task) -> list[dict]:
+    """All prompts of a task, in order of ``prompt``.
+
+    ``prompt`` = row x number of templates + template index, and fillers depend on ``filler_seed``, template and row
+    alone: prompt i of every task of a study has the same template and the same fillers.
+    """
+    starts, prompts = task.starts(), []
+    for row in range(task.rows()):
+        for number, pattern in enumerate(task.templates):
+            template = Template.parse(pattern)
+            fillers = draw_fillers(task, template.filler_kind, number, row)
+            start = starts[row % len(starts)]
+            *clean, answer = task.sequence(start)
+            rng = np.random.default_rng([task.seed, number, row])
+            corrupted = corrupt(task, clean, answer, rng)
+            held_out = is_held_out(row // len(starts), task.held_out_share)
+            clean_text, corrupted_text = template.render(clean, fillers), template.render(corrupted, fillers)
+            prompts.append(
+                {
+                    "prompt": row * len(task.templates) + number,
+                    "template": pattern,
+                    "row": row,
+                    "split": "held_out" if held_out else "search",
+                    "start": start,
+                    "text": clean_text.text,
+                    "corrupted_text": corrupted_text.text,
+                    "answer": answer,
+                    "incorrect": clean[-1],
+                    "members": clean,
+                    "corrupted_members": corrupted,
+                    "fillers": fillers,
+                    "answer_in_corrupted": answer in corrupted,
+                    "spans": clean_text.spans,
+                    "corrupted_spans": corrupted_text.spans,
+                }
+            )
+    return prompts
+
+
+def draw_fillers(task: Task, kind: str | None, template_number: int, row: int) -> list[str]:
+    """Different fillers for every clause of one prompt, the unfinished last clause included."""
+    if kind is None:
+        return []
+    rng = np.random.default_rng([task.filler_seed, template_number, row])
+    pool = task.fillers[kind]
+    return [pool[i] for i in rng.permutation(len(pool))[: task.shown + 1]]

@@ -1,0 +1,158 @@
+"""From prompt texts to aligned token ids, on any fast Hugging Face tokenizer.
+
+The ids of a prompt are those that the text *with its answer* has, up to the token where the correct and the incorrect
+answer part ways. So the answer position comes from ids, and a tokenizer that puts a lone space before a digit
+(Llama-2) gets that space into the prompt, where it stands when the text goes on.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from atlas.errors import StudyError
+
+
+@dataclass
+class Encoded:
+    """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
+
+    rows: list[dict]
+    layout: dict  # tokens (prompt length), member_positions, answer_position: the position that predicts the answer
+    rejected: Counter = field(default_factory=Counter)  # reason -> number of prompts
+
+
+def load_tokenizer(source: str):
+    """The tokenizer of a local folder or hub id; must be a fast one, because positions come from character offsets."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if not tokenizer.is_fast:
+        raise StudyError(f"tokenizer of {source}: not a fast tokenizer; convert it (tokenizer.json is missing)")
+    return tokenizer
+
+
+def encode(tokenizer, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Ids without special tokens, and the character span of each token."""
+    if not texts:
+        return [], []
+    out = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    return out["input_ids"], out["offset_mapping"]
+
+
+def covering(span: tuple[int, int], offsets) -> list[int]:
+    """Indices of the tokens that share a character with ``span``."""
+    return [i for i, (a, b) in enumerate(offsets) if a < span[1] and b > span[0]]
+
+
+# ---- checks before prompts are made --------------------------------------------------------------------------
+def tokens_in_text(tokenizer, words: list[str], before: str) -> list[int]:
+    """For each word the number of tokens it takes after ``before``."""
+    _, offsets = encode(tokenizer, [before + word for word in words])
+    start = len(before)
+    return [len(covering((start, start + len(word)), row)) for word, row in zip(words, offsets, strict=True)]
+
+
+def single_token_fillers(tokenizer, words) -> list[str]:
+    """The words that are one token at the start of a text and after a space."""
+    words = list(words)
+    counts = zip(words, tokens_in_text(tokenizer, words, ""), tokens_in_text(tokenizer, words, "so "), strict=True)
+    return [word for word, first, inside in counts if first == inside == 1]
+
+
+def check_members(tokenizer, task_name: str, members) -> None:
+    """Raise StudyError naming the members that are more than one token after a space."""
+    counts = tokens_in_text(tokenizer, list(members), "so ")
+    long = [f"{m!r} ({n} tokens)" for m, n in zip(members, counts, strict=True) if n != 1]
+    if long:
+        raise StudyError(
+            f"tasks.{task_name}.members: {', '.join(long[:5])}{' ...' if len(long) > 5 else ''} not one token in this "
+            "model's tokenizer; leave them out (for numerals, a shorter range)"
+        )
+
+
+# ---- prompts -------------------------------------------------------------------------------------------------
+def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: str) -> Encoded:
+    """Add ``tokens``, ``corrupted_tokens``, ``answer_token``, ``incorrect_token`` to rows; reject misaligned ones.
+
+    Rows hold ``text``, ``corrupted_text``, ``answer``, ``incorrect`` and, where known, the character spans of the
+    members (``spans``, ``corrupted_spans``). A row is rejected, with its reason counted, when an answer is not one
+    token or merges with the text, when the text alone has other tokens than within the whole, or when its token count
+    or member positions differ from those of most rows. Raises StudyError when a template is rejected altogether.
+    """
+    bos = [tokenizer.bos_token_id] if prepend_bos else []
+    if prepend_bos and bos == [None]:
+        raise StudyError("models: prepend_bos is true but the tokenizer has no BOS token; set it to false")
+    continuation = [row["answer"] if row["answer"][:1].isspace() else " " + row["answer"] for row in rows]
+    wrong = [row["incorrect"] if row["incorrect"][:1].isspace() else " " + row["incorrect"] for row in rows]
+    plain, _ = encode(tokenizer, [row["text"] for row in rows])
+    right_ids, right_spans = encode(tokenizer, [row["text"] + a for row, a in zip(rows, continuation, strict=True)])
+    wrong_ids, _ = encode(tokenizer, [row["text"] + a for row, a in zip(rows, wrong, strict=True)])
+    corrupted_ids, corrupted_spans = encode(
+        tokenizer, [row["corrupted_text"] + a for row, a in zip(rows, continuation, strict=True)]
+    )
+
+    rejected, kept = Counter(), []
+    for i, row in enumerate(rows):
+        reason = _reason(row, plain[i], right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
+        positions = _positions(row.get("spans"), right_spans[i])
+        corrupted_positions = _positions(row.get("corrupted_spans"), corrupted_spans[i])
+        if not reason and (positions is None or corrupted_positions is None):
+            reason = "a member is not one token"
+        if not reason and corrupted_positions and corrupted_positions != positions:
+            reason = "corrupted members stand at other positions"
+        if reason:
+            rejected[reason] += 1
+            continue
+        row = {k: v for k, v in row.items() if k not in ("spans", "corrupted_spans")}
+        row |= {
+            "tokens": bos + right_ids[i][:-1],
+            "corrupted_tokens": bos + corrupted_ids[i][:-1],
+            "answer_token": right_ids[i][-1],
+            "incorrect_token": wrong_ids[i][-1],
+        }
+        kept.append((row, (len(row["tokens"]), tuple(p + len(bos) for p in positions))))
+
+    if not kept:
+        reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
+        raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons})")
+    layouts = Counter(layout for _, layout in kept)
+    (length, members), _ = layouts.most_common(1)[0]
+    _refuse_misaligned_templates(kept, (length, members), task_name)
+    aligned = [row for row, layout in kept if layout == (length, members)]
+    if len(aligned) < len(kept):
+        rejected["another layout than most prompts"] = len(kept) - len(aligned)
+    layout = {"tokens": length, "member_positions": list(members), "answer_position": length - 1}
+    return Encoded(aligned, layout, rejected)
+
+
+def _reason(row, plain, right, wrong, corrupted, spans) -> str:
+    """Why a prompt cannot be used, or an empty string."""
+    if row["answer"].strip() == row["incorrect"].strip():
+        return "answer and incorrect answer are equal"
+    if len(right) != len(wrong) or right[:-1] != wrong[:-1]:
+        return "an answer is not one token"
+    if spans[-1][1] <= len(row["text"]) or (spans[-1][0] < len(row["text"])):
+        return "the answer merges with the text before it"
+    if right[: len(plain)] != plain:
+        return "the text has other tokens when its answer follows"
+    if len(corrupted) != len(right) or corrupted[-1] != right[-1]:
+        return "the corrupted text has another number of tokens"
+    return ""
+
+
+def _positions(spans, offsets) -> tuple[int, ...] | None:
+    """Token positions of the members: () where spans are unknown, None where one is not exactly one token."""
+    found = [covering(span, offsets) for span in spans or ()]
+    return None if any(len(f) != 1 for f in found) else tuple(f[0] for f in found)
+
+
+def _refuse_misaligned_templates(kept, layout, task_name: str) -> None:
+    by_template: dict[str, Counter] = {}
+    for row, found in kept:
+        by_template.setdefault(row["template"], Counter())[found] += 1
+    for template, found in by_template.items():
+        if layout not in found:
+            (length, members), _ = found.most_common(1)[0]
+            raise StudyError(
+                f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {list(members)}, "
+                f"others give {layout[0]} with members at {list(layout[1])}; all templates of a task must align"
+            )
