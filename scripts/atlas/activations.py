@@ -1,0 +1,53 @@
+"""Collect activations of heads (z, before W_O) and MLPs (their write to the residual stream), and their means."""
+
+import torch
+
+from atlas.job import progress
+from atlas.models import Model, mlp_hook, z_hook
+
+
+def collect(model: Model, tokens, groups=None, dtype=torch.float32) -> tuple[dict, dict]:
+    """Run the model on tokens [N, S] in batches, keeping only the hooks that ablation needs.
+
+    Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, d_model] in
+    ``dtype``, and their means over the prompts of each group, per position, float32, with axis G in place of N.
+    ``groups``: [N] integers 0..G-1, by default one group. Sums run in float64 over the model's own values (not the
+    stored ``dtype``), so that batch sizes and row order do not change the means.
+    """
+    n, s = tokens.shape
+    groups = torch.zeros(n, dtype=torch.long) if groups is None else groups
+    sizes = torch.bincount(groups)
+    shapes = {"z": (s, model.n_heads, model.d_head), "mlp_out": (s, model.d_model)}
+    kept = {name: torch.empty(model.n_layers, n, *shape, dtype=dtype) for name, shape in shapes.items()}
+    sums = {
+        name: torch.zeros(model.n_layers, len(sizes), *shape, dtype=torch.float64) for name, shape in shapes.items()
+    }
+
+    def saver(name, layer, batch):
+        def hook(x, hook):
+            kept[name][layer, batch] = x.to("cpu", dtype)
+            sums[name][layer].index_add_(0, groups[batch], x.detach().to("cpu", torch.float64))
+            return x
+
+        return hook
+
+    hook_names = {"z": z_hook, "mlp_out": mlp_hook}
+    for batch in progress(model.batches(n), "activations"):
+        savers = [
+            (hook_names[name](layer), saver(name, layer, batch)) for layer in range(model.n_layers) for name in shapes
+        ]
+        model.run(tokens[batch], savers)
+    return kept, {name: (x / sizes.view(-1, *[1] * (x.dim() - 2))).float() for name, x in sums.items()}
+
+
+def last_logits(model: Model, tokens) -> torch.Tensor:
+    """Logits at the last position [N, d_vocab], float32, on the CPU."""
+    return torch.cat([model.run(tokens[batch]).cpu() for batch in model.batches(len(tokens))])
+
+
+def rows_of(prompt_ids, wanted) -> torch.Tensor | None:
+    """Rows of a cache that hold the wanted prompts, or None if one is missing."""
+    row = {int(p): i for i, p in enumerate(prompt_ids)}
+    if any(p not in row for p in wanted):
+        return None
+    return torch.tensor([row[p] for p in wanted])

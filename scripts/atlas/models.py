@@ -1,0 +1,124 @@
+"""Models: where they come from, and one forward pass with edits.
+
+Loading goes through TransformerLens's TransformerBridge, on the checkpoint's own weights: no folding or centring, so
+that zero ablation means zero on the checkpoint's own z.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from atlas.artifacts import digest, digest_file
+from atlas.errors import StudyError
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+TEXT_FILES = ("*.json", "*.txt", "*.model")
+
+
+# ---- finding a model, without torch --------------------------------------------------------------------------
+def resolve(name: str, block: dict, root) -> Path:
+    """The local folder of a model: its own ``path``, or the cached (if need be downloaded) snapshot of its ``hub`` id.
+
+    Raises StudyError with the remedy when it cannot be reached.
+    """
+    if "path" in block:
+        folder = Path(root) / Path(block["path"]).expanduser()
+        remedy = "give the folder of a Hugging Face checkpoint, or `hub: <id>`"
+        if not (folder / "config.json").is_file():
+            raise StudyError(f"models.{name}.path: {folder} holds no config.json; {remedy}")
+        if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+            raise StudyError(f"models.{name}.path: {folder} holds no weights ({' or '.join(WEIGHTS)}); {remedy}")
+        return folder
+    import huggingface_hub
+
+    try:
+        patterns = [*WEIGHTS[:1], *TEXT_FILES]
+        return Path(
+            huggingface_hub.snapshot_download(block["hub"], revision=block.get("revision"), allow_patterns=patterns)
+        )
+    except Exception as error:  # the hub client raises many kinds: no network, no such id, no permission, offline mode
+        raise StudyError(
+            f"models.{name}.hub: {block['hub']!r} cannot be reached ({type(error).__name__}) and is not in the local "
+            f"cache; download it elsewhere and set models.{name}.path to the folder, or set HF_HOME to a cache that "
+            "holds it"
+        ) from None
+
+
+def describe(name: str, folder: Path) -> dict:
+    """Sizes from the model's config and digests of its files."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    weights = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    texts = [file for file in sorted(folder.glob("tokenizer*")) if file.is_file()]
+    return {
+        "model": name,
+        "folder": str(folder),
+        "architecture": (config.architectures or ["unknown"])[0],
+        "n_layers": config.num_hidden_layers,
+        "n_heads": config.num_attention_heads,
+        "d_model": config.hidden_size,
+        "d_vocab": config.vocab_size,
+        "max_tokens": getattr(config, "max_position_embeddings", None),
+        "weights": digest([digest_file(file) for file in weights]),
+        "tokenizer": digest([digest_file(file) for file in texts]),
+        "config": digest(json.loads((folder / "config.json").read_text())),
+    }
+
+
+# ---- running a model -----------------------------------------------------------------------------------------
+@dataclass
+class Model:
+    """A loaded model. ``bridge`` is TransformerLens's; everything else here is read from its config."""
+
+    bridge: object
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_model: int
+    device: str
+    batch_size: int
+
+    def run(self, tokens, edits=()):
+        """Logits at the last position [N, d_vocab], at least float32; ``edits`` are (hook name, function) pairs.
+
+        Only the last position is unembedded. Tokens [N, S] are one batch; the caller splits.
+        """
+        import torch
+
+        def last_only(x, hook):
+            return x[:, -1:]
+
+        with torch.no_grad():
+            at_least = torch.promote_types(self.bridge.cfg.dtype, torch.float32)
+            hooks = [*edits, ("unembed.hook_in", last_only)]
+            return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks)[:, 0].to(at_least)
+
+    def batches(self, n: int) -> list[slice]:
+        return [slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size)]
+
+
+def z_hook(layer: int) -> str:
+    return f"blocks.{layer}.attn.hook_z"
+
+
+def mlp_hook(layer: int) -> str:
+    return f"blocks.{layer}.hook_mlp_out"
+
+
+def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int = 64) -> Model:
+    """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu."""
+    import os
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the files are at hand; nothing may be fetched while a study runs
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("models.*.device: cuda is not available here; use auto or cpu")
+    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=getattr(torch, dtype))
+    bridge.eval()
+    cfg = bridge.cfg
+    return Model(bridge, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, device, batch_size)
