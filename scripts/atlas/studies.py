@@ -1,0 +1,55 @@
+"""Put together what a job needs to score circuits on one task: model, prompts, means, ablator."""
+
+import logging
+
+from atlas import artifacts, models
+from atlas.errors import StudyError
+
+log = logging.getLogger("atlas")
+
+
+def load_model(model_json, settings: dict) -> models.Model:
+    """The model described by ``model.json``; ``settings``: device, dtype, batch_size."""
+    return models.load(artifacts.read_json(model_json)["folder"], **settings)
+
+
+def read_prompts(prompts_path, clean_path, split: str | None):
+    """Prompts of a split that passed the filter, in order of ``prompt``; all splits when ``split`` is None."""
+    frame = artifacts.read_table(prompts_path)
+    clean = artifacts.read_table(clean_path)
+    kept = set(clean.prompt[clean.kept])
+    frame = frame[frame.prompt.isin(kept)]
+    if split is not None:
+        frame = frame[frame.split == split]
+    return frame.sort_values("prompt", ignore_index=True)
+
+
+def report_split(prompts_path) -> str:
+    """The split that results are reported on: held_out, or search in a study that holds nothing out."""
+    return "held_out" if (artifacts.read_table(prompts_path).split == "held_out").any() else "search"
+
+
+def make_ablator(model, paths: dict, split: str, kind: str, legacy_mlp_means: bool = False, metrics=("logit_diff",)):
+    """An ablator on a split of a task; ``paths`` holds prompts, clean, means and, for resample, activations."""
+    from atlas.ablation import Ablator, LegacyAblator, Prompts, replacement
+
+    means = artifacts.read_tensors(paths["means"])
+    frame = read_prompts(paths["prompts"], paths["clean"], split)
+    prompts = Prompts.from_frame(frame, means["groups"])
+    cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" and "activations" in paths else None
+    substitute = replacement(kind, model, prompts, means, cache)
+    if not legacy_mlp_means:
+        return Ablator(model, prompts, substitute, metrics)
+    if kind != "mean":
+        raise StudyError(f"search.legacy_mlp_means: true needs ablation.kind mean, not {kind}")
+    reference = Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], "search"), means["groups"])
+    return LegacyAblator(model, prompts, substitute, reference, metrics)
+
+
+def refuse_no_effect(task: str, full, empty) -> None:
+    """Faithfulness divides by M(full) - M(empty); refuse a task where that is nearly nothing."""
+    if abs(full.mean() - empty.mean()) < 1e-3 * max(1.0, abs(full.mean())):
+        raise StudyError(
+            f"tasks.{task}: ablating everything changes the logit difference from {full.mean():.4f} to "
+            f"{empty.mean():.4f} only; there is no effect to explain"
+        )

@@ -1,0 +1,128 @@
+"""The node search's decision logic: replay of published searches, and its invariants on synthetic scores."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas.components import Component, all_components, to_json
+from atlas.search import Rule, by_chance, by_effect, by_layers, node_search, survival
+
+# name in gpt2_pruning_trajectories.json -> (circuit of record, kept untested, kinds visited forwards)
+PUBLISHED = {
+    "numerals": ("numerals", [], ("head", "mlp")),
+    "numwords": ("numwords", [], ("head", "mlp")),
+    "months_json_circuit": ("months", [], ("head", "mlp")),
+    "months_with_MLP11": ("months_keep_mlp11", ["m11"], ("head",)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_percents_give_the_published_circuits(shared, name):
+    """Fed with the percents of four published searches, the logic visits the same components and ends alike."""
+    record, never_test, forward = PUBLISHED[name]
+    trajectory = json.loads((shared / "published" / "gpt2_pruning_trajectories.json").read_text())[name]
+    circuit = json.loads((shared / "published" / "gpt2_circuits.json").read_text())["circuits"][record]
+    rule = Rule(
+        threshold=20,
+        never_test=frozenset(map(Component.parse, never_test)),
+        visit={"backward": ("mlp", "head"), "forward": forward},
+    )
+    published = iter(trajectory)
+
+    def percent(component, kept):
+        _, expected, value, _ = next(published)
+        assert str(component) == expected.replace("MLP", "m"), "the search asks in the published order"
+        assert component not in kept
+        return value
+
+    steps = list(node_search(frozenset(all_components(12, 12)), rule, by_layers(rule), percent))
+    assert [s.removed for s in steps] == [removed for *_, removed in trajectory]
+    assert next(published, None) is None, "every published evaluation was asked for"
+    assert to_json(steps[-1].left) == {
+        "heads": sorted(circuit["heads"], key=lambda n: tuple(map(int, n.split(".")))),
+        "mlps": [f"m{layer}" for layer in circuit["mlps"]],
+    }
+
+
+@st.composite
+def games(draw):
+    """Additive scores: each component is worth some percent; removing it loses that much."""
+    layers, n_heads = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    worth = {c: draw(st.floats(-10, 40)) for c in all_components(layers, n_heads)}
+    return worth, draw(st.floats(1, 99))
+
+
+ORDERS = {
+    "layers": lambda rule, alone: by_layers(rule),
+    "ascending_effect": by_effect,
+    "random": lambda rule, alone: by_chance(rule, 3),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(games())
+@settings(max_examples=40, deadline=None)
+def test_a_circuit_stays_above_the_floor_and_nothing_more_can_go(order, game):
+    worth, threshold = game
+    everything = frozenset(worth)
+
+    def score(kept):
+        return 100 - sum(worth[c] for c in everything - kept)
+
+    rule = Rule(threshold=threshold)
+    visit = ORDERS[order](rule, {c: 100 - w for c, w in worth.items()})
+    steps = list(node_search(everything, rule, visit, lambda _, kept: score(kept)))
+    circuit = steps[-1].left
+    if circuit != everything:
+        assert 100 - score(circuit) < threshold
+    assert all(100 - score(circuit - {c}) >= threshold for c in circuit), "a sweep that changes nothing tested each one"
+    removed = [s.component for s in steps if s.removed]
+    assert len(removed) == len(set(removed)) and frozenset(removed) == everything - circuit
+    for a, b in itertools.pairwise(steps):
+        assert b.left <= a.left and b.sweep in (a.sweep, a.sweep + 1)
+
+
+def test_the_floor_is_strict():
+    """The study's rule is 100 - percent < T: at exactly 80 percent with T = 20 the component stays."""
+    assert not Rule(threshold=20).allows(80.0, 100.0)
+    assert Rule(threshold=20).allows(80.0001, 100.0)
+
+
+def test_scores_above_the_full_model_give_slack():
+    values = {"m0": 120.0, "0.0": 95.0}
+    rule = Rule(threshold=20)
+    steps = node_search(frozenset(all_components(1, 1)), rule, by_layers(rule), lambda c, kept: values[str(c)])
+    assert all(s.removed for s in steps)
+
+
+def test_relative_tolerance_limits_one_removal():
+    rule = Rule(threshold=50, relative_tolerance=5)
+    assert rule.allows(96, 100) and not rule.allows(94, 100) and rule.allows(62, 66) and not rule.allows(49, 50)
+
+
+def test_components_that_are_never_tested_stay():
+    everything, m0 = frozenset(all_components(2, 2)), Component(0)
+    rule = Rule(threshold=20, never_test=frozenset({m0}))
+    steps = list(node_search(everything, rule, by_layers(rule), lambda c, kept: 100.0))
+    assert m0 not in {s.component for s in steps} and steps[-1].left == {m0}
+
+
+def test_orders():
+    everything = frozenset(all_components(2, 2))
+    rule = Rule(threshold=20)
+    names = [str(c) for c in by_layers(rule)(1, "backward", everything)]
+    assert names == ["m1", "1.0", "1.1", "m0", "0.0", "0.1"]
+    assert [str(c) for c in by_layers(rule)(2, "forward", everything)] == ["0.0", "0.1", "m0", "1.0", "1.1", "m1"]
+    alone = dict(zip(sorted(everything), (90, 120, 99, 100, 50, 98), strict=True))
+    assert [alone[c] for c in by_effect(rule, alone)(1, "backward", everything)] == [100, 99, 98, 90, 120, 50]
+    first, again = (by_chance(rule, 1)(1, "backward", everything) for _ in range(2))
+    assert first == again and sorted(first) == sorted(everything)
+    assert by_chance(rule, 1)(2, "forward", everything) != first
+
+
+def test_survival():
+    a, b, c = all_components(1, 2)
+    assert survival([frozenset({a, b}), frozenset({a, c})]) == {a: 1.0, b: 0.5, c: 0.5}

@@ -1,0 +1,99 @@
+"""Bad configuration gets one line that names the key, the value and what is allowed."""
+
+import copy
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from snakemake.utils import update_config
+
+from atlas.errors import StudyError
+from atlas.settings import check, explain, order_names
+from conftest import ROOT
+
+SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+
+
+def changed(config, key, value):
+    out = copy.deepcopy(config)
+    *path, last = key.split("/")
+    block = out
+    for part in path:
+        block = block[part]
+    block[last] = value
+    return out
+
+
+def message(config) -> str:
+    try:
+        Draft202012Validator(SCHEMA).validate(config)
+        check(config)
+    except ValidationError as error:
+        return explain(error)
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
+def test_the_default_configuration_is_good(config):
+    assert message(config) == ""
+
+
+@pytest.mark.parametrize("preset", sorted(p.name for p in (ROOT / "presets").glob("*.yaml")))
+def test_presets_are_good(config, preset):
+    merged = copy.deepcopy(config)
+    update_config(merged, yaml.safe_load((ROOT / "presets" / preset).read_text()))
+    assert message(merged) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("serach", {}, ["unknown key 'serach'", "search"]),
+        ("search/treshold", 1, ["search: unknown key 'treshold'", "thresholds"]),
+        ("tasks/days/stepp", 1, ["tasks.days: unknown key 'stepp'", "step"]),
+        ("prompts/shown", "four", ["prompts.shown: 'four'", "integer"]),
+        ("prompts/shown", 1, ["prompts.shown: 1", ">= 2"]),
+        ("prompts/corruption", "shuffle", ["prompts.corruption: 'shuffle'", "random_members"]),
+        ("prompts/corruption", {"position": -1}, ["prompts.corruption.position: -1", ">= 0"]),
+        ("search/thresholds", [20, 120], ["search.thresholds.1: 120", "< 100"]),
+        ("search/thresholds", [], ["search.thresholds: []", "at least 1"]),
+        ("search/orders", ["alphabetical"], ["search.orders.0: 'alphabetical'", "ascending_effect"]),
+        ("search/never_test", ["9-1"], ["search.never_test.0: '9-1'", "9.1"]),
+        ("models/ladder-6x8/dtype", "int8", ["models.ladder-6x8.dtype: 'int8'", "float32"]),
+        ("models/ladder-6x8", {}, ["models.ladder-6x8", "path"]),
+        ("study/tasks", ["numerals", "weeks"], ["study.tasks: 'weeks' is unknown", "months"]),
+        ("study/models", ["gpt9"], ["study.models: 'gpt9' is unknown", "ladder-6x8"]),
+        ("study/transfer_tasks", ["months"], ["study.transfer_tasks: 'months' is also in study.tasks"]),
+        ("comparison/threshold", 30, ["comparison.threshold: 30", "20"]),
+        ("comparison/order", "random_5", ["comparison.order: 'random_5'", "random_0"]),
+        ("comparison/controls", 5, ["comparison.controls: 5", ">= 20"]),
+        ("tasks/months/members", ["May"], ["tasks.months.members", "at least 2"]),
+        ("tasks/months/file", {"clean": "x.csv"}, ["tasks.months: give either `members` or `file`"]),
+        ("tasks/shared", {"members": ["a", "b"]}, ["'shared' is reserved"]),
+        ("tasks/a b", {"members": ["a", "b"]}, ["'a b' does not match"]),
+        (
+            "prompts/fillers/object",
+            ["May", "Hat", "Key", "Map", "Box"],
+            ["prompts.fillers.object: 'May' is a member of task months"],
+        ),
+        ("prompts/templates", ["{object} {m}", "nothing"], ["'nothing'", "{m}"]),
+        ("ablation/kind", "noise", ["ablation.kind: 'noise'", "mean_clean"]),
+        ("search/relative_tolerance", 0, ["search.relative_tolerance: 0", "> 0"]),
+    ],
+)
+def test_bad_values_are_named(config, key, value, said):
+    line = message(changed(config, key, value))
+    assert line and "\n" not in line
+    for words in said:
+        assert words in line
+
+
+def test_legacy_means_need_mean_ablation(config):
+    bad = changed(changed(config, "search/legacy_mlp_means", True), "ablation/kind", "zero")
+    assert "legacy_mlp_means" in message(bad)
+
+
+def test_order_names():
+    assert order_names(["layers", {"random": 4}]) == {"layers": None, "random_4": 4}
