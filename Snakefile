@@ -1,0 +1,24 @@
+# Circuit Atlas: from prompts to circuits, their overlap, figures and a report.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: workflow.source_path("config.yaml")
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/circuits.smk"
+include: "rules/figures.smk"
+include: "rules/training.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        figures(),
+        summary_pages(),

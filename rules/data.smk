@@ -1,0 +1,89 @@
+# Models and prompts, and what a model does on them unharmed.
+
+
+rule check_model:
+    input:
+        model_files,
+    output:
+        "results/{model}/model.json",
+    log:
+        "logs/{model}/check_model.log",
+    benchmark:
+        "benchmarks/{model}/check_model.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=library("scripts/check_model.py"),
+        source=model_source,
+        root=str(ROOT),
+    message:
+        "Find model {wildcards.model}"
+    script:
+        "../scripts/check_model.py"
+
+
+rule make_prompts:
+    input:
+        files=task_files,
+        model="results/{model}/model.json",
+    output:
+        prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),
+        summary=ensure("results/{model}/{task}/prompts.json", non_empty=True),
+    log:
+        "logs/{model}/{task}/make_prompts.log",
+    benchmark:
+        "benchmarks/{model}/{task}/make_prompts.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=library("scripts/make_prompts.py"),
+        task=task_settings,
+        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        root=str(ROOT),
+    message:
+        "Make prompts of {wildcards.task} for {wildcards.model}"
+    script:
+        "../scripts/make_prompts.py"
+
+
+rule cache_activations:
+    input:
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+    output:
+        activations="results/{model}/{task}/activations.pt",
+        means="results/{model}/{task}/means.pt",
+        clean=ensure("results/{model}/{task}/clean.parquet", non_empty=True),
+        summary=ensure("results/{model}/{task}/clean_summary.parquet", non_empty=True),
+    log:
+        "logs/{model}/{task}/cache_activations.log",
+    benchmark:
+        "benchmarks/{model}/{task}/cache_activations.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=gpu,
+    params:
+        code=library("scripts/cache_activations.py"),
+        run=run_settings,
+        dtype=config["activations"]["dtype"],
+        groups=config["ablation"]["groups"],
+        filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
+        allow_negative_clean=lambda wildcards: settings.task_block(config, wildcards.task)["allow_negative_clean"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Cache activations of {wildcards.model} on {wildcards.task}"
+    script:
+        "../scripts/cache_activations.py"

@@ -1,0 +1,1 @@
+"""One module per family of figures: `draw(tables, ...)` returns a matplotlib Figure, `style.save` writes it."""

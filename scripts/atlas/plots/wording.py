@@ -1,0 +1,65 @@
+"""Names and numbers as figures and pages print them; needs no matplotlib."""
+
+COMBINED = ("shared", "union", "all but shared")  # circuits in the cross table that no search found
+
+
+def words(name: str, width: int | None = None) -> str:
+    """A task, circuit or order as words, on several lines if it is longer than `width`: `random_0` -> `random 0`."""
+    lines = [""]
+    for word in str(name).split("_"):
+        if lines[-1] and width and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def listing(items) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    items = list(items)
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def count(n: float, noun: str) -> str:
+    """`1 head`, `3 heads`."""
+    return f"{n:.0f} {noun}" if n == 1 else f"{n:.0f} {noun}s"
+
+
+def number(value: float, digits: int = 0) -> str:
+    """A number with a true minus sign and never minus zero; a dash where there is none."""
+    if value != value:
+        return "\u2013"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "\u2212")
+
+
+def interval(row, digits: int = 1, factor: float = 1) -> str:
+    """`82.1 [80.0, 84.0]`, from `value`, `ci_low` and `ci_high`."""
+    value, low, high = (number(factor * row[key], digits) for key in ("value", "ci_low", "ci_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def percent(row, factor: float = 1) -> str:
+    """`82.1 % [80.0, 84.0]`."""
+    return interval(row, 1, factor).replace(" [", " % [")
+
+
+def p_value(p: float, name: str = "p") -> str:
+    """`p = 0.03`, `p < 0.001`, or `no p` where none was computed; without a name `0.03`, `< 0.001` and a dash."""
+    if p != p:
+        return f"no {name}" if name else "\u2013"
+    if p < 0.001:
+        return f"{name} < 0.001".strip()
+    return f"{name} = {p:.2g}" if name else f"{p:.2g}"
+
+
+def is_mlp(component: str) -> bool:
+    return component.startswith("m")
+
+
+def place(component: str) -> tuple[int, int, int]:
+    """Sort key: by layer, heads before the MLP. `4.2` -> (4, 0, 2), `m4` -> (4, 1, 0)."""
+    if is_mlp(component):
+        return int(component[1:]), 1, 0
+    layer, head = component.split(".")
+    return int(layer), 0, int(head)

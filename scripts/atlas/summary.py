@@ -1,0 +1,370 @@
+"""Summary page of one model: sentences chosen by rule from the numbers, beside the tables they rest on.
+
+Every `*_findings` function takes tables and returns sentences. The first sentence of each stands in the short version.
+"""
+
+import json
+
+import pandas as pd
+
+from atlas.plots import pages
+from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
+
+ALPHA = 0.05  # p-values below it are called more than chance
+
+
+def against(row, floor: float) -> str:
+    """Where an interval lies: `above`, `below` or `around` the floor."""
+    return "above" if row["ci_low"] > floor else "below" if row["ci_high"] < floor else "around"
+
+
+def grouped(rows: pd.DataFrame, floor: float) -> dict[str, list[str]]:
+    """Tasks and their values, by where their intervals lie."""
+    groups: dict[str, list[str]] = {}
+    for _, row in rows.iterrows():
+        groups.setdefault(against(row, floor), []).append(f"{words(row['task'])} ({percent(row)})")
+    return groups
+
+
+def clean_findings(clean: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """How well the full model does the tasks."""
+    table = clean[(clean["split"] == "all") & (clean["metric"] == "top1")].set_index("task")
+    right, corrupted = (table[table["run"] == run].reindex(tasks) for run in ("clean", "corrupted"))
+    best, worst = right["value"].idxmax(), right["value"].idxmin()
+    if right["value"].nunique() == 1:  # one task, or all alike
+        span = percent(right.loc[best], 100)
+    else:
+        span = f"{percent(right.loc[worst], 100)} ({words(worst)}) to {percent(right.loc[best], 100)} ({words(best)})"
+    of_each = " of each task" if len(tasks) > 1 and right["value"].nunique() == 1 else ""
+    sentences = [f"The full model's first choice is the answer on {span} of the clean prompts{of_each}."]
+    top = corrupted["value"].idxmax()
+    sentences.append(f"On corrupted prompts it is so on at most {percent(corrupted.loc[top], 100)} ({words(top)}).")
+    failed = right.index[right["ci_high"] < 0.5]
+    if len(failed):
+        sentences.append(
+            f"It gets most prompts of {listing(map(words, failed))} wrong, so a percentage of its score "
+            f"says little there."
+        )
+    return sentences
+
+
+def prompt_findings(clean: pd.DataFrame, info: dict[str, dict], tasks: list[str]) -> list[str]:
+    """Which prompts and fillers were left out."""
+    sentences = []
+    rejected = {t: info[t]["counts"]["rejected"] for t in tasks if sum(info[t]["counts"]["rejected"].values())}
+    for task, reasons in rejected.items():
+        why = listing(f"{n} for {words(reason)}" for reason, n in reasons.items() if n)
+        sentences.append(f"{words(task).capitalize()}: {count(sum(reasons.values()), 'prompt')} rejected ({why}).")
+    shares = clean.drop_duplicates("task").set_index("task")["share_kept"].reindex(tasks)
+    filtered = [f"{number(100 * share, 1)} % of {words(task)}" for task, share in shares[shares < 1].items()]
+    if filtered:
+        sentences.append(f"The filter kept {listing(filtered)} prompts; circuits are searched and evaluated on those.")
+    dropped: dict[str, set] = {}
+    for task in tasks:
+        for kind, fillers in info[task]["dropped_fillers"].items():
+            dropped.setdefault(kind, set()).update(fillers)
+    for kind, fillers in dropped.items():
+        if fillers:
+            sentences.append(f"Not used as {kind}, since more than one token: {listing(sorted(fillers))}.")
+    return sentences or ["No prompt was rejected, none was filtered out, and every filler could be used."]
+
+
+def circuit_findings(
+    faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int
+) -> list[str]:
+    """Size of the compared circuits, and what they keep."""
+    rows = {task: pages.circuit_rows(faithfulness, task, threshold, order) for task in tasks}
+    sizes = {task: int(table["heads"].iloc[0]) for task, table in rows.items()}
+    shares = [
+        f"{size} of {all_heads} heads ({100 * size / all_heads:.0f} %) for {words(task)}"
+        for task, size in sizes.items()
+    ]
+    held_out = {
+        task: table.loc[("held_out", "percent_of_full")]
+        for task, table in rows.items()
+        if ("held_out", "percent_of_full") in table.index
+    }
+    given = [f"{percent(row)} ({words(task)})" for task, row in held_out.items()]
+    rest = f"; on prompts held out they give {listing(given)} of the full model's logit difference" if given else ""
+    sentences = [f"The circuits keep {listing(shares)}{rest}."]
+    floor = 100 - threshold
+    for task, table in rows.items():
+        search = table.loc[("search", "percent_of_full")]
+        text = (
+            f"{words(task).capitalize()}: {count(search['heads'], 'head')} and {count(search['mlps'], 'MLP')} give "
+            f"{percent(search)} of the full model's logit difference on the prompts searched on"
+        )
+        if task not in held_out:
+            sentences.append(f"{text}; no prompts were held out.")
+            continue
+        held, faith = held_out[task], table.loc[("held_out", "faithfulness")]
+        text += f", and {percent(held)} on the prompts held out (faithfulness {interval(faith, 2)})."
+        sentences.append(
+            text
+            + {
+                "above": f" That is above the floor of {floor:g} %.",
+                "around": f" That interval includes the floor of {floor:g} %.",
+                "below": f" That is below the floor of {floor:g} %: part of it fits only the prompts searched on.",
+            }[against(held, floor)]
+        )
+    return sentences
+
+
+def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """What the held-out prompts can show: whether their sequences of members are new, or only their fillers."""
+    sentences = []
+    for task in tasks:
+        rows = prompts[(prompts["task"] == task) & (prompts["members"].map(len) > 0)]
+        search, held_out = (set(map(tuple, rows.loc[rows["split"] == s, "members"])) for s in ("search", "held_out"))
+        if not held_out:
+            continue
+        seen = len(held_out & search)
+        text = (
+            f"{words(task).capitalize()}: {seen} of the {len(held_out)} member sequences held out were also searched on"
+        )
+        sentences.append(
+            text + (", so these prompts test new fillers, not new sequences." if seen == len(held_out) else ".")
+        )
+    return sentences
+
+
+def overlap_findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """What the circuits share, whether chance explains it, and what is in one circuit only."""
+    if len(tasks) == 1:
+        return [f"Only one task was searched ({words(tasks[0])}), so there is no overlap to report."]
+    circuits = {task: _members(membership, task) for task in tasks}
+    everything, shared = set.union(*circuits.values()), set.intersection(*circuits.values())
+    everyone = "both main tasks" if len(tasks) == 2 else f"all {len(tasks)} main tasks"
+    pairs = overlap[(overlap["level"] == "heads") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
+    beyond = f"{(pairs['p_layer_matched'] < ALPHA).sum()} of {count(len(pairs), 'pair')}"
+    if shared:
+        verb = "is" if len(shared) == 1 else "are"
+        first = (
+            f"Of the {count(len(everything), 'component')} in any circuit, {len(shared)} {verb} in the circuits "
+            f"of {everyone}: {listing(sorted(shared, key=place))}."
+        )
+    else:
+        first = f"No component is in the circuits of {everyone}."
+    sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA})."]
+    sentences += [_pair(row) for _, row in pairs.iterrows()]
+    for task in tasks:
+        own = circuits[task] - set.union(*(c for t, c in circuits.items() if t != task))
+        sentences.append(
+            f"In the {words(task)} circuit alone: {listing(sorted(own, key=place))}."
+            if own
+            else f"Every component of the {words(task)} circuit is in another circuit too."
+        )
+    return sentences
+
+
+def _members(membership: pd.DataFrame, circuit: str) -> set[str]:
+    return set(membership.loc[membership["circuit"] == circuit, "component"])
+
+
+def _pair(row) -> str:
+    names = f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])}"
+    text = (
+        f"{names} share {count(row['shared'], 'head')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
+        f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random heads in the "
+        f"same layers). "
+    )
+    matched, plain = row["p_layer_matched"], row["p_hypergeometric"]
+    if pd.isna(matched):
+        return text + "No p-value was computed."
+    if matched < ALPHA:
+        return text + f"That is more than chance gives ({p_value(matched)}, with the heads per layer held fixed)."
+    if plain < ALPHA:
+        return text + (
+            f"That is more than chance gives if layers are ignored ({p_value(plain)}) but not with the heads "
+            f"per layer held fixed ({p_value(matched)}): the circuits share layers rather than heads."
+        )
+    return text + f"Chance explains that ({p_value(matched)}, with the heads per layer held fixed)."
+
+
+def transfer_findings(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], threshold: float) -> list[str]:
+    """What circuits keep on tasks they were not searched on, and what the shared part does."""
+    table = cross[(cross["metric"] == "percent_of_full") & cross["task"].isin(tasks)]
+    if len(tasks) == 1:
+        return ["Only one task is in the study, so no circuit was evaluated on another one."]
+    floor, sentences, carried, tried = 100 - threshold, [], 0, 0
+    for circuit in main_tasks:
+        rows = table[(table["circuit"] == circuit) & (table["task"] != circuit)]
+        groups = grouped(rows, floor)
+        carried, tried = carried + len(groups.get("above", [])), tried + len(rows)
+        said = [
+            f"{verb} {listing(groups[where])}"
+            for where, verb in (
+                ("above", "keeps more on"),
+                ("below", "less on"),
+                ("around", "cannot be told from it on"),
+            )
+            if where in groups
+        ]
+        sentences.append(f"Kept alone, the {words(circuit)} circuit, against {floor:g} %: {'; '.join(said)}.")
+    sentences.insert(
+        0,
+        f"Kept alone on the other tasks, a task's circuit clearly keeps more than {floor:g} % in "
+        f"{carried} of {tried} cases.",
+    )
+    for circuit, doing in (
+        ("shared", "Only the shared components kept"),
+        ("all but shared", "Only the shared components ablated"),
+        ("union", "All circuits' components kept together"),
+    ):
+        rows = table[table["circuit"] == circuit].set_index("task")
+        if len(rows) and len(main_tasks) > 1:
+            low, high = rows["value"].idxmin(), rows["value"].idxmax()
+            sentences.append(
+                f"{doing}, the model is left with {percent(rows.loc[low])} ({words(low)}) to "
+                f"{percent(rows.loc[high])} ({words(high)})."
+            )
+    return sentences
+
+
+def stability_findings(
+    survival: pd.DataFrame, faithfulness: pd.DataFrame, tasks: list[str], threshold: float
+) -> list[str]:
+    """How much the circuits depend on the order of the search."""
+    table = survival[survival["threshold"] == threshold]
+    orders = int(survival["orders"].max())
+    if orders == 1:
+        return ["One search order was run, so how much the circuits depend on it is unknown."]
+    sentences, kept = [], {}
+    for task in tasks:
+        shares = table.loc[table["task"] == task, "share"]
+        always, ever = int((shares > 1 - 1e-9).sum()), int((shares > 0).sum())
+        kept[task] = always / ever if ever else 1.0
+        rows = faithfulness[(faithfulness["task"] == task) & (faithfulness["threshold"] == threshold)]
+        sizes = rows["heads"] + rows["mlps"]
+        size = f"{sizes.min()} to {sizes.max()}" if sizes.min() < sizes.max() else f"{sizes.min()} each"
+        text = (
+            f"{words(task).capitalize()}: {orders} search orders end in circuits of {size} components; of the "
+            f"{ever} that any order keeps, {always} are kept by all."
+        )
+        if kept[task] < 0.5:
+            text += " Most members depend on the order, so other components can stand in for them."
+        sentences.append(text)
+    low, high = min(kept.values()), max(kept.values())
+    span = f"{100 * low:.0f} %" if round(100 * low) == round(100 * high) else f"{100 * low:.0f} to {100 * high:.0f} %"
+    return [f"Of the components that any of {orders} search orders keeps, {span} are kept by all of them.", *sentences]
+
+
+def control_findings(summary: pd.DataFrame) -> list[str]:
+    """Whether the circuits do more than random sets of the same shape."""
+    tested = summary[summary["controls"] > 0]
+    sentences = []
+    if tested.empty:
+        sentences.append("No random control was possible, so nothing says that these circuits are special.")
+    else:
+        parts = [
+            f"{(rows['p'] < ALPHA).sum()} of {len(rows)} tests of {question}"
+            for question, rows in tested.groupby("question", sort=False)
+        ]
+        sentences.append(
+            f"Circuits do more than random sets with as many heads in every layer (p < {ALPHA}) in {listing(parts)}."
+        )
+    verdicts: dict[str, list[str]] = {}
+    for _, row in tested.iterrows():
+        numbers = f"{percent(row)}, random sets {number(row['control_median'], 1)} %, {p_value(row['p'])}"
+        verdicts.setdefault(_verdict(row), []).append(f"{words(row['task'])} ({numbers})")
+    sentences += [f"{verdict}: {listing(cases)}." for verdict, cases in verdicts.items()]
+    for note, rows in summary[summary["controls"] == 0].groupby("note", sort=False):
+        names = listing(dict.fromkeys(_control_name(row) for _, row in rows.iterrows()))
+        sentences.append(f"Not tested: {names} ({note or 'no controls'}).")
+    return sentences
+
+
+def _verdict(row) -> str:
+    best_p = 1 / (1 + row["controls"])
+    if row["p"] >= ALPHA and best_p >= ALPHA:
+        return f"So few sets of this shape exist that p cannot fall below {best_p:.2g}, which decides nothing"
+    more, rest = ("more", "") if row["p"] < ALPHA else ("no more", ", so these heads are not special there")
+    if row["question"] == "sufficiency":
+        return f"With only its heads kept, the circuit keeps {more} than random sets{rest}"
+    return f"Ablating the {words(row['circuit'])} heads does {more} harm than ablating random sets{rest}"
+
+
+def _control_name(row) -> str:
+    if row["circuit"] == row["task"]:
+        return f"{row['question']} of the {words(row['circuit'])} circuit"
+    return f"{row['question']} of the {words(row['circuit'])} heads for {words(row['task'])}"
+
+
+def summary_page(tables: dict, info: dict, model: dict, settings: dict, provenance: dict) -> str:
+    """The findings of one model.
+
+    `tables` holds `prompts`, `clean`, `faithfulness`, `survival`, `membership`, `overlap`, `cross` and
+    `controls_summary`; `info` is prompts.json by task; `model` is model.json; `settings` has `title`, `tasks`,
+    `main_tasks`, `threshold`, `order` and whatever else is to be shown.
+    """
+    tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
+    all_heads = model["n_layers"] * model["n_heads"]
+    faithfulness, cross = tables["faithfulness"], tables["cross"]
+    found = {
+        "clean": clean_findings(tables["clean"], tasks),
+        "circuits": circuit_findings(faithfulness, main, threshold, order, all_heads)
+        + split_findings(tables["prompts"], main),
+        "overlap": overlap_findings(tables["membership"], tables["overlap"], main),
+        "transfer": transfer_findings(cross, tasks, main, threshold),
+        "stability": stability_findings(tables["survival"], faithfulness, main, threshold),
+        "controls": control_findings(tables["controls_summary"]),
+    }
+    # What stands in the short version is not said again, unless it is all that a section has to say.
+    details = {name: sentences[1:] for name, sentences in found.items()}
+    sections = [
+        {
+            "title": "The full model on clean and corrupted prompts",
+            "sentences": details["clean"],
+            "table": pages.clean_table(tables["clean"], info, tasks),
+            "note": "Means over all prompts of a task. Logit difference: logit of answer minus incorrect answer.",
+        },
+        {
+            "title": f"Circuits (threshold {threshold:g} %, order {words(order)})",
+            "sentences": details["circuits"],
+            "table": pages.circuit_table(faithfulness, main, threshold, order, all_heads),
+            "note": "% of full: logit difference of the circuit over that of the full model. Faithfulness: the same, "
+            "counted from the model with all heads and MLPs ablated.",
+        },
+        {
+            "title": "What the circuits share, and what they do not",
+            "sentences": details["overlap"],
+            "table": pages.overlap_table(tables["overlap"]),
+            "note": "p-values are not corrected for the number of pairs." if len(main) > 2 else "",
+        },
+        {
+            "title": "From task to task",
+            "sentences": details["transfer"],
+            "table": pages.cross_table(cross, tasks, main),
+            "note": "% of full with 95 % interval. All but shared: the full model, only the shared components ablated.",
+        },
+        {"title": "Stability over search orders", "sentences": details["stability"]},
+        {
+            "title": "Random controls",
+            "sentences": details["controls"],
+            "table": pages.controls_table(tables["controls_summary"]),
+            "note": "Sufficiency: only the set's heads are kept, with the circuit's MLPs. Necessity: they are ablated.",
+        },
+        {"title": "Prompts left out", "sentences": prompt_findings(tables["clean"], info, tasks)},
+        {
+            "title": "Settings",
+            "table": {
+                "header": ["setting", "value"],
+                "rows": [[words(key), _plain(value)] for key, value in settings.items()],
+            },
+        },
+        {
+            "title": "Provenance",
+            "pre": json.dumps({"model": model, "tables": provenance}, indent=1, ensure_ascii=False),
+        },
+    ]
+    return pages.PAGE.render(
+        title=f"{settings['title']}: {model['model']}",
+        lead=f"{model['architecture']}, {model['n_layers']} layers of {count(model['n_heads'], 'head')} and one MLP. "
+        f"Brackets hold 95 % bootstrap intervals over prompts; sentences are chosen by rule from the numbers.",
+        short=[sentences[0] for sentences in found.values()],
+        sections=[s for s in sections if s.get("sentences") or s.get("table") or s.get("pre")],
+    )
+
+
+def _plain(value) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,78 @@
+"""Run a model on the clean and corrupted prompts of a task; cache activations, means and clean scores."""
+
+import pandas as pd
+import torch
+
+from atlas import activations, artifacts, job, metrics, studies
+from atlas.ablation import Prompts
+from atlas.errors import StudyError
+from atlas.statistics import Bootstrap, interval_columns
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+frame = artifacts.read_table(inputs.prompts).sort_values("prompt", ignore_index=True)
+groups = sorted(frame.template.unique()) if p.groups == "template" else ["all"]
+model = studies.load_model(inputs.model, p.run)
+prompts = Prompts.from_frame(frame, groups)
+runs, scores = {"clean": prompts.tokens, "corrupted": prompts.corrupted_tokens}, {}
+for run, tokens in runs.items():
+    logits = activations.last_logits(model, tokens)
+    scores[run] = metrics.per_prompt(
+        ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
+    )
+    if run == "clean":
+        p_answer, p_incorrect = (
+            logits.softmax(-1)[torch.arange(len(frame)), x] for x in (prompts.answer, prompts.incorrect)
+        )
+        kept = torch.ones(len(frame), dtype=torch.bool)
+        if p.filter:
+            kept = (scores[run]["top1"] == 1) & (p_answer > p.filter["probability_ratio"] * p_incorrect)
+frame["kept"] = kept.tolist()
+search = (frame.kept & (frame.split == "search")).to_numpy()
+if not search.any():
+    raise StudyError(f"tasks.{w.task}: the filter keeps none of the {len(frame)} prompts; relax prompts.filter")
+mean_clean = scores["clean"]["logit_diff"][search].mean().item()
+if mean_clean <= 0 and not p.allow_negative_clean:
+    raise StudyError(
+        f"tasks.{w.task}: the model's clean logit difference is {mean_clean:.3f}, not positive, so percent of full "
+        "means nothing; the model does not do this task (or set allow_negative_clean: true)"
+    )
+if p.groups == "template" and len(set(frame.template[search])) < len(groups):
+    raise StudyError(f"tasks.{w.task}: the filter keeps no search prompt of some template; use ablation.groups: all")
+
+rows = [
+    frame[["model", "task", "prompt", "split", "kept"]].assign(run=run, metric=metric, value=values.double().numpy())
+    for run in runs
+    for metric, values in scores[run].items()
+]
+table = pd.concat(rows, ignore_index=True)
+bootstrap, summary = Bootstrap(p.bootstrap, p.seed), []
+for split in ("search", "held_out", "all"):
+    part = table if split == "all" else table[table.split == split]
+    for (run, metric), cells in part.groupby(["run", "metric"], sort=True):
+        row = {"model": w.model, "task": w.task, "split": split, "run": run, "metric": metric}
+        row |= interval_columns(bootstrap.mean(cells.value)) | {"prompts": len(cells), "share_kept": cells.kept.mean()}
+        summary.append(row)
+
+where = torch.tensor(search)
+cached, means = {"prompt": torch.tensor(frame.prompt[search].to_list())}, {"groups": groups}
+for run, tokens in runs.items():
+    cached[run], means[run] = activations.collect(model, tokens[where], prompts.group[where], getattr(torch, p.dtype))
+settings = {"groups": p.groups, "dtype": p.dtype, "filter": p.filter, "run": dict(p.run)}
+provenance = artifacts.provenance(
+    {"prompts": inputs.prompts, "model": inputs.model}, settings, ("torch", "transformer_lens", "transformers")
+)
+artifacts.write_table(table, out.clean, provenance)
+artifacts.write_table(pd.DataFrame(summary), out.summary, provenance)
+artifacts.write_tensors(means, out.means, provenance)
+artifacts.write_tensors(cached, out.activations, provenance)
+for path in (out.activations, out.means):
+    job.log.info("%s: %.1f MB", path, artifacts.size_mb(path))
+job.log.info(
+    "clean logit difference %.3f on %d search prompts, %d of %d prompts kept",
+    mean_clean,
+    search.sum(),
+    kept.sum(),
+    len(frame),
+)

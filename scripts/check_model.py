@@ -1,0 +1,12 @@
+"""Find a model, or say how to get it, and record its sizes and digests."""
+
+from atlas import artifacts, job, models
+
+job.start(snakemake)
+name, p = snakemake.wildcards.model, snakemake.params
+
+folder = models.resolve(name, p.source, p.root)
+description = models.describe(name, folder)
+job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
+settings = {"source": dict(p.source)}
+artifacts.write_json(description, snakemake.output[0], artifacts.provenance({}, settings, ("transformers",)))

@@ -1,0 +1,19 @@
+"""Gather the evaluation of circuits on every task, and set each circuit beside its random controls."""
+
+import pandas as pd
+
+from atlas import artifacts, job
+from atlas.controls import SUMMARY_COLUMNS, summarise
+
+job.start(snakemake)
+inputs, out = snakemake.input, snakemake.output
+
+cross, controls, notes = (artifacts.read_tables(paths) for paths in (inputs.cross, inputs.controls, inputs.notes))
+summary = pd.DataFrame(summarise(controls), columns=SUMMARY_COLUMNS)
+summary = summary.merge(notes, on=["model", "question", "circuit", "task"], how="left")
+
+sources = {f"{name} {i}": path for name, paths in inputs.items() for i, path in enumerate(paths)}
+provenance = artifacts.provenance(sources)
+artifacts.write_table(cross, out.cross, provenance)
+artifacts.write_table(controls, out.controls, provenance)
+artifacts.write_table(summary, out.controls_summary, provenance)

@@ -1,0 +1,85 @@
+"""Search the circuits of a task at every threshold and in every order, and evaluate each."""
+
+import pandas as pd
+
+from atlas import artifacts, job, studies
+from atlas.components import Component, columns, heads, mlps, to_json
+from atlas.search import Rule, by_chance, by_effect, by_layers, node_search, survival
+from atlas.statistics import Bootstrap, interval_columns
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+model = studies.load_model(inputs.model, p.run)
+splits = ["search"] if studies.report_split(inputs.prompts) == "search" else ["search", "held_out"]
+ablators = {
+    split: studies.make_ablator(model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means) for split in splits
+}
+on_search = ablators["search"]
+for ablator in ablators.values():
+    studies.refuse_no_effect(w.task, ablator.logit_diff(ablator.everything), ablator.logit_diff(frozenset()))
+alone = {}
+if "ascending_effect" in p.orders:
+    alone = {c: on_search.percent_of_full(on_search.everything - {c}) for c in on_search.everything}
+
+bootstrap, trace, circuits, faithfulness, kept_at = Bootstrap(p.bootstrap, p.seed), [], [], [], {}
+identity = {"model": w.model, "task": w.task}
+for name, order in job.progress(p.orders.items(), "node search"):
+    for threshold in p.thresholds:
+        rule = Rule(
+            threshold=threshold,
+            relative_tolerance=p.relative_tolerance,
+            never_test=frozenset(Component.parse(c) for c in p.never_test),
+            visit={direction: tuple(kinds) for direction, kinds in p.visit.items()},
+        )
+        visit = (
+            by_layers(rule)
+            if name == "layers"
+            else by_effect(rule, alone)
+            if name == "ascending_effect"
+            else by_chance(rule, order)
+        )
+        before, circuit = on_search.evaluations, on_search.everything
+        steps = node_search(on_search.everything, rule, visit, lambda _, kept: on_search.percent_of_full(kept))
+        for number, step in enumerate(steps, start=1):
+            circuit = step.left
+            row = identity | {"order": name, "threshold": threshold, "step": number, "sweep": step.sweep}
+            row |= (
+                {"direction": step.direction}
+                | columns(step.component)
+                | {"percent": step.percent, "removed": step.removed}
+            )
+            trace.append(row | {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))})
+        sizes = {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))}
+        kept_at.setdefault(threshold, []).append(circuit)
+        entry = {"order": name, "threshold": threshold} | to_json(circuit)
+        circuits.append(
+            entry
+            | {"percent_of_full": on_search.percent_of_full(circuit), "evaluations": on_search.evaluations - before}
+        )
+        for split, ablator in ablators.items():
+            found, full, empty = (ablator.logit_diff(c) for c in (circuit, ablator.everything, frozenset()))
+            for metric, estimate in (
+                ("percent_of_full", bootstrap.percent(found, full)),
+                ("faithfulness", bootstrap.faithfulness(found, full, empty)),
+            ):
+                row = identity | {"order": name, "threshold": threshold, "split": split, "metric": metric}
+                faithfulness.append(row | interval_columns(estimate) | sizes)
+        job.log.info("%s, %s, T = %s: %s, %.1f %%", w.task, name, threshold, sizes, circuits[-1]["percent_of_full"])
+job.log.info("%d forward passes over %d prompts", on_search.evaluations, len(on_search.prompts))
+
+survived = [
+    identity | {"threshold": threshold} | columns(c) | {"share": share, "orders": len(found)}
+    for threshold, found in kept_at.items()
+    for c, share in survival(found).items()
+]
+settings = {
+    k: getattr(p, k)
+    for k in ("kind", "thresholds", "orders", "relative_tolerance", "never_test", "visit", "legacy_mlp_means")
+}
+sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.model}
+provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+artifacts.write_table(pd.DataFrame(trace), out.trace, provenance)
+artifacts.write_table(pd.DataFrame(faithfulness), out.faithfulness, provenance)
+artifacts.write_table(pd.DataFrame(survived), out.survival, provenance)
+artifacts.write_json(identity | {"circuits": circuits}, out.circuits, provenance)

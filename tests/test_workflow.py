@@ -1,0 +1,269 @@
+"""The workflow as a user runs it: a finished small study, and what a change makes run again."""
+
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from conftest import ROOT
+
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
+COPIED = (
+    "Snakefile",
+    "config.yaml",
+    "rules",
+    "scripts",
+    "schemas",
+    "presets",
+    "profiles",
+    "envs",
+    "report",
+    "resources",
+)
+
+
+class Study:
+    """A copy of the workflow in a folder of its own, with one finished run of the smoke preset."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in COPIED:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+        self.config = yaml.safe_load((folder / "config.yaml").read_text())
+        update_config(self.config, yaml.safe_load((folder / "presets" / "smoke.yaml").read_text()))
+        self.write_config(self.config)
+
+    def write_config(self, config):
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def snakemake(self, *arguments, check=True):
+        done = subprocess.run([*SNAKEMAKE, *arguments], cwd=self.folder, capture_output=True, text=True)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def would_run(self, *arguments) -> dict[str, int]:
+        """Rule -> number of jobs that a dry run announces, without `all`."""
+        done = self.snakemake("--dry-run", *arguments)
+        text = done.stdout + done.stderr
+        stats = re.search(r"^job +count\n-+ +-+\n(.*?)\ntotal", text, re.MULTILINE | re.DOTALL)
+        if stats is None:
+            assert "Nothing to be done" in text, text
+            return {}
+        counts = dict(line.split() for line in stats[1].splitlines())
+        return {rule: int(n) for rule, n in counts.items() if rule != "all"}
+
+    def with_config(self, change) -> dict[str, int]:
+        """What would run after ``change(config)``; the configuration is restored."""
+        changed = copy.deepcopy(self.config)
+        change(changed)
+        self.write_config(changed)
+        try:
+            return self.would_run()
+        finally:
+            self.write_config(self.config)
+
+    def with_edit(self, name) -> dict[str, int]:
+        """What would run after a line is added to a file; the file is restored."""
+        path = self.folder / name
+        before = path.read_text()
+        path.write_text(before + "\n# edited\n")
+        try:
+            return self.would_run()
+        finally:
+            path.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    made = Study(tmp_path_factory.mktemp("study"))
+    made.snakemake()
+    return made
+
+
+# The smoke preset has two main tasks and one transfer task.
+AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
+AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_overlap": 1, "write_summary": 1}
+AFTER_SEARCH = (
+    {"evaluate_circuits": 3, "compare_circuits": 1, "plot_search_trajectory": 2, "plot_circuit_size": 1}
+    | {"plot_survival": 1}
+    | AFTER_COMPARISON
+    | AFTER_EVALUATION
+)
+
+
+def test_a_finished_study_has_nothing_to_do(study):
+    assert study.would_run() == {}
+
+
+def test_new_times_without_new_content_rerun_nothing(study):
+    """A checkout gives files new times; content decides."""
+    for name in ("config.yaml", "scripts/atlas/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"):
+        (study.folder / name).touch()
+    assert study.would_run() == {}
+
+
+def test_a_plot_colour_redraws_the_figures_that_show_it(study):
+    def change(config):
+        config["figures"]["corrupted"] = "#999999"
+
+    assert study.with_config(change) == {"plot_dataset": 3, "plot_clean_accuracy": 1}
+
+
+def test_a_threshold_reruns_the_search_and_what_follows(study):
+    def change(config):
+        config["search"]["thresholds"] = [20, 30]
+
+    assert study.with_config(change) == {"search_nodes": 2} | AFTER_SEARCH
+
+
+def test_one_tasks_seed_reruns_that_task_and_what_gathers_it(study):
+    def change(config):
+        config["tasks"]["days"]["seed"] = 1
+
+    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1}
+    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION
+
+
+def test_a_main_tasks_seed_leaves_the_other_main_task_alone(study):
+    def change(config):
+        config["tasks"]["numerals"]["seed"] = 1
+
+    own = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
+    own |= {"plot_dataset": 1, "plot_component_effects": 1, "plot_clean_accuracy": 1}
+    # the circuit diagrams of numerals and of what is shared show its effects, the third its membership
+    assert study.with_config(change) == own | AFTER_SEARCH | {"plot_search_trajectory": 1}
+
+
+def test_a_new_task_adds_its_own_jobs(study):
+    def change(config):
+        config["tasks"]["letters"] = {"members": list("ABCDEFGHIJKLMNOP")}
+        config["study"]["transfer_tasks"].append("letters")
+
+    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1}
+    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("plots/survival.py", {"plot_survival": 1}),
+        ("overlap.py", {"compare_circuits": 1} | AFTER_COMPARISON),
+        ("search.py", {"search_nodes": 2} | AFTER_SEARCH),
+        ("summary.py", {"write_summary": 1}),
+        ("training.py", {}),
+    ],
+)
+def test_an_edited_module_reruns_the_rules_that_import_it(study, module, expected):
+    assert study.with_edit(f"scripts/atlas/{module}") == expected
+
+
+def test_an_edited_script_reruns_its_rule(study):
+    assert study.with_edit("scripts/plot_controls.py") == {"plot_controls": 1}
+
+
+def test_new_weights_rerun_everything_of_the_model(study):
+    """Content digests are not taken of large files: their times count."""
+    weights = study.folder / "resources" / "models" / "ladder-6x8" / "model.safetensors"
+    before = weights.stat()
+    weights.touch()
+    try:
+        assert study.would_run()["check_model"] == 1
+    finally:
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_the_same_seed_gives_byte_identical_tables(study):
+    tables = ["results/ladder-6x8/numerals/prompts.parquet", "results/ladder-6x8/numerals/clean.parquet"]
+    tables += [f"results/ladder-6x8/numerals/{n}.parquet" for n in ("trace", "faithfulness", "cross", "controls")]
+    tables += [
+        "results/ladder-6x8/numerals/means.pt",
+        "results/ladder-6x8/numerals/circuits.json",
+        "results/ladder-6x8/comparison/overlap.parquet",
+    ]
+    before = {name: (study.folder / name).read_bytes() for name in tables}
+    study.snakemake("--force", *tables)
+    assert {name: (study.folder / name).read_bytes() for name in tables} == before
+    study.snakemake()
+
+
+def test_the_results_are_what_a_search_promises(study):
+    """Circuits stay above their floor on the prompts they were searched on, and the trace ends in the circuit."""
+    for task in ("numerals", "number_words"):
+        folder = study.folder / "results" / "ladder-6x8" / task
+        faithfulness = pd.read_parquet(folder / "faithfulness.parquet")
+        found = faithfulness[(faithfulness.split == "search") & (faithfulness.metric == "percent_of_full")]
+        assert (100 - found.value < found.threshold).all()
+        assert ((found.ci_low <= found.value) & (found.value <= found.ci_high)).all()
+        for circuit in json.loads((folder / "circuits.json").read_text())["circuits"]:
+            trace = pd.read_parquet(folder / "trace.parquet")
+            steps = trace[(trace.order == circuit["order"]) & (trace.threshold == circuit["threshold"])]
+            assert (steps.heads.iloc[-1], steps.mlps.iloc[-1]) == (len(circuit["heads"]), len(circuit["mlps"]))
+            removed = set(steps.component[steps.removed])
+            assert not removed & {*circuit["heads"], *circuit["mlps"]}
+            assert not steps.removed[steps.sweep == steps.sweep.max()].any(), "the last sweep changed nothing"
+
+
+def test_the_report_is_one_offline_file(study):
+    study.snakemake("--report", "report.html")
+    text = (study.folder / "report.html").read_text()
+    for words in ("1 Summary", "cross_matrix", "circuit_diagram"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"search": {"threshold": 5}}, "config: search: unknown key 'threshold'; allowed are thresholds"),
+        ({"study": {"tasks": ["weeks"]}}, "config: study.tasks: 'weeks' is unknown"),
+        ({"prompts": {"corruption": "shuffle"}}, "config: prompts.corruption: 'shuffle' is not allowed"),
+    ],
+)
+def test_a_bad_configuration_is_refused_before_anything_runs(study, change, said):
+    bad = copy.deepcopy(study.config)
+    update_config(bad, change)
+    study.write_config(bad)
+    try:
+        done = study.snakemake("--dry-run", check=False)
+    finally:
+        study.write_config(study.config)
+    assert done.returncode != 0 and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_model_that_is_not_there_stops_the_study_first(study):
+    """One line with the remedy, no other job, and what was computed stays."""
+    missing = '{"nowhere": {"path": "/no/such/folder"}}'
+    done = study.snakemake("--config", f"models={missing}", 'study={"models": ["nowhere"]}', check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "models.nowhere.path: /no/such/folder holds no config.json; give the folder" in text
+    assert "Traceback" not in text.split("error: ")[1].split("\n")[0]
+    assert "rule make_prompts" not in text
+    assert study.would_run() == {}
+
+
+def test_the_workflow_has_no_lint(study):
+    done = study.snakemake("--lint", check=False)
+    assert "Congratulations" in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_figure_jobs_import_no_torch():
+    """From the imports of the scripts, followed through the library."""
+    code = (
+        "import sys, runpy, types, pathlib, ast\n"
+        "sys.path.insert(0, 'scripts')\n"
+        "for path in [*pathlib.Path('scripts').glob('plot_*.py'), pathlib.Path('scripts/write_summary.py')]:\n"
+        "    for node in ast.parse(path.read_text()).body:\n"
+        "        if isinstance(node, ast.Import | ast.ImportFrom):\n"
+        "            exec(ast.unparse(node))\n"
+        "assert 'torch' not in sys.modules and 'transformer_lens' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
