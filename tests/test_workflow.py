@@ -195,6 +195,34 @@ def test_the_same_seed_gives_byte_identical_tables(study):
     study.snakemake()
 
 
+def test_prompts_from_a_file_are_the_prompts_themselves(study):
+    """The generated prompts, written to a CSV file and read back as another task, have the same tokens and layout."""
+    made = study.folder / "results" / "ladder-6x8" / "numerals"
+    frame = pd.read_parquet(made / "prompts.parquet")
+    for slot in range(4):
+        frame[f"slot {slot}"] = [members[slot] for members in frame.members]
+    frame.drop(columns=["tokens", "corrupted_tokens"]).to_csv(study.folder / "prompts.csv", index=False)
+    columns = {"members": [f"slot {slot}" for slot in range(4)], "template": "template"}
+    changed = copy.deepcopy(study.config)
+    changed["tasks"]["from_file"] = {"file": {"clean": "prompts.csv", "select": "row >= 0", "columns": columns}}
+    changed["study"]["transfer_tasks"] = ["from_file"]
+    study.write_config(changed)
+    try:
+        study.snakemake("results/ladder-6x8/from_file/prompts.parquet")
+    finally:
+        study.write_config(study.config)
+    read = pd.read_parquet(study.folder / "results" / "ladder-6x8" / "from_file" / "prompts.parquet")
+    for name in ("tokens", "corrupted_tokens"):
+        assert [list(row) for row in read[name]] == [list(row) for row in frame[name]]
+    for name in ("answer_token", "incorrect_token", "answer_in_corrupted", "template"):
+        assert read[name].tolist() == frame[name].tolist()
+    layouts = [
+        json.loads((study.folder / "results" / "ladder-6x8" / task / "prompts.json").read_text())["layout"]
+        for task in ("numerals", "from_file")
+    ]
+    assert layouts[0] == layouts[1]
+
+
 def test_the_results_are_what_a_search_promises(study):
     """Circuits stay above their floor on the prompts they were searched on, and the trace ends in the circuit."""
     for task in ("numerals", "number_words"):

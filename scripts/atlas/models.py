@@ -111,9 +111,14 @@ def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int =
     import os
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # the files are at hand; nothing may be fetched while a study runs
+    import sys
+
     import torch
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
