@@ -1,11 +1,12 @@
 # make run: install, run the default study, write the report. make test: install, run every test.
+# make bench: install, time the engine against slower ways.
 VENV := .venv
 PYTHON ?= python3
 CORES ?= all
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run test lint docs clean
+.PHONY: run test bench lint docs clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -17,8 +18,11 @@ run: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python bench/search.py
+
 lint: $(VENV)/installed
-	$(BIN)/ruff check scripts tests && $(BIN)/ruff format --check scripts tests
+	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 

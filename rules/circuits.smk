@@ -25,6 +25,7 @@ rule score_components:
     params:
         code=library("scripts/score_components.py"),
         run=run_settings,
+        memo=MEMO,
         kinds=config["scores"]["kinds"],
         metrics=config["scores"]["metrics"],
         bootstrap=config["statistics"]["bootstrap"],
@@ -61,12 +62,14 @@ rule search_nodes:
     params:
         code=library("scripts/search_nodes.py"),
         run=run_settings,
+        memo=MEMO,
         kind=config["ablation"]["kind"],
         thresholds=config["search"]["thresholds"],
         orders=settings.order_names(config["search"]["orders"]),
         relative_tolerance=config["search"]["relative_tolerance"],
         never_test=config["search"]["never_test"],
         visit=config["search"]["visit"],
+        batch=config["search"]["batch"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
         bootstrap=config["statistics"]["bootstrap"],
         seed=config["statistics"]["seed"],
@@ -102,6 +105,7 @@ rule evaluate_circuits:
     params:
         code=library("scripts/evaluate_circuits.py"),
         run=run_settings,
+        memo=MEMO,
         kind=config["ablation"]["kind"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
         order=config["comparison"]["order"],

@@ -34,6 +34,7 @@ checked_config()
 
 MODELS = config["study"]["models"]
 MAIN_TASKS = config["study"]["tasks"]
+MEMO = "results/memo"  # scores of evaluated circuits; no artifact, may be deleted at any time
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
 
 
@@ -92,8 +93,8 @@ def model_files(wildcards):
 
 
 def run_settings(wildcards):
-    """How a model runs: device, dtype, batch_size."""
-    return {k: model_block(wildcards)[k] for k in ("device", "dtype", "batch_size")}
+    """How a model runs: device, dtype, batch_size, memory_mb."""
+    return {k: model_block(wildcards)[k] for k in ("device", "dtype", "batch_size", "memory_mb")}
 
 
 def task_settings(wildcards):

@@ -13,7 +13,9 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 circuits = chosen_circuits(inputs.circuits, p.order, p.threshold)
 model = studies.load_model(inputs.model, p.run)
 split = studies.report_split(inputs.prompts)
-ablator = studies.make_ablator(model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, ("logit_diff", "top1"))
+ablator = studies.make_ablator(
+    model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, ("logit_diff", "top1"), p.memo
+)
 full, empty = (ablator.scores(c) for c in (ablator.everything, frozenset()))
 studies.refuse_no_effect(w.task, full["logit_diff"], empty["logit_diff"])
 bootstrap, identity = Bootstrap(p.bootstrap, p.seed), {"model": w.model, "task": w.task}

@@ -14,7 +14,7 @@ model = studies.load_model(inputs.model, p.run)
 bootstrap, scores, effects = Bootstrap(p.bootstrap, p.seed), [], []
 metrics = list(dict.fromkeys(["logit_diff", *p.metrics]))
 for kind in p.kinds:
-    ablator = studies.make_ablator(model, dict(inputs.items()), "search", kind, metrics=metrics)
+    ablator = studies.make_ablator(model, dict(inputs.items()), "search", kind, metrics=metrics, memo_folder=p.memo)
     clean = ablator.scores(ablator.everything)
     singles = single_ablations(ablator)
     for component, values in job.progress(singles, f"{kind} ablation"):

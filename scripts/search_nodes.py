@@ -3,8 +3,8 @@
 import pandas as pd
 
 from atlas import artifacts, job, studies
-from atlas.components import Component, columns, heads, mlps, to_json
-from atlas.search import Rule, by_chance, by_effect, by_layers, node_search, survival
+from atlas.components import Component, columns, group_columns, heads, mlps, to_json
+from atlas.search import Rule, run, survival
 from atlas.statistics import Bootstrap, interval_columns
 
 job.start(snakemake)
@@ -13,18 +13,20 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 model = studies.load_model(inputs.model, p.run)
 splits = ["search"] if studies.report_split(inputs.prompts) == "search" else ["search", "held_out"]
 ablators = {
-    split: studies.make_ablator(model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means) for split in splits
+    split: studies.make_ablator(model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, memo_folder=p.memo)
+    for split in splits
 }
 on_search = ablators["search"]
 for ablator in ablators.values():
     studies.refuse_no_effect(w.task, ablator.logit_diff(ablator.everything), ablator.logit_diff(frozenset()))
+batch = p.batch if p.batch != "auto" else 1 if model.device == "cpu" else 16
 alone = {}
 if "ascending_effect" in p.orders:
     alone = {c: on_search.percent_of_full(on_search.everything - {c}) for c in on_search.everything}
 
 bootstrap, trace, circuits, faithfulness, kept_at = Bootstrap(p.bootstrap, p.seed), [], [], [], {}
 identity = {"model": w.model, "task": w.task}
-for name, order in job.progress(p.orders.items(), "node search"):
+for name, seed in job.progress(p.orders.items(), "node search"):
     for threshold in p.thresholds:
         rule = Rule(
             threshold=threshold,
@@ -32,31 +34,18 @@ for name, order in job.progress(p.orders.items(), "node search"):
             never_test=frozenset(Component.parse(c) for c in p.never_test),
             visit={direction: tuple(kinds) for direction, kinds in p.visit.items()},
         )
-        visit = (
-            by_layers(rule)
-            if name == "layers"
-            else by_effect(rule, alone)
-            if name == "ascending_effect"
-            else by_chance(rule, order)
-        )
-        before, circuit = on_search.evaluations, on_search.everything
-        steps = node_search(on_search.everything, rule, visit, lambda _, kept: on_search.percent_of_full(kept))
-        for number, step in enumerate(steps, start=1):
+        circuit, asked = on_search.everything, 0
+        steps = run(name, seed, rule, on_search.everything, on_search.percents_of_full, alone, batch)
+        for asked, step in enumerate(steps, start=1):
             circuit = step.left
-            row = identity | {"order": name, "threshold": threshold, "step": number, "sweep": step.sweep}
-            row |= (
-                {"direction": step.direction}
-                | columns(step.component)
-                | {"percent": step.percent, "removed": step.removed}
-            )
+            row = identity | {"order": name, "threshold": threshold, "step": asked, "sweep": step.sweep}
+            row |= {"direction": step.direction} | group_columns(step.components)
+            row |= {"percent": step.percent, "removed": step.removed}
             trace.append(row | {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))})
         sizes = {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))}
         kept_at.setdefault(threshold, []).append(circuit)
         entry = {"order": name, "threshold": threshold} | to_json(circuit)
-        circuits.append(
-            entry
-            | {"percent_of_full": on_search.percent_of_full(circuit), "evaluations": on_search.evaluations - before}
-        )
+        circuits.append(entry | {"percent_of_full": on_search.percent_of_full(circuit), "evaluations": asked})
         for split, ablator in ablators.items():
             found, full, empty = (ablator.logit_diff(c) for c in (circuit, ablator.everything, frozenset()))
             for metric, estimate in (

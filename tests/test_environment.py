@@ -39,8 +39,8 @@ def test_the_configuration_page_is_up_to_date():
 @pytest.mark.parametrize(
     "command",
     [
-        ["ruff", "check", "scripts", "tests", "docs"],
-        ["ruff", "format", "--check", "scripts", "tests", "docs"],
+        ["ruff", "check", "scripts", "tests", "docs", "bench"],
+        ["ruff", "format", "--check", "scripts", "tests", "docs", "bench"],
         ["snakefmt", "--check", "Snakefile", "rules"],
     ],
     ids=["ruff-check", "ruff-format", "snakefmt"],

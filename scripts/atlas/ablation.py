@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from atlas import activations, engine
+from atlas import activations, architectures, engine
 from atlas.components import Circuit, all_components
 from atlas.errors import StudyError
 from atlas.metrics import per_prompt
@@ -30,6 +30,7 @@ class Prompts:
     incorrect: torch.Tensor  # [N]
     prompt: list[int]  # [N] ids
     group: torch.Tensor  # [N] index of the mean's group
+    position: torch.Tensor | None = None  # [N] where the score reads the model; None: at the last token
 
     @classmethod
     def from_frame(cls, frame, groups: list[str]) -> "Prompts":
@@ -46,6 +47,18 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def last_tokens(attention_mask) -> torch.Tensor:
+    """[N] position of each row's last real token, from a mask [N, S] that is 1 on real tokens.
+
+    Rows may be padded on the right, where causal attention never looks. Padding on the left would move every position
+    (and with it position embeddings and per-position means) and is refused.
+    """
+    mask = attention_mask.bool()
+    if (mask[:, 1:] & ~mask[:, :-1]).any():
+        raise StudyError("prompts are padded on the left, which moves every position; pad on the right")
+    return mask.sum(1) - 1
 
 
 @dataclass(frozen=True)
@@ -126,42 +139,80 @@ class Ablator:
     """Scores circuits of one model on fixed prompts under one replacement; remembers what it has scored.
 
     Uses the live engine where the architecture has one, else hooks on the bridge; ``use_engine=False`` forces hooks.
+    ``memo`` (see memo.py) keeps scores on disk. A batch that does not fit into memory is halved.
     """
 
     def __init__(
-        self, model: Model, prompts: Prompts, substitute: Replacement, metrics=("logit_diff",), use_engine: bool = True
+        self,
+        model: Model,
+        prompts: Prompts,
+        substitute: Replacement,
+        metrics=("logit_diff",),
+        use_engine=True,
+        memo=None,
     ):
-        self.model, self.prompts, self.metrics = model, prompts, tuple(metrics)
+        self.model, self.prompts, self.metrics, self.memo = model, prompts, tuple(metrics), memo
         self.substitute = substitute.to(model.device)
         self.everything = frozenset(all_components(model.n_layers, model.n_heads))
-        self.evaluations = 0  # forward passes over all prompts, that is, without what was remembered
-        self.batches = model.batches(len(prompts))
-        found = engine.for_bridge(model.bridge) if use_engine else None
-        log.info("forward pass: %s", "live engine" if found else "TransformerLens hooks")
-        tokens = prompts.tokens.to(model.device)
-        self.live = [engine.LiveRun(found, tokens[batch], engine.BUDGET // len(self.batches)) for batch in self.batches]
-        self.live = self.live if found else None
+        self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
+        weights = architectures.weights_of(model.bridge) if use_engine else None
+        self.engine = engine.Engine(weights) if weights else None
+        log.info("forward pass: %s", "live engine" if weights else "TransformerLens hooks")
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
+        self.position = None if prompts.position is None else prompts.position.to(model.device)
         self._memory: dict[Circuit, dict[str, np.ndarray]] = {}
-        self._clean_logits = self.logits(self.everything) if "kl" in self.metrics else None
+        self._clean_logits = None
+        self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
+        self.split(min(model.batch_size, self.rows_that_fit()))
 
+    def rows_that_fit(self) -> int:
+        """Prompts whose activations fit into the budget on their way through a layer and the unembedding."""
+        if not self.engine:
+            return self.model.batch_size
+        full_logits = self.metrics != ("logit_diff",)
+        return max(1, self.budget // self.engine.bytes_per_row(self.prompts.tokens.shape[1], full_logits))
+
+    def split(self, batch_size: int) -> None:
+        """Divide the prompts into batches; the engine's remembered residuals share one budget."""
+        n = len(self.prompts)
+        self.batch_size = batch_size
+        self.batches = [slice(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
+        self.live = None
+        if self.engine:
+            tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)
+            at = None if self.position is None else self.position[:, None]
+            self.live = [
+                engine.LiveRun(self.engine, tokens[batch], None if at is None else at[batch], budget)
+                for batch in self.batches
+            ]
+
+    def each_batch(self, run):
+        """``run(index of a batch)`` for every batch, as a list; out of memory it starts again with half the size."""
+        while True:
+            try:
+                return [run(i) for i in range(len(self.batches))]
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                log.info("out of memory with %d prompts at a time; going on with half", self.batch_size)
+                self.split(-(-min(self.batch_size, len(self.prompts)) // 2))
+
+    # ---- one circuit -------------------------------------------------------------------------------------
     def logits(self, circuit: Circuit) -> torch.Tensor:
         """[N, d_vocab] at the answer position with only ``circuit`` intact."""
         self.evaluations += 1
-        if self.live:
-            return torch.cat([self.live[0].engine.unembed(x) for x in self._final_residuals(circuit)])
         substitute = self.substitute_for(circuit)
-        return torch.cat(
-            [
-                self.model.run(self.prompts.tokens[batch], edits(self.model, circuit, substitute, batch))
-                for batch in self.batches
-            ]
-        )
 
-    def _final_residuals(self, circuit: Circuit):
-        """The residual at the answer position of each batch, [n, d_model]."""
-        for batch, live in zip(self.batches, self.live, strict=True):
-            yield live.final_residual(circuit, self.substitute_for(circuit).reader(batch))
+        def run(i):
+            if self.live:
+                return self.engine.unembed(
+                    self.live[i].final_residual(circuit, substitute.reader(self.batches[i]))[:, 0]
+                )
+            hooks = edits(self.model, circuit, substitute, self.batches[i])
+            position = None if self.position is None else self.position[self.batches[i]]
+            return self.model.run(self.prompts.tokens[self.batches[i]], hooks, position)
+
+        return torch.cat(self.each_batch(run))
 
     def substitute_for(self, circuit: Circuit) -> Replacement:
         """The replacement to use for a circuit: the same for every circuit."""
@@ -169,24 +220,68 @@ class Ablator:
 
     def scores(self, circuit: Circuit) -> dict[str, np.ndarray]:
         """Metric name -> [N] per-prompt values with only ``circuit`` intact."""
-        if circuit not in self._memory:
-            if self.live and self.metrics == ("logit_diff",):  # two columns of the unembedding are enough
-                self.evaluations += 1
-                residuals = zip(self.batches, self._final_residuals(circuit), strict=True)
-                difference = self.live[0].engine.logit_diff
-                found = [difference(x, self.answer[batch], self.incorrect[batch]) for batch, x in residuals]
-                values = {"logit_diff": torch.cat(found)}
-            else:
-                values = per_prompt(self.metrics, self.logits(circuit), self.answer, self.incorrect, self._clean_logits)
-            self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}
-        return self._memory[circuit]
+        return self.scores_of([circuit])[0]
 
+    # ---- several circuits --------------------------------------------------------------------------------
+    def scores_of(self, circuits: list[Circuit]) -> list[dict[str, np.ndarray]]:
+        """The scores of circuits that differ in one layer only; those not yet known run as one batch."""
+        unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
+        if self.live and self.metrics == ("logit_diff",) and unknown:  # two columns of the unembedding are enough
+            for circuit, values in zip(unknown, self.logit_diffs(unknown), strict=True):
+                self.remember(circuit, {"logit_diff": values})
+        else:
+            for circuit in unknown:
+                logits = self.logits(circuit)
+                if "kl" in self.metrics and self._clean_logits is None:
+                    self._clean_logits = logits if circuit == self.everything else self.logits(self.everything)
+                values = per_prompt(self.metrics, logits, self.answer, self.incorrect, self._clean_logits)
+                self.remember(circuit, values)
+        return [self._memory[circuit] for circuit in circuits]
+
+    def logit_diffs(self, circuits: list[Circuit]) -> torch.Tensor:
+        """[C, N] of circuits that differ in one layer only."""
+        together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
+        if len(circuits) > 1 and not together:  # legacy means differ between circuits
+            return torch.cat([self.logit_diffs([c]) for c in circuits])
+        fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.prompts)))
+        if len(circuits) > fit:
+            return torch.cat([self.logit_diffs(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
+
+        self.evaluations += len(circuits)
+
+        def run(i):
+            batch, live = self.batches[i], self.live[i]
+            read = self.substitute_for(circuits[0]).reader(batch)
+            found = live.final_residuals(circuits, read) if together else live.final_residual(circuits[0], read)[None]
+            answer, incorrect = (x[batch].repeat(len(circuits)) for x in (self.answer, self.incorrect))
+            return self.engine.logit_diff(found[:, :, 0].flatten(0, 1), answer, incorrect).view(len(circuits), -1)
+
+        return torch.cat(self.each_batch(run), dim=1)
+
+    def remembered(self, circuit: Circuit) -> bool:
+        if circuit not in self._memory and self.memo is not None:
+            found = self.memo.get(circuit)
+            if found is not None:
+                self._memory[circuit] = found
+        return circuit in self._memory
+
+    def remember(self, circuit: Circuit, values: dict) -> None:
+        self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}
+        if self.memo is not None:
+            self.memo.put(circuit, self._memory[circuit])
+
+    # ---- what searches read ------------------------------------------------------------------------------
     def logit_diff(self, circuit: Circuit) -> np.ndarray:
         return self.scores(circuit)["logit_diff"]
 
     def percent_of_full(self, circuit: Circuit) -> float:
         """100 M(circuit) / M(full) of the mean logit difference."""
-        return 100 * float(self.logit_diff(circuit).mean() / self.logit_diff(self.everything).mean())
+        return self.percents_of_full([circuit])[0]
+
+    def percents_of_full(self, circuits: list[Circuit]) -> list[float]:
+        """The same for circuits that differ in one layer only."""
+        full = self.logit_diff(self.everything).mean()
+        return [100 * float(scores["logit_diff"].mean() / full) for scores in self.scores_of(circuits)]
 
 
 class LegacyAblator(Ablator):
@@ -196,12 +291,12 @@ class LegacyAblator(Ablator):
     """
 
     def __init__(
-        self, model, prompts, substitute, reference: Prompts, metrics=("logit_diff",), use_engine: bool = True
+        self, model, prompts, substitute, reference: Prompts, metrics=("logit_diff",), use_engine=True, memo=None
     ):
         self.reference = replace(reference, tokens=reference.corrupted_tokens)
         self._reference_rows = replace(substitute, rows=reference.group).to(model.device)
         self._means: dict[Circuit, Replacement] = {}
-        super().__init__(model, prompts, substitute, metrics, use_engine)
+        super().__init__(model, prompts, substitute, metrics, use_engine, memo)
 
     def substitute_for(self, circuit: Circuit) -> Replacement:
         kept_heads = frozenset(c for c in circuit if not c.is_mlp)

@@ -56,6 +56,15 @@ def from_json(entry: dict) -> Circuit:
     return frozenset(Component.parse(name) for name in [*entry["heads"], *entry["mlps"]])
 
 
+def group_columns(components) -> dict:
+    """The table columns of a component or of a group (`bisect`): its names, and its layer, or -1 for several."""
+    if len(components) == 1:
+        return columns(components[0])
+    layers = {c.layer for c in components}
+    layer = layers.pop() if len(layers) == 1 else -1
+    return {"component": " ".join(map(str, components)), "layer": layer, "head": MLP}
+
+
 def columns(component: Component) -> dict:
     """The table columns that name a component."""
     return {"component": str(component), "layer": component.layer, "head": component.head}

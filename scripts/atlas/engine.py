@@ -1,162 +1,225 @@
-"""Run only the live part of an ablated model (GPT-2 architecture); the bridge with hooks is the oracle.
+"""Run only the live part of an ablated model; TransformerLens hooks are the oracle.
 
-Three exact savings over hooks, which compute what they then replace:
+Exact savings over hooks, which compute what they then replace:
 
-1. An ablated head's q, k, v and an ablated MLP are never computed.
-2. Only live positions are computed. The score is read at the last position, so a layer's output is needed at every
-   position only while a later layer keeps a head; in the last such layer K and V run everywhere, the rest at the last.
+1. An ablated head's q, k, v and an ablated MLP are never computed; a key/value head is computed while one of its query
+   heads is kept.
+2. Only live positions are computed. A score reads the model at a few positions, so a layer's output is needed at
+   every position only while a later layer keeps a head; in the last such layer K and V run everywhere, the rest there.
 3. The residual entering layer l depends on the circuit below l alone. Residuals are remembered by that part, and an
    evaluation starts at the highest layer whose residual is known: in sweeps over layers, at the layer that changes.
+4. Circuits that differ in one layer share what lies below it and that layer's attention, and run as one batch above.
+5. The final norm and the unembedding run at the positions of the score, and for the logit difference on two columns.
+
+Everything is differentiable with respect to the embeddings and the substitutes; weights are constants.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from atlas.architectures import Block, Weights
 from atlas.components import MLP, Circuit, Component
 
-BUDGET = 512 * 2**20  # bytes of remembered residuals
+BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
 
 
-@dataclass(frozen=True)
-class Block:
-    """Weights of one layer: W_Q, W_K, W_V [D, 3, H, d_head], W_O [H, d_head, D], an MLP, two layer norms."""
+class Positions:
+    """Where a score reads the model: [K] for all rows alike, or [N, K] (right-padded rows end at various positions)."""
 
-    ln1: tuple
-    w_qkv: torch.Tensor
-    b_qkv: torch.Tensor
-    w_o: torch.Tensor
-    b_o: torch.Tensor
-    ln2: tuple
-    w_in: torch.Tensor
-    b_in: torch.Tensor
-    w_out: torch.Tensor
-    b_out: torch.Tensor
+    def __init__(self, index: torch.Tensor):
+        rows_agree = index.dim() == 1 or bool((index == index[:1]).all())
+        self.index = index[0] if index.dim() == 2 and rows_agree else index
+
+    def take(self, x):
+        """x [N or 1, S, ...] at the positions: [N or 1, K, ...]."""
+        if self.index.dim() == 1:
+            return x.index_select(1, self.index)
+        rows = torch.arange(len(self.index), device=x.device)[:, None]
+        return x.expand(len(self.index), *x.shape[1:])[rows, self.index]
+
+    def mask(self, s: int):
+        """May the query at a position see key j? [1 or N, 1, K, S]; None where all see everything."""
+        if self.index.dim() == 1 and bool((self.index == s - 1).all()):
+            return None
+        index = self.index if self.index.dim() == 2 else self.index[None]
+        return (torch.arange(s, device=index.device) <= index[:, :, None])[:, None]
+
+    def repeat(self, times: int) -> "Positions":
+        return self if self.index.dim() == 1 else Positions(self.index.repeat(times, 1))
 
 
 class Engine:
-    """The forward pass of a GPT-2 checkpoint with components outside a circuit replaced."""
+    """The forward pass of a model with the components outside a circuit replaced."""
 
-    def __init__(self, hf_model):
-        body, config = hf_model.transformer, hf_model.config
-        d, h = config.n_embd, config.n_head
-        self.blocks = [
-            Block(
-                ln1=(b.ln_1.weight.detach(), b.ln_1.bias.detach()),
-                w_qkv=b.attn.c_attn.weight.detach().view(d, 3, h, d // h),
-                b_qkv=b.attn.c_attn.bias.detach().view(3, h, d // h),
-                w_o=b.attn.c_proj.weight.detach().view(h, d // h, d),
-                b_o=b.attn.c_proj.bias.detach(),
-                ln2=(b.ln_2.weight.detach(), b.ln_2.bias.detach()),
-                w_in=b.mlp.c_fc.weight.detach(),
-                b_in=b.mlp.c_fc.bias.detach(),
-                w_out=b.mlp.c_proj.weight.detach(),
-                b_out=b.mlp.c_proj.bias.detach(),
-            )
-            for b in body.h
-        ]
-        self.wte, self.wpe = body.wte.weight.detach(), body.wpe.weight.detach()
-        self.ln_f = (body.ln_f.weight.detach(), body.ln_f.bias.detach())
-        self.w_u = hf_model.lm_head.weight.detach()  # [d_vocab, D]
-        self.eps, self.n_heads = config.layer_norm_epsilon, h
+    def __init__(self, weights: Weights):
+        self.weights, self.blocks = weights, weights.blocks
 
-    def norm(self, x, weights):
-        return F.layer_norm(x, x.shape[-1:], *weights, self.eps)
+    # ---- one layer ---------------------------------------------------------------------------------------
+    def layer(self, index: int, x, circuit: Circuit, substitute, out: Positions | None, inside: Positions | None):
+        """Residual after layer ``index`` from the one before it.
 
-    def embed(self, tokens):
-        return self.wte[tokens] + self.wpe[: tokens.shape[1]]
-
-    def layer(self, index: int, x, circuit: Circuit, substitute, last_only: bool):
-        """Residual after layer ``index`` from the one before it, x [N, S, D] (or [N, 1, D]: the last position alone).
-
-        ``substitute(name, index)`` gives what replaces ablated components: ``z`` [1 or N, S, H, d_head], ``mlp_out``
-        [1 or N, S, D]. ``last_only``: the output is needed at the last position only.
+        x [N, S, D], or [N, K, D] at ``inside``, in which case the layer keeps no head. The result is at every position,
+        or at ``out`` alone. ``substitute(name, index)`` gives what replaces ablated components: ``z`` [1 or N, S, H,
+        d_head], ``mlp_out`` [1 or N, S, D].
         """
+        kept = self.kept_heads(index, circuit)
+        z = self.mix(self.blocks[index], x, kept, out) if kept else None
+        return self.finish(index, x, circuit, kept, z, substitute, out, inside)
+
+    def kept_heads(self, index: int, circuit: Circuit) -> list[int]:
+        return [h for h in range(self.weights.n_heads) if Component(index, h) in circuit]
+
+    def mix(self, block: Block, x, heads: list[int], out: Positions | None):
+        """z of these heads from the residual x [N, S, D]: [N, S or K, len(heads), d_head]."""
+        x = block.norm1(x)
+        group = block.w_q.shape[1] // block.w_k.shape[1]
+        used = sorted({h // group for h in heads})
+        source = x if out is None else out.take(x)
+        q = project(source, block.w_q[:, heads], block.b_q[heads])
+        k, v = (project(x, w[:, used], b[used]) for w, b in ((block.w_k, block.b_k), (block.w_v, block.b_v)))
+        if self.weights.rope:
+            cos, sin = (table[: x.shape[1]] for table in self.weights.rope)
+            k = rotate(k, cos, sin)
+            q = rotate(q, cos, sin) if out is None else rotate(q, cos[out.index], sin[out.index])
+        if group > 1:
+            rows = [used.index(h // group) for h in heads]
+            k, v = k[:, rows], v[:, rows]
+        mask = None if out is None else out.mask(x.shape[1])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None).transpose(1, 2)
+
+    def finish(self, index, x, circuit, kept, z, substitute, out, inside):
+        """The layer's output from z of the kept heads, the substitutes of the others, and the MLP."""
         block = self.blocks[index]
-        kept = [h for h in range(self.n_heads) if Component(index, h) in circuit]
-        ablated = [h for h in range(self.n_heads) if h not in kept]
-        resid = x[:, -1:] if last_only else x
-        where = slice(-resid.shape[1], None)  # the output's positions
-        out = resid + block.b_o
-        if ablated:
-            replaced = substitute("z", index)[:, where, ablated].to(x.dtype)
-            out = out + replaced.flatten(2) @ block.w_o[ablated].flatten(0, 1)
+        resid = x if out is None or inside is not None else out.take(x)
+        at = inside or out  # where substitutes are read
+
+        def read(name):
+            values = substitute(name, index)
+            return (values if at is None else at.take(values)).to(x.dtype)
+
+        ablated = [h for h in range(self.weights.n_heads) if h not in kept]
+        after = resid + block.b_o
         if kept:
-            out = out + self.attention(block, self.norm(x, block.ln1), kept, where)
+            after = after + z.flatten(2) @ block.w_o[kept].flatten(0, 1)
+        if ablated:
+            after = after + read("z")[:, :, ablated].flatten(2) @ block.w_o[ablated].flatten(0, 1)
         if Component(index, MLP) in circuit:
-            hidden = F.gelu(
-                torch.addmm(block.b_in, self.norm(out, block.ln2).flatten(0, 1), block.w_in), approximate="tanh"
-            )
-            return out + torch.addmm(block.b_out, hidden, block.w_out).view_as(out)
-        return out + substitute("mlp_out", index)[:, where].to(x.dtype)
+            return after + block.mlp(block.norm2(resid if block.parallel else after))
+        return after + read("mlp_out")
 
-    def attention(self, block: Block, x, heads: list[int], where: slice):
-        """What these heads write, [N, positions of ``where``, D], without b_O."""
-        w, b = block.w_qkv[:, :, heads], block.b_qkv[:, heads]
+    def bytes_per_row(self, s: int, full_logits: bool) -> int:
+        """Most memory that one prompt of ``s`` tokens takes at a time: the residual before, within and after a layer,
+        q, k, v and z, the MLP's inner values (twice, around the activation), and logits with their softmax."""
+        w = self.weights
+        d_model = w.w_u.shape[1]
+        per_token = 4 * d_model + 4 * w.n_heads * w.blocks[0].w_q.shape[2] + 2 * w.mlp_flops // d_model
+        logits = 4 * w.w_u.shape[0] if full_logits else 0
+        return (s * per_token + logits) * w.w_u.element_size()
 
-        def project(part, x):  # [N, len(heads), positions, d_head]
-            return (x @ w[:, part].flatten(1) + b[part].flatten()).unflatten(-1, (len(heads), -1)).transpose(1, 2)
-
-        causal = where.start == -x.shape[1]  # the last position alone sees everything
-        q = project(0, x[:, where])
-        mixed = F.scaled_dot_product_attention(q, project(1, x), project(2, x), is_causal=causal)
-        return mixed.transpose(1, 2).flatten(2) @ block.w_o[heads].flatten(0, 1)
-
+    # ---- the end -----------------------------------------------------------------------------------------
     def unembed(self, x):
-        """Logits [N, d_vocab] of the final residual at the last position, [N, D]; at least float32."""
-        return at_least_float32(self.norm(x, self.ln_f) @ self.w_u.T)
+        """Logits [..., d_vocab] of final residuals [..., D]; at least float32."""
+        logits = self.weights.norm_final(x) @ self.weights.w_u.T
+        return at_least_float32(logits if self.weights.b_u is None else logits + self.weights.b_u)
 
     def logit_diff(self, x, answer, incorrect):
-        """The one column difference that the metric needs, [N]; at least float32."""
-        direction = at_least_float32(self.w_u[answer]) - at_least_float32(self.w_u[incorrect])
-        return (at_least_float32(self.norm(x, self.ln_f)) * direction).sum(-1)
+        """The one column difference that the metric needs, [N], of final residuals [N, D]; at least float32."""
+        w, b = self.weights.w_u, self.weights.b_u
+        direction = at_least_float32(w[answer]) - at_least_float32(w[incorrect])
+        out = (at_least_float32(self.weights.norm_final(x)) * direction).sum(-1)
+        return out if b is None else out + at_least_float32(b[answer] - b[incorrect])
+
+
+def project(x, w, b):
+    """x [N, P, D] through w [D, h, d_head] and b [h, d_head]: [N, h, P, d_head]."""
+    return (x @ w.flatten(1) + b.flatten()).unflatten(-1, w.shape[1:]).transpose(1, 2)
+
+
+def rotate(x, cos, sin):
+    """Rotary embedding of the first d_rotary entries of x [N, h, P, d_head]; cos, sin [(N,) P, d_rotary]."""
+    if cos.dim() == 3:
+        cos, sin = cos[:, None], sin[:, None]
+    d = cos.shape[-1]
+    turned, rest = x[..., :d], x[..., d:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
 def at_least_float32(x):
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def for_bridge(bridge) -> Engine | None:
-    """The engine of a loaded bridge, or None where it holds another architecture than stock GPT-2."""
-    model = getattr(bridge, "original_model", None)
-    config = getattr(model, "config", None)
-    stock = (
-        getattr(config, "model_type", None) == "gpt2"
-        and type(model).__name__ == "GPT2LMHeadModel"
-        and config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
-        and config.scale_attn_weights
-        and not config.scale_attn_by_inverse_layer_idx
-    )
-    return Engine(model) if stock else None
-
-
 class LiveRun:
-    """Final residuals of circuits on fixed tokens [N, S], with remembered residuals (saving 3)."""
+    """Final residuals of circuits on fixed tokens [N, S], with remembered residuals.
 
-    def __init__(self, engine: Engine, tokens, budget: int = BUDGET):
+    ``positions``: where the score reads the model, [K] or [N, K]; by default the last position. What ``substitute``
+    gives for a layer may depend on the circuit up to that layer and on nothing above it (it is fixed, but for legacy
+    MLP means).
+    """
+
+    def __init__(self, engine: Engine, tokens, positions=None, budget: int = BUDGET):
         self.engine, self.tokens, self.budget = engine, tokens, budget
-        self.memory: OrderedDict = (
-            OrderedDict()
-        )  # (layer, all positions?, circuit below) -> residual entering the layer
+        last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
+        self.positions = Positions(last if positions is None else positions)
+        self.memory: OrderedDict = OrderedDict()  # (layer, everywhere?, circuit below) -> residual entering it
         self.bytes = 0
 
     def final_residual(self, circuit: Circuit, substitute):
-        """[N, D] at the last position.
-
-        What ``substitute`` gives for a layer may depend on the circuit up to that layer and on nothing above it: it is
-        fixed, but for legacy MLP means.
-        """
-        n_layers = len(self.engine.blocks)
-        top = max((c.layer for c in circuit if not c.is_mlp), default=-1)  # the last layer that keeps a head
-        below = [frozenset(c for c in circuit if c.layer < layer) for layer in range(n_layers + 1)]
+        """[N, K, D] at the positions of the score."""
+        top = last_head(circuit)
+        below = [frozenset(c for c in circuit if c.layer < layer) for layer in range(self.n_layers + 1)]
         with torch.no_grad():
             start, x = self.known(below, top)
-            for layer in range(start, n_layers):
-                x = self.engine.layer(layer, x, circuit, substitute, last_only=layer >= top)
-                self.remember((layer + 1, layer + 1 <= top, below[layer + 1]), x)
-        return x[:, -1]
+            return self.run(start, self.n_layers, x, circuit, substitute, top, below)
+
+    def final_residuals(self, circuits: list[Circuit], substitute):
+        """[C, N, K, D] of circuits that differ in one layer only: below it they share residuals and its attention,
+        above it they run as one batch."""
+        differ = {c.layer for c in frozenset().union(*circuits) - frozenset.intersection(*circuits)}
+        if len(circuits) == 1 or not differ:
+            return torch.stack([self.final_residual(circuits[0], substitute)] * len(circuits))
+        if len(differ) > 1:
+            raise ValueError(f"circuits differ in layers {sorted(differ)}; a batch may differ in one")
+        layer, every = differ.pop(), frozenset().union(*circuits)
+        top = last_head(every)
+        below = [frozenset(c for c in every if c.layer < i) for i in range(layer + 1)]
+        with torch.no_grad():
+            start, x = self.known(below, top)
+            x = self.run(start, layer, x, every, substitute, top, below)
+            inside, out = self.where(layer, top), self.where(layer + 1, top)
+            heads = self.engine.kept_heads(layer, every)
+            z = self.engine.mix(self.engine.blocks[layer], x, heads, out) if heads else None
+            rows = []
+            for circuit in circuits:
+                kept = self.engine.kept_heads(layer, circuit)
+                own = z[:, :, [heads.index(h) for h in kept]] if kept else None
+                rows.append(self.engine.finish(layer, x, circuit, kept, own, substitute, out, inside))
+            x, n = torch.cat(rows), len(self.tokens)
+            stacked = repeated(substitute, len(circuits))
+            for above in range(layer + 1, self.n_layers):
+                inside, out = (
+                    p and p.repeat(len(circuits)) for p in (self.where(above, top), self.where(above + 1, top))
+                )
+                x = self.engine.layer(above, x, circuits[0], stacked, out, inside)
+        return x.unflatten(0, (len(circuits), n))
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.engine.blocks)
+
+    def where(self, layer: int, top: int) -> Positions | None:
+        """Positions at which the residual entering ``layer`` is needed; None: everywhere."""
+        return None if layer <= top else self.positions
+
+    def run(self, start, stop, x, circuit, substitute, top, below):
+        """The residual entering layer ``stop`` from the one entering ``start``; remembers those between."""
+        for layer in range(start, stop):
+            x = self.engine.layer(layer, x, circuit, substitute, self.where(layer + 1, top), self.where(layer, top))
+            self.remember((layer + 1, layer + 1 <= top, below[layer + 1]), x)
+        return x
 
     def known(self, below, top):
         """The highest layer whose input is remembered, and that input; else the embeddings."""
@@ -166,12 +229,30 @@ class LiveRun:
                 if key in self.memory:
                     self.memory.move_to_end(key)
                     x = self.memory[key]
-                    return layer, x if layer <= top else x[:, -1:]
-        return 0, self.engine.embed(self.tokens)
+                    return layer, self.positions.take(x) if everywhere and layer > top else x
+        x = self.engine.weights.embed(self.tokens)
+        return 0, x if top >= 0 else self.positions.take(x)
 
     def remember(self, key, x) -> None:
+        if key not in self.memory:
+            self.bytes += x.numel() * x.element_size()
         self.memory[key] = x
-        self.bytes += x.numel() * x.element_size()
+        self.memory.move_to_end(key)
         while self.bytes > self.budget:
             _, old = self.memory.popitem(last=False)
             self.bytes -= old.numel() * old.element_size()
+
+
+def last_head(circuit: Circuit) -> int:
+    """The last layer that keeps a head, or -1."""
+    return max((c.layer for c in circuit if not c.is_mlp), default=-1)
+
+
+def repeated(substitute, times: int):
+    """A substitute for ``times`` copies of the rows, one after another."""
+
+    def read(name, layer):
+        values = substitute(name, layer)
+        return values if len(values) == 1 else values.repeat(times, *[1] * (values.dim() - 1))
+
+    return read

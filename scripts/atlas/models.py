@@ -78,21 +78,23 @@ class Model:
     d_model: int
     device: str
     batch_size: int
+    memory_mb: int = 1024  # beside the weights: half for remembered residuals, half for one batch on its way
 
-    def run(self, tokens, edits=()):
+    def run(self, tokens, edits=(), position=None):
         """Logits at the last position [N, d_vocab], at least float32; ``edits`` are (hook name, function) pairs.
 
-        Only the last position is unembedded. Tokens [N, S] are one batch; the caller splits.
+        Only that position is unembedded; ``position`` [N] gives each row another one. Tokens [N, S] are one batch; the
+        caller splits.
         """
         import torch
 
-        def last_only(x, hook):
-            return x[:, -1:]
+        def one_position(x, hook):
+            return x[:, -1:] if position is None else x[torch.arange(len(x)), position][:, None]
 
         with torch.no_grad():
-            at_least = torch.promote_types(self.bridge.cfg.dtype, torch.float32)
-            hooks = [*edits, ("unembed.hook_in", last_only)]
-            return self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks)[:, 0].to(at_least)
+            hooks = [*edits, ("unembed.hook_in", one_position)]
+            logits = self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks)[:, 0]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def batches(self, n: int) -> list[slice]:
         return [slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size)]
@@ -106,7 +108,7 @@ def mlp_hook(layer: int) -> str:
     return f"blocks.{layer}.hook_mlp_out"
 
 
-def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int = 64) -> Model:
+def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int = 64, memory_mb: int = 1024) -> Model:
     """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu."""
     import os
 
@@ -126,4 +128,4 @@ def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int =
     bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=getattr(torch, dtype))
     bridge.eval()
     cfg = bridge.cfg
-    return Model(bridge, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, device, batch_size)
+    return Model(bridge, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, device, batch_size, memory_mb)

@@ -5,6 +5,7 @@ The decision logic sees nothing but percents, so published traces can be replaye
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -38,16 +39,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation: the percent of full without ``component``, and the decision."""
+    """One evaluation: the percent of full without ``components``, and the decision. Groups occur in `bisect` only."""
 
     sweep: int
     direction: str
-    component: Component
+    components: tuple[Component, ...]
     percent: float
     removed: bool
     left: Circuit
 
 
+Percents = Callable[[list[Circuit]], list[float]]  # percent of full with only each circuit intact
 Order = Callable[[int, str, Circuit], list[Component]]  # (sweep from 1, direction, kept) -> components to visit
 
 
@@ -86,29 +88,85 @@ def by_chance(rule: Rule, seed: int) -> Order:
     return order
 
 
-def node_search(
-    everything: Circuit, rule: Rule, order: Order, percent: Callable[[Component, Circuit], float]
-) -> Iterator[Step]:
+def node_search(everything: Circuit, rule: Rule, order: Order, percents: Percents, batch: int = 1) -> Iterator[Step]:
     """Yield every evaluation of an iterative search from the full model; the last step's ``left`` is the circuit.
 
-    Sweeps alternate, backward first, until a sweep changes nothing. ``percent(component, kept)`` is the percent of full
-    with only ``kept`` intact, which lacks ``component``.
+    Sweeps alternate, backward first, until a sweep changes nothing. With ``batch`` > 1 the search speculates: for the
+    next components of a layer it asks for "without the first", "without the first two", ... at once and takes them up
+    to the first failure, whose circuit is the very one that a search one at a time asks for. What comes after a failure
+    is thrown away (scores are not monotone, so it proves nothing), so that steps and circuit are the same.
     """
-    kept, before, sweep = everything, 100.0, 0
-    while True:
-        sweep += 1
-        direction = "backward" if sweep % 2 else "forward"
-        size = len(kept)
-        for component in order(sweep, direction, kept):
-            if component in rule.never_test:
-                continue
-            value = percent(component, kept - {component})
-            removed = rule.allows(value, before)
-            if removed:
-                kept, before = kept - {component}, value
-            yield Step(sweep, direction, component, value, removed, kept)
+    kept, before = everything, 100.0
+    for sweep, direction in sweeps():
+        size, waiting = len(kept), [c for c in order(sweep, direction, kept) if c not in rule.never_test]
+        while waiting:
+            chain = same_layer(waiting[:batch])
+            circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
+            for component, circuit, percent in zip(chain, circuits, percents(circuits), strict=True):
+                waiting.pop(0)
+                removed = rule.allows(percent, before)
+                if removed:
+                    kept, before = circuit, percent
+                yield Step(sweep, direction, (component,), percent, removed, kept)
+                if not removed:
+                    break
         if len(kept) == size:
             return
+
+
+def same_layer(components: list[Component]) -> list[Component]:
+    """The first components up to a change of layer."""
+    return [c for i, c in enumerate(components) if all(other.layer == c.layer for other in components[:i])]
+
+
+def bisect_search(everything: Circuit, rule: Rule, order: Order, percents: Percents) -> Iterator[Step]:
+    """Remove groups: try all that a sweep would visit, and split a group that may not go, down to single components.
+
+    Takes far fewer evaluations than `node_search` where most components can go. Every removal is evaluated on what is
+    then left, so the circuit's own score is always the last one accepted. The result may differ from an iterative
+    search, as that of any other order does.
+    """
+    kept, before = everything, 100.0
+    for sweep, direction in sweeps():
+        size, groups = len(kept), [tuple(c for c in order(sweep, direction, kept) if c not in rule.never_test)]
+        while groups:
+            group = groups.pop(0)
+            if not group:
+                continue
+            (percent,) = percents([kept - frozenset(group)])
+            removed = rule.allows(percent, before)
+            if removed:
+                kept, before = kept - frozenset(group), percent
+            yield Step(sweep, direction, group, percent, removed, kept)
+            if not removed and len(group) > 1:
+                groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
+        if len(kept) == size:
+            return
+
+
+def sweeps() -> Iterator[tuple[int, str]]:
+    """(1, backward), (2, forward), (3, backward), ..."""
+    for sweep in count(1):
+        yield sweep, "backward" if sweep % 2 else "forward"
+
+
+def run(
+    name: str, seed: int | None, rule: Rule, everything: Circuit, percents: Percents, alone: dict, batch: int = 1
+) -> Iterator[Step]:
+    """The search of a study that goes by this name: layers, ascending_effect, random_<seed> or bisect.
+
+    ``alone``: percent of full with each component alone ablated, for ascending_effect.
+    """
+    if name == "bisect":
+        return bisect_search(everything, rule, by_layers(rule), percents)
+    order = (
+        by_chance(rule, seed)
+        if seed is not None
+        else by_effect(rule, alone)
+        if name == "ascending_effect"
+        else by_layers(rule)
+    )
+    return node_search(everything, rule, order, percents, batch)
 
 
 def survival(circuits: list[Circuit]) -> dict[Component, float]:

@@ -29,8 +29,14 @@ def report_split(prompts_path) -> str:
     return "held_out" if (artifacts.read_table(prompts_path).split == "held_out").any() else "search"
 
 
-def make_ablator(model, paths: dict, split: str, kind: str, legacy_mlp_means: bool = False, metrics=("logit_diff",)):
-    """An ablator on a split of a task; ``paths`` holds prompts, clean, means and, for resample, activations."""
+def make_ablator(
+    model, paths: dict, split: str, kind: str, legacy_mlp_means: bool = False, metrics=("logit_diff",), memo_folder=None
+):
+    """An ablator on a split of a task.
+
+    ``paths`` holds model (`model.json`), prompts, clean, means and, for resample, activations. With ``memo_folder``
+    scores are kept on disk and found again by any job that scores the same circuits on the same prompts.
+    """
     from atlas.ablation import Ablator, LegacyAblator, Prompts, replacement
 
     means = artifacts.read_tensors(paths["means"])
@@ -38,12 +44,32 @@ def make_ablator(model, paths: dict, split: str, kind: str, legacy_mlp_means: bo
     prompts = Prompts.from_frame(frame, means["groups"])
     cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" and "activations" in paths else None
     substitute = replacement(kind, model, prompts, means, cache)
+    memo = open_memo(memo_folder, model, paths["model"], prompts, substitute, kind, legacy_mlp_means, metrics)
     if not legacy_mlp_means:
-        return Ablator(model, prompts, substitute, metrics)
+        return Ablator(model, prompts, substitute, metrics, memo=memo)
     if kind != "mean":
         raise StudyError(f"search.legacy_mlp_means: true needs ablation.kind mean, not {kind}")
     reference = Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], "search"), means["groups"])
-    return LegacyAblator(model, prompts, substitute, reference, metrics)
+    return LegacyAblator(model, prompts, substitute, reference, metrics, memo=memo)
+
+
+def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy: bool, metrics):
+    """The memo of everything that determines a score, or None without a folder."""
+    from atlas.memo import Memo, tensor_digest
+
+    if folder is None:
+        return None
+    description = artifacts.read_json(model_json)
+    context = {
+        "model": [description[k] for k in ("weights", "config")],
+        "dtype": str(model.bridge.cfg.dtype),
+        "device": model.device,
+        "kind": kind,
+        "legacy_mlp_means": legacy,
+        "prompts": [tensor_digest(x) for x in (prompts.tokens, prompts.answer, prompts.incorrect)],
+        "substitute": [tensor_digest(x) for x in (substitute.z, substitute.mlp_out, substitute.rows)],
+    }
+    return Memo(folder, context, metrics)
 
 
 def refuse_no_effect(task: str, full, empty) -> None:

@@ -1,0 +1,85 @@
+"""The memo: a killed search resumes, and nothing stale is ever found."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from atlas import memo
+from atlas.components import all_components
+from atlas.memo import Memo, tensor_digest
+from conftest import ROOT
+
+CIRCUITS = [frozenset(all_components(2, 2)), frozenset(all_components(2, 2)[:3]), frozenset()]
+SCORES = {"logit_diff": np.array([1.5, -2.25, 0.1]), "kl": np.array([0.0, 1e-300, 7.0])}
+
+
+def test_scores_come_back_to_the_bit(tmp_path):
+    first = Memo(tmp_path, {"model": "a"}, SCORES)
+    first.put(CIRCUITS[1], SCORES)
+    again = Memo(tmp_path, {"model": "a"}, SCORES)
+    for metric, values in again.get(CIRCUITS[1]).items():
+        assert values.tobytes() == SCORES[metric].tobytes()
+    assert again.get(CIRCUITS[0]) is None and again.get(CIRCUITS[2]) is None
+
+
+def test_another_context_metric_or_code_finds_nothing(tmp_path, monkeypatch):
+    Memo(tmp_path, {"model": "a"}, SCORES).put(CIRCUITS[0], SCORES)
+    assert Memo(tmp_path, {"model": "b"}, SCORES).get(CIRCUITS[0]) is None
+    assert Memo(tmp_path, {"model": "a"}, ["logit_diff"]).get(CIRCUITS[0]) is None
+    monkeypatch.setattr(memo, "code_digest", lambda: "edited")
+    assert Memo(tmp_path, {"model": "a"}, SCORES).get(CIRCUITS[0]) is None
+
+
+def test_every_module_that_computes_scores_is_part_of_the_key():
+    folder = ROOT / "scripts" / "atlas"
+    assert {"ablation", "engine", "architectures", "metrics", "models", "activations"} == set(memo.CODE)
+    assert all((folder / f"{name}.py").is_file() for name in memo.CODE)
+
+
+def test_digests_tell_tensors_apart():
+    x = torch.arange(6.0).view(2, 3)
+    assert tensor_digest(x) == tensor_digest(x.clone()) != tensor_digest(x + 1)
+    assert tensor_digest(x.T) == tensor_digest(x.T.contiguous())
+    assert tensor_digest(x.bfloat16())  # numpy has no such type; its bytes are hashed
+
+
+def test_a_killed_process_loses_nothing(tmp_path):
+    code = (
+        "import os, signal, sys, numpy as np\n"
+        f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+        "from atlas.components import all_components\n"
+        "from atlas.memo import Memo\n"
+        f"m = Memo({str(tmp_path)!r}, {{}}, ['logit_diff'])\n"
+        "everything = all_components(2, 2)\n"
+        "for i in range(5):\n"
+        "    m.put(frozenset(everything[:i]), {'logit_diff': np.full(3, float(i))})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    found = Memo(tmp_path, {}, ["logit_diff"])
+    everything = all_components(2, 2)
+    assert [found.get(frozenset(everything[:i]))["logit_diff"][0] for i in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_a_search_with_a_memo_runs_nothing_twice(shipped_model, tmp_path):
+    from atlas.ablation import Ablator, Prompts, Replacement
+    from atlas.search import Rule, by_layers, node_search
+
+    tokens = torch.randint(200, 900, (4, 6), generator=torch.Generator().manual_seed(0))
+    prompts = Prompts(tokens, tokens, torch.arange(4), torch.arange(4) + 1, list(range(4)), torch.zeros(4).long())
+    n, d = shipped_model.n_layers, shipped_model.d_model
+    zeros = Replacement(
+        torch.zeros(n, 1, 6, shipped_model.n_heads, shipped_model.d_head), torch.zeros(n, 1, 6, d), prompts.group
+    )
+    traces, runs = [], []
+    for _ in range(2):
+        ablator = Ablator(shipped_model, prompts, zeros, memo=Memo(tmp_path, {}, ["logit_diff"]))
+        rule = Rule(threshold=30)
+        traces.append(list(node_search(ablator.everything, rule, by_layers(rule), ablator.percents_of_full)))
+        runs.append(ablator.evaluations)
+    assert traces[0] == traces[1] and runs[0] > 20 and runs[1] == 0
