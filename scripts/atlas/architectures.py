@@ -119,7 +119,7 @@ def gpt2(model, config) -> Weights | None:
         return Block(
             norm1=layer_norm(b.ln_1, eps),
             norm2=layer_norm(b.ln_2, eps),
-            **{f"w_{name}": qkv[:, i] for i, name in enumerate("qkv")},
+            **{f"w_{name}": qkv[:, i].contiguous() for i, name in enumerate("qkv")},
             **{f"b_{name}": bias[i] for i, name in enumerate("qkv")},
             w_o=attn.c_proj.weight.detach().view(h, d // h, d),
             b_o=attn.c_proj.bias.detach(),

@@ -77,8 +77,9 @@ class Engine:
         group = block.w_q.shape[1] // block.w_k.shape[1]
         used = sorted({h // group for h in heads})
         source = x if out is None else out.take(x)
-        q = project(source, block.w_q[:, heads], block.b_q[heads])
-        k, v = (project(x, w[:, used], b[used]) for w, b in ((block.w_k, block.b_k), (block.w_v, block.b_v)))
+        q = project(source, chosen(block.w_q, heads, 1), block.b_q[heads])
+        keys, values = (block.w_k, block.b_k), (block.w_v, block.b_v)
+        k, v = (project(x, chosen(w, used, 1), b[used]) for w, b in (keys, values))
         if self.weights.rope:
             cos, sin = (table[: x.shape[1]] for table in self.weights.rope)
             k = rotate(k, cos, sin)
@@ -100,11 +101,13 @@ class Engine:
             return (values if at is None else at.take(values)).to(x.dtype)
 
         ablated = [h for h in range(self.weights.n_heads) if h not in kept]
-        after = resid + block.b_o
+        write = block.b_o
+        if ablated:  # small where one row of means stands in for all prompts, so added before the large sum
+            write = write + read("z")[:, :, ablated].flatten(2) @ chosen(block.w_o, ablated, 0).flatten(0, 1)
+        after = resid + write
         if kept:
-            after = after + z.flatten(2) @ block.w_o[kept].flatten(0, 1)
-        if ablated:
-            after = after + read("z")[:, :, ablated].flatten(2) @ block.w_o[ablated].flatten(0, 1)
+            w_o = chosen(block.w_o, kept, 0).flatten(0, 1)
+            after = torch.addmm(after.flatten(0, 1), z.flatten(2).flatten(0, 1), w_o).view_as(after)
         if Component(index, MLP) in circuit:
             return after + block.mlp(block.norm2(resid if block.parallel else after))
         return after + read("mlp_out")
@@ -132,9 +135,15 @@ class Engine:
         return out if b is None else out + at_least_float32(b[answer] - b[incorrect])
 
 
+def chosen(w, heads: list[int], dim: int):
+    """The slices of these heads; no copy where they are all of them."""
+    return w if len(heads) == w.shape[dim] else w.index_select(dim, torch.tensor(heads, device=w.device))
+
+
 def project(x, w, b):
     """x [N, P, D] through w [D, h, d_head] and b [h, d_head]: [N, h, P, d_head]."""
-    return (x @ w.flatten(1) + b.flatten()).unflatten(-1, w.shape[1:]).transpose(1, 2)
+    out = torch.addmm(b.flatten(), x.flatten(0, 1), w.flatten(1))
+    return out.view(*x.shape[:2], *w.shape[1:]).transpose(1, 2)
 
 
 def rotate(x, cos, sin):
