@@ -14,6 +14,7 @@ include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/circuits.smk"
 include: "rules/figures.smk"
+include: "rules/fixtures.smk"
 include: "rules/training.smk"
 
 

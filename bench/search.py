@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from atlas import activations, architectures, engine, models
-from atlas.ablation import Ablator, Prompts, edits, replacement
+from atlas.ablation import Ablator, Prompts, Replacement, edits, replacement
 from atlas.components import MLP, Component, all_components
 from atlas.search import Rule, by_layers, node_search
 
@@ -67,12 +67,26 @@ def hooked(model, prompts, substitute, circuit):
     return logits[rows, prompts.answer.to(logits.device)] - logits[rows, prompts.incorrect.to(logits.device)]
 
 
-def naive(model, prompts, circuit):
-    """Three passes: head means, MLP means, the ablated run (the published code's cost)."""
+def hooked_means(model, prompts, hook_name) -> torch.Tensor:
+    """[L, 1, S, ...]: means over the corrupted prompts, from one full pass with all logits."""
     means = {}
-    for name in ("z", "mlp_out"):
-        means[name] = activations.collect(model, prompts.corrupted_tokens)[1][name]
-    substitute = replacement("mean", model, prompts, {"corrupted": means}).to(model.device)
+
+    def save(layer):
+        def hook(x, hook):
+            means[layer] = x.mean(0, keepdim=True)
+
+        return hook_name(layer), hook
+
+    with torch.no_grad():
+        hooks = [save(layer) for layer in range(model.n_layers)]
+        model.bridge.run_with_hooks(prompts.corrupted_tokens.to(model.device), fwd_hooks=hooks)
+    return torch.stack([means[layer] for layer in range(model.n_layers)])
+
+
+def naive(model, prompts, circuit):
+    """Three full passes: head means, MLP means, the ablated run (the published code's cost)."""
+    z, mlp_out = (hooked_means(model, prompts, name) for name in (models.z_hook, models.mlp_hook))
+    substitute = Replacement(z, mlp_out, prompts.group.to(model.device))
     return hooked(model, prompts, substitute, circuit)
 
 

@@ -181,6 +181,50 @@ def test_a_whole_search_is_the_same(model, prompts, order):
         assert [s.percent for s in trace] == pytest.approx([s.percent for s in traces[0]], abs=1e-3)
 
 
+def test_the_shipped_models_search_is_the_same_by_every_way(shipped_model, config):
+    """Hooks, engine, speculation: the same circuit of the shipped model, at percents within 1e-3."""
+    import pandas as pd
+
+    from atlas import activations
+    from atlas.ablation import replacement
+    from atlas.settings import task_block
+    from atlas.tasks import Task, make_prompts
+    from atlas.tokens import encode_prompts
+
+    block = task_block(config, "number_words") | {"per_template": 16, "held_out_share": 0}
+    made = make_prompts(Task.from_config("number_words", block))
+    frame = pd.DataFrame(encode_prompts(made, load_tokenizer("shipped"), False, "number_words").rows)
+    prompts = Prompts.from_frame(frame, ["all"])
+    _, means = activations.collect(shipped_model, prompts.corrupted_tokens)
+    rule, found = search.Rule(threshold=20), []
+    for use_engine, batch in ((False, 1), (True, 1), (True, 8)):
+        ablator = Ablator(
+            shipped_model,
+            prompts,
+            replacement("mean", shipped_model, prompts, {"corrupted": means}),
+            use_engine=use_engine,
+        )
+        steps = list(
+            search.node_search(ablator.everything, rule, search.by_layers(rule), ablator.percents_of_full, batch)
+        )
+        found.append(steps)
+    for steps in found[1:]:
+        assert [(s.components, s.removed) for s in steps] == [(s.components, s.removed) for s in found[0]]
+        assert [s.percent for s in steps] == pytest.approx([s.percent for s in found[0]], abs=1e-3)
+    assert 0 < len(found[0][-1].left) < 30
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_runs_and_stays_near(model, prompts, dtype, tmp_path_factory):
+    """8 bits of mantissa over three layers of large random weights: logit differences of order 1 agree to about 0.1."""
+    folder = model.bridge.original_model.config._name_or_path
+    low = models.load(folder, device="cpu", dtype=dtype, batch_size=5)
+    rows = substitute(ROWS["one mean"])
+    circuit = frozenset(COMPONENTS) - {Component(1, 1), Component(2)}
+    live, hooks = (Ablator(low, prompts, rows, use_engine=use).logit_diff(circuit) for use in (True, False))
+    assert np.isfinite(live).all() and np.abs(live - hooks).max() < 0.1 * max(1, np.abs(hooks).max())
+
+
 @given(circuit=circuits_strategy)
 @settings(max_examples=10, deadline=None)
 def test_legacy_means_are_the_same(model, prompts, circuit):
