@@ -214,8 +214,23 @@ def test_the_shipped_models_search_is_the_same_by_every_way(shipped_model, confi
     assert 0 < len(found[0][-1].left) < 30
 
 
+@given(circuit=circuits_strategy, rows=st.sampled_from(list(ROWS)))
+@settings(max_examples=15, deadline=None)
+def test_float32_agrees_to_1e_5(single, prompts, circuit, rows):
+    """Of the largest logit, about 10 with these weights; the two ways add in different orders."""
+    live, hooks = (
+        Ablator(single, prompts, substitute(ROWS[rows]), use_engine=use).logits(circuit) for use in (True, False)
+    )
+    assert (live - hooks).abs().max() < 1e-5 * max(1, hooks.abs().max())
+
+
+@pytest.fixture(scope="module")
+def single(model):
+    return models.load(model.bridge.original_model.config._name_or_path, device="cpu", dtype="float32", batch_size=5)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_lower_precision_runs_and_stays_near(model, prompts, dtype, tmp_path_factory):
+def test_lower_precision_runs_and_stays_near(model, prompts, dtype):
     """8 bits of mantissa over three layers of large random weights: logit differences of order 1 agree to about 0.1."""
     folder = model.bridge.original_model.config._name_or_path
     low = models.load(folder, device="cpu", dtype=dtype, batch_size=5)

@@ -721,13 +721,13 @@ def test_pages_need_nothing_from_outside(study):
         assert html.count("<table>") == html.count("</table>")
 
 
-def test_captions_render_and_every_rule_has_one():
+def test_captions_render_and_every_rule_has_one(config):
     from jinja2 import Environment, StrictUndefined
 
     root = SCRIPTS.parent
     wildcards = {"model": "gpt2", "task": "months", "circuit": "shared"}
     for path in (root / "report").glob("*.rst"):
-        job = SimpleNamespace(wildcards=wildcards, config={"comparison": {"threshold": 20, "order": "layers"}})
+        job = SimpleNamespace(wildcards=wildcards, config=config)
         text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
         assert text.strip() and "{" not in text
     rules = (root / "rules" / "figures.smk").read_text()
