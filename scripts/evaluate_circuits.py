@@ -19,7 +19,6 @@ ablator = studies.make_ablator(
 full, empty = (ablator.scores(c) for c in (ablator.everything, frozenset()))
 studies.refuse_no_effect(w.task, full["logit_diff"], empty["logit_diff"])
 bootstrap, identity = Bootstrap(p.bootstrap, p.seed), {"model": w.model, "task": w.task}
-all_mlps = frozenset(components.mlps(ablator.everything))
 
 cross = []
 sets = circuits | {"all but shared": ablator.everything - circuits["shared"]}

@@ -13,7 +13,7 @@ from atlas import activations, architectures, engine
 from atlas.components import Circuit, all_components
 from atlas.errors import StudyError
 from atlas.metrics import per_prompt
-from atlas.models import Model, mlp_hook, z_hook
+from atlas.models import Model, mlp_hook, slices, z_hook
 
 log = logging.getLogger("atlas")
 
@@ -174,9 +174,8 @@ class Ablator:
 
     def split(self, batch_size: int) -> None:
         """Divide the prompts into batches; the engine's remembered residuals share one budget."""
-        n = len(self.prompts)
         self.batch_size = batch_size
-        self.batches = [slice(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
+        self.batches = slices(len(self.prompts), batch_size)
         self.live = None
         if self.engine:
             tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)

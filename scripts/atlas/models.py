@@ -97,7 +97,12 @@ class Model:
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def batches(self, n: int) -> list[slice]:
-        return [slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size)]
+        return slices(n, self.batch_size)
+
+
+def slices(n: int, size: int) -> list[slice]:
+    """n rows divided into batches of at most ``size``."""
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def z_hook(layer: int) -> str:

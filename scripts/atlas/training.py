@@ -8,8 +8,6 @@ import torch
 
 from atlas.corpus import END, Corpus
 
-IGNORE = -100  # the label that Hugging Face losses skip
-
 
 def build_tokenizer(spec: dict):
     """Byte-level BPE whose vocabulary is all bytes plus every word of the corpus, whole.
