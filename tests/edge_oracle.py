@@ -1,4 +1,4 @@
-"""A naive forward pass over the nodes of a GPT-2 or Llama checkpoint, for testing: every edge is written out.
+"""A naive forward pass over the nodes of a GPT-2, GPT-NeoX or Llama checkpoint, for testing: every edge is written out.
 
 Each node's write to the residual stream is kept apart; what a receiver reads is their sum, with any chosen sender's
 write exchanged. Slow and plain on purpose; shares nothing with the engine.
@@ -8,28 +8,35 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from atlas.components import Component
-from atlas.fixtures import Edge
+from atlas.graph import Edge
 
 
 class Oracle:
     def __init__(self, model):
         self.model, self.config = model.eval().requires_grad_(False), model.config
-        self.gpt2 = self.config.model_type == "gpt2"
-        body = model.transformer if self.gpt2 else model.model
-        self.blocks, self.final = (body.h, body.ln_f) if self.gpt2 else (body.layers, body.norm)
-        self.embed = body.wte if self.gpt2 else body.embed_tokens
+        self.family = self.config.model_type
+        body = getattr(model, {"gpt2": "transformer", "gpt_neox": "gpt_neox", "llama": "model"}[self.family])
+        self.body, self.parallel = body, getattr(self.config, "use_parallel_residual", False)
+        parts = {"gpt2": ("h", "ln_f", "wte"), "gpt_neox": ("layers", "final_layer_norm", "embed_in")}
+        self.blocks, self.final, self.embed = (
+            getattr(body, name) for name in parts.get(self.family, ("layers", "norm", "embed_tokens"))
+        )
         self.heads = self.config.num_attention_heads
-        self.d_head = self.config.hidden_size // self.heads if self.gpt2 else self.config.head_dim
+        self.groups = getattr(self.config, "num_key_value_heads", None) or self.heads
+        self.d_head = self.config.hidden_size // self.heads
 
-    def run(self, tokens, exchanged: dict[str, dict[str, torch.Tensor]] | None = None):
+    def run(self, tokens, exchanged: dict[str, dict[str, torch.Tensor]] | None = None, embeddings=None):
         """Logits [N, d_vocab] at the last position, writes (sender -> [N, S, D]) and reads (receiver -> [N, S, D]).
 
-        ``exchanged``: receiver -> sender -> what it reads in place of that sender's write.
+        ``exchanged``: receiver -> sender -> what it reads in place of that sender's write. ``embeddings`` [N, S, D]
+        stand in for those of the tokens.
         """
         exchanged, reads = exchanged or {}, {}
         writes = {"embed": self.embed(tokens)}
-        if self.gpt2:
-            writes["embed"] = writes["embed"] + self.model.transformer.wpe.weight[: tokens.shape[1]]
+        if embeddings is not None:
+            writes["embed"] = embeddings
+        elif self.family == "gpt2":
+            writes["embed"] = writes["embed"] + self.body.wpe.weight[: tokens.shape[1]]
 
         def read(receiver):
             other = exchanged.get(receiver, {})
@@ -40,32 +47,46 @@ class Oracle:
 
         for layer, block in enumerate(self.blocks):
             mixed = {h: self.head(layer, block, h, read) for h in range(self.heads)}
+            if self.parallel:
+                mlp = self.mlp(block, read(f"m{layer}"))
             writes |= {str(Component(layer, h)): z for h, z in mixed.items()}
-            if self.gpt2:
-                writes[f"bias {layer}"] = block.attn.c_proj.bias.expand_as(writes["embed"])
-            norm = block.ln_2 if self.gpt2 else block.post_attention_layernorm
-            writes[str(Component(layer))] = block.mlp(norm(read(f"m{layer}")))
-        return self.model.lm_head(self.final(read("logits"))[:, -1]), writes, reads
+            bias = {"gpt2": "attn.c_proj", "gpt_neox": "attention.dense"}.get(self.family)
+            if bias:
+                writes[f"bias {layer}"] = block.get_submodule(bias).bias.expand_as(writes["embed"])
+            writes[str(Component(layer))] = mlp if self.parallel else self.mlp(block, read(f"m{layer}"))
+        return self.model.get_output_embeddings()(self.final(read("logits"))[:, -1]), writes, reads
+
+    def mlp(self, block, x):
+        return block.mlp((block.ln_2 if self.family == "gpt2" else block.post_attention_layernorm)(x))
 
     def head(self, layer, block, h, read):
-        norm = block.ln_1 if self.gpt2 else block.input_layernorm
+        norm = block.ln_1 if self.family == "gpt2" else block.input_layernorm
         q, k, v = (self.project(block, h, part, norm(read(f"{layer}.{h}.{part}"))) for part in "qkv")
-        if not self.gpt2:
-            where = torch.arange(q.shape[1])[None]
-            cos, sin = self.model.model.rotary_emb(q, where)
-            q, k = (x[:, 0] for x in apply_rotary_pos_emb(q[:, None], k[:, None], cos, sin))
+        if self.family != "gpt2":
+            cos, sin = self.body.rotary_emb(q, torch.arange(q.shape[1])[None])
+            turned = cos.shape[-1]  # GPT-NeoX turns the first entries only
+            parts = apply_rotary_pos_emb(q[:, None, :, :turned], k[:, None, :, :turned], cos, sin)
+            q, k = (torch.cat((new[:, 0], old[..., turned:]), -1) for new, old in zip(parts, (q, k), strict=True))
         scores = q @ k.transpose(1, 2) / self.d_head**0.5
         scores = scores.masked_fill(torch.ones_like(scores[0]).triu(1).bool(), -torch.inf)
         own = slice(h * self.d_head, (h + 1) * self.d_head)
-        w_o = block.attn.c_proj.weight[own] if self.gpt2 else block.self_attn.o_proj.weight[:, own].T
+        w_o = {
+            "gpt2": lambda: block.attn.c_proj.weight[own],
+            "gpt_neox": lambda: block.attention.dense.weight[:, own].T,
+            "llama": lambda: block.self_attn.o_proj.weight[:, own].T,
+        }[self.family]()
         return scores.softmax(-1) @ v @ w_o
 
     def project(self, block, h, part, x):
-        if self.gpt2:
+        if self.family == "gpt2":
             start = "qkv".index(part) * self.config.hidden_size + h * self.d_head
             own = slice(start, start + self.d_head)
             return x @ block.attn.c_attn.weight[:, own] + block.attn.c_attn.bias[own]
-        g = h if part == "q" else h * self.config.num_key_value_heads // self.heads
+        if self.family == "gpt_neox":
+            start = (3 * h + "qkv".index(part)) * self.d_head
+            own = slice(start, start + self.d_head)
+            return x @ block.attention.query_key_value.weight[own].T + block.attention.query_key_value.bias[own]
+        g = h if part == "q" else h * self.groups // self.heads
         w = getattr(block.self_attn, f"{part}_proj").weight[g * self.d_head : (g + 1) * self.d_head]
         return x @ w.T
 
@@ -75,8 +96,11 @@ class Oracle:
         for layer in range(len(self.blocks)):
             new = [str(Component(layer, h)) for h in range(self.heads)]
             edges += [Edge(s, f"{head}.{part}") for head in new for part in "qkv" for s in senders]
+            if self.parallel:
+                edges += [Edge(s, f"m{layer}") for s in senders]
             senders += new
-            edges += [Edge(s, f"m{layer}") for s in senders]
+            if not self.parallel:
+                edges += [Edge(s, f"m{layer}") for s in senders]
             senders.append(f"m{layer}")
         return [*edges, *(Edge(s, "logits") for s in senders)][::-1]
 
@@ -105,13 +129,16 @@ class EdgeScores:
         with torch.no_grad():
             return self.difference(self.oracle.run(self.prompts.tokens, exchanged)[0])
 
+    def gradients(self, embeddings=None) -> dict[str, torch.Tensor]:
+        """Receiver -> gradient of the summed difference by its input before the norm, [N, S, D]."""
+        with torch.enable_grad():
+            logits, _, reads = self.oracle.run(self.prompts.tokens, embeddings=embeddings)
+            self.difference(logits).sum().backward()
+        return {receiver: read.grad for receiver, read in reads.items()}
+
     def attribution(self, edges) -> dict[Edge, float]:
         """(ablated - clean write) . gradient at the receiver's input before its norm, mean over prompts."""
-        with torch.enable_grad():
-            logits, _, reads = self.oracle.run(self.prompts.tokens)
-            self.difference(logits).sum().backward()
-        n = len(self.prompts)
+        n, gradients = len(self.prompts), self.gradients()
         return {
-            e: float(((self.ablated[e.sender] - self.clean[e.sender]) * reads[e.receiver].grad).sum()) / n
-            for e in edges
+            e: float(((self.ablated[e.sender] - self.clean[e.sender]) * gradients[e.receiver]).sum()) / n for e in edges
         }

@@ -36,7 +36,8 @@ def test_another_context_metric_or_code_finds_nothing(tmp_path, monkeypatch):
 
 def test_every_module_that_computes_scores_is_part_of_the_key():
     folder = ROOT / "scripts" / "atlas"
-    assert {"ablation", "engine", "architectures", "metrics", "models", "activations"} == set(memo.CODE)
+    nodes = {"ablation", "engine", "architectures", "metrics", "models", "activations"}
+    assert set(memo.CODE) == nodes | {"edges", "graph"}
     assert all((folder / f"{name}.py").is_file() for name in memo.CODE)
 
 
@@ -64,6 +65,19 @@ def test_a_killed_process_loses_nothing(tmp_path):
     found = Memo(tmp_path, {}, ["logit_diff"])
     everything = all_components(2, 2)
     assert [found.get(frozenset(everything[:i]))["logit_diff"][0] for i in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_edge_circuits_of_thousands_are_told_apart_by_their_digest(tmp_path):
+    from atlas.graph import Graph
+
+    edges = Graph(4, 6, 6).all_edges
+    found, one = Memo(tmp_path, {}, ["logit_diff"]), next(iter(edges))
+    found.put(edges, {"logit_diff": np.array([1.0])})
+    found.put(edges - {one}, {"logit_diff": np.array([2.0])})
+    assert found.get(edges)["logit_diff"][0] == 1
+    assert found.get(edges - {one})["logit_diff"][0] == 2
+    assert found.get(frozenset({one})) is None
+    assert max(map(len, map(memo.name, (edges, edges - {one})))) == 64
 
 
 def test_a_search_with_a_memo_runs_nothing_twice(shipped_model, tmp_path):

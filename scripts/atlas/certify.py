@@ -1,15 +1,23 @@
-"""Run the node searches on the fixtures and compare what they find with what they must find."""
+"""Run the node searches and edge methods on the fixtures and compare what they find with what they must find."""
 
 import time
 
-from atlas import activations, models
+from atlas import activations, eap, edge_search, models
 from atlas.ablation import Ablator, replacement
 from atlas.components import Circuit, heads, mlps
-from atlas.fixtures import KINDS, NODE_METHODS, Fixture
+from atlas.edges import EdgeAblator, engine_of, graph_of, with_embeddings
+from atlas.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
+from atlas.graph import Edge, EdgeCircuit
+from atlas.graph import names as edge_names
 from atlas.search import Rule, run
 
 SEED = 0  # of the random order
 BATCH = 8  # candidates that the speculative search asks for at once
+TAU = 1.0  # of acdc, in percentage points of full
+POINTS = 5  # of eap_ig
+SCORED = ("path_patching", "eap", "eap_ig")  # score every edge; the others return a circuit
+EXACT = ("path_patching", "acdc", "iterative_edges")
+NOTHING = 1e-4  # scores (logit differences of order 8) up to this are rounding
 
 
 def make_ablators(folder, prompts, batch_size: int = 64) -> dict[str, Ablator]:
@@ -56,9 +64,68 @@ def rates(found: Circuit, truth: Circuit) -> dict:
     return {"precision": right / len(found) if found else float(not truth), "recall": right / len(truth)}
 
 
+# ---- edges ---------------------------------------------------------------------------------------------------
+def edge_ablator(ablator: Ablator, kind: str) -> EdgeAblator:
+    """The edge ablator that belongs to a node ablator of a built fixture."""
+    graph = graph_of(engine_of(ablator.model).weights)
+    substitute = with_embeddings(ablator.substitute, kind, ablator.model, ablator.prompts)
+    return EdgeAblator(ablator.model, graph, ablator.prompts, substitute)
+
+
+def edge_scores(method: str, ablator: EdgeAblator) -> dict[Edge, float]:
+    """The mean score of every edge by path_patching, eap or eap_ig; rounding counts as 0."""
+    if method == "path_patching":
+        scored = edge_search.path_patching(ablator, ablator.graph.edges)
+    else:
+        scored = eap.scores(ablator, POINTS if method == "eap_ig" else None).items()
+    return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored}
+
+
+def search_edges(method: str, ablator: EdgeAblator) -> EdgeCircuit:
+    """The circuit that acdc or iterative_edges finds, from the full graph."""
+    searches = {
+        "acdc": lambda: edge_search.acdc(ablator.graph, ablator.everything, TAU, ablator.percents_of_full),
+        "iterative_edges": lambda: edge_search.iterative(
+            ablator.graph, ablator.everything, THRESHOLD, ablator.percents_of_full
+        ),
+    }
+    found = ablator.everything
+    for step in searches[method]():
+        found = step.left
+    return found
+
+
+def certify_edges(fixture: Fixture, nodes: dict[str, Ablator], methods=edge_search.METHODS) -> list[dict]:
+    """One row per edge method and kind of ablation; methods that score edges also get their AUROC against the truth."""
+    rows = []
+    for kind, shared in nodes.items():
+        for method in methods:
+            ablator, started, auroc = edge_ablator(shared, kind), time.perf_counter(), float("nan")
+            truth = fixture.named(fixture.edges[kind], ablator.graph)
+            if method not in SCORED:
+                found = search_edges(method, ablator)
+            else:
+                scores = edge_scores(method, ablator)
+                found = frozenset(edge for edge, score in scores.items() if score)
+                auroc = edge_search.auroc([abs(s) for s in scores.values()], [edge in truth for edge in scores])
+            expected = [fixture.named(e, ablator.graph) for e in fixture.edges_expected.get(method, {}).get(kind, ())]
+            rows.append(
+                {"fixture": fixture.name, "family": fixture.family, "method": method, "kind": kind}
+                | {"threshold": {"acdc": TAU, "iterative_edges": THRESHOLD}.get(method, float("nan"))}
+                | {"truth": " ".join(edge_names(truth)), "found": " ".join(edge_names(found))}
+                | {"expected": " or ".join(" ".join(edge_names(e)) for e in expected) or "not fixed by design"}
+                | {"as_expected": not expected or found in expected, **rates(found, truth), "auroc": auroc}
+                | {"percent": ablator.percent_of_full(found), "evaluations": ablator.evaluations}
+                | {"seconds": time.perf_counter() - started}
+            )
+    return rows
+
+
 def certify(fixture: Fixture, folder) -> list[dict]:
     """One row per method, kind of ablation and threshold, on a built fixture; no search sees another's scores."""
     rows, ablators = [], make_ablators(folder, fixture.prompts())
+    if fixture.edges:
+        rows += certify_edges(fixture, ablators)
     for kind, shared in ablators.items():
         for threshold in fixture.thresholds:
             for method in NODE_METHODS:

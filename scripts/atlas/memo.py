@@ -16,7 +16,8 @@ import torch
 from atlas.artifacts import digest
 from atlas.components import Circuit
 
-CODE = ("ablation", "activations", "architectures", "engine", "metrics", "models")
+CODE = ("ablation", "activations", "architectures", "edges", "engine", "graph", "metrics", "models")
+LONGEST = 400  # characters of a name that is stored as it is
 
 
 def code_digest() -> str:
@@ -56,4 +57,6 @@ class Memo:
 
 
 def name(circuit: Circuit) -> str:
-    return " ".join(map(str, sorted(circuit)))
+    """Its members, or their digest where they are many (edge circuits have thousands)."""
+    members = " ".join(sorted(map(str, circuit)))
+    return members if len(members) <= LONGEST else hashlib.sha256(members.encode()).hexdigest()
