@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, prompt_files, tasks, tokens
+from atlas import artifacts, job, tokens
 from atlas.errors import StudyError
+from atlas.prompt_making import prompts_of
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
@@ -11,22 +12,7 @@ name, block = snakemake.wildcards.task, p.task
 
 model = artifacts.read_json(inputs.model)
 tokenizer = tokens.load_tokenizer(model["folder"])
-dropped = {}
-if "file" in block:
-    rows = prompt_files.prompts_from_file(name, block["file"], p.root, block["held_out_share"])
-else:
-    usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
-    dropped = {kind: [w for w in block["fillers"][kind] if w not in usable[kind]] for kind in usable}
-    task = tasks.Task.from_config(name, block | {"fillers": usable})
-    tokens.check_members(tokenizer, name, task.members)
-    rows = tasks.make_prompts(task)
-
-encoded = tokens.encode_prompts(rows, tokenizer, p.prepend_bos, name)
-limit = model["max_tokens"]
-if limit and encoded.layout["tokens"] > limit:
-    raise StudyError(
-        f"tasks.{name}: prompts have {encoded.layout['tokens']} tokens, the model takes {limit}; show fewer members"
-    )
+encoded, dropped = prompts_of(name, block, tokenizer, p.prepend_bos, model["max_tokens"], p.root)
 frame = pd.DataFrame(encoded.rows)
 frame.insert(0, "model", snakemake.wildcards.model)
 frame.insert(1, "task", name)

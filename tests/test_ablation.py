@@ -243,3 +243,35 @@ def test_the_description_holds_the_models_own_sizes(shipped_model):
         shipped_model.n_heads,
         shipped_model.d_model,
     )
+
+
+def test_rows_may_be_taken_in_any_order_and_more_than_once(shipped_model, prompts, cache):
+    """With their own positions and roles; swapped prompts are the corrupted ones with the same answers."""
+    from dataclasses import replace
+
+    n, s = prompts.tokens.shape
+    generator = torch.Generator().manual_seed(0)
+    position = torch.randint(s, (n,), generator=generator)
+    roles = {"last": torch.arange(s) == position[:, None], "bos": (torch.arange(s) == 0)[None]}
+    own, rows = replace(prompts, position=position, roles=roles), [7, 0, 7, 3]
+    found = own.take(rows)
+    for i, row in enumerate(rows):
+        assert torch.equal(found.tokens[i], prompts.tokens[row]) and found.prompt[i] == prompts.prompt[row]
+        assert torch.equal(found.corrupted_tokens[i], prompts.corrupted_tokens[row])
+        assert (found.answer[i], found.incorrect[i]) == (prompts.answer[row], prompts.incorrect[row])
+        assert found.roles["last"][i].nonzero().item() == found.position[i] == position[row]
+    assert torch.equal(found.roles["bos"], roles["bos"]) and len(found) == 4
+    swapped = own.swapped()
+    assert torch.equal(swapped.tokens, prompts.corrupted_tokens)
+    assert torch.equal(swapped.corrupted_tokens, prompts.tokens) and torch.equal(swapped.answer, prompts.answer)
+
+
+def test_means_of_another_length_are_refused(shipped_model, prompts, cache):
+    """Those that the kind of ablation uses are looked at, and no others are needed."""
+    from atlas.errors import StudyError
+
+    short = {name: x[:, :, :-1] for name, x in cache[1]["clean"].items()}
+    with pytest.raises(StudyError, match=r"means are of 22 positions, prompts have 23"):
+        replacement("mean_clean", shipped_model, prompts, cache[1] | {"clean": short})
+    assert replacement("mean", shipped_model, prompts, cache[1] | {"clean": short})
+    assert replacement("mean_clean", shipped_model, prompts, {"clean": cache[1]["clean"]})

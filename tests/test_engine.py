@@ -4,6 +4,8 @@ In float64 GPT-2 and NeoX differ by rounding alone, below 1e-9. Llama's norm com
 there the tolerance is 1e-5, on logits of order 1.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from atlas import architectures, engine, models, search
 from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, last_tokens
-from atlas.components import Component, all_components
+from atlas.components import Component, Site, all_components, sites
 from atlas.errors import StudyError
 from conftest import load_tokenizer
 
@@ -161,6 +163,130 @@ def test_right_padded_prompts_equal_each_prompt_alone(model, prompts, circuit):
             alone = Prompts(tokens[own], tokens[own], prompts.answer[one], prompts.incorrect[one], [i], first)
             short = Replacement(rows.z[:, one[0], :length], rows.mlp_out[:, one[0], :length], first)
             assert abs(found[i] - Ablator(model, alone, short).logit_diff(circuit)[0]) < model.tolerance
+
+
+# ---- sites: components kept at some positions only -----------------------------------------------------------
+ROLES = {"bos": [0], "members": [2, 5], "separators": [1, 3, 4], "last": [6]}
+SITES = sorted(sites(COMPONENTS, ROLES))
+mixtures = st.sets(st.sampled_from(COMPONENTS + SITES), max_size=30).map(frozenset)
+
+
+def by_loops(model, prompts, circuit, replaced, masks):
+    """Logits with every activation that ``circuit`` does not keep overwritten one position and one row at a time."""
+
+    def kept(c, row, position):
+        named = [name for name, mask in masks.items() if mask.expand(N, S)[row, position]]
+        return c in circuit or any(Site(c.layer, c.head, name) in circuit for name in named)
+
+    def hook_of(layer, heads):
+        def hook(x, hook):
+            x = x.clone()
+            for row in range(N):
+                for position in range(S):
+                    for h in heads:
+                        if not kept(Component(layer, h), row, position):
+                            at = (row, position) if h == -1 else (row, position, h)
+                            values = replaced.mlp_out if h == -1 else replaced.z
+                            x[at] = values[(layer, replaced.rows[row], *at[1:])]
+            return x
+
+        return hook
+
+    hooks = [(models.z_hook(layer), hook_of(layer, range(H))) for layer in range(L)]
+    hooks += [(models.mlp_hook(layer), hook_of(layer, [-1])) for layer in range(L)]
+    with torch.no_grad():
+        return model.bridge.run_with_hooks(prompts.tokens, fwd_hooks=hooks)[:, -1]
+
+
+@given(circuits=st.lists(mixtures, min_size=1, max_size=4), rows=st.sampled_from(list(ROWS)))
+@settings(max_examples=8, deadline=None)
+def test_sites_equal_hooks_and_loops_over_positions(model, prompts, circuits, rows):
+    own = prompts.with_roles(ROLES)
+    live, hooks = (Ablator(model, own, substitute(ROWS[rows]), use_engine=use) for use in (True, False))
+    for circuit in circuits:
+        expected = by_loops(model, prompts, circuit, substitute(ROWS[rows]), own.roles)
+        assert (hooks.logits(circuit) - expected).abs().max() < model.tolerance
+        assert (live.logits(circuit) - expected).abs().max() < model.tolerance
+
+
+@given(circuit=circuits_strategy, chosen=st.sets(st.sampled_from(COMPONENTS)))
+@settings(max_examples=10, deadline=None)
+def test_all_sites_of_a_component_are_the_component_and_none_is_its_ablation(model, prompts, circuit, chosen):
+    for use_engine in (True, False):
+        ablator = Ablator(model, prompts.with_roles(ROLES), substitute(ROWS["groups"]), use_engine=use_engine)
+        divided = (circuit - chosen) | sites(circuit & chosen, ROLES)
+        assert torch.equal(ablator.logits(divided), ablator.logits(circuit))
+        assert ablator.without(sites(chosen, ROLES)) == ablator.everything - chosen
+
+
+def test_without_a_site_keeps_the_other_roles(model, prompts):
+    ablator = Ablator(model, prompts.with_roles(ROLES), substitute(ROWS["groups"]))
+    cut = {Site(1, 2, "last"), Site(1, 2, "bos"), Site(0, -1, "members"), Component(0), Component(2, 1)}
+    left = ablator.without(cut)
+    assert left & frozenset(COMPONENTS) == ablator.everything - {Component(1, 2), Component(0), Component(2, 1)}
+    assert left - frozenset(COMPONENTS) == {Site(1, 2, "members"), Site(1, 2, "separators")}
+
+
+@given(base=mixtures, layer=st.integers(0, L - 1), data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_batch_of_sites_equals_one_at_a_time(model, prompts, base, layer, data):
+    """Masks of the roles as they are in all rows, and of their own in each row."""
+    own = prompts.with_roles(ROLES)
+    if data.draw(st.booleans()):
+        shifted = {
+            name: torch.stack([mask[0].roll(i) for i in range(N)]) for name, mask in own.roles.items()
+        }  # row i's roles lie i positions later
+        own = replace(own, roles=shifted)
+    here = [c for c in COMPONENTS + SITES if c.layer == layer]
+    others = frozenset(c for c in base if c.layer != layer)
+    variants = data.draw(st.lists(st.sets(st.sampled_from(here)), min_size=1, max_size=4))
+    circuits = [others | frozenset(v) for v in variants]
+    rows = ROWS[data.draw(st.sampled_from(list(ROWS)))]
+    found = Ablator(model, own, substitute(rows)).scores_of(circuits)
+    for circuit, scores in zip(circuits, found, strict=True):
+        alone = Ablator(model, own, substitute(rows), use_engine=False).logit_diff(circuit)
+        assert np.abs(scores["logit_diff"] - alone).max() < model.tolerance
+
+
+@given(circuit=mixtures)
+@settings(max_examples=10, deadline=None)
+def test_sites_of_right_padded_prompts_equal_hooks(model, prompts, circuit):
+    """Each row has its own last position; the score reads it, and roles are masks of each row."""
+    tokens, mask = padded("right")
+    last = last_tokens(mask)
+    masks = {"last": torch.arange(S) == last[:, None], "bos": (torch.arange(S) == 0)[None]}
+    masks["members"] = mask & ~masks["last"] & ~masks["bos"]
+    masks["separators"] = ~mask
+    own = Prompts(
+        tokens, tokens, prompts.answer, prompts.incorrect, prompts.prompt, prompts.group, position=last, roles=masks
+    )
+    found = [Ablator(model, own, substitute(ROWS["resample"]), use_engine=use).logits(circuit) for use in (True, False)]
+    assert (found[0] - found[1]).abs().max() < model.tolerance
+
+
+def test_a_role_that_the_prompts_do_not_have_is_refused(model, prompts):
+    circuit = frozenset({Site(1, 2, "middle")})
+    for use_engine in (True, False):
+        for own, known in ((prompts, "none"), (prompts.with_roles(ROLES), "bos, members, separators, last")):
+            ablator = Ablator(model, own, substitute(ROWS["groups"]), use_engine=use_engine)
+            with pytest.raises(StudyError, match=f"the role 'middle'; known roles: {known}"):
+                ablator.logits(circuit)
+            with pytest.raises(StudyError, match="the role 'middle'"):
+                ablator.without(circuit)
+
+
+def test_gradients_pass_a_site(model, prompts):
+    """Replacing outside of a site's positions is differentiable: a substitute there has the gradient of its effect."""
+    found, values = engine.Engine(architectures.weights_of(model.bridge)), substitute(ROWS["one mean"])
+    masks = prompts.with_roles(ROLES).roles
+    z, circuit = values.z.clone().requires_grad_(), frozenset({*COMPONENTS, Site(0, 1, "members")}) - {Component(0, 1)}
+    x = found.weights.embed(prompts.tokens)
+    for layer in range(L):
+        read = Replacement(z, values.mlp_out, values.rows).reader(slice(None))
+        x = found.layer(layer, x, circuit, read, None, None, masks)
+    (gradient,) = torch.autograd.grad(found.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum(), z)
+    where = gradient[0, 0, :, 1].abs().sum(-1) > 0
+    assert where.tolist() == [p not in ROLES["members"] for p in range(S)]
 
 
 def test_left_padded_prompts_are_refused():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from atlas import activations, architectures, engine
-from atlas.components import Circuit, all_components
+from atlas.components import Circuit, Component, Site, all_components, sites
 from atlas.errors import StudyError
 from atlas.metrics import per_prompt
 from atlas.models import Model, mlp_hook, slices, z_hook
@@ -31,6 +31,7 @@ class Prompts:
     prompt: list[int]  # [N] ids
     group: torch.Tensor  # [N] index of the mean's group
     position: torch.Tensor | None = None  # [N] where the score reads the model; None: at the last token
+    roles: dict[str, torch.Tensor] | None = None  # role -> mask [1 or N, S] of its positions; needed for sites alone
 
     @classmethod
     def from_frame(cls, frame, groups: list[str]) -> "Prompts":
@@ -47,6 +48,29 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def with_roles(self, roles: dict[str, list[int]]) -> "Prompts":
+        """``roles``: role -> positions, the same in every prompt (`components.roles`)."""
+        position = torch.arange(self.tokens.shape[1])
+        masks = {name: torch.isin(position, torch.tensor(where))[None] for name, where in roles.items()}
+        return replace(self, roles=masks)
+
+    def take(self, rows) -> "Prompts":
+        """The prompts of these rows, in this order; a row may come more than once."""
+        rows = torch.as_tensor(rows)
+        names = ("tokens", "corrupted_tokens", "answer", "incorrect", "group")
+        roles = self.roles and {name: m if len(m) == 1 else m[rows] for name, m in self.roles.items()}
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in names},
+            prompt=[self.prompt[i] for i in rows.tolist()],
+            position=None if self.position is None else self.position[rows],
+            roles=roles,
+        )
+
+    def swapped(self) -> "Prompts":
+        """The corrupted prompts in place of the clean ones, with the same answers."""
+        return replace(self, tokens=self.corrupted_tokens, corrupted_tokens=self.tokens)
 
 
 def last_tokens(attention_mask) -> torch.Tensor:
@@ -89,50 +113,72 @@ def replacement(kind: str, model: Model, prompts: Prompts, means: dict, cache: d
     ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
     ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
     """
-    corrupted = means["corrupted"]
-    if means["corrupted"]["z"].shape[2] != prompts.tokens.shape[1]:
+    used = means["clean" if kind == "mean_clean" else "corrupted"]
+    if used["z"].shape[2] != prompts.tokens.shape[1]:
         raise StudyError(
-            f"means are of {corrupted['z'].shape[2]} positions, prompts have {prompts.tokens.shape[1]}; "
+            f"means are of {used['z'].shape[2]} positions, prompts have {prompts.tokens.shape[1]}; "
             "they belong to different tasks"
         )
     match kind:
-        case "mean":
-            return Replacement(corrupted["z"], corrupted["mlp_out"], prompts.group)
-        case "mean_clean":
-            return Replacement(means["clean"]["z"], means["clean"]["mlp_out"], prompts.group)
+        case "mean" | "mean_clean":
+            return Replacement(used["z"], used["mlp_out"], prompts.group)
         case "zero":
-            first = {name: torch.zeros_like(x[:, :1]) for name, x in corrupted.items()}
+            first = {name: torch.zeros_like(x[:, :1]) for name, x in used.items()}
             return Replacement(first["z"], first["mlp_out"], torch.zeros_like(prompts.group))
         case "resample":
-            rows = activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
-            if rows is None:
-                run, _ = activations.collect(model, prompts.corrupted_tokens)
-                rows = torch.arange(len(prompts))
-            else:
-                run = cache["corrupted"]
-            return Replacement(run["z"], run["mlp_out"], rows)
+            return corrupted_runs(model, prompts, cache)
     raise ValueError(f"unknown ablation kind {kind!r}; one of {', '.join(KINDS)}")
 
 
-def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice = slice(None)):
-    """Hooks that replace every component outside ``circuit`` for the prompts of ``batch``."""
+def corrupted_runs(model: Model, prompts: Prompts, cache: dict | None = None) -> Replacement:
+    """Each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds all the prompts."""
+    rows = activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
+    if rows is None:
+        run, _ = activations.collect(model, prompts.corrupted_tokens)
+        rows = torch.arange(len(prompts))
+    else:
+        run = cache["corrupted"]
+    return Replacement(run["z"], run["mlp_out"], rows)
+
+
+def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice = slice(None), roles=None):
+    """Hooks that replace everything outside ``circuit`` for the prompts of ``batch``.
+
+    ``roles``: role -> mask [1 or n, S], where a component of which only sites are kept is left as it is.
+    """
     read = substitute.reader(batch)
     outside = [c for c in all_components(model.n_layers, model.n_heads) if c not in circuit]
+
+    def put(x, values, kept: list[Site]):
+        """``values`` in place of x [n, S, ...], but at the positions of kept sites."""
+        values = values.to(x.dtype).expand_as(x)
+        if not kept:
+            return values
+        mask = engine.where_kept([site.role for site in kept], roles)
+        return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, values)
 
     def replace_heads(layer, heads):
         def hook(z, hook):
             z = z.clone()
-            z[:, :, heads] = read("z", layer)[:, :, heads].to(z.dtype)
+            for head, kept in heads.items():
+                z[:, :, head] = put(z[:, :, head], read("z", layer)[:, :, head], kept)
             return z
 
         return hook
 
+    def replace_mlp(layer, kept):
+        return lambda out, hook: put(out, read("mlp_out", layer), kept)
+
+    kept: dict[Component, list[Site]] = {c: [] for c in outside}
+    for site in circuit:
+        if isinstance(site, Site) and site.component in kept:
+            kept[site.component].append(site)
     for layer in range(model.n_layers):
-        heads = [c.head for c in outside if c.layer == layer and not c.is_mlp]
+        heads = {c.head: kept[c] for c in outside if c.layer == layer and not c.is_mlp}
         if heads:
             yield z_hook(layer), replace_heads(layer, heads)
-        if any(c.layer == layer and c.is_mlp for c in outside):
-            yield mlp_hook(layer), lambda out, hook, layer=layer: read("mlp_out", layer).to(out.dtype).expand_as(out)
+        if Component(layer) in kept:
+            yield mlp_hook(layer), replace_mlp(layer, kept[Component(layer)])
 
 
 class Ablator:
@@ -181,9 +227,18 @@ class Ablator:
             tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)
             at = None if self.position is None else self.position[:, None]
             self.live = [
-                engine.LiveRun(self.engine, tokens[batch], None if at is None else at[batch], budget)
+                engine.LiveRun(
+                    self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
+                )
                 for batch in self.batches
             ]
+
+    def roles_of(self, batch: slice) -> dict | None:
+        """Role -> mask [1 or n, S] for the prompts of a batch."""
+        if self.prompts.roles is None:
+            return None
+        masks = {name: m if len(m) == 1 else m[batch] for name, m in self.prompts.roles.items()}
+        return {name: m.to(self.model.device) for name, m in masks.items()}
 
     def each_batch(self, run):
         """``run(index of a batch)`` for every batch, as a list; out of memory it starts again with half the size."""
@@ -207,7 +262,7 @@ class Ablator:
                 return self.engine.unembed(
                     self.live[i].final_residual(circuit, substitute.reader(self.batches[i]))[:, 0]
                 )
-            hooks = edits(self.model, circuit, substitute, self.batches[i])
+            hooks = edits(self.model, circuit, substitute, self.batches[i], self.roles_of(self.batches[i]))
             position = None if self.position is None else self.position[self.batches[i]]
             return self.model.run(self.prompts.tokens[self.batches[i]], hooks, position)
 
@@ -269,6 +324,17 @@ class Ablator:
         if self.memo is not None:
             self.memo.put(circuit, self._memory[circuit])
 
+    def without(self, items) -> Circuit:
+        """Everything but these. A component of which only sites go is kept at its other roles."""
+        items = frozenset(items)
+        left = self.everything - items
+        cut = [item for item in items if isinstance(item, Site) and item.component in left]
+        if not cut:
+            return left
+        engine.where_kept([site.role for site in cut], self.prompts.roles)  # refuses a role that is not there
+        parts = {site.component for site in cut}
+        return (left - parts) | (sites(parts, self.prompts.roles) - items)
+
     # ---- what searches read ------------------------------------------------------------------------------
     def logit_diff(self, circuit: Circuit) -> np.ndarray:
         return self.scores(circuit)["logit_diff"]
@@ -313,7 +379,7 @@ class LegacyAblator(Ablator):
 
             for batch in self.model.batches(len(self.reference)):
                 savers = [(mlp_hook(layer), add(layer, group[batch])) for layer in range(self.model.n_layers)]
-                head_edits = edits(self.model, intact, self._reference_rows, batch)
+                head_edits = edits(self.model, intact, self._reference_rows, batch, self.reference.roles)
                 self.model.run(self.reference.tokens[batch], [*head_edits, *savers])
             sizes = torch.bincount(group, minlength=total.shape[1]).view(1, -1, 1, 1)
             self._means[kept_heads] = replace(self.substitute, mlp_out=(total / sizes).float())

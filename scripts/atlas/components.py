@@ -1,4 +1,4 @@
-"""Names of components and sets of them."""
+"""Names of components, and of components at some positions only, and sets of them."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,60 @@ class Component(NamedTuple):
         return cls(int(layer), int(head))
 
 
-Circuit = frozenset[Component]  # the kept components
+class Site(NamedTuple):
+    """A component at the positions of one role (see `roles`), printed ``9.1@last`` or ``m9@members``."""
+
+    layer: int
+    head: int
+    role: str
+
+    @property
+    def is_mlp(self) -> bool:
+        return self.head == MLP
+
+    @property
+    def component(self) -> Component:
+        return Component(self.layer, self.head)
+
+    def __str__(self) -> str:
+        return f"{self.component}@{self.role}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Site":
+        """Inverse of ``str``; raises ValueError on anything else."""
+        component, role = name.split("@")
+        return cls(*Component.parse(component), role)
+
+
+Circuit = frozenset[Component | Site]  # what is kept: components everywhere, sites at their role's positions alone
+
+
+def parse(name: str) -> Component | Site:
+    return Site.parse(name) if "@" in name else Component.parse(name)
+
+
+def roles(layout: dict, prepend_bos: bool) -> dict[str, list[int]]:
+    """Role -> its positions in the prompts of a task, from the ``layout`` in `prompts.json`.
+
+    Every position has one role: ``last``, where the model answers, also if a member stands there; ``bos``; ``members``;
+    all others are ``separators``. A role without positions is left out, as members are where a file does not tell them.
+    """
+    last, members = layout["answer_position"], set(layout["member_positions"])
+    found: dict[str, list[int]] = {"bos": [], "members": [], "separators": [], "last": []}
+    for position in range(layout["tokens"]):
+        if position == last:
+            role = "last"
+        elif position == 0 and prepend_bos:
+            role = "bos"
+        else:
+            role = "members" if position in members else "separators"
+        found[role].append(position)
+    return {role: positions for role, positions in found.items() if positions}
+
+
+def sites(circuit, role_names) -> Circuit:
+    """Each component of a circuit at each role: as much as the circuit itself, divided."""
+    return frozenset(Site(c.layer, c.head, role) for c in circuit for role in role_names)
 
 
 def all_components(n_layers: int, n_heads: int) -> list[Component]:
@@ -53,7 +106,7 @@ def to_json(circuit) -> dict:
 
 
 def from_json(entry: dict) -> Circuit:
-    return frozenset(Component.parse(name) for name in [*entry["heads"], *entry["mlps"]])
+    return frozenset(parse(name) for name in [*entry["heads"], *entry["mlps"]])
 
 
 def group_columns(components) -> dict:
@@ -65,6 +118,6 @@ def group_columns(components) -> dict:
     return {"component": " ".join(map(str, components)), "layer": layer, "head": MLP}
 
 
-def columns(component: Component) -> dict:
+def columns(component: Component | Site) -> dict:
     """The table columns that name a component."""
     return {"component": str(component), "layer": component.layer, "head": component.head}

@@ -11,6 +11,8 @@ Exact savings over hooks, which compute what they then replace:
 4. Circuits that differ in one layer share what lies below it and that layer's attention, and run as one batch above.
 5. The final norm and the unembedding run at the positions of the score, and for the logit difference on two columns.
 
+A component that is kept at some positions only (`Site`) is computed, and then replaced at the others.
+
 Everything is differentiable with respect to the embeddings and the substitutes; weights are constants.
 """
 
@@ -20,7 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from atlas.architectures import Block, Weights
-from atlas.components import MLP, Circuit, Component
+from atlas.components import MLP, Circuit, Component, Site
+from atlas.errors import StudyError
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
 
@@ -57,19 +60,22 @@ class Engine:
         self.weights, self.blocks = weights, weights.blocks
 
     # ---- one layer ---------------------------------------------------------------------------------------
-    def layer(self, index: int, x, circuit: Circuit, substitute, out: Positions | None, inside: Positions | None):
+    def layer(
+        self, index: int, x, circuit: Circuit, substitute, out: Positions | None, inside: Positions | None, roles=None
+    ):
         """Residual after layer ``index`` from the one before it.
 
         x [N, S, D], or [N, K, D] at ``inside``, in which case the layer keeps no head. The result is at every position,
         or at ``out`` alone. ``substitute(name, index)`` gives what replaces ablated components: ``z`` [1 or N, S, H,
-        d_head], ``mlp_out`` [1 or N, S, D].
+        d_head], ``mlp_out`` [1 or N, S, D]. ``roles``: role -> its positions, for sites, a mask [1 or N, S].
         """
         kept = self.kept_heads(index, circuit)
         z = self.mix(self.blocks[index], x, kept, out) if kept else None
-        return self.finish(index, x, circuit, kept, z, substitute, out, inside)
+        return self.finish(index, x, circuit, kept, z, substitute, out, inside, roles)
 
     def kept_heads(self, index: int, circuit: Circuit) -> list[int]:
-        return [h for h in range(self.weights.n_heads) if Component(index, h) in circuit]
+        """Heads that are kept somewhere."""
+        return sorted({c.head for c in circuit if c.layer == index and c.head != MLP})
 
     def mix(self, block: Block, x, heads: list[int], out: Positions | None):
         """z of these heads from the residual x [N, S, D]: [N, S or K, len(heads), d_head]."""
@@ -90,7 +96,7 @@ class Engine:
         mask = None if out is None else out.mask(x.shape[1])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None).transpose(1, 2)
 
-    def finish(self, index, x, circuit, kept, z, substitute, out, inside):
+    def finish(self, index, x, circuit, kept, z, substitute, out, inside, roles=None):
         """The layer's output from z of the kept heads, the substitutes of the others, and the MLP."""
         block = self.blocks[index]
         resid = x if out is None or inside is not None else out.take(x)
@@ -100,14 +106,28 @@ class Engine:
             values = substitute(name, index)
             return (values if at is None else at.take(values)).to(x.dtype)
 
+        partial = {head: where_kept(names, roles) for head, names in partly_kept(index, circuit).items()}
+
+        def intact(which):
+            """[1 or N, P, len(which), 1]: where components are left as they are."""
+            everywhere = torch.ones(1, 1, dtype=torch.bool, device=x.device)
+            masks = (partial.get(h, everywhere) for h in which)
+            masks = [m if at is None or m is everywhere else at.take(m) for m in masks]
+            return torch.stack(torch.broadcast_tensors(*masks), dim=2)[..., None]
+
         ablated = [h for h in range(self.weights.n_heads) if h not in kept]
         write = block.b_o
         if ablated:  # small where one row of means stands in for all prompts, so added before the large sum
             write = write + read("z")[:, :, ablated].flatten(2) @ chosen(block.w_o, ablated, 0).flatten(0, 1)
         after = resid + write
         if kept:
+            if partial.keys() - {MLP}:
+                z = torch.where(intact(kept), z, read("z")[:, :, kept])
             w_o = chosen(block.w_o, kept, 0).flatten(0, 1)
             after = torch.addmm(after.flatten(0, 1), z.flatten(2).flatten(0, 1), w_o).view_as(after)
+        if MLP in partial:
+            written = block.mlp(block.norm2(resid if block.parallel else after))
+            return after + torch.where(intact([MLP])[:, :, 0], written, read("mlp_out"))
         if Component(index, MLP) in circuit:
             return after + block.mlp(block.norm2(resid if block.parallel else after))
         return after + read("mlp_out")
@@ -133,6 +153,26 @@ class Engine:
         direction = at_least_float32(w[answer]) - at_least_float32(w[incorrect])
         out = (at_least_float32(self.weights.norm_final(x)) * direction).sum(-1)
         return out if b is None else out + at_least_float32(b[answer] - b[incorrect])
+
+
+def partly_kept(layer: int, circuit: Circuit) -> dict[int, list[str]]:
+    """Head (or MLP) of a layer that a circuit keeps at some roles only -> these roles."""
+    found: dict[int, list[str]] = {}
+    for site in circuit:
+        if isinstance(site, Site) and site.layer == layer and site.component not in circuit:
+            found.setdefault(site.head, []).append(site.role)
+    return found
+
+
+def where_kept(names: list[str], roles: dict | None):
+    """[1 or N, S] mask of the positions of these roles; raises StudyError where the prompts have no such role."""
+    unknown = sorted(set(names) - set(roles or ()))
+    if unknown:
+        raise StudyError(
+            f"circuit: no position of these prompts has the role {unknown[0]!r}; "
+            f"known roles: {', '.join(roles or ()) or 'none'}"
+        )
+    return torch.stack(torch.broadcast_tensors(*(roles[name] for name in names))).any(0)
 
 
 def chosen(w, heads: list[int], dim: int):
@@ -164,13 +204,14 @@ def at_least_float32(x):
 class LiveRun:
     """Final residuals of circuits on fixed tokens [N, S], with remembered residuals.
 
-    ``positions``: where the score reads the model, [K] or [N, K]; by default the last position. What ``substitute``
+    ``positions``: where the score reads the model, [K] or [N, K]; by default the last position. ``roles``: role -> mask
+    [1 or N, S] of its positions, for circuits with sites. What ``substitute``
     gives for a layer may depend on the circuit up to that layer and on nothing above it (it is fixed, but for legacy
     MLP means).
     """
 
-    def __init__(self, engine: Engine, tokens, positions=None, budget: int = BUDGET):
-        self.engine, self.tokens, self.budget = engine, tokens, budget
+    def __init__(self, engine: Engine, tokens, positions=None, budget: int = BUDGET, roles=None):
+        self.engine, self.tokens, self.budget, self.roles = engine, tokens, budget, roles
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
         self.memory: OrderedDict = OrderedDict()  # (layer, everywhere?, circuit below) -> residual entering it
@@ -205,14 +246,16 @@ class LiveRun:
             for circuit in circuits:
                 kept = self.engine.kept_heads(layer, circuit)
                 own = z[:, :, [heads.index(h) for h in kept]] if kept else None
-                rows.append(self.engine.finish(layer, x, circuit, kept, own, substitute, out, inside))
+                rows.append(self.engine.finish(layer, x, circuit, kept, own, substitute, out, inside, self.roles))
             x, n = torch.cat(rows), len(self.tokens)
-            stacked = repeated(substitute, len(circuits))
+            stacked, roles = repeated(substitute, len(circuits)), self.roles
+            if roles:
+                roles = {name: m if len(m) == 1 else m.repeat(len(circuits), 1) for name, m in roles.items()}
             for above in range(layer + 1, self.n_layers):
                 inside, out = (
                     p and p.repeat(len(circuits)) for p in (self.where(above, top), self.where(above + 1, top))
                 )
-                x = self.engine.layer(above, x, circuits[0], stacked, out, inside)
+                x = self.engine.layer(above, x, circuits[0], stacked, out, inside, roles)
         return x.unflatten(0, (len(circuits), n))
 
     @property
@@ -226,7 +269,8 @@ class LiveRun:
     def run(self, start, stop, x, circuit, substitute, top, below):
         """The residual entering layer ``stop`` from the one entering ``start``; remembers those between."""
         for layer in range(start, stop):
-            x = self.engine.layer(layer, x, circuit, substitute, self.where(layer + 1, top), self.where(layer, top))
+            out, inside = self.where(layer + 1, top), self.where(layer, top)
+            x = self.engine.layer(layer, x, circuit, substitute, out, inside, self.roles)
             self.remember((layer + 1, layer + 1 <= top, below[layer + 1]), x)
         return x
 

@@ -1,0 +1,88 @@
+"""Search the reported circuit of a task again on other data, and record what survives."""
+
+from itertools import chain
+
+import pandas as pd
+
+from atlas import artifacts, eap, edge_search, job, stability, studies, tokens
+from atlas.ablation import Prompts, replacement
+from atlas.comparison import reported_edges
+from atlas.components import Component, from_json
+from atlas.edges import EdgeAblator, with_embeddings
+from atlas.graph import Graph
+from atlas.search import Rule
+from atlas.stability import SUMMARY_COLUMNS, SURVIVAL_COLUMNS, Dataset, Maker, NodeSearch
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+description = artifacts.read_json(inputs.model)
+model = studies.load_model(inputs.model, p.run)
+means, cache = artifacts.read_tensors(inputs.means), artifacts.read_tensors(inputs.activations)
+prompts = Prompts.from_frame(studies.read_prompts(inputs.prompts, inputs.clean, "search"), means["groups"])
+entries = [c for c in artifacts.read_json(inputs.circuits)["circuits"] if c["threshold"] == p.threshold]
+orders = {entry["order"]: from_json(entry) for entry in entries}
+own = Dataset("", "reported", prompts, replacement(p.kind, model, prompts, means, cache))
+
+# ---- circuits ------------------------------------------------------------------------------------------------
+rule = Rule(
+    threshold=p.threshold,
+    relative_tolerance=p.relative_tolerance,
+    never_test=frozenset(Component.parse(c) for c in p.never_test),
+    visit={direction: tuple(kinds) for direction, kinds in p.visit.items()},
+)
+node_search = NodeSearch(w.task, p.order, p.order_seed, rule, legacy_mlp_means=p.legacy_mlp_means)
+maker = Maker(
+    model=model,
+    task=w.task,
+    block=p.task,
+    tokenizer=tokens.load_tokenizer(description["folder"]),
+    prepend_bos=p.prepend_bos,
+    max_tokens=description["max_tokens"],
+    kind=p.kind,
+    by_template=means["groups"] != ["all"],
+    filter=p.filter,
+    allow_negative_clean=p.allow_negative_clean,
+)
+changed = stability.changes(p.task, *(p.resamples[k] for k in ("seeds", "templates", "corruptions")))
+others = chain(
+    stability.bootstraps(model, prompts, means, cache, p.kind, p.resamples["bootstrap"], p.seed),
+    (maker.dataset(*change) for change in changed),
+)
+
+
+def scored_edges(model, prompts, substitute, circuit):
+    """The highest-scored edges, as many as the reported edge circuit has; they do not depend on the node circuit."""
+    embedded = with_embeddings(substitute, p.kind, model, prompts)
+    ablator = EdgeAblator(model, Graph.of(description), prompts, embedded)
+    scores = eap.scores(ablator, p.points if p.edges == "eap_ig" else None)
+    means = {edge: float(values.mean()) for edge, values in scores.items()}
+    reported = reported_edges(artifacts.read_json(inputs.edge_circuits))
+    return edge_search.top(eap.ranked(means, p.ranking), len(reported))
+
+
+others = job.progress(others, "other data")
+components, edges = stability.all_runs(model, own, others, orders, node_search, scored_edges if p.edges else None)
+
+# ---- tables --------------------------------------------------------------------------------------------------
+identity = {"model": w.model, "task": w.task}
+
+
+def by_chance(a, b) -> float:
+    return stability.expected_jaccard(a, b, model.n_layers, model.n_heads)
+
+
+survival, summary, circuits = [], [], {"families": [], "runs": []}
+for level, runs, expected in (("component", components, by_chance), ("edge", edges, None)):
+    survival += [identity | row for row in stability.survival_rows(runs, level)]
+    summary += [identity | row for row in stability.summary_rows(runs, level, expected)]
+    circuits = {key: value + stability.to_json(runs, level)[key] for key, value in circuits.items()}
+
+settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "resamples", "relative_tolerance", "never_test")}
+settings |= {k: getattr(p, k) for k in ("visit", "legacy_mlp_means", "filter", "prepend_bos", "task", "seed")}
+sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
+provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+artifacts.write_table(pd.DataFrame(survival, columns=[*identity, *SURVIVAL_COLUMNS]), out.stability, provenance)
+artifacts.write_table(pd.DataFrame(summary, columns=[*identity, *SUMMARY_COLUMNS]), out.summary, provenance)
+content = identity | {"order": p.order, "threshold": p.threshold} | circuits
+artifacts.write_json(content, out.circuits, provenance)
