@@ -57,6 +57,7 @@ SUMMARY_COLUMNS = (
     "control_median",
     "control_low",
     "control_high",
+    "place",
     "p",
 )
 
@@ -72,6 +73,7 @@ def summarise(controls) -> list[dict]:
         row = dict(zip(KEYS, key, strict=True)) | own[["value", "ci_low", "ci_high"]].to_dict()
         row["controls"] = len(random)
         if len(random):
+            row["place"] = float(((random < own.value) + 0.5 * (random == own.value)).mean())
             row["p"] = p_value(own.value, random, low_is_extreme=row["question"] == "necessity")
             quantiles = random.quantile([0.5, 0.025, 0.975])
             row |= dict(zip(("control_median", "control_low", "control_high"), quantiles, strict=True))
