@@ -1,5 +1,5 @@
 # make run: install, run the default study, write the report. make test: install, run every test.
-# make bench: install, time the engine against slower ways.
+# make bench: install, time the engines for components and for edges against slower ways.
 VENV := .venv
 PYTHON ?= python3
 CORES ?= all
@@ -20,6 +20,7 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
+	PYTHONPATH=scripts $(BIN)/python bench/edges.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench

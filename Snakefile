@@ -22,4 +22,5 @@ rule all:
     default_target: True
     input:
         figures(),
+        exports(),
         summary_pages(),

@@ -47,7 +47,6 @@ rule search_nodes:
         trace=ensure("results/{model}/{task}/trace.parquet", non_empty=True),
         circuits=ensure("results/{model}/{task}/circuits.json", non_empty=True),
         faithfulness=ensure("results/{model}/{task}/faithfulness.parquet", non_empty=True),
-        survival=ensure("results/{model}/{task}/survival.parquet", non_empty=True),
     log:
         "logs/{model}/{task}/search_nodes.log",
     benchmark:
@@ -77,6 +76,185 @@ rule search_nodes:
         "Search circuits of {wildcards.model} for {wildcards.task}"
     script:
         "../scripts/search_nodes.py"
+
+
+rule search_edges:
+    input:
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        clean="results/{model}/{task}/clean.parquet",
+        means="results/{model}/{task}/means.pt",
+        activations="results/{model}/{task}/activations.pt",
+        circuits="results/{model}/{task}/circuits.json",
+    output:
+        scores=ensure("results/{model}/{task}/edge_scores.parquet", non_empty=True),
+        trace=ensure("results/{model}/{task}/edge_trace.parquet", non_empty=True),
+        circuits=ensure("results/{model}/{task}/edge_circuits.json", non_empty=True),
+    log:
+        "logs/{model}/{task}/search_edges.log",
+    benchmark:
+        "benchmarks/{model}/{task}/search_edges.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=600,
+        gpu=gpu,
+    params:
+        code=library("scripts/search_edges.py"),
+        run=run_settings,
+        memo=MEMO,
+        kind=config["ablation"]["kind"],
+        order=config["comparison"]["order"],
+        thresholds=config["search"]["thresholds"],
+        methods=config["edges"]["methods"],
+        start=config["edges"]["start"],
+        start_threshold=config["edges"]["start_threshold"],
+        threshold=config["edges"]["threshold"],
+        taus=config["edges"]["taus"],
+        change=config["edges"]["change"],
+        points=config["edges"]["points"],
+        rankings=config["edges"]["rankings"],
+        path_patching=config["edges"]["path_patching"],
+        drop_without_path=config["edges"]["drop_without_path"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Search the edges of {wildcards.model} for {wildcards.task}"
+    script:
+        "../scripts/search_edges.py"
+
+
+rule assess_circuits:
+    input:
+        unpack(edge_tables),
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        prompts_info="results/{model}/{task}/prompts.json",
+        clean="results/{model}/{task}/clean.parquet",
+        means="results/{model}/{task}/means.pt",
+        activations="results/{model}/{task}/activations.pt",
+        circuits="results/{model}/{task}/circuits.json",
+        files=circuit_files,
+    output:
+        **with_edges(edge_curves="edge_curves.parquet", edge_areas="edge_areas.parquet"),
+        evaluation=ensure("results/{model}/{task}/evaluation.parquet", non_empty=True),
+        completeness=ensure("results/{model}/{task}/completeness.parquet", non_empty=True),
+        minimality=ensure("results/{model}/{task}/minimality.parquet", non_empty=True),
+        positions=ensure("results/{model}/{task}/positions.parquet", non_empty=True),
+    log:
+        "logs/{model}/{task}/assess_circuits.log",
+    benchmark:
+        "benchmarks/{model}/{task}/assess_circuits.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=600,
+        gpu=gpu,
+    params:
+        code=library("scripts/assess_circuits.py"),
+        run=run_settings,
+        memo=MEMO,
+        kind=config["ablation"]["kind"],
+        legacy_mlp_means=config["search"]["legacy_mlp_means"],
+        order=config["comparison"]["order"],
+        threshold=config["comparison"]["threshold"],
+        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        completeness=config["evaluation"]["completeness"],
+        positions=config["evaluation"]["positions"],
+        circuits=own_circuits,
+        edges=bool(config["edges"]["methods"]),
+        sizes=config["edges"]["sizes"],
+        rankings=config["edges"]["rankings"],
+        random_draws=config["edges"]["random_draws"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Assess the circuits of {wildcards.model} for {wildcards.task}"
+    script:
+        "../scripts/assess_circuits.py"
+
+
+rule search_stability:
+    input:
+        unpack(edge_tables),
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        clean="results/{model}/{task}/clean.parquet",
+        means="results/{model}/{task}/means.pt",
+        activations="results/{model}/{task}/activations.pt",
+        circuits="results/{model}/{task}/circuits.json",
+    output:
+        stability=ensure("results/{model}/{task}/stability.parquet", non_empty=True),
+        summary=ensure("results/{model}/{task}/stability_summary.parquet", non_empty=True),
+        circuits=ensure("results/{model}/{task}/stability.json", non_empty=True),
+    log:
+        "logs/{model}/{task}/search_stability.log",
+    benchmark:
+        "benchmarks/{model}/{task}/search_stability.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=600,
+        gpu=gpu,
+    params:
+        code=library("scripts/search_stability.py"),
+        run=run_settings,
+        task=task_settings,
+        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
+        allow_negative_clean=lambda wildcards: settings.task_block(config, wildcards.task)["allow_negative_clean"],
+        kind=config["ablation"]["kind"],
+        legacy_mlp_means=config["search"]["legacy_mlp_means"],
+        order=config["comparison"]["order"],
+        order_seed=settings.order_names(config["search"]["orders"])[config["comparison"]["order"]],
+        threshold=config["comparison"]["threshold"],
+        relative_tolerance=config["search"]["relative_tolerance"],
+        never_test=config["search"]["never_test"],
+        visit=config["search"]["visit"],
+        resamples=config["stability"],
+        edges=config["stability"]["edges"] if config["edges"]["methods"] else None,
+        points=config["edges"]["points"],
+        ranking=config["edges"]["rankings"][0],
+        seed=config["statistics"]["seed"],
+    message:
+        "Search the circuit of {wildcards.model} for {wildcards.task} on other data"
+    script:
+        "../scripts/search_stability.py"
+
+
+rule export_circuits:
+    input:
+        unpack(edge_tables),
+        model="results/{model}/model.json",
+        circuits="results/{model}/{task}/circuits.json",
+    output:
+        study=ensure("results/{model}/{task}/circuit.study.json", non_empty=True),
+        graph=ensure("results/{model}/{task}/circuit.graph.json", non_empty=True),
+    log:
+        "logs/{model}/{task}/export_circuits.log",
+    benchmark:
+        "benchmarks/{model}/{task}/export_circuits.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/export_circuits.py"),
+        order=config["comparison"]["order"],
+        threshold=config["comparison"]["threshold"],
+        edges=bool(config["edges"]["methods"]),
+    message:
+        "Export the circuit of {wildcards.model} for {wildcards.task}"
+    script:
+        "../scripts/export_circuits.py"
 
 
 rule evaluate_circuits:
@@ -121,11 +299,15 @@ rule evaluate_circuits:
 
 rule compare_circuits:
     input:
+        unpack(all_edge_tables),
         model="results/{model}/model.json",
         circuits=main_task_table("circuits.json"),
     output:
         membership=ensure("results/{model}/comparison/membership.parquet", non_empty=True),
+        edge_membership=ensure("results/{model}/comparison/edge_membership.parquet", non_empty=True),
         overlap=ensure("results/{model}/comparison/overlap.parquet", non_empty=True),
+        typology=ensure("results/{model}/comparison/typology.parquet", non_empty=True),
+        methods=ensure("results/{model}/comparison/methods.parquet", non_empty=True),
     log:
         "logs/{model}/compare_circuits.log",
     benchmark:
@@ -140,6 +322,8 @@ rule compare_circuits:
         code=library("scripts/compare_circuits.py"),
         order=config["comparison"]["order"],
         threshold=config["comparison"]["threshold"],
+        same=config["comparison"]["typology"]["same"],
+        alpha=config["comparison"]["typology"]["alpha"],
     message:
         "Compare the circuits of {wildcards.model}"
     script:

@@ -123,19 +123,70 @@ def main_task_table(name):
     return lambda wildcards: [f"results/{wildcards.model}/{task}/{name}" for task in MAIN_TASKS]
 
 
+def edge_tables(wildcards):
+    """What the edge search of a task leaves, for rules that use edges; nothing in a study without edges."""
+    folder = f"results/{wildcards.model}/{wildcards.task}"
+    files = {"edge_circuits": f"{folder}/edge_circuits.json", "edge_scores": f"{folder}/edge_scores.parquet"}
+    return files if config["edges"]["methods"] else {}
+
+
+def all_edge_tables(wildcards):
+    """The same of every main task."""
+    names = {"edge_circuits": "edge_circuits.json", "edge_scores": "edge_scores.parquet"}
+    found = {key: main_task_table(name)(wildcards) for key, name in names.items()}
+    return found if config["edges"]["methods"] else {}
+
+
+def with_edges(**names):
+    """Output tables that exist in a study with edges only."""
+    if not config["edges"]["methods"]:
+        return {}
+    return {key: ensure(f"results/{{model}}/{{task}}/{name}", non_empty=True) for key, name in names.items()}
+
+
+def own_circuits(wildcards):
+    """Name -> block of the user's circuits that are assessed on a task; files relative to the Snakefile's folder."""
+    chosen = {n: b for n, b in config["circuits"].items() if wildcards.task in b.get("tasks", MAIN_TASKS)}
+    return {n: b | {"file": str(ROOT / Path(b["file"]).expanduser())} for n, b in chosen.items()}
+
+
+def circuit_files(wildcards):
+    return [block["file"] for block in own_circuits(wildcards).values() if Path(block["file"]).is_file()]
+
+
 def circuit_effects(wildcards):
     """Component effects of a circuit's task; of all main tasks for the shared circuit."""
     tasks = MAIN_TASKS if wildcards.circuit == "shared" else [wildcards.circuit]
     return expand("results/{model}/{task}/component_effects.parquet", model=wildcards.model, task=tasks)
 
 
+def edge_findings(wildcards):
+    """Tables of edges that the summary shows; nothing in a study without edges."""
+    found = all_edge_tables(wildcards)
+    return found | {"edge_areas": main_task_table("edge_areas.parquet")(wildcards)} if found else {}
+
+
+def edge_score_method():
+    """The method whose scores edge_membership.parquet holds; None without one."""
+    return next((m for m in ("eap_ig", "eap", "path_patching") if m in config["edges"]["methods"]), None)
+
+
 def figures():
     """Every figure of the study."""
-    names = ["clean_accuracy", "circuit_size", "survival", "overlap", "cross_matrix", "controls"]
+    names = ["clean_accuracy", "circuit_size", "positions", "evaluation", "stability", "methods"]
+    names += ["overlap", "cross_matrix", "controls"]
     names += [f"{task}.dataset" for task in ALL_TASKS]
     names += [f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory")]
     names += [f"{circuit}.circuit_diagram" for circuit in [*MAIN_TASKS, "shared"]]
+    if config["edges"]["methods"]:
+        names += ["edge_curves", *(f"{circuit}.edge_diagram" for circuit in [*MAIN_TASKS, "shared"])]
     return expand("results/figures/{model}/{model}.{name}.svg", model=MODELS, name=names)
+
+
+def exports():
+    """The reported circuits in the formats of other tools."""
+    names = ["circuit.study.json", "circuit.graph.json"]
+    return expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=names)
 
 
 def summary_pages():

@@ -174,42 +174,6 @@ rule plot_circuit_size:
         "../scripts/plot_circuit_size.py"
 
 
-rule plot_survival:
-    input:
-        survival=main_task_table("survival.parquet"),
-    output:
-        svg=report(
-            "results/figures/{model}/{model}.survival.svg",
-            caption="../report/survival.rst",
-            category="4 Circuits",
-            labels={
-                "model": "{model}",
-                "task": "all",
-                "figure": "survival over orders",
-            },
-        ),
-        png="results/figures/{model}/{model}.survival.png",
-    log:
-        "logs/{model}/plot_survival.log",
-    benchmark:
-        "benchmarks/{model}/plot_survival.tsv"
-    conda:
-        "../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=library("scripts/plot_survival.py"),
-        main_tasks=MAIN_TASKS,
-        sequential=config["figures"]["sequential"],
-        dpi=config["figures"]["dpi"],
-    message:
-        "Draw survival of components of {wildcards.model}"
-    script:
-        "../scripts/plot_survival.py"
-
-
 rule plot_circuit_diagram:
     input:
         membership="results/{model}/comparison/membership.parquet",
@@ -247,15 +211,253 @@ rule plot_circuit_diagram:
         "../scripts/plot_circuit_diagram.py"
 
 
+rule plot_positions:
+    input:
+        positions=main_task_table("positions.parquet"),
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.positions.svg",
+            caption="../report/positions.rst",
+            category="4 Circuits",
+            labels={"model": "{model}", "task": "all", "figure": "positions"},
+        ),
+        png="results/figures/{model}/{model}.positions.png",
+    log:
+        "logs/{model}/plot_positions.log",
+    benchmark:
+        "benchmarks/{model}/plot_positions.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_positions.py"),
+        main_tasks=MAIN_TASKS,
+        diverging=config["figures"]["diverging"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw positions of components of {wildcards.model}"
+    script:
+        "../scripts/plot_positions.py"
+
+
+rule plot_edge_diagram:
+    input:
+        model="results/{model}/model.json",
+        membership="results/{model}/comparison/edge_membership.parquet",
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.{circuit}.edge_diagram.svg",
+            caption="../report/edge_diagram.rst",
+            category="5 Edges",
+            labels={"model": "{model}", "task": "{circuit}", "figure": "edge circuit"},
+        ),
+        png="results/figures/{model}/{model}.{circuit}.edge_diagram.png",
+    log:
+        "logs/{model}/{circuit}/plot_edge_diagram.log",
+    benchmark:
+        "benchmarks/{model}/{circuit}/plot_edge_diagram.tsv"
+    wildcard_constraints:
+        circuit="|".join(map(re.escape, [*MAIN_TASKS, "shared"])),
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_edge_diagram.py"),
+        main_tasks=MAIN_TASKS,
+        method=edge_score_method(),
+        clean=config["figures"]["clean"],
+        circuit=config["figures"]["circuit"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw edge circuit {wildcards.circuit} of {wildcards.model}"
+    script:
+        "../scripts/plot_edge_diagram.py"
+
+
+rule plot_edge_curves:
+    input:
+        curves=main_task_table("edge_curves.parquet"),
+        areas=main_task_table("edge_areas.parquet"),
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.edge_curves.svg",
+            caption="../report/edge_curves.rst",
+            category="5 Edges",
+            labels={"model": "{model}", "task": "all", "figure": "size and faithfulness"},
+        ),
+        png="results/figures/{model}/{model}.edge_curves.png",
+    log:
+        "logs/{model}/plot_edge_curves.log",
+    benchmark:
+        "benchmarks/{model}/plot_edge_curves.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_edge_curves.py"),
+        main_tasks=MAIN_TASKS,
+        clean=config["figures"]["clean"],
+        circuit=config["figures"]["circuit"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw edge circuits of every size of {wildcards.model}"
+    script:
+        "../scripts/plot_edge_curves.py"
+
+
+rule plot_evaluation:
+    input:
+        evaluation=main_task_table("evaluation.parquet"),
+        completeness=main_task_table("completeness.parquet"),
+        minimality=main_task_table("minimality.parquet"),
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.evaluation.svg",
+            caption="../report/evaluation.rst",
+            category="6 Evaluation",
+            labels={"model": "{model}", "task": "all", "figure": "metrics, completeness, minimality"},
+        ),
+        png="results/figures/{model}/{model}.evaluation.png",
+    log:
+        "logs/{model}/plot_evaluation.log",
+    benchmark:
+        "benchmarks/{model}/plot_evaluation.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_evaluation.py"),
+        main_tasks=MAIN_TASKS,
+        clean=config["figures"]["clean"],
+        circuit=config["figures"]["circuit"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw the evaluation of {wildcards.model}"
+    script:
+        "../scripts/plot_evaluation.py"
+
+
+rule plot_controls:
+    input:
+        controls="results/{model}/comparison/controls.parquet",
+        summary="results/{model}/comparison/controls_summary.parquet",
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.controls.svg",
+            caption="../report/controls.rst",
+            category="6 Evaluation",
+            labels={"model": "{model}", "task": "all", "figure": "random controls"},
+        ),
+        png="results/figures/{model}/{model}.controls.png",
+    log:
+        "logs/{model}/plot_controls.log",
+    benchmark:
+        "benchmarks/{model}/plot_controls.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_controls.py"),
+        tasks=ALL_TASKS,
+        circuit=config["figures"]["circuit"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw random controls of {wildcards.model}"
+    script:
+        "../scripts/plot_controls.py"
+
+
+rule plot_stability:
+    input:
+        stability=main_task_table("stability.parquet"),
+        summary=main_task_table("stability_summary.parquet"),
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.stability.svg",
+            caption="../report/stability.rst",
+            category="6 Evaluation",
+            labels={"model": "{model}", "task": "all", "figure": "stability"},
+        ),
+        png="results/figures/{model}/{model}.stability.png",
+    log:
+        "logs/{model}/plot_stability.log",
+    benchmark:
+        "benchmarks/{model}/plot_stability.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_stability.py"),
+        main_tasks=MAIN_TASKS,
+        sequential=config["figures"]["sequential"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw stability of the circuits of {wildcards.model}"
+    script:
+        "../scripts/plot_stability.py"
+
+
+rule plot_methods:
+    input:
+        methods="results/{model}/comparison/methods.parquet",
+    output:
+        svg=report(
+            "results/figures/{model}/{model}.methods.svg",
+            caption="../report/methods.rst",
+            category="6 Evaluation",
+            labels={"model": "{model}", "task": "all", "figure": "methods"},
+        ),
+        png="results/figures/{model}/{model}.methods.png",
+    log:
+        "logs/{model}/plot_methods.log",
+    benchmark:
+        "benchmarks/{model}/plot_methods.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=library("scripts/plot_methods.py"),
+        main_tasks=MAIN_TASKS,
+        clean=config["figures"]["clean"],
+        circuit=config["figures"]["circuit"],
+        dpi=config["figures"]["dpi"],
+    message:
+        "Draw what the methods agree on in {wildcards.model}"
+    script:
+        "../scripts/plot_methods.py"
+
+
 rule plot_overlap:
     input:
         membership="results/{model}/comparison/membership.parquet",
         overlap="results/{model}/comparison/overlap.parquet",
+        typology="results/{model}/comparison/typology.parquet",
     output:
         svg=report(
             "results/figures/{model}/{model}.overlap.svg",
             caption="../report/overlap.rst",
-            category="5 Overlap",
+            category="7 Overlap",
             labels={"model": "{model}", "task": "all", "figure": "overlap"},
         ),
         png="results/figures/{model}/{model}.overlap.png",
@@ -289,7 +491,7 @@ rule plot_cross_matrix:
         svg=report(
             "results/figures/{model}/{model}.cross_matrix.svg",
             caption="../report/cross_matrix.rst",
-            category="5 Overlap",
+            category="7 Overlap",
             labels={"model": "{model}", "task": "all", "figure": "cross-task matrix"},
         ),
         png="results/figures/{model}/{model}.cross_matrix.png",
@@ -315,49 +517,22 @@ rule plot_cross_matrix:
         "../scripts/plot_cross_matrix.py"
 
 
-rule plot_controls:
-    input:
-        controls="results/{model}/comparison/controls.parquet",
-        summary="results/{model}/comparison/controls_summary.parquet",
-    output:
-        svg=report(
-            "results/figures/{model}/{model}.controls.svg",
-            caption="../report/controls.rst",
-            category="6 Controls",
-            labels={"model": "{model}", "task": "all", "figure": "random controls"},
-        ),
-        png="results/figures/{model}/{model}.controls.png",
-    log:
-        "logs/{model}/plot_controls.log",
-    benchmark:
-        "benchmarks/{model}/plot_controls.tsv"
-    conda:
-        "../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=library("scripts/plot_controls.py"),
-        tasks=ALL_TASKS,
-        circuit=config["figures"]["circuit"],
-        dpi=config["figures"]["dpi"],
-    message:
-        "Draw random controls of {wildcards.model}"
-    script:
-        "../scripts/plot_controls.py"
-
-
 rule write_summary:
     input:
+        unpack(edge_findings),
         model="results/{model}/model.json",
         info=task_table("prompts.json"),
         prompts=main_task_table("prompts.parquet"),
         clean=task_table("clean_summary.parquet"),
         faithfulness=main_task_table("faithfulness.parquet"),
-        survival=main_task_table("survival.parquet"),
+        evaluation=main_task_table("evaluation.parquet"),
+        completeness=main_task_table("completeness.parquet"),
+        minimality=main_task_table("minimality.parquet"),
+        positions=main_task_table("positions.parquet"),
+        stability_summary=main_task_table("stability_summary.parquet"),
         membership="results/{model}/comparison/membership.parquet",
         overlap="results/{model}/comparison/overlap.parquet",
+        typology="results/{model}/comparison/typology.parquet",
         cross="results/{model}/comparison/cross.parquet",
         controls_summary="results/{model}/comparison/controls_summary.parquet",
     output:

@@ -29,7 +29,7 @@ for run, tokens in runs.items():
         if p.filter:
             kept = (scores[run]["top1"] == 1) & (p_answer > p.filter["probability_ratio"] * p_incorrect)
 frame["kept"] = kept.tolist()
-search = (frame.kept & (frame.split == "search")).to_numpy()
+search = (frame.kept & (frame.split == "search")).to_numpy().copy()  # pandas gives a read-only view
 if not search.any():
     raise StudyError(f"tasks.{w.task}: the filter keeps none of the {len(frame)} prompts; relax prompts.filter")
 mean_clean = scores["clean"]["logit_diff"][search].mean().item()

@@ -3,25 +3,51 @@
 import pandas as pd
 
 from atlas import artifacts, job
-from atlas.comparison import chosen_circuits
+from atlas.comparison import chosen_circuits, methods_of, reported_edges
 from atlas.components import columns
-from atlas.overlap import COLUMNS, compare
+from atlas.graph import Graph
+from atlas.overlap import COLUMNS, compare, compare_edges, typologies
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = artifacts.read_json(inputs.model)
+graph = Graph.of(artifacts.read_json(inputs.model))
 circuits = chosen_circuits(inputs.circuits, p.order, p.threshold)
 union = circuits.pop("union")
 membership = [
     {"model": w.model, "circuit": name} | columns(c) for name, circuit in circuits.items() for c in sorted(circuit)
 ]
 shared = circuits.pop("shared")
-overlap = [{"model": w.model} | row for row in compare(circuits, model["n_layers"], model["n_heads"])]
+overlap = compare(circuits, graph.n_layers, graph.n_heads)
 job.log.info("%d components are shared by all circuits, %d are in some", len(shared), len(union))
 
-sources = {f"circuits {i}": path for i, path in enumerate(inputs.circuits)}
-provenance = artifacts.provenance(sources, {"order": p.order, "threshold": p.threshold})
-membership_columns = ["model", "circuit", "component", "layer", "head"]
-artifacts.write_table(pd.DataFrame(membership, columns=membership_columns), out.membership, provenance)
-artifacts.write_table(pd.DataFrame(overlap, columns=["model", *COLUMNS]), out.overlap, provenance)
+# ---- edges, where the study has any --------------------------------------------------------------------------
+edge_rows, methods = [], []
+contents = {c["task"]: c for c in map(artifacts.read_json, inputs.get("edge_circuits", []))}
+edge_circuits = {task: reported_edges(content) for task, content in contents.items()}
+for path in inputs.get("edge_scores", []):
+    table = artifacts.read_table(path)
+    scored = [m for m in ("eap_ig", "eap", "path_patching") if (table.method == m).any()]
+    rows = table[table.method == scored[0]] if scored else table
+    values = dict(zip(zip(rows.sender, rows.receiver, strict=True), rows.value, strict=True))
+    task = table.task.iloc[0]
+    for edge in sorted(edge_circuits[task]):
+        edge_rows.append({"model": w.model, "circuit": task} | edge._asdict() | {"value": values.get(tuple(edge))})
+overlap += compare_edges(edge_circuits, graph)
+for path in inputs.circuits:
+    content = artifacts.read_json(path)
+    methods += methods_of(content, contents.get(content["task"]))
+kinds = typologies(overlap, p.same, p.alpha)
+overlap, kinds, methods = ([{"model": w.model} | row for row in rows] for rows in (overlap, kinds, methods))
+
+sources = {f"circuits {i}": path for i, path in enumerate([*inputs.circuits, *inputs.get("edge_circuits", [])])}
+settings = {"order": p.order, "threshold": p.threshold, "same": p.same, "alpha": p.alpha}
+provenance = artifacts.provenance(sources, settings)
+for name, rows, table_columns in (
+    ("membership", membership, ["model", "circuit", "component", "layer", "head"]),
+    ("overlap", overlap, ["model", *COLUMNS]),
+    ("typology", kinds, ["model", "circuit_a", "circuit_b", "level", "type", "reason"]),
+    ("methods", methods, ["model", "task", "level", "method", "name"]),
+    ("edge_membership", edge_rows, ["model", "circuit", "sender", "receiver", "value"]),
+):
+    artifacts.write_table(pd.DataFrame(rows, columns=table_columns), out[name], provenance)

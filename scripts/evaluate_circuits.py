@@ -33,7 +33,8 @@ for name, circuit in sets.items():
         cross.append(row | {"prompts": len(ablator.prompts)})
 
 controls, notes = [], []
-questions = [("necessity", "shared")] + ([("sufficiency", w.task)] if w.task in circuits else [])
+own = [("necessity", w.task), ("sufficiency", w.task)] if w.task in circuits else []
+questions = [("necessity", "shared"), *own]
 for question, name in questions:
     own_heads = frozenset(components.heads(circuits[name]))
     own_mlps = frozenset(components.mlps(circuits[name]))

@@ -7,5 +7,6 @@ job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 membership, pairs = artifacts.read_table(inputs.membership), artifacts.read_table(inputs.overlap)
-figure = overlap.draw(membership, pairs, p.main_tasks, {"clean": p.clean, "circuit": p.circuit}, p.sequential)
+colours = {"clean": p.clean, "circuit": p.circuit}
+figure = overlap.draw(membership, pairs, artifacts.read_table(inputs.typology), p.main_tasks, colours, p.sequential)
 style.save(figure, out.svg, out.png, p.dpi, sources=inputs)

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from atlas import artifacts, job, studies
-from atlas.components import Component, columns, group_columns, heads, mlps, to_json
-from atlas.search import Rule, run, survival
+from atlas.components import Component, group_columns, heads, mlps, to_json
+from atlas.search import Rule, run
 from atlas.statistics import Bootstrap, interval_columns
 
 job.start(snakemake)
@@ -24,7 +24,7 @@ alone = {}
 if "ascending_effect" in p.orders:
     alone = {c: on_search.percent_of_full(on_search.everything - {c}) for c in on_search.everything}
 
-bootstrap, trace, circuits, faithfulness, kept_at = Bootstrap(p.bootstrap, p.seed), [], [], [], {}
+bootstrap, trace, circuits, faithfulness = Bootstrap(p.bootstrap, p.seed), [], [], []
 identity = {"model": w.model, "task": w.task}
 for name, seed in job.progress(p.orders.items(), "node search"):
     for threshold in p.thresholds:
@@ -43,7 +43,6 @@ for name, seed in job.progress(p.orders.items(), "node search"):
             row |= {"percent": step.percent, "removed": step.removed}
             trace.append(row | {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))})
         sizes = {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))}
-        kept_at.setdefault(threshold, []).append(circuit)
         entry = {"order": name, "threshold": threshold} | to_json(circuit)
         circuits.append(entry | {"percent_of_full": on_search.percent_of_full(circuit), "evaluations": asked})
         for split, ablator in ablators.items():
@@ -57,11 +56,6 @@ for name, seed in job.progress(p.orders.items(), "node search"):
         job.log.info("%s, %s, T = %s: %s, %.1f %%", w.task, name, threshold, sizes, circuits[-1]["percent_of_full"])
 job.log.info("%d forward passes over %d prompts", on_search.evaluations, len(on_search.prompts))
 
-survived = [
-    identity | {"threshold": threshold} | columns(c) | {"share": share, "orders": len(found)}
-    for threshold, found in kept_at.items()
-    for c, share in survival(found).items()
-]
 settings = {
     k: getattr(p, k)
     for k in ("kind", "thresholds", "orders", "relative_tolerance", "never_test", "visit", "legacy_mlp_means")
@@ -70,5 +64,4 @@ sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.mod
 provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
 artifacts.write_table(pd.DataFrame(trace), out.trace, provenance)
 artifacts.write_table(pd.DataFrame(faithfulness), out.faithfulness, provenance)
-artifacts.write_table(pd.DataFrame(survived), out.survival, provenance)
 artifacts.write_json(identity | {"circuits": circuits}, out.circuits, provenance)

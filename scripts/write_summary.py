@@ -6,14 +6,20 @@ from atlas.plots import pages
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
-tables = {name: artifacts.read_tables(inputs[name]) for name in ("prompts", "clean", "faithfulness", "survival")}
-tables |= {name: artifacts.read_table(inputs[name]) for name in ("membership", "overlap", "cross", "controls_summary")}
+of_tasks = ("prompts", "clean", "faithfulness", "evaluation", "completeness", "minimality", "positions")
+of_tasks += ("stability_summary", *(name for name in ("edge_areas", "edge_scores") if inputs.get(name)))
+of_model = ("membership", "overlap", "typology", "cross", "controls_summary")
+tables = {name: artifacts.read_tables(inputs[name]) for name in of_tasks}
+tables |= {name: artifacts.read_table(inputs[name]) for name in of_model}
 info = {content["task"]: content for content in map(artifacts.read_json, inputs.info)}
+circuits = {content["task"]: content for content in map(artifacts.read_json, inputs.get("edge_circuits", []))}
 model = artifacts.read_json(inputs.model)
 settings = {key: value for key, value in p.items() if key != "code"}
 sources = artifacts.provenance({str(path): path for path in inputs})
 
-artifacts.write_text(out.summary, summary.summary_page(tables, info, model, settings, sources))
-shown = ("clean", "faithfulness", "overlap", "cross", "controls_summary")
+artifacts.write_text(out.summary, summary.summary_page(tables, info, circuits, model, settings, sources))
+if "edge_scores" in tables:
+    tables["edge_scores"] = pages.strongest_edges(tables["edge_scores"])
+shown = [name for name in (*of_tasks, *of_model) if name not in ("prompts", "membership")]
 title = f"{p.title}: tables of {model['model']}"
 artifacts.write_text(out.tables, pages.tables_page({name: tables[name] for name in shown}, title))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import edge_tables
 from atlas import summary
 from atlas.plots import (
     circuit_diagram,
@@ -25,7 +26,6 @@ from atlas.plots import (
     pages,
     search_trajectory,
     style,
-    survival,
     wording,
 )
 
@@ -311,8 +311,8 @@ def _comparison(study, base, chosen, names, controls, rng, main):
     study.cross = pd.DataFrame(rows)
     draws, summary = [], []
     for question, centre, own in (("sufficiency", 25, 82), ("necessity", 78, 8)):
-        for circuit in ["shared"] if question == "necessity" else chosen:
-            for task in study.tasks if question == "necessity" else [circuit]:
+        for circuit in ["shared", *chosen] if question == "necessity" else chosen:
+            for task in study.tasks if circuit == "shared" else [circuit]:
                 n = 0 if task == main[-1] and len(main) > 1 else controls
                 key = {**base, "question": question, "circuit": circuit, "task": task}
                 value, members = own if task in chosen else centre + 2, " ".join(circuits[circuit])
@@ -340,8 +340,8 @@ def _comparison(study, base, chosen, names, controls, rng, main):
 
 
 STUDIES = {
-    "6 layers x 8 heads": fake_study(),
-    "2 layers x 3 heads": fake_study(2, 3, ("days",), (), ("layers",), (20,), model="tiny"),
+    "6 layers x 8 heads": edge_tables.add(fake_study()),
+    "2 layers x 3 heads": edge_tables.add(fake_study(2, 3, ("days",), (), ("layers",), (20,), model="tiny"), edges=12),
 }
 
 
@@ -360,10 +360,11 @@ def draw(figure: str, study):
         "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS["circuit"]),
         "search_trajectory": lambda: search_trajectory.draw(study.trace[task], [study.order], COLOURS),
         "circuit_size": lambda: circuit_size.draw(study.faithfulness, study.main, "viridis"),
-        "survival": lambda: survival.draw(study.survival, study.main, "viridis"),
         "circuit_diagram": lambda: circuit_diagram.draw(study.membership, study.effects[task], task, **of_circuit),
         "shared_diagram": lambda: circuit_diagram.draw(study.membership, everything, "shared", **of_circuit),
-        "overlap": lambda: overlap.draw(study.membership, study.overlap, study.main, COLOURS, "viridis"),
+        "overlap": lambda: overlap.draw(
+            study.membership, study.overlap, study.typology, study.main, COLOURS, "viridis"
+        ),
         "cross_matrix": lambda: cross_matrix.draw(study.cross, study.tasks, study.main, "viridis"),
         "controls": lambda: controls.draw(study.controls, study.controls_summary, study.tasks, COLOURS),
     }[figure]()
@@ -375,7 +376,6 @@ FIGURES = [
     "component_effects",
     "search_trajectory",
     "circuit_size",
-    "survival",
     "circuit_diagram",
     "shared_diagram",
     "overlap",
@@ -482,11 +482,6 @@ def test_circuit_size_has_one_mark_for_each_circuit_and_split(study):
     assert len(hollow) == (rows["split"] == "search").sum()
 
 
-def test_survival_has_a_row_for_each_component_that_survives(study):
-    labels = [t.get_text() for ax in draw("survival", study).axes[:-1] for t in ax.get_yticklabels()]
-    assert labels == sorted(study.survival["component"].unique(), key=wording.place)
-
-
 def test_kinship_counts_the_circuits_that_hold_a_component():
     rows = [("a", "0.0"), ("b", "0.0"), ("c", "0.0"), ("a", "m1"), ("b", "m1"), ("a", "1.2"), ("shared", "0.0")]
     membership = pd.DataFrame(rows, columns=["circuit", "component"])
@@ -512,14 +507,14 @@ def test_node_area_grows_with_the_drop():
 
 
 def test_empty_shared_circuit_is_drawn_and_listed():
-    study = fake_study()
+    study = STUDIES["6 layers x 8 heads"]
     lone = study.membership[study.membership["circuit"] != "shared"].copy()
     lone["component"] = lone["circuit"].map({t: f"{i}.0" for i, t in enumerate(study.main)})
     lone = lone.drop_duplicates(["circuit", "component"])
     effects = pd.concat(study.effects.values())
     figure = circuit_diagram.draw(lone, effects, "shared", study.main, "mean", COLOURS)
     assert any("empty" in t.get_text() for t in figure.axes[0].texts)
-    figure = overlap.draw(lone, study.overlap, study.main, COLOURS, "viridis")
+    figure = overlap.draw(lone, study.overlap, study.typology, study.main, COLOURS, "viridis")
     assert "none" in [t.get_text() for ax in figure.axes for t in ax.texts]
 
 
@@ -549,6 +544,26 @@ def test_controls_show_every_draw_and_say_why_there_are_none(study):
     texts = [t.get_text() for ax in figure.axes for t in ax.texts]
     assert texts.count("no controls") == (study.controls_summary["controls"] == 0).sum()
     assert any("layer 3" in t for t in texts) == (study.controls_summary["controls"] == 0).any()
+
+
+def test_controls_show_each_circuit_ablated_on_its_own_task(study):
+    figure = draw("controls", study)
+    labels = [[t.get_text() for t in ax.get_yticklabels()] for ax in figure.axes]
+    assert labels[1][: len(study.main)] == [wording.words(task) for task in study.main]
+    assert all(label.startswith("shared") for label in labels[1][len(study.main) :])
+
+
+def test_pairs_are_compared_at_every_level_and_their_type_is_named(study):
+    figure = draw("overlap", study)
+    titles = [ax.get_title("left") for ax in figure.axes]
+    if len(study.main) == 1:
+        assert not any("Jaccard" in title for title in titles)
+        return
+    assert titles[-3:] == ["Heads: Jaccard index", "MLPs", "Edges"]
+    rows = study.overlap[study.overlap["level"] == "edges"].sort_values("shared")
+    texts = [t.get_text().split("\n") for t in figure.axes[-1].texts]
+    assert sorted(int(t[1].split()[0]) for t in texts) == list(rows["shared"])
+    assert {t[-1] for t in texts} == {"undecided"}
 
 
 def test_effects_of_another_kind_stand_in():
@@ -683,12 +698,6 @@ def test_control_sentences_without_controls():
     ]
 
 
-def test_stability_of_one_order_is_called_unknown():
-    study = STUDIES["2 layers x 3 heads"]
-    sentences = summary.stability_findings(study.survival, study.faithfulness, study.main, study.threshold)
-    assert sentences == ["One search order was run, so how much the circuits depend on it is unknown."]
-
-
 def test_components_are_listed_by_layer():
     assert sorted(["m1", "10.0", "m0", "0.10", "0.2"], key=wording.place) == ["0.2", "0.10", "m0", "m1", "10.0"]
 
@@ -703,7 +712,8 @@ def test_left_out_prompts_are_reported():
 
 
 def test_pages_need_nothing_from_outside(study):
-    names = ("clean", "faithfulness", "survival", "membership", "overlap", "cross", "controls_summary")
+    names = ["clean", "faithfulness", "membership", "overlap", "cross", "controls_summary"]
+    names += ["edge_areas", "evaluation", "completeness", "minimality", "positions", "stability_summary", "typology"]
     tables = {name: getattr(study, name) for name in names} | {"prompts": pd.concat(study.prompts.values())}
     layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
     model = {"model": study.model, "architecture": "GPT2LMHeadModel", "n_layers": int(layers), "n_heads": int(heads)}
@@ -714,8 +724,8 @@ def test_pages_need_nothing_from_outside(study):
         "threshold": study.threshold,
         "order": study.order,
     }
-    page = summary.summary_page(tables, study.info, model, settings, {})
-    assert "A &amp; B" in page
+    page = summary.summary_page(tables, study.info, study.edge_circuits, model, settings, {})
+    assert "A &amp; B" in page and "The edge circuits keep" in page
     for html in (page, pages.tables_page({k: tables[k] for k in ("clean", "overlap", "cross")}, "Tables")):
         assert "http" not in html and "src=" not in html and ">nan" not in html
         assert html.count("<table>") == html.count("</table>")

@@ -91,13 +91,23 @@ def study(tmp_path_factory):
 
 # The smoke preset has two main tasks and one transfer task.
 AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
-AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_overlap": 1, "write_summary": 1}
-AFTER_SEARCH = (
-    {"evaluate_circuits": 3, "compare_circuits": 1, "plot_search_trajectory": 2, "plot_circuit_size": 1}
-    | {"plot_survival": 1}
-    | AFTER_COMPARISON
-    | AFTER_EVALUATION
-)
+AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
+AFTER_COMPARISON |= {"write_summary": 1}
+AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
+AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
+
+
+def of_main_tasks(n: int) -> dict[str, int]:
+    """What follows new node circuits of n of the two main tasks, or new edge circuits, one task at a time."""
+    return {"assess_circuits": n, "search_stability": n, "export_circuits": n, "compare_circuits": 1} | (
+        AFTER_ASSESSMENT | AFTER_STABILITY | AFTER_COMPARISON
+    )
+
+
+def after_search(n: int) -> dict[str, int]:
+    """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
+    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
+    return own | of_main_tasks(n) | AFTER_EVALUATION
 
 
 def test_a_finished_study_has_nothing_to_do(study):
@@ -122,7 +132,54 @@ def test_a_threshold_reruns_the_search_and_what_follows(study):
     def change(config):
         config["search"]["thresholds"] = [20, 30]
 
-    assert study.with_config(change) == {"search_nodes": 2} | AFTER_SEARCH
+    assert study.with_config(change) == {"search_nodes": 2} | after_search(2)
+
+
+def test_an_edge_setting_leaves_the_node_circuits_alone(study):
+    def change(config):
+        config["edges"]["points"] = 3
+
+    assert study.with_config(change) == {"search_edges": 2} | of_main_tasks(2)
+
+
+def test_another_resample_repeats_the_stability_search_alone(study):
+    def change(config):
+        config["stability"]["bootstrap"] = 2
+
+    assert study.with_config(change) == {"search_stability": 2} | AFTER_STABILITY
+
+
+def test_a_study_without_edges_has_no_edge_jobs(study):
+    def change(config):
+        config["edges"]["methods"] = []
+
+    assert not {"search_edges", "plot_edge_curves", "plot_edge_diagram"} & set(study.with_config(change))
+
+
+def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
+    """From a file in the published study's form; a file that names a head the model lacks is refused by name."""
+    own, wrong = study.folder / "own.json", study.folder / "wrong.json"
+    own.write_text('{"heads": [[1, 4], [2, 3]], "mlps": [0, 5]}')
+    wrong.write_text('{"heads": [[1, 8]], "mlps": []}')
+    changed = copy.deepcopy(study.config)
+    table = "results/ladder-6x8/numerals/evaluation.parquet"
+    before = (study.folder / table).read_bytes()
+    try:
+        changed["circuits"] = {"mine": {"file": "own.json", "tasks": ["numerals"]}}
+        study.write_config(changed)
+        study.snakemake(table)
+        rows = pd.read_parquet(study.folder / table)
+        assert set(rows.circuit) == {"full", "empty", "nodes", "edges", "mine"}
+        assert (rows.components[rows.circuit == "mine"] == 4).all()
+        changed["circuits"]["mine"]["file"] = "wrong.json"
+        study.write_config(changed)
+        failed = study.snakemake(table, check=False)
+        assert failed.returncode and "wrong.json" in failed.stderr and "1.8" in failed.stderr
+        assert "Traceback" not in failed.stderr
+    finally:
+        study.write_config(study.config)
+        study.snakemake()
+    assert (study.folder / table).read_bytes() == before
 
 
 def test_one_tasks_seed_reruns_that_task_and_what_gathers_it(study):
@@ -140,7 +197,7 @@ def test_a_main_tasks_seed_leaves_the_other_main_task_alone(study):
     own = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
     own |= {"plot_dataset": 1, "plot_component_effects": 1, "plot_clean_accuracy": 1}
     # the circuit diagrams of numerals and of what is shared show its effects, the third its membership
-    assert study.with_config(change) == own | AFTER_SEARCH | {"plot_search_trajectory": 1}
+    assert study.with_config(change) == own | after_search(1)
 
 
 def test_a_new_task_adds_its_own_jobs(study):
@@ -157,7 +214,7 @@ def test_a_new_task_adds_its_own_jobs(study):
     [
         ("plots/survival.py", {"plot_survival": 1}),
         ("overlap.py", {"compare_circuits": 1} | AFTER_COMPARISON),
-        ("search.py", {"search_nodes": 2} | AFTER_SEARCH),
+        ("search.py", {"search_nodes": 2} | after_search(2)),
         ("summary.py", {"write_summary": 1}),
         ("training.py", {}),
     ],
@@ -181,9 +238,13 @@ def test_new_weights_rerun_everything_of_the_model(study):
         os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")
+TABLES += ("completeness", "minimality", "positions", "stability")
+
+
 def test_the_same_seed_gives_byte_identical_tables(study):
     tables = ["results/ladder-6x8/numerals/prompts.parquet", "results/ladder-6x8/numerals/clean.parquet"]
-    tables += [f"results/ladder-6x8/numerals/{n}.parquet" for n in ("trace", "faithfulness", "cross", "controls")]
+    tables += [f"results/ladder-6x8/numerals/{n}.parquet" for n in TABLES]
     tables += [
         "results/ladder-6x8/numerals/means.pt",
         "results/ladder-6x8/numerals/circuits.json",
@@ -239,6 +300,32 @@ def test_the_results_are_what_a_search_promises(study):
             removed = set(steps.component[steps.removed])
             assert not removed & {*circuit["heads"], *circuit["mlps"]}
             assert not steps.removed[steps.sweep == steps.sweep.max()].any(), "the last sweep changed nothing"
+
+
+def test_exported_circuits_are_the_reported_ones(study):
+    from atlas import artifacts, comparison
+    from atlas.graph import Graph
+    from atlas.interchange import read_circuit_and_level
+
+    folder = study.folder / "results" / "ladder-6x8" / "numerals"
+    graph = Graph.of(artifacts.read_json(folder.parent / "model.json"))
+    edges = comparison.reported_edges(artifacts.read_json(folder / "edge_circuits.json"))
+    assert read_circuit_and_level(folder / "circuit.graph.json", graph) == (edges, "edge")
+    nodes = comparison.circuit_at(folder / "circuits.json", "layers", 20)
+    assert read_circuit_and_level(folder / "circuit.study.json", graph) == (nodes, "node")
+
+
+def test_an_edge_circuit_stays_above_its_floor_and_its_trace_ends_in_it(study):
+    for task in ("numerals", "number_words"):
+        folder = study.folder / "results" / "ladder-6x8" / task
+        circuits = json.loads((folder / "edge_circuits.json").read_text())["circuits"]
+        found = next(c for c in circuits if c["method"] == "iterative_edges")
+        start = next(c for c in circuits if c["method"] == "node_circuit")
+        trace = pd.read_parquet(folder / "edge_trace.parquet")
+        gone = set(trace.sender[trace.removed] + "->" + trace.receiver[trace.removed])
+        assert set(start["edges"]) - gone == set(found["edges"])
+        assert found["percent_of_full"] > 60 and trace.edges.iloc[-1] == len(found["edges"])
+        assert trace.percent[trace.removed].iloc[-1] == pytest.approx(found["percent_of_full"], abs=1e-3)
 
 
 def test_the_report_is_one_offline_file(study):

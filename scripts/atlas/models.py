@@ -57,6 +57,8 @@ def describe(name: str, folder: Path) -> dict:
         "architecture": (config.architectures or ["unknown"])[0],
         "n_layers": config.num_hidden_layers,
         "n_heads": config.num_attention_heads,
+        "n_kv_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        "parallel_blocks": bool(getattr(config, "use_parallel_residual", False)),
         "d_model": config.hidden_size,
         "d_vocab": config.vocab_size,
         "max_tokens": getattr(config, "max_position_embeddings", None),

@@ -80,10 +80,23 @@ def check(config: dict) -> None:
             raise StudyError(f"tasks.{name}: give either `members` or `file`")
         if "members" in block:
             Task.from_config(name, block)
-    search, comparison = config["search"], config["comparison"]
-    if comparison["threshold"] not in search["thresholds"]:
-        known = ", ".join(map(str, search["thresholds"]))
-        raise StudyError(f"comparison.threshold: {comparison['threshold']} is not among search.thresholds ({known})")
+    search, edges, comparison = config["search"], config["edges"], config["comparison"]
+    for key, value in (
+        ("comparison.threshold", comparison["threshold"]),
+        ("edges.start_threshold", edges["start_threshold"]),
+        ("evaluation.positions.start_threshold", config["evaluation"]["positions"]["start_threshold"]),
+    ):
+        if value not in search["thresholds"]:
+            known = ", ".join(map(str, search["thresholds"]))
+            raise StudyError(f"{key}: {value} is not among search.thresholds ({known})")
+    if sorted(set(edges["sizes"])) != edges["sizes"]:
+        raise StudyError(f"edges.sizes: {edges['sizes']} must ascend")
+    if edges["methods"] and "iterative_edges" not in edges["methods"]:
+        raise StudyError(
+            "edges.methods: iterative_edges is missing; it finds the edge circuit that is compared (or set [])"
+        )
+    for name, block in config["circuits"].items():
+        _known(f"circuits.{name}.tasks", block.get("tasks", []), study["tasks"])
     _known("comparison.order", [comparison["order"]], order_names(search["orders"]))
     for name in search["never_test"]:
         Component.parse(name)

@@ -30,9 +30,16 @@ def report_split(prompts_path) -> str:
 
 
 def make_ablator(
-    model, paths: dict, split: str, kind: str, legacy_mlp_means: bool = False, metrics=("logit_diff",), memo_folder=None
+    model,
+    paths: dict,
+    split: str,
+    kind: str,
+    legacy_mlp_means: bool = False,
+    metrics=("logit_diff",),
+    memo_folder=None,
+    roles: dict[str, list[int]] | None = None,
 ):
-    """An ablator on a split of a task.
+    """An ablator on a split of a task; ``roles`` (`components.roles`) where its circuits hold sites.
 
     ``paths`` holds model (`model.json`), prompts, clean, means and, for resample, activations. With ``memo_folder``
     scores are kept on disk and found again by any job that scores the same circuits on the same prompts.
@@ -42,6 +49,7 @@ def make_ablator(
     means = artifacts.read_tensors(paths["means"])
     frame = read_prompts(paths["prompts"], paths["clean"], split)
     prompts = Prompts.from_frame(frame, means["groups"])
+    prompts = prompts.with_roles(roles) if roles else prompts
     cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" and "activations" in paths else None
     substitute = replacement(kind, model, prompts, means, cache)
     memo = open_memo(memo_folder, model, paths["model"], prompts, substitute, kind, legacy_mlp_means, metrics)
@@ -51,6 +59,23 @@ def make_ablator(
         raise StudyError(f"search.legacy_mlp_means: true needs ablation.kind mean, not {kind}")
     reference = Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], "search"), means["groups"])
     return LegacyAblator(model, prompts, substitute, reference, metrics, memo=memo)
+
+
+def make_edge_ablator(model, paths: dict, split: str, kind: str, metrics=("logit_diff",), memo_folder=None):
+    """The same for edge circuits; their replacement has embeddings too, with means from the search split."""
+    from atlas.ablation import Prompts, replacement
+    from atlas.edges import EdgeAblator, with_embeddings
+    from atlas.graph import Graph
+
+    means = artifacts.read_tensors(paths["means"])
+    searched, scored = (
+        Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], name), means["groups"])
+        for name in ("search", split)
+    )
+    cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" else None
+    substitute = with_embeddings(replacement(kind, model, scored, means, cache), kind, model, scored, searched)
+    memo = open_memo(memo_folder, model, paths["model"], scored, substitute, kind, False, metrics)
+    return EdgeAblator(model, Graph.of(artifacts.read_json(paths["model"])), scored, substitute, metrics, memo)
 
 
 def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy: bool, metrics):
@@ -67,7 +92,8 @@ def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy:
         "kind": kind,
         "legacy_mlp_means": legacy,
         "prompts": [tensor_digest(x) for x in (prompts.tokens, prompts.answer, prompts.incorrect)],
-        "substitute": [tensor_digest(x) for x in (substitute.z, substitute.mlp_out, substitute.rows)],
+        "roles": {name: tensor_digest(mask) for name, mask in (prompts.roles or {}).items()},
+        "substitute": [tensor_digest(x) for x in vars(substitute).values()],
     }
     return Memo(folder, context, metrics)
 

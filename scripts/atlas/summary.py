@@ -7,10 +7,10 @@ import json
 
 import pandas as pd
 
+from atlas import findings
+from atlas.findings import ALPHA
 from atlas.plots import pages
 from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
-
-ALPHA = 0.05  # p-values below it are called more than chance
 
 
 def against(row, floor: float) -> str:
@@ -221,34 +221,6 @@ def transfer_findings(cross: pd.DataFrame, tasks: list[str], main_tasks: list[st
     return sentences
 
 
-def stability_findings(
-    survival: pd.DataFrame, faithfulness: pd.DataFrame, tasks: list[str], threshold: float
-) -> list[str]:
-    """How much the circuits depend on the order of the search."""
-    table = survival[survival["threshold"] == threshold]
-    orders = int(survival["orders"].max())
-    if orders == 1:
-        return ["One search order was run, so how much the circuits depend on it is unknown."]
-    sentences, kept = [], {}
-    for task in tasks:
-        shares = table.loc[table["task"] == task, "share"]
-        always, ever = int((shares > 1 - 1e-9).sum()), int((shares > 0).sum())
-        kept[task] = always / ever if ever else 1.0
-        rows = faithfulness[(faithfulness["task"] == task) & (faithfulness["threshold"] == threshold)]
-        sizes = rows["heads"] + rows["mlps"]
-        size = f"{sizes.min()} to {sizes.max()}" if sizes.min() < sizes.max() else f"{sizes.min()} each"
-        text = (
-            f"{words(task).capitalize()}: {orders} search orders end in circuits of {size} components; of the "
-            f"{ever} that any order keeps, {always} are kept by all."
-        )
-        if kept[task] < 0.5:
-            text += " Most members depend on the order, so other components can stand in for them."
-        sentences.append(text)
-    low, high = min(kept.values()), max(kept.values())
-    span = f"{100 * low:.0f} %" if round(100 * low) == round(100 * high) else f"{100 * low:.0f} to {100 * high:.0f} %"
-    return [f"Of the components that any of {orders} search orders keeps, {span} are kept by all of them.", *sentences]
-
-
 def control_findings(summary: pd.DataFrame) -> list[str]:
     """Whether the circuits do more than random sets of the same shape."""
     tested = summary[summary["controls"] > 0]
@@ -290,12 +262,13 @@ def _control_name(row) -> str:
     return f"{row['question']} of the {words(row['circuit'])} heads for {words(row['task'])}"
 
 
-def summary_page(tables: dict, info: dict, model: dict, settings: dict, provenance: dict) -> str:
+def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings: dict, provenance: dict) -> str:
     """The findings of one model.
 
-    `tables` holds `prompts`, `clean`, `faithfulness`, `survival`, `membership`, `overlap`, `cross` and
-    `controls_summary`; `info` is prompts.json by task; `model` is model.json; `settings` has `title`, `tasks`,
-    `main_tasks`, `threshold`, `order` and whatever else is to be shown.
+    `tables` holds the tables of that name (`clean` is clean_summary.parquet, `cross` cross.parquet, and so on); `info`
+    and `circuits` are prompts.json and edge_circuits.json by task; `model` is model.json; `settings` has `title`,
+    `tasks`, `main_tasks`, `threshold`, `order` and whatever else is to be shown. In a study without edges,
+    `edge_areas` is missing and the sections about them are left out.
     """
     tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
     all_heads = model["n_layers"] * model["n_heads"]
@@ -306,7 +279,13 @@ def summary_page(tables: dict, info: dict, model: dict, settings: dict, provenan
         + split_findings(tables["prompts"], main),
         "overlap": overlap_findings(tables["membership"], tables["overlap"], main),
         "transfer": transfer_findings(cross, tasks, main, threshold),
-        "stability": stability_findings(tables["survival"], faithfulness, main, threshold),
+        "edges": findings.edge_findings(tables["evaluation"], circuits, tables.get("edge_areas"), main),
+        "edge overlap": findings.edge_overlap_findings(tables["overlap"], tables["typology"], main),
+        "evaluation": findings.evaluation_findings(
+            tables["evaluation"], tables["completeness"], tables["minimality"], main
+        ),
+        "positions": findings.position_findings(tables["positions"], main),
+        "stability": findings.stability_findings(tables["stability_summary"], main),
         "controls": control_findings(tables["controls_summary"]),
     }
     # What stands in the short version is not said again, unless it is all that a section has to say.
@@ -326,10 +305,31 @@ def summary_page(tables: dict, info: dict, model: dict, settings: dict, provenan
             "counted from the model with all heads and MLPs ablated.",
         },
         {
+            "title": "Edges",
+            "sentences": details["edges"],
+            "table": pages.areas_table(tables["edge_areas"], main) if "edge_areas" in tables else None,
+            "note": "CPR: area under faithfulness over the share of edges, 1 is best. CMD: area between it and 1, 0 is "
+            "best. Signed rankings put the edges that help most first, absolute ones those that change most.",
+        },
+        {
+            "title": "The circuits on other metrics",
+            "sentences": details["evaluation"],
+            "table": pages.evaluation_table(tables["evaluation"], main),
+            "note": "Noising: the circuit's components from the corrupted run, all else clean; denoising: the other "
+            "way round; both 0 as the corrupted run, 1 as the clean one. Full: nothing ablated; empty: everything.",
+        },
+        {"title": "Positions", "sentences": details["positions"]},
+        {
             "title": "What the circuits share, and what they do not",
             "sentences": details["overlap"],
             "table": pages.overlap_table(tables["overlap"]),
             "note": "p-values are not corrected for the number of pairs." if len(main) > 2 else "",
+        },
+        {
+            "title": "Edges that the circuits share",
+            "sentences": details["edge overlap"],
+            "note": "Edges of one component come and go together, so chance shares more of them than counted here, and "
+            "the p-values of edges are too small where circuits share components.",
         },
         {
             "title": "From task to task",
@@ -337,7 +337,13 @@ def summary_page(tables: dict, info: dict, model: dict, settings: dict, provenan
             "table": pages.cross_table(cross, tasks, main),
             "note": "% of full with 95 % interval. All but shared: the full model, only the shared components ablated.",
         },
-        {"title": "Stability over search orders", "sentences": details["stability"]},
+        {
+            "title": "Stability",
+            "sentences": details["stability"],
+            "table": pages.stability_table(tables["stability_summary"], main),
+            "note": "Jaccard index: mean over pairs of runs [least, largest]. Expected: random circuits with the same "
+            "numbers per layer; for edges not computed.",
+        },
         {
             "title": "Random controls",
             "sentences": details["controls"],
@@ -361,7 +367,7 @@ def summary_page(tables: dict, info: dict, model: dict, settings: dict, provenan
         title=f"{settings['title']}: {model['model']}",
         lead=f"{model['architecture']}, {model['n_layers']} layers of {count(model['n_heads'], 'head')} and one MLP. "
         f"Brackets hold 95 % bootstrap intervals over prompts; sentences are chosen by rule from the numbers.",
-        short=[sentences[0] for sentences in found.values()],
+        short=[sentences[0] for sentences in found.values() if sentences],
         sections=[s for s in sections if s.get("sentences") or s.get("table") or s.get("pre")],
     )
 

@@ -1,4 +1,4 @@
-"""Which components the circuits of the main tasks have in common (an UpSet plot), and how far chance explains it."""
+"""What the circuits of the main tasks have in common: components (an UpSet plot), pair by pair, and beside chance."""
 
 import textwrap
 
@@ -9,7 +9,9 @@ from matplotlib.ticker import MaxNLocator
 
 from atlas.plots import style, wording
 
-LINE = 0.135  # inches for a line of component names
+LINE, CELL = 0.135, 0.86  # inches: a line of component names, width of a pair
+LEVELS = {"heads": "Heads", "mlps": "MLPs", "edges": "Edges"}
+TYPES = {"shared core with branches": "shared core", "same members": "same", "disjoint": "disjoint"}  # in a cell
 
 
 def intersections(membership: pd.DataFrame, tasks: list[str]) -> list[tuple[tuple[str, ...], list[str]]]:
@@ -23,8 +25,8 @@ def intersections(membership: pd.DataFrame, tasks: list[str]) -> list[tuple[tupl
     return sorted(groups.items(), key=lambda item: (-len(item[0]), -len(item[1]), item[0]))
 
 
-def draw(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], colours: dict, sequential: str):
-    """`colours` has `clean` (heads) and `circuit` (MLPs)."""
+def draw(membership, overlap, typology, tasks: list[str], colours: dict, sequential: str):
+    """From the tables of those names. `colours` has `clean` (heads) and `circuit` (MLPs)."""
     groups = intersections(membership, tasks)
     if len(tasks) > 1 and not any(len(names) == len(tasks) for names, _ in groups):
         groups.insert(0, (tuple(tasks), []))  # an empty intersection of all tasks is a finding, so it is shown
@@ -37,8 +39,10 @@ def draw(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], colo
     head = 0.5 + 0.066 * max(len(task) for task in tasks)
     upset = sum(heights)
     pairs = overlap[overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
-    cell = 0.62
-    below = 0.95 + cell * len(tasks) if len(pairs) else 0.1
+    cell = 0.6
+    levels = [level for level in LEVELS if (pairs["level"] == level).any()]
+    per_row = _per_row(tasks)
+    below = 0.2 + (cell * (len(tasks) - 1) + 0.95) * -(-len(levels) // per_row)
     fig = style.figure(style.PAGE, head + upset + 0.35 + below, layout=None)
     tops = [sum(heights[:i]) + heights[i] / 2 for i in range(len(groups))]
 
@@ -68,8 +72,14 @@ def draw(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], colo
         weight="bold",
         va="center",
     )
-    if len(pairs):
-        _jaccards(fig, pairs, tasks, head + upset + 0.85, cell, sequential)
+    kinds = {(row.circuit_a, row.circuit_b, row.level): row.type for row in typology.itertuples()}
+    for k, level in enumerate(levels):
+        row, column = divmod(k, per_row)
+        left = _label(tasks) + column * (CELL * (len(tasks) - 1) + 0.2)
+        top = head + upset + 0.95 + row * (cell * (len(tasks) - 1) + 0.95)
+        ax = style.axes_at(fig, left, top, CELL * (len(tasks) - 1), cell * (len(tasks) - 1))
+        _jaccards(ax, pairs[pairs["level"] == level], kinds, tasks, sequential, named=column == 0)
+        ax.set_title(LEVELS[level] + (": Jaccard index" if column == 0 else ""), size=style.SMALL, x=0, ha="left")
     return fig
 
 
@@ -121,36 +131,34 @@ def _bars(ax, groups, tops, upset, colours) -> None:
     )
 
 
-def _jaccards(fig, pairs: pd.DataFrame, tasks: list[str], top: float, cell: float, sequential: str) -> None:
-    """One matrix for heads, with p-values, and one for MLPs, where too few exist for a p-value."""
-    shown = tasks
-    side = cell * (len(shown) - 1)
-    for k, level in enumerate(("heads", "mlps")):
-        rows = pairs[pairs["level"] == level]
-        label = 0.07 * max(map(len, tasks)) + 0.1
-        ax = style.axes_at(fig, label + k * (style.PAGE / 2), top, max(side, cell) * 1.35, max(side, cell))
-        cmap = matplotlib.colormaps[sequential]
-        for row in rows.itertuples():
-            i, j = sorted((shown.index(row.circuit_a), shown.index(row.circuit_b)))
-            colour = style.tint(cmap(row.jaccard)[:3], 0.85)
-            ax.add_patch(matplotlib.patches.Rectangle((i - 0.5, j - 1.5), 1, 1, facecolor=colour, edgecolor="white"))
-            lines = [f"{row.jaccard:.2f}", f"{row.shared} of {row.size_a + row.size_b - row.shared}"]
-            if level == "heads":
-                lines.append(wording.p_value(row.p_layer_matched))
-            ax.text(
-                i,
-                j - 1,
-                "\n".join(lines),
-                ha="center",
-                va="center",
-                size=style.TINY,
-                linespacing=1.25,
-                color=style.ink_on(colour),
-            )
-        ax.set(xlim=(-0.5, len(shown) - 1.5), ylim=(len(shown) - 1.5, -0.5))
-        ax.set_xticks(range(len(shown) - 1), [wording.words(t, 12) for t in shown[:-1]], size=style.TINY)
-        ax.set_yticks(range(len(shown) - 1), [wording.words(t) for t in shown[1:]], size=style.TINY)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        title = "Heads: Jaccard index; p for equal numbers per layer" if level == "heads" else "MLPs: Jaccard index"
-        ax.set_title(title, size=style.SMALL, x=0, ha="left")
+def _label(tasks: list[str]) -> float:
+    """Inches for the names of tasks."""
+    return 0.07 * max(map(len, tasks)) + 0.1
+
+
+def _per_row(tasks: list[str]) -> int:
+    """Matrices side by side on a page."""
+    return max(1, int((style.PAGE - _label(tasks) + 0.2) / (CELL * max(1, len(tasks) - 1) + 0.2)))
+
+
+def _jaccards(ax, rows: pd.DataFrame, kinds: dict, tasks: list[str], sequential: str, named: bool) -> None:
+    """A matrix of pairs; p-values for heads and edges, since too few MLPs exist for one."""
+    cmap = matplotlib.colormaps[sequential]
+    for row in rows.itertuples():
+        i, j = sorted((tasks.index(row.circuit_a), tasks.index(row.circuit_b)))
+        colour = style.tint(cmap(row.jaccard)[:3], 0.85)
+        ax.add_patch(matplotlib.patches.Rectangle((i - 0.5, j - 1.5), 1, 1, facecolor=colour, edgecolor="white"))
+        lines = [f"{row.jaccard:.2f}", f"{row.shared} of {row.size_a + row.size_b - row.shared}"]
+        if row.p_layer_matched == row.p_layer_matched:
+            lines.append(wording.p_value(row.p_layer_matched))
+        kind = kinds.get((row.circuit_a, row.circuit_b, row.level))
+        lines += [TYPES.get(kind, kind)] if kind else []
+        text = "\n".join(lines)
+        look = {"size": style.TINY, "linespacing": 1.2, "color": style.ink_on(colour)}
+        ax.text(i, j - 1, text, ha="center", va="center", **look)
+    n = len(tasks) - 1
+    ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
+    ax.set_xticks(range(n), [wording.words(t, 12) for t in tasks[:-1]], size=style.TINY)
+    ax.set_yticks(range(n), [wording.words(t) for t in tasks[1:]] if named else [""] * n, size=style.TINY)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -112,6 +112,77 @@ def controls_table(summary: pd.DataFrame) -> dict:
     return {"header": header, "rows": rows}
 
 
+def areas_table(areas: pd.DataFrame, tasks: list[str]) -> dict | None:
+    """CPR and CMD of every ranking, on held-out prompts where there are any."""
+    held_out = areas[areas["split"] == "held_out"]
+    table = (held_out if len(held_out) else areas).set_index(["task", "method", "ranking", "metric"])
+    rows = [
+        [words(method), ranking or "\u2013"]
+        + [
+            interval(table.loc[(task, method, ranking, metric)], 2)
+            if (task, method, ranking, metric) in table.index
+            else "\u2013"
+            for task in tasks
+            for metric in ("cpr", "cmd")
+        ]
+        for method, ranking in dict.fromkeys(zip(areas["method"], areas["ranking"], strict=True))
+    ]
+    header = ["method", "ranking", *(f"{words(task)}, {metric.upper()}" for task in tasks for metric in ("cpr", "cmd"))]
+    return {"header": header, "rows": rows} if rows else None
+
+
+def evaluation_table(evaluation: pd.DataFrame, tasks: list[str]) -> dict | None:
+    """Every circuit on every metric, on held-out prompts where there are any."""
+    held_out = evaluation[evaluation["split"] == "held_out"]
+    table = (held_out if len(held_out) else evaluation).set_index(["task", "circuit", "metric"])
+    metrics = list(dict.fromkeys(evaluation["metric"]))
+    rows = [
+        [words(task), words(circuit)]
+        + [
+            interval(table.loc[(task, circuit, metric)], 2) if (task, circuit, metric) in table.index else "\u2013"
+            for metric in metrics
+        ]
+        for task in tasks
+        for circuit in dict.fromkeys(evaluation["circuit"])
+        if (task, circuit) in table.index.droplevel("metric")
+    ]
+    return {"header": ["task", "circuit", *map(words, metrics)], "rows": rows} if rows else None
+
+
+def stability_table(summary: pd.DataFrame, tasks: list[str]) -> dict | None:
+    rows = [
+        [
+            words(row["task"]),
+            row["level"],
+            row["family"],
+            *(f"{row[key]:.0f}" for key in ("runs", "size_min", "size_max", "intersection", "union")),
+            f"{number(row['jaccard'], 2)} [{number(row['jaccard_low'], 2)}, {number(row['jaccard_high'], 2)}]",
+            number(row["expected"], 2),
+        ]
+        for _, row in summary[summary["task"].isin(tasks)].iterrows()
+    ]
+    header = [
+        "task",
+        "level",
+        "runs over",
+        "runs",
+        "smallest",
+        "largest",
+        "kept by all",
+        "by any",
+        "Jaccard",
+        "expected",
+    ]
+    return {"header": header, "rows": rows} if rows else None
+
+
+def strongest_edges(scores: pd.DataFrame, n: int = 20) -> pd.DataFrame:
+    """The n edges of largest magnitude, of both signs, of each task and method."""
+    order = scores["value"].abs().sort_values(ascending=False, kind="stable").index
+    top = scores.loc[order].groupby(["task", "method"], sort=False).head(n)
+    return top.sort_values(["task", "method"], kind="stable")
+
+
 def frame_table(frame: pd.DataFrame) -> dict:
     """A whole table, as it is, with numbers rounded to four digits."""
 
@@ -206,8 +277,19 @@ pre { font-size: .78rem; background: #f6f6f6; padding: .7rem; overflow-x: auto; 
 """)
 
 
+ROWS_UP_TO = 300
+
+
 def tables_page(tables: dict[str, pd.DataFrame], title: str) -> str:
-    """Whole tables on one page; the keys are their headings."""
-    sections = [{"title": words(name), "table": frame_table(frame)} for name, frame in tables.items()]
+    """Tables on one page, very long ones cut; the keys are their headings."""
+    sections = [
+        {
+            "title": words(name),
+            "table": frame_table(frame.head(ROWS_UP_TO)),
+            "note": f"The first {ROWS_UP_TO} of {len(frame)} rows." if len(frame) > ROWS_UP_TO else "",
+        }
+        for name, frame in tables.items()
+        if len(frame)
+    ]
     lead = "The tables behind the summary; value, ci_low and ci_high are a mean and its 95 % bootstrap interval."
     return PAGE.render(title=title, lead=lead, short=[], sections=sections)

@@ -1,0 +1,93 @@
+"""Assess the circuits of a task: every metric, completeness, minimality, positions, and edge circuits of every size."""
+
+import pandas as pd
+
+from atlas import artifacts, curves, evaluation, job, studies
+from atlas.comparison import circuit_at, reported_edges
+from atlas.components import roles, sites
+from atlas.graph import Graph
+from atlas.interchange import read_circuit_and_level
+from atlas.search import Rule, by_layers, node_search
+from atlas.statistics import Bootstrap
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+model, paths = studies.load_model(inputs.model, p.run), dict(inputs.items())
+graph = Graph.of(artifacts.read_json(inputs.model))
+split, bootstrap = studies.report_split(inputs.prompts), Bootstrap(p.bootstrap, p.seed)
+identity = {"model": w.model, "task": w.task}
+
+# ---- circuits to assess --------------------------------------------------------------------------------------
+circuits = {"nodes": (circuit_at(inputs.circuits, p.order, p.threshold), "node")}
+if p.edges:
+    edge_circuits = artifacts.read_json(inputs.edge_circuits)
+    circuits["edges"] = (reported_edges(edge_circuits), "edge")
+for name, block in p.circuits.items():
+    circuits[name] = read_circuit_and_level(block["file"], graph, block.get("select"))
+ablators = {"node": studies.make_ablator(model, paths, split, p.kind, p.legacy_mlp_means, evaluation.METRICS, p.memo)}
+if any(level == "edge" for _, level in circuits.values()):
+    ablators["edge"] = studies.make_edge_ablator(model, paths, split, p.kind, evaluation.METRICS, p.memo)
+nodes = ablators["node"]
+studies.refuse_no_effect(w.task, nodes.logit_diff(nodes.everything), nodes.logit_diff(frozenset()))
+patching = evaluation.Patching(model, nodes.prompts, artifacts.read_tensors(inputs.activations))
+
+# ---- every metric, completeness, minimality ------------------------------------------------------------------
+metrics, complete, minimal = [], [], []
+assessed = {"full": (nodes.everything, "node"), "empty": (frozenset(), "node")} | circuits
+for name, (circuit, level) in assessed.items():
+    ablator, is_edges = ablators[level], level == "edge"
+    components = len(graph.nodes(circuit) if is_edges else circuit)
+    row = identity | {"circuit": name, "level": level, "components": components}
+    row |= {"edges": len(circuit) if is_edges else -1, "split": split}
+    found = evaluation.metrics_of(ablator, circuit, bootstrap)
+    if not is_edges:
+        found += patching.rows(circuit, bootstrap)
+    metrics += [row | values for values in found]
+    if name in circuits:
+        owner = identity | {"circuit": name}
+        samples = evaluation.completeness(ablator, circuit, p.completeness, p.seed, bootstrap)
+        complete += [owner | values for values in job.progress(samples, f"completeness of {name}")]
+        members = evaluation.minimality(ablator, circuit, bootstrap)
+        minimal += [owner | values for values in job.progress(members, f"minimality of {name}")]
+    job.log.info("%s: %s assessed", w.task, name)
+
+# ---- positions -----------------------------------------------------------------------------------------------
+layout = artifacts.read_json(inputs.prompts_info)["layout"]
+where = roles(layout, p.prepend_bos)
+search_split, reported = (
+    studies.make_ablator(model, paths, s, p.kind, p.legacy_mlp_means, memo_folder=p.memo, roles=where)
+    for s in ("search", split)
+)
+start = circuit_at(inputs.circuits, p.order, p.positions["start_threshold"])
+rule, kept = Rule(threshold=p.positions["threshold"]), sites(start, where)
+for step in node_search(kept, rule, by_layers(rule), search_split.percents_of_full):
+    kept = step.left
+positions = [identity | row for row in evaluation.position_effects(reported, start, kept, bootstrap)]
+job.log.info("%s: %d of %d sites kept", w.task, len(kept), len(start) * len(where))
+
+# ---- edge circuits of every size -----------------------------------------------------------------------------
+points, areas = [], []
+if p.edges:
+    on_edges = studies.make_edge_ablator(model, paths, split, p.kind, memo_folder=p.memo)
+    drawn = curves.Curves(on_edges, bootstrap, identity | {"split": split}, p.sizes)
+    for method, ranking, setting, edges in curves.searched(edge_circuits):
+        drawn.circuit(method, ranking, setting, edges)
+    scores = artifacts.read_table(inputs.edge_scores)
+    orders = {key: [order] for key, order in curves.rankings(scores, on_edges, p.rankings).items()}
+    orders["random", ""] = curves.random_rankings(on_edges, p.random_draws, p.seed)
+    for (method, ranking), found in job.progress(orders.items(), "curves"):
+        drawn.ranked(method, ranking, found)
+    points, areas = drawn.points, drawn.areas
+
+settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "completeness", "positions", "circuits", "edges")}
+settings |= {k: getattr(p, k) for k in ("sizes", "rankings", "random_draws", "bootstrap", "seed")}
+sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
+provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+artifacts.write_table(pd.DataFrame(metrics), out.evaluation, provenance)
+artifacts.write_table(pd.DataFrame(complete), out.completeness, provenance)
+artifacts.write_table(pd.DataFrame(minimal), out.minimality, provenance)
+artifacts.write_table(pd.DataFrame(positions), out.positions, provenance)
+if p.edges:
+    artifacts.write_table(pd.DataFrame(points), out.edge_curves, provenance)
+    artifacts.write_table(pd.DataFrame(areas), out.edge_areas, provenance)

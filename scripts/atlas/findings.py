@@ -1,0 +1,249 @@
+"""Sentences about edges, evaluation, positions and stability, chosen by rule from the numbers (see summary.py)."""
+
+import pandas as pd
+
+from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
+
+ALPHA = 0.05  # p-values below it are called more than chance
+INCOMPLETE = 0.1  # a difference of faithfulness surely above it counts against completeness
+METHODS = {"eap": "EAP", "eap_ig": "EAP-IG", "path_patching": "path patching", "random": "random edges"}
+CIRCUITS = {"nodes": "node circuit", "edges": "edge circuit"}
+FAMILIES = {
+    "orders": "search orders",
+    "bootstrap": "resamples of the prompts",
+    "seeds": "seeds of the prompts",
+    "templates": "sets of templates",
+    "corruption": "corruptions",
+}
+
+
+def reported(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of held-out prompts; of the prompts searched on where none were held out."""
+    held_out = table[table["split"] == "held_out"]
+    return held_out if len(held_out) else table
+
+
+def cell(table: pd.DataFrame, **where) -> pd.Series | None:
+    """The one row with these values, or None."""
+    for key, value in where.items():
+        table = table[table[key] == value]
+    return table.iloc[0] if len(table) else None
+
+
+def span(values, digits: int = 2) -> str:
+    """`0.61 to 0.72`, or one number where both print alike."""
+    low, high = number(min(values), digits), number(max(values), digits)
+    return low if low == high else f"{low} to {high}"
+
+
+# ---- edges ---------------------------------------------------------------------------------------------------
+def edge_findings(evaluation: pd.DataFrame, circuits: dict, areas: pd.DataFrame | None, tasks: list[str]) -> list[str]:
+    """Size of the reported edge circuits, what they keep, and which ranking of edges is best; nothing without edges."""
+    table, sizes, sentences = reported(evaluation), [], []
+    for task in tasks:
+        row = cell(table, task=task, circuit="edges", metric="percent_of_full")
+        if row is None:
+            return []
+        total, faith = circuits[task]["total_edges"], cell(table, task=task, circuit="edges", metric="faithfulness")
+        share = f"{row['edges']:.0f} of {total} edges ({100 * row['edges'] / total:.1f} %)"
+        sizes.append(f"{share} for {words(task)}, which give {percent(row)}")
+        text = (
+            f"{words(task).capitalize()}: {count(row['edges'], 'edge')} of {count(row['components'], 'component')} "
+            f"and the embeddings; faithfulness {interval(faith, 2)}, counted from the model with every edge ablated."
+        )
+        found = next(c for c in circuits[task]["circuits"] if c["method"] == "iterative_edges")
+        lost = sorted(found["without_path"], key=place)
+        verb = "has" if len(lost) == 1 else "have"
+        sentences.append(
+            f"{text} {listing(lost)} {verb} edges in it but no path to the logits, and so no effect."
+            if lost
+            else f"{text} Every component of it has a path to the logits."
+        )
+    where = "prompts held out" if (table["split"] == "held_out").any() else "prompts searched on"
+    first = f"The edge circuits keep {listing(sizes)} of the full model's logit difference on {where}."
+    areas = reported(areas)
+    ranked = set(areas.loc[areas["method"] != "random", "task"])
+    best = [_best(areas, task) for task in tasks if task in ranked]
+    return [first, *sentences, *best]
+
+
+def _best(areas: pd.DataFrame, task: str) -> str:
+    """The rankings with the largest CPR and the smallest CMD, and those whose intervals overlap with theirs."""
+    parts = []
+    for metric, sign, label in (("cpr", -1, "largest CPR"), ("cmd", 1, "smallest CMD")):
+        rows = areas[(areas["task"] == task) & (areas["metric"] == metric)]
+        ranked = rows[rows["method"] != "random"]
+        ranked = ranked.loc[(sign * ranked["value"]).sort_values(kind="stable").index]
+        best, others = ranked.iloc[0], ranked.iloc[1:]
+        near = others[(others["ci_low"] <= best["ci_high"]) & (others["ci_high"] >= best["ci_low"])]
+        text = f"{_ranking(best)} has the {label}, {interval(best, 2)}"
+        if len(near):
+            text += f", with an interval that meets that of {listing(_ranking(row) for _, row in near.iterrows())}"
+        random = cell(rows, method="random")
+        parts.append(text + (f" (random edges {number(random['value'], 2)})" if random is not None else ""))
+    return f"{words(task).capitalize()}: {'; '.join(parts)}."
+
+
+def _ranking(row) -> str:
+    return f"{METHODS.get(row['method'], words(row['method']))} ({row['ranking']})"
+
+
+def edge_overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """Edges that pairs of circuits share, and the type of each overlap."""
+    pairs = overlap[(overlap["level"] == "edges") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
+    if pairs.empty:
+        return []
+    beyond = int((pairs["p_layer_matched"] < ALPHA).sum())
+    sentences = [
+        f"{beyond} of {count(len(pairs), 'pair')} of edge circuits {'shares' if beyond == 1 else 'share'} more edges "
+        f"than chance gives (p < {ALPHA}, with the edges between each two layers held fixed)."
+    ]
+    for _, row in pairs.iterrows():
+        sentences.append(
+            f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])} share "
+            f"{count(row['shared'], 'edge')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
+            f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random edges; "
+            f"{p_value(row['p_layer_matched'])})."
+        )
+    kinds: dict[tuple, list[str]] = {}
+    for row in typology.itertuples():
+        pair = f"{words(row.circuit_a)} and {words(row.circuit_b)} ({row.reason})"
+        kinds.setdefault((row.level, row.type), []).append(pair)
+    return sentences + [f"By {level}, {kind}: {'; '.join(pairs)}." for (level, kind), pairs in kinds.items()]
+
+
+# ---- evaluation ----------------------------------------------------------------------------------------------
+def evaluation_findings(
+    evaluation: pd.DataFrame, completeness: pd.DataFrame, minimality: pd.DataFrame, tasks: list[str]
+) -> list[str]:
+    """What the reported circuits do beside the logit difference; whether they miss something or hold too much."""
+    table = reported(evaluation)
+    if table.empty:
+        return []
+    top = {
+        circuit: table[(table["circuit"] == circuit) & (table["metric"] == "top1") & table["task"].isin(tasks)]["value"]
+        for circuit in ("nodes", "edges", "full")
+    }
+    parts = [
+        f"{span(100 * top[circuit], 1)} % of the prompts for the {name}"
+        for circuit, name in (("nodes", "node circuits"), ("edges", "edge circuits"), ("full", "full model"))
+        if len(top[circuit])
+    ]
+    sentences = [f"The answer is the first choice on {listing(parts)}."]
+    for task in tasks:
+        rows = table[table["task"] == task]
+        names = {c: CIRCUITS.get(c, f"circuit {words(c)}") for c in rows["circuit"] if c not in ("full", "empty")}
+        for circuit, name in names.items():
+            kl, rank = (cell(rows, circuit=circuit, metric=metric) for metric in ("kl", "answer_rank"))
+            if kl is None:
+                continue
+            empty = cell(rows, circuit="empty", metric="kl")
+            text = f"{words(task).capitalize()}, {name}: {interval(kl, 2)} nats of KL divergence from the full model"
+            text += f" ({number(empty['value'], 2)} with everything ablated)" if empty is not None else ""
+            text += f", and the answer has mean rank {interval(rank, 2)}." if rank is not None else "."
+            noising, denoising = (
+                cell(rows, circuit=circuit, metric=metric) for metric in ("noising_heads", "denoising_heads")
+            )
+            if noising is not None and denoising is not None:
+                text += (
+                    f" With its heads alone taken from the corrupted run, the model keeps "
+                    f"{percent(noising, 100)} of the way from corrupted to clean; with them alone taken from the clean "
+                    f"run, it regains {percent(denoising, 100)}."
+                )
+            sentences.append(text)
+        for circuit, name in names.items():
+            sentences += _complete(
+                completeness[(completeness["task"] == task) & (completeness["circuit"] == circuit)], name
+            )
+            sentences += _minimal(minimality[(minimality["task"] == task) & (minimality["circuit"] == circuit)], name)
+    return sentences
+
+
+def _complete(rows: pd.DataFrame, name: str) -> list[str]:
+    if rows.empty:
+        return []
+    worst = rows.loc[rows["value"].idxmax()]
+    off = int((rows["ci_low"] > INCOMPLETE).sum())
+    text = (
+        f"{words(rows['task'].iloc[0]).capitalize()}, completeness of the {name}: without the same random parts of it, "
+        f"circuit and full model differ in faithfulness by {number(rows['value'].mean(), 2)} in the mean of "
+        f"{count(len(rows), 'draw')} and by {interval(worst, 2)} at most"
+    )
+    if off:
+        return [f"{text}; in {off} of them surely by more than {INCOMPLETE}, so parts outside do some of the work."]
+    return [f"{text}; in none surely by more than {INCOMPLETE}."]
+
+
+def _minimal(rows: pd.DataFrame, name: str) -> list[str]:
+    if rows.empty:
+        return []
+    free = list(rows.loc[rows["ci_low"] <= 0, "name"])
+    edges = any("->" in n for n in rows["name"])
+    noun = "edge" if edges else "component"
+    task = words(rows["task"].iloc[0]).capitalize()
+    if not free:
+        return [
+            f"{task}, minimality of the {name}: removing any one of its {len(rows)} {noun}s alone surely costs score."
+        ]
+    named = f": {listing(sorted(free, key=place))}" if not edges else ""
+    return [
+        f"{task}, minimality of the {name}: {len(free)} of {len(rows)} {noun}s can go alone at no sure cost{named}."
+    ]
+
+
+# ---- positions -----------------------------------------------------------------------------------------------
+def position_findings(positions: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """Where components are kept in the position-level circuits, and where they matter most."""
+    table = positions[positions["task"].isin(tasks)]
+    if table.empty:
+        return []
+    roles = list(dict.fromkeys(table["role"]))
+    parts = [
+        f"{table.loc[table['role'] == role, 'kept'].sum()} of {(table['role'] == role).sum()} at {role}"
+        for role in roles
+    ]
+    sentences = [f"Position by position, the circuits keep {listing(parts)} (components counted once a task)."]
+    for task in tasks:
+        rows = table[table["task"] == task]
+        if rows.empty:
+            continue
+        top = rows.sort_values("value", ascending=False, kind="stable").head(3)
+        strongest = listing(f"{row['component']} at {row['role']} ({interval(row)})" for _, row in top.iterrows())
+        text = f"{words(task).capitalize()}: the largest losses, in points of % of full, are {strongest}."
+        kept = rows[rows["kept"]].groupby("component")["role"].agg(list)
+        for role in roles:
+            alone = sorted((c for c, held in kept.items() if held == [role]), key=place)
+            if alone:
+                text += f" Kept at {role} only: {listing(alone)}."
+        sentences.append(text)
+    return sentences
+
+
+# ---- stability -----------------------------------------------------------------------------------------------
+def stability_findings(summary: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """How far the circuits depend on the order of the search and on the prompts."""
+    table = summary[summary["task"].isin(tasks)]
+    compared = table[table["runs"] > 1]
+    components = compared[compared["level"] == "component"]
+    if components.empty:
+        return ["No search was repeated, so how much the circuits depend on order and prompts is unknown."]
+    sentences = [
+        f"Two searches of one task, with another order or other prompts, end in circuits with a mean Jaccard index of "
+        f"{span(components['jaccard'])}; random circuits of the same sizes in every layer have "
+        f"{span(components['expected'])}."
+    ]
+    chance = components[components["jaccard_high"] <= components["expected"]]
+    if len(chance):
+        cases = listing(f"{words(row.task)} ({FAMILIES[row.family]})" for row in chance.itertuples())
+        sentences.append(f"No pair of runs agrees more than chance: {cases}.")
+    for task in tasks:
+        for level, noun in (("component", "component"), ("edge", "edge")):
+            rows = compared[(compared["task"] == task) & (compared["level"] == level)]
+            parts = [
+                f"{row.intersection} of the {row.union} that any of {row.runs} {FAMILIES[row.family]} keeps (circuits "
+                f"of {span([row.size_min, row.size_max], 0)}, Jaccard index {number(row.jaccard, 2)})"
+                for row in rows.itertuples()
+            ]
+            if parts:
+                sentences.append(f"{words(task).capitalize()}, {noun}s kept by all: {listing(parts)}.")
+    return sentences

@@ -1,0 +1,11 @@
+"""Draw faithfulness against the number of edges, by method."""
+
+from atlas import artifacts, job
+from atlas.plots import edge_curves, style
+
+job.start(snakemake)
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+
+curves, areas = artifacts.read_tables(inputs.curves), artifacts.read_tables(inputs.areas)
+figure = edge_curves.draw(curves, areas, p.main_tasks, {"clean": p.clean, "circuit": p.circuit})
+style.save(figure, out.svg, out.png, p.dpi, sources=inputs)

@@ -1,0 +1,11 @@
+"""Draw which components and edges the methods agree on."""
+
+from atlas import artifacts, job
+from atlas.plots import methods, style
+
+job.start(snakemake)
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+
+colours = {"clean": p.clean, "circuit": p.circuit}
+figure = methods.draw(artifacts.read_table(inputs.methods), p.main_tasks, colours)
+style.save(figure, out.svg, out.png, p.dpi, sources=inputs)

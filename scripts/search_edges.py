@@ -1,0 +1,95 @@
+"""Score the edges of a task and search its edge circuits by every configured method."""
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from atlas import artifacts, eap, edge_search, job, studies
+from atlas.comparison import circuit_at
+from atlas.errors import StudyError
+from atlas.graph import names
+from atlas.statistics import Bootstrap, interval_columns
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+model = studies.load_model(inputs.model, p.run)
+ablator = studies.make_edge_ablator(model, dict(inputs.items()), "search", p.kind, memo_folder=p.memo)
+graph, everything, percents = ablator.graph, ablator.everything, ablator.percents_of_full
+full, empty = ablator.logit_diff(everything), ablator.logit_diff(frozenset())
+studies.refuse_no_effect(w.task, full, empty)
+among = {t: graph.among(circuit_at(inputs.circuits, p.order, t)) for t in p.thresholds}
+start = everything if p.start == "full" else among[p.start_threshold]
+if ablator.percent_of_full(start) <= 100 - p.threshold and "iterative_edges" in p.methods:
+    raise StudyError(
+        f"edges.threshold: {p.threshold}, but the edges that {w.task} starts from keep only "
+        f"{ablator.percent_of_full(start):.1f} % of the full model; lower edges.start_threshold or use start: full"
+    )
+identity = {"model": w.model, "task": w.task}
+bootstrap = Bootstrap(p.bootstrap, p.seed)
+
+# ---- scores of single edges ----------------------------------------------------------------------------------
+scores, means = [], {}
+for method in [m for m in ("path_patching", "eap", "eap_ig") if m in p.methods]:
+    if method == "path_patching":
+        tried = graph.edges if p.path_patching == "full" else [e for e in graph.edges if e in start]
+        scored = job.progress(edge_search.path_patching(ablator, tried), method)
+    else:
+        scored = eap.scores(ablator, p.points if method == "eap_ig" else None).items()
+    for edge, values in scored:
+        estimate = bootstrap.mean(values)
+        means.setdefault(method, {})[edge] = estimate[0]
+        scores.append(identity | {"method": method} | edge._asdict() | interval_columns(estimate))
+    job.log.info("%s: %s of %d edges", w.task, method, len(means[method]))
+
+# ---- circuits ------------------------------------------------------------------------------------------------
+trace, circuits = [], []
+
+
+def add(method: str, ranking: str, setting: float, edges) -> None:
+    dead = graph.without_path(edges)
+    reported = graph.live(edges) if p.drop_without_path else edges
+    found = ablator.logit_diff(reported)
+    circuits.append(
+        {"method": method, "ranking": ranking, "setting": setting, "edges": names(reported)}
+        | {"nodes": sorted(map(str, graph.nodes(reported))), "without_path": sorted(map(str, dead))}
+        | {"percent_of_full": bootstrap.percent(found, full)[0]}
+        | {"faithfulness": bootstrap.faithfulness(found, full, empty)[0]}
+    )
+    text = "%s, %s %s %s: %d edges, %.1f %% of full, without a path: %s"
+    values = (w.task, method, ranking, setting, len(reported), circuits[-1]["percent_of_full"])
+    job.log.info(text, *values, " ".join(map(str, sorted(dead))) or "none")
+
+
+def search(method: str, setting: float, steps) -> None:
+    left = start
+    for number, step in enumerate(job.progress(steps, f"{method} {setting:g}"), start=1):
+        left = step.left
+        row = identity | {"method": method, "setting": float(setting), "step": number} | step.components[0]._asdict()
+        trace.append(row | {"percent": step.percent, "removed": step.removed, "edges": len(left)})
+    add(method, "", setting, left)
+
+
+for threshold, edges in among.items():
+    add("node_circuit", "", threshold, edges)
+if "iterative_edges" in p.methods:
+    search("iterative_edges", p.threshold, edge_search.iterative(graph, start, p.threshold, percents))
+size = len(circuits[-1]["edges"]) if "iterative_edges" in p.methods else len(among[p.threshold])
+if "acdc" in p.methods:
+    for tau in p.taus:
+        search("acdc", tau, edge_search.acdc(graph, start, tau, percents, p.change))
+for method, values in means.items():
+    for ranking in p.rankings:
+        add(method, ranking, float(size), edge_search.top(eap.ranked(values, ranking), size))
+job.log.info("%s: %d forward passes over %d prompts", w.task, ablator.evaluations, len(ablator.prompts))
+
+settings = {k: getattr(p, k) for k in ("kind", "methods", "start", "start_threshold", "threshold", "taus", "change")}
+settings |= {k: getattr(p, k) for k in ("points", "path_patching", "rankings", "drop_without_path", "order")}
+sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
+provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+score_columns = [*identity, "method", "sender", "receiver", "value", "ci_low", "ci_high"]
+trace_columns = [*identity, "method", "setting", "step", "sender", "receiver", "percent", "removed", "edges"]
+artifacts.write_table(pd.DataFrame(scores, columns=score_columns), out.scores, provenance)
+artifacts.write_table(pd.DataFrame(trace, columns=trace_columns), out.trace, provenance)
+content = identity | {"graph": asdict(graph), "total_edges": len(everything), "circuits": circuits}
+artifacts.write_json(content, out.circuits, provenance)
