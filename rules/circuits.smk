@@ -308,6 +308,7 @@ rule compare_circuits:
         overlap=ensure("results/{model}/comparison/overlap.parquet", non_empty=True),
         typology=ensure("results/{model}/comparison/typology.parquet", non_empty=True),
         methods=ensure("results/{model}/comparison/methods.parquet", non_empty=True),
+        agreement=ensure("results/{model}/comparison/agreement.parquet", non_empty=True),
     log:
         "logs/{model}/compare_circuits.log",
     benchmark:
@@ -355,3 +356,34 @@ rule gather_evaluations:
         "Gather the evaluations of {wildcards.model} on every task"
     script:
         "../scripts/gather_evaluations.py"
+
+
+rule compare_models:
+    input:
+        models=expand("results/{model}/model.json", model=MODELS),
+        circuits=expand("results/{model}/{task}/circuits.json", model=MODELS, task=MAIN_TASKS),
+        edge_circuits=expand(
+            "results/{model}/{task}/edge_circuits.json",
+            model=MODELS,
+            task=MAIN_TASKS if config["edges"]["methods"] else [],
+        ),
+    output:
+        overlap=ensure("results/comparison/models.parquet", non_empty=True),
+    log:
+        "logs/compare_models.log",
+    benchmark:
+        "benchmarks/compare_models.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=library("scripts/compare_models.py"),
+        order=config["comparison"]["order"],
+        threshold=config["comparison"]["threshold"],
+    message:
+        "Compare the circuits of each task between models"
+    script:
+        "../scripts/compare_models.py"

@@ -184,9 +184,10 @@ def figures():
 
 
 def exports():
-    """The reported circuits in the formats of other tools."""
+    """The reported circuits in the formats of other tools; and, in a study of several models, their comparison."""
     names = ["circuit.study.json", "circuit.graph.json"]
-    return expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=names)
+    files = expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=names)
+    return files + (["results/comparison/models.parquet"] if len(MODELS) > 1 else [])
 
 
 def summary_pages():

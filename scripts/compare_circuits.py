@@ -3,7 +3,7 @@
 import pandas as pd
 
 from atlas import artifacts, job
-from atlas.comparison import chosen_circuits, methods_of, reported_edges
+from atlas.comparison import chosen_circuits, method_circuits, methods_of, reported_edges
 from atlas.components import columns
 from atlas.graph import Graph
 from atlas.overlap import COLUMNS, compare, compare_edges, typologies
@@ -22,7 +22,7 @@ overlap = compare(circuits, graph.n_layers, graph.n_heads)
 job.log.info("%d components are shared by all circuits, %d are in some", len(shared), len(union))
 
 # ---- edges, where the study has any --------------------------------------------------------------------------
-edge_rows, methods = [], []
+edge_rows, methods, agreement = [], [], []
 contents = {c["task"]: c for c in map(artifacts.read_json, inputs.get("edge_circuits", []))}
 edge_circuits = {task: reported_edges(content) for task, content in contents.items()}
 for path in inputs.get("edge_scores", []):
@@ -36,7 +36,11 @@ for path in inputs.get("edge_scores", []):
 overlap += compare_edges(edge_circuits, graph)
 for path in inputs.circuits:
     content = artifacts.read_json(path)
-    methods += methods_of(content, contents.get(content["task"]))
+    edges = contents.get(content["task"])
+    methods += methods_of(content, edges)
+    circuits_of = method_circuits(content, edges)
+    pairs = compare(circuits_of["component"], graph.n_layers, graph.n_heads) + compare_edges(circuits_of["edge"], graph)
+    agreement += [{"model": w.model, "task": content["task"]} | row for row in pairs]
 kinds = typologies(overlap, p.same, p.alpha)
 overlap, kinds, methods = ([{"model": w.model} | row for row in rows] for rows in (overlap, kinds, methods))
 
@@ -48,6 +52,7 @@ for name, rows, table_columns in (
     ("overlap", overlap, ["model", *COLUMNS]),
     ("typology", kinds, ["model", "circuit_a", "circuit_b", "level", "type", "reason"]),
     ("methods", methods, ["model", "task", "level", "method", "name"]),
+    ("agreement", agreement, ["model", "task", *COLUMNS]),
     ("edge_membership", edge_rows, ["model", "circuit", "sender", "receiver", "value"]),
 ):
     artifacts.write_table(pd.DataFrame(rows, columns=table_columns), out[name], provenance)

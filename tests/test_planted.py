@@ -196,9 +196,11 @@ def test_solvable_fixtures_are_solved():
 def test_certify_writes_a_row_for_every_method_kind_and_threshold(built):
     fixture = by_name("leak", "gpt2")
     rows = certify.certify(fixture, built(fixture))
-    assert len(rows) == len(NODE_METHODS) * len(KINDS) * 2
+    nodes = [row for row in rows if row["method"] in NODE_METHODS]
+    assert len(nodes) == len(NODE_METHODS) * len(KINDS) * 2
+    assert len(rows) - len(nodes) == len(edge_search.METHODS) * len(KINDS)
     assert all(row["as_expected"] for row in rows)
-    assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in rows} == {(20, 1, 0.67), (10, 1, 1)}
+    assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in nodes} == {(20, 1, 0.67), (10, 1, 1)}
     assert certify.describe(fixture)["nodes"]["mean"] == "0.1 1.3 2.2"
 
 

@@ -142,6 +142,15 @@ def test_an_edge_setting_leaves_the_node_circuits_alone(study):
     assert study.with_config(change) == {"search_edges": 2} | of_main_tasks(2)
 
 
+def test_models_are_compared_where_a_study_has_several(study):
+    def change(config):
+        config["models"]["again"] = config["models"]["ladder-6x8"]
+        config["study"]["models"] = ["ladder-6x8", "again"]
+
+    would = study.with_config(change)
+    assert would["compare_models"] == 1 and would["search_edges"] == 2
+
+
 def test_another_resample_repeats_the_stability_search_alone(study):
     def change(config):
         config["stability"]["bootstrap"] = 2

@@ -1,8 +1,8 @@
 """The circuits of a study that are compared, and what they have in common."""
 
 from atlas import artifacts
-from atlas.components import Circuit, from_json
-from atlas.graph import EdgeCircuit, parse
+from atlas.components import Circuit, Component, from_json
+from atlas.graph import EMBED, EdgeCircuit, parse
 
 
 def circuit_at(path, order: str, threshold: float) -> Circuit:
@@ -23,23 +23,31 @@ def reported_edges(content: dict) -> EdgeCircuit:
     return parse(next(c for c in content["circuits"] if c["method"] == "iterative_edges")["edges"])
 
 
-def methods_of(nodes: dict, edges: dict | None) -> list[dict]:
-    """Rows (task, level, method, name): which components and edges each method kept.
+def method_circuits(nodes: dict, edges: dict | None) -> dict[str, dict[str, frozenset]]:
+    """Level (component, edge) -> label of the method -> circuit, for all circuits found for a task.
 
-    ``nodes``: a task's `circuits.json`; ``edges``: its `edge_circuits.json`, if any. Edge methods also say which
-    components they keep: those that write along one of their edges.
+    ``nodes``: a task's `circuits.json`; ``edges``: its `edge_circuits.json`, if any. Labels name what distinguishes the
+    circuits: order and threshold, tau, ranking.
     """
-    rows = []
-
-    def add(level: str, method: str, names) -> None:
-        rows.extend({"task": nodes["task"], "level": level, "method": method, "name": name} for name in names)
-
-    for c in nodes["circuits"]:
-        add("component", f"{c['order']} T={c['threshold']:g}", [*c["heads"], *c["mlps"]])
+    found = {"component": {f"{c['order']} T={c['threshold']:g}": from_json(c) for c in nodes["circuits"]}, "edge": {}}
     for c in (edges or {"circuits": []})["circuits"]:
         label = c["method"] + (f" {c['ranking']}" if c["ranking"] else "")
         label += {"acdc": f" tau={c['setting']:g}", "iterative_edges": f" T={c['setting']:g}"}.get(c["method"], "")
-        if c["method"] != "node_circuit":
-            add("edge", label, c["edges"])
-            add("component", label, c["nodes"])
+        if c["method"] != "node_circuit":  # the same circuit as that of the node search
+            found["edge"][label] = parse(c["edges"])
+    return found
+
+
+def methods_of(nodes: dict, edges: dict | None) -> list[dict]:
+    """Rows (task, level, method, name): which components and edges each method kept.
+
+    Edge methods also say which components they keep: those that write along one of their edges.
+    """
+    rows, found = [], method_circuits(nodes, edges)
+    for label, edge_circuit in found["edge"].items():
+        found["component"][label] = frozenset(Component.parse(e.sender) for e in edge_circuit if e.sender != EMBED)
+    for level, circuits in found.items():
+        for label, circuit in circuits.items():
+            names = sorted(map(str, circuit))
+            rows += [{"task": nodes["task"], "level": level, "method": label, "name": name} for name in names]
     return rows
