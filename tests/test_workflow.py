@@ -183,7 +183,7 @@ def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
         changed["circuits"]["mine"]["file"] = "wrong.json"
         study.write_config(changed)
         failed = study.snakemake(table, check=False)
-        assert failed.returncode and "wrong.json" in failed.stderr and "1.8" in failed.stderr
+        assert failed.returncode and "wrong.json" in failed.stderr and "[1, 8] is not in this model" in failed.stderr
         assert "Traceback" not in failed.stderr
     finally:
         study.write_config(study.config)
@@ -221,9 +221,11 @@ def test_a_new_task_adds_its_own_jobs(study):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("plots/survival.py", {"plot_survival": 1}),
-        ("overlap.py", {"compare_circuits": 1} | AFTER_COMPARISON),
+        ("plots/stability.py", {"plot_stability": 1}),
+        ("overlap.py", {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY),
         ("search.py", {"search_nodes": 2} | after_search(2)),
+        ("curves.py", {"assess_circuits": 2} | AFTER_ASSESSMENT),
+        ("edge_search.py", {"search_edges": 2} | of_main_tasks(2)),
         ("summary.py", {"write_summary": 1}),
         ("training.py", {}),
     ],
