@@ -279,6 +279,17 @@ def test_an_edge_from_an_mlp_to_a_head_changes_that_head_alone(gpt2):
     assert np.abs(one - every).max() > 1e-3
 
 
+def test_an_edge_that_the_model_lacks_is_refused_and_never_counts_as_found(gpt2):
+    from atlas.certify import rates
+
+    backwards, real = Edge("2.0", "1.0.q"), Edge("embed", "m0")
+    with pytest.raises(ValueError, match="not an edge of this model"):
+        gpt2.edges().logit_diff(frozenset({backwards, real}))
+    truth = frozenset({real, Edge("m0", "logits")})
+    assert rates(frozenset({real, backwards}), truth) == {"precision": 0.5, "recall": 0.5}
+    assert rates(frozenset(), truth)["recall"] == 0
+
+
 def test_an_architecture_without_an_engine_is_refused_by_name(gpt2):
     from atlas.errors import StudyError
 

@@ -398,7 +398,10 @@ class EdgeAblator(Ablator):
         ]
 
     def scores_of(self, circuits: list[EdgeCircuit]) -> list[dict]:
-        """Scores of circuits that may differ in any edge."""
+        """Scores of circuits that may differ in any edge; raises ValueError on an edge that the model does not have."""
+        for circuit in circuits:
+            if not circuit <= self.everything:
+                raise ValueError(f"not an edge of this model: {min(circuit - self.everything)}")
         return super().scores_of([self.graph.live(circuit) for circuit in circuits])
 
     def logits(self, circuit: EdgeCircuit):
