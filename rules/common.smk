@@ -175,8 +175,11 @@ def figures():
     """Every figure of the study."""
     names = ["clean_accuracy", "circuit_size", "positions", "evaluation", "stability", "methods"]
     names += ["overlap", "cross_matrix", "controls"]
+    names += ["patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
     names += [f"{task}.dataset" for task in ALL_TASKS]
-    names += [f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory")]
+    names += [
+        f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory", "patching")
+    ]
     names += [f"{circuit}.circuit_diagram" for circuit in [*MAIN_TASKS, "shared"]]
     if config["edges"]["methods"]:
         names += ["edge_curves", *(f"{circuit}.edge_diagram" for circuit in [*MAIN_TASKS, "shared"])]
@@ -191,4 +194,6 @@ def exports():
 
 
 def summary_pages():
-    return expand("results/figures/{model}/{model}.{page}.html", model=MODELS, page=["summary", "tables"])
+    """Every page of the study; one job writes the last three."""
+    pages = ["summary", "tables", "heads", "patterns", "lens_tokens"]
+    return expand("results/figures/{model}/{model}.{page}.html", model=MODELS, page=pages)

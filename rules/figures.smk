@@ -535,6 +535,14 @@ rule write_summary:
         typology="results/{model}/comparison/typology.parquet",
         cross="results/{model}/comparison/cross.parquet",
         controls_summary="results/{model}/comparison/controls_summary.parquet",
+        roles="results/{model}/comparison/roles.parquet",
+        detectors="results/{model}/detectors.parquet",
+        patching=main_task_table("patching.parquet"),
+        attribution=main_task_table("attribution.parquet"),
+        lens=main_task_table("lens.parquet"),
+        lens_lead=main_task_table("lens_lead.parquet"),
+        lens_increments=main_task_table("lens_increments.parquet"),
+        backup=main_task_table("backup.parquet"),
     output:
         summary=report(
             "results/figures/{model}/{model}.summary.html",
@@ -571,6 +579,7 @@ rule write_summary:
         orders=list(settings.order_names(config["search"]["orders"])),
         bootstrap=config["statistics"]["bootstrap"],
         controls=config["comparison"]["controls"],
+        labels=config["heads"]["labels"],
     message:
         "Write the summary of {wildcards.model}"
     script:

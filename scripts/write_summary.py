@@ -8,8 +8,10 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 of_tasks = ("prompts", "clean", "faithfulness", "evaluation", "completeness", "minimality", "positions")
 of_tasks += ("stability_summary", *(name for name in ("edge_areas", "edge_scores") if inputs.get(name)))
-of_model = ("membership", "overlap", "typology", "cross", "controls_summary")
-tables = {name: artifacts.read_tables(inputs[name]) for name in of_tasks}
+of_tasks += ("attribution", "lens", "lens_increments")
+of_model = ("membership", "overlap", "typology", "cross", "controls_summary", "roles", "detectors")
+unlisted = ("patching", "lens_lead", "backup")  # long, and shown as figures
+tables = {name: artifacts.read_tables(inputs[name]) for name in (*of_tasks, *unlisted)}
 tables |= {name: artifacts.read_table(inputs[name]) for name in of_model}
 info = {content["task"]: content for content in map(artifacts.read_json, inputs.info)}
 circuits = {content["task"]: content for content in map(artifacts.read_json, inputs.get("edge_circuits", []))}

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import edge_tables
+import head_tables
 from atlas import summary
 from atlas.plots import (
     circuit_diagram,
@@ -343,6 +344,7 @@ STUDIES = {
     "6 layers x 8 heads": edge_tables.add(fake_study()),
     "2 layers x 3 heads": edge_tables.add(fake_study(2, 3, ("days",), (), ("layers",), (20,), model="tiny"), edges=12),
 }
+STUDIES = {name: head_tables.add(made) for name, made in STUDIES.items()}
 
 
 @pytest.fixture(params=STUDIES, scope="module")
@@ -714,6 +716,7 @@ def test_left_out_prompts_are_reported():
 def test_pages_need_nothing_from_outside(study):
     names = ["clean", "faithfulness", "membership", "overlap", "cross", "controls_summary"]
     names += ["edge_areas", "evaluation", "completeness", "minimality", "positions", "stability_summary", "typology"]
+    names += ["roles", "attribution", "patching", "lens", "lens_lead", "lens_increments", "detectors", "backup"]
     tables = {name: getattr(study, name) for name in names} | {"prompts": pd.concat(study.prompts.values())}
     layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
     model = {"model": study.model, "architecture": "GPT2LMHeadModel", "n_layers": int(layers), "n_heads": int(heads)}
@@ -723,9 +726,11 @@ def test_pages_need_nothing_from_outside(study):
         "main_tasks": study.main,
         "threshold": study.threshold,
         "order": study.order,
+        "labels": head_tables.THRESHOLDS,
     }
     page = summary.summary_page(tables, study.info, study.edge_circuits, model, settings, {})
     assert "A &amp; B" in page and "The edge circuits keep" in page
+    assert '<h2 id="heads">What the heads do</h2>' in page and f'href="{study.model}.heads.html#h' in page
     for html in (page, pages.tables_page({k: tables[k] for k in ("clean", "overlap", "cross")}, "Tables")):
         assert "http" not in html and "src=" not in html and ">nan" not in html
         assert html.count("<table>") == html.count("</table>")
@@ -740,6 +745,6 @@ def test_captions_render_and_every_rule_has_one(config):
         job = SimpleNamespace(wildcards=wildcards, config=config)
         text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
         assert text.strip() and "{" not in text
-    rules = (root / "rules" / "figures.smk").read_text()
+    rules = "".join((root / "rules" / name).read_text() for name in ("figures.smk", "head_figures.smk"))
     for name in re.findall(r'"\.\./(report/\w+\.rst|scripts/\w+\.py)"', rules):
         assert (root / name).is_file()

@@ -92,13 +92,22 @@ def study(tmp_path_factory):
 # The smoke preset has two main tasks and one transfer task.
 AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
 AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
-AFTER_COMPARISON |= {"write_summary": 1}
+AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_attention": 1}
+AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1, "write_summary": 1}
 AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
 AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
+AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
+
+
+def explained(tasks: int, heads: int) -> dict[str, int]:
+    """What heads do in so many tasks: what looks at the task alone, and what looks at the circuits' heads."""
+    drawn = {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_lens": 1} if tasks else {}
+    jobs = {"explain_task": tasks, "explain_heads": heads, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1}
+    return {rule: n for rule, n in jobs.items() if n} | drawn | AFTER_LABELS
 
 
 def of_main_tasks(n: int) -> dict[str, int]:
-    """What follows new node circuits of n of the two main tasks, or new edge circuits, one task at a time."""
+    """What follows new edge circuits of n of the two main tasks, or new node circuits, one task at a time."""
     return {"assess_circuits": n, "search_stability": n, "export_circuits": n, "compare_circuits": 1} | (
         AFTER_ASSESSMENT | AFTER_STABILITY | AFTER_COMPARISON
     )
@@ -107,7 +116,7 @@ def of_main_tasks(n: int) -> dict[str, int]:
 def after_search(n: int) -> dict[str, int]:
     """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
     own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
-    return own | of_main_tasks(n) | AFTER_EVALUATION
+    return own | of_main_tasks(n) | AFTER_EVALUATION | explained(0, 3)
 
 
 def test_a_finished_study_has_nothing_to_do(study):

@@ -100,6 +100,9 @@ def check(config: dict) -> None:
     _known("comparison.order", [comparison["order"]], order_names(search["orders"]))
     for name in search["never_test"]:
         Component.parse(name)
+    if config["ablation"]["kind"] not in config["scores"]["kinds"]:
+        known = ", ".join(config["scores"]["kinds"])
+        raise StudyError(f"scores.kinds: {config['ablation']['kind']}, the kind of ablation.kind, is not among {known}")
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
 

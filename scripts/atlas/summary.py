@@ -7,7 +7,7 @@ import json
 
 import pandas as pd
 
-from atlas import findings
+from atlas import findings, head_findings
 from atlas.findings import ALPHA
 from atlas.plots import pages
 from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
@@ -267,7 +267,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
 
     `tables` holds the tables of that name (`clean` is clean_summary.parquet, `cross` cross.parquet, and so on); `info`
     and `circuits` are prompts.json and edge_circuits.json by task; `model` is model.json; `settings` has `title`,
-    `tasks`, `main_tasks`, `threshold`, `order` and whatever else is to be shown. In a study without edges,
+    `tasks`, `main_tasks`, `threshold`, `order`, `labels` and whatever else is to be shown. In a study without edges,
     `edge_areas` is missing and the sections about them are left out.
     """
     tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
@@ -285,6 +285,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
             tables["evaluation"], tables["completeness"], tables["minimality"], main
         ),
         "positions": findings.position_findings(tables["positions"], main),
+        "heads": head_findings.head_findings(tables, main, settings["labels"]),
         "stability": findings.stability_findings(tables["stability_summary"], main),
         "controls": control_findings(tables["controls_summary"]),
     }
@@ -319,6 +320,16 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
             "way round; both 0 as the corrupted run, 1 as the clean one. Full: nothing ablated; empty: everything.",
         },
         {"title": "Positions", "sentences": details["positions"]},
+        {
+            "title": "What the heads do",
+            "anchor": "heads",
+            "sentences": details["heads"],
+            "table": head_findings.label_table(tables["roles"], tasks),
+            "links": _head_links(tables["roles"], model["model"]),
+            "note": "Labels by the thresholds of heads.labels; a star: another label on another task. The cards of the "
+            "heads, their attention patterns and the tokens of the logit lens are pages of their own beside this one, "
+            "in the report under 8 Heads.",
+        },
         {
             "title": "What the circuits share, and what they do not",
             "sentences": details["overlap"],
@@ -372,5 +383,12 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     )
 
 
+def _head_links(roles, model: str) -> list[tuple[str, str]]:
+    """(address, name) of every head's card, relative to the summary's folder."""
+    return [(f"{model}.heads.html#h{name}", name) for name in sorted(roles["component"].unique(), key=place)]
+
+
 def _plain(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {content}" for key, content in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

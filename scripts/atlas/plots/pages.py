@@ -209,14 +209,7 @@ def tied(sentence: str) -> str:
 
 HTML = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 HTML.filters |= {"text_columns": text_columns, "tied": tied}
-PAGE = HTML.from_string("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
+STYLE = Markup("""\
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #222;
   background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; margin: 0; }
@@ -234,6 +227,17 @@ th { border-bottom: 1px solid #888; font-weight: 600; }
 tbody tr:hover { background: #f6f6f6; }
 .note { color: #666; font-size: .85rem; }
 pre { font-size: .78rem; background: #f6f6f6; padding: .7rem; overflow-x: auto; white-space: pre-wrap; }
+""")
+HTML.globals["style"] = STYLE
+PAGE = HTML.from_string("""\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+{{ style }}
 </style>
 </head>
 <body>
@@ -247,7 +251,7 @@ pre { font-size: .78rem; background: #f6f6f6; padding: .7rem; overflow-x: auto; 
 </ul>
 {% endif %}
 {% for section in sections %}
-<h2>{{ section.title }}</h2>
+<h2{% if section.anchor %} id="{{ section.anchor }}"{% endif %}>{{ section.title }}</h2>
 {% if section.sentences %}
 <ul>
 {% for sentence in section.sentences %}
@@ -264,6 +268,13 @@ pre { font-size: .78rem; background: #f6f6f6; padding: .7rem; overflow-x: auto; 
 <tr>{% for cell in row %}<td{{ left[loop.index0] }}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% endif %}
+{% if section.links %}
+<p>
+{% for address, text in section.links %}
+<a href="{{ address }}">{{ text }}</a>{{ "" if loop.last else "," }}
+{% endfor %}
+</p>
 {% endif %}
 {% if section.note %}
 <p class="note">{{ section.note }}</p>

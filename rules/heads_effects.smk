@@ -1,0 +1,39 @@
+# What patching restores, what writes the answer, and where it appears: one job per task.
+
+
+rule explain_task:
+    input:
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        layout="results/{model}/{task}/prompts.json",
+        clean="results/{model}/{task}/clean.parquet",
+    output:
+        patching=ensure("results/{model}/{task}/patching.parquet", non_empty=True),
+        attribution=ensure("results/{model}/{task}/attribution.parquet", non_empty=True),
+        lens=ensure("results/{model}/{task}/lens.parquet", non_empty=True),
+        lens_tokens=ensure("results/{model}/{task}/lens_tokens.parquet", non_empty=True),
+        lens_lead=ensure("results/{model}/{task}/lens_lead.parquet", non_empty=True),
+        lens_increments=ensure("results/{model}/{task}/lens_increments.parquet", non_empty=True),
+    log:
+        "logs/{model}/{task}/explain_task.log",
+    benchmark:
+        "benchmarks/{model}/{task}/explain_task.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=gpu,
+    params:
+        code=library("scripts/explain_task.py"),
+        run=run_settings,
+        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        patching_prompts=config["heads"]["patching_prompts"],
+        lens_tokens=config["heads"]["lens_tokens"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Explain {wildcards.task} in {wildcards.model} by patching, attribution and logit lens"
+    script:
+        "../scripts/explain_task.py"

@@ -1,0 +1,123 @@
+# Where heads attend, what they write, which back up which, and what they are called.
+from atlas.tasks import expand_members
+
+
+def words_of_tasks(wildcards):
+    """Task -> its members in order, of the tasks whose members stand in the configuration."""
+    blocks = {task: config["tasks"][task] for task in ALL_TASKS}
+    return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}
+
+
+rule explain_heads:
+    input:
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        clean="results/{model}/{task}/clean.parquet",
+        means="results/{model}/{task}/means.pt",
+        activations="results/{model}/{task}/activations.pt",
+        all_prompts=task_table("prompts.parquet"),
+        all_layouts=task_table("prompts.json"),
+        circuits=main_task_table("circuits.json"),
+    output:
+        attention=ensure("results/{model}/{task}/attention.parquet", non_empty=True),
+        attention_members=ensure("results/{model}/{task}/attention_members.parquet", non_empty=True),
+        patterns=ensure("results/{model}/{task}/patterns.json", non_empty=True),
+        ov=ensure("results/{model}/{task}/ov.parquet", non_empty=True),
+        backup=ensure("results/{model}/{task}/backup.parquet", non_empty=True),
+    log:
+        "logs/{model}/{task}/explain_heads.log",
+    benchmark:
+        "benchmarks/{model}/{task}/explain_heads.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=gpu,
+    params:
+        code=library("scripts/explain_heads.py"),
+        run=run_settings,
+        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        tasks=ALL_TASKS,
+        members=words_of_tasks,
+        random_words=lambda wildcards: settings.task_block(config, wildcards.task)["random_words"],
+        k=config["heads"]["ov"]["k"],
+        norms=config["heads"]["ov"]["norms"],
+        pattern_prompts=config["heads"]["pattern_prompts"],
+        kind=config["ablation"]["kind"],
+        order=config["comparison"]["order"],
+        threshold=config["comparison"]["threshold"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Explain the heads of {wildcards.model} on {wildcards.task}"
+    script:
+        "../scripts/explain_heads.py"
+
+
+rule detect_heads:
+    input:
+        model="results/{model}/model.json",
+    output:
+        detectors=ensure("results/{model}/detectors.parquet", non_empty=True),
+    log:
+        "logs/{model}/detect_heads.log",
+    benchmark:
+        "benchmarks/{model}/detect_heads.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=gpu,
+    params:
+        code=library("scripts/detect_heads.py"),
+        run=run_settings,
+        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        length=config["heads"]["detectors"]["length"],
+        sequences=config["heads"]["detectors"]["sequences"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Detect previous-token, duplicate-token and induction heads of {wildcards.model}"
+    script:
+        "../scripts/detect_heads.py"
+
+
+rule label_heads:
+    input:
+        circuits=main_task_table("circuits.json"),
+        effects=main_task_table("component_effects.parquet"),
+        detectors="results/{model}/detectors.parquet",
+        patching=task_table("patching.parquet"),
+        attribution=task_table("attribution.parquet"),
+        attention_members=task_table("attention_members.parquet"),
+        ov=task_table("ov.parquet"),
+    output:
+        roles=ensure("results/{model}/comparison/roles.parquet", non_empty=True),
+    log:
+        "logs/{model}/label_heads.log",
+    benchmark:
+        "benchmarks/{model}/label_heads.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=library("scripts/label_heads.py"),
+        main_tasks=MAIN_TASKS,
+        tasks=ALL_TASKS,
+        tables=["patching", "attribution", "attention_members", "ov"],
+        kind=config["ablation"]["kind"],
+        order=config["comparison"]["order"],
+        threshold=config["comparison"]["threshold"],
+        k=max(config["heads"]["ov"]["k"]),
+        labels=config["heads"]["labels"],
+    message:
+        "Label the heads of the circuits of {wildcards.model}"
+    script:
+        "../scripts/label_heads.py"

@@ -1,0 +1,238 @@
+"""Direct logit attribution: what each write to the residual stream adds to the logit difference by itself.
+
+A write u of d_model numbers at the last position adds norm(u) . (W_U[answer] - W_U[incorrect]), where the final norm
+acts with the scale it has in the prompt's own run: (u - mean u) / scale x weight for LayerNorm, u / scale x weight for
+RMSNorm (methods: section 6). The final norm's bias and b_U are added once, by no component, and have rows of their own,
+as has each layer's b_O; a head's row is z W_O. An MLP's row holds its output bias. So the rows of a prompt sum to its
+logit difference, which is checked on every prompt.
+
+TransformerLens gives the same numbers by `logit_attrs` where its weights are folded (the norm's weight into W_U); on
+the checkpoint's own weights, as here, its stacks lack the norm's weight and the two biases.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from atlas.ablation import Prompts
+from atlas.components import MLP, Component
+from atlas.errors import StudyError
+from atlas.job import progress
+from atlas.metrics import per_prompt
+from atlas.models import Model, mlp_hook, z_hook
+from atlas.statistics import Bootstrap, interval_columns
+
+COLUMNS = ["part", "name", "layer", "head", "value", "ci_low", "ci_high"]
+NO_LAYER = -1  # of rows that belong to no layer
+
+
+# ---- the residual stream -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Stream:
+    """What is written to the residual stream at the last position of N prompts, at least float32."""
+
+    embed: torch.Tensor  # [N, D]
+    positions: torch.Tensor | None  # [N, D]; None for models without position embeddings
+    z: torch.Tensor  # [L, N, H, d_head]
+    attn_out: torch.Tensor  # [L, N, D]
+    mlp_out: torch.Tensor  # [L, N, D]
+    resid_pre: torch.Tensor  # [L, N, D]
+    resid_post: torch.Tensor  # [N, D] after the last layer
+    logits: torch.Tensor  # [N, d_vocab]
+
+    def points(self) -> torch.Tensor:
+        """[2 L + 1, N, D]: the residual before each layer and after its attention, and after the last layer.
+
+        The middle of a layer is resid_pre + attn_out, also where attention and MLP run in parallel.
+        """
+        inside = torch.stack((self.resid_pre, self.resid_pre + self.attn_out), 1).flatten(0, 1)
+        return torch.cat((inside, self.resid_post[None]))
+
+
+def point_names(n_layers: int) -> list[str]:
+    """Names of `Stream.points`."""
+    return [f"{point} {layer}" for layer in range(n_layers) for point in ("resid_pre", "resid_mid")] + ["resid_post"]
+
+
+def read_stream(model: Model, tokens, edits=()) -> Stream:
+    """Run one batch of tokens [N, S], with (hook name, function) ``edits``, and read the last position."""
+    found: dict[str, torch.Tensor] = {}
+
+    def saver(name):
+        def hook(x, hook):
+            last = x[:, -1].detach()
+            found[name] = last.to(torch.promote_types(last.dtype, torch.float32))
+            return x
+
+        return hook
+
+    learned, layers = "pos_embed.hook_out", range(model.n_layers)
+    names = ["hook_embed", f"blocks.{model.n_layers - 1}.hook_resid_post"]
+    names += [learned] if learned in model.bridge.hook_dict else []
+    each = {
+        "z": z_hook,
+        "attn_out": lambda layer: f"blocks.{layer}.hook_attn_out",
+        "mlp_out": mlp_hook,
+        "resid_pre": lambda layer: f"blocks.{layer}.hook_resid_pre",
+    }
+    names += [name(layer) for name in each.values() for layer in layers]
+    logits = model.run(tokens, [*edits, *((name, saver(name)) for name in names)])
+    return Stream(
+        embed=found["hook_embed"],
+        positions=found[learned].expand(len(tokens), -1) if learned in found else None,
+        **{key: torch.stack([found[name(layer)] for layer in layers]) for key, name in each.items()},
+        resid_post=found[names[1]],
+        logits=logits,
+    )
+
+
+# ---- the end of the model ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Readout:
+    """The final norm and the unembedding, in float32 at least, whatever the model's dtype."""
+
+    weight: torch.Tensor  # [D]
+    bias: torch.Tensor | None  # [D]
+    eps: float
+    centred: bool  # LayerNorm subtracts the mean, RMSNorm does not
+    w_u: torch.Tensor  # [D, d_vocab]
+    b_u: torch.Tensor | None  # [d_vocab]
+
+    @classmethod
+    def of(cls, model: Model) -> "Readout":
+        bridge, cfg = model.bridge, model.bridge.cfg
+        kind = "RMS" if cfg.final_rms else cfg.normalization_type
+        if kind not in ("LN", "RMS"):
+            raise StudyError(f"models: final norm {kind!r} is neither LN nor RMS; attribution and lens know these two")
+        own = [getattr(bridge.ln_final, name, None) for name in ("weight", "bias")] + [bridge.W_U, bridge.b_U]
+        weight, bias, w_u, b_u = (
+            None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in own
+        )
+        return cls(weight, bias, cfg.eps, kind == "LN", w_u, b_u)
+
+    def scale(self, x):
+        """[..., 1] what the final norm divides the (centred) residual x [..., D] by."""
+        return (self.centre(x).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def centre(self, x):
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+    def norm(self, x):
+        """The final norm of residuals [..., D], each with its own scale."""
+        x = self.centre(x) / self.scale(x) * self.weight
+        return x if self.bias is None else x + self.bias
+
+    def unembed(self, x):
+        """[..., d_vocab] of [..., D]."""
+        x = x @ self.w_u
+        return x if self.b_u is None else x + self.b_u
+
+
+@dataclass(frozen=True)
+class Attributor:
+    """Attribution of anything that is written in one batch of runs."""
+
+    direction: torch.Tensor  # [N, D]; a write's attribution is its inner product with it
+    norm_bias: torch.Tensor  # [N]; zeros where the final norm has none, likewise below
+    unembedding_bias: torch.Tensor  # [N]
+
+    @classmethod
+    def of(cls, readout: Readout, resid_post, answer, incorrect) -> "Attributor":
+        """``resid_post`` [N, D]: the final residual whose scale is used; ``answer``, ``incorrect``: [N] token ids."""
+        unembedded = (readout.w_u[:, answer] - readout.w_u[:, incorrect]).T
+        direction = readout.centre(unembedded * readout.weight) / readout.scale(resid_post)
+        zeros = direction.new_zeros(len(direction))
+        return cls(
+            direction,
+            zeros if readout.bias is None else unembedded @ readout.bias,
+            zeros if readout.b_u is None else readout.b_u[answer] - readout.b_u[incorrect],
+        )
+
+    def __call__(self, writes):
+        """[..., N] of writes [..., N, D]."""
+        return (writes * self.direction).sum(-1)
+
+
+def head_attribution(model: Model, z, attributor: Attributor):
+    """[L, H, N] attribution of heads, b_O left out, from their z [L, N, H, d_head] at the last position."""
+    out = []
+    for block, own in zip(model.bridge.blocks, z, strict=True):
+        read = torch.einsum("hdm,nm->nhd", block.attn.W_O.detach().to(own.dtype), attributor.direction)
+        out.append((own * read).sum(-1).T)
+    return torch.stack(out)
+
+
+# ---- attribution of a task -----------------------------------------------------------------------------------
+def attribute(model: Model, prompts: Prompts) -> list[tuple[dict, np.ndarray]]:
+    """Every row of the table: its keys (part, name, layer, head) and its values per prompt [N].
+
+    Parts: ``accumulated``, the residual at each point (without the constant rows, so that the last point plus the two
+    constant rows is the logit difference); ``write``, each attention layer and MLP; ``head``, heads in place of
+    attention layers. Rows of ``write``, and of ``head``, sum to the logit difference.
+
+    Raises StudyError where they do not: where the model's output is something else than norm and unembedding.
+    """
+    if prompts.position is not None:
+        raise ValueError("attribution reads prompts at their last token; give it prompts without padding")
+    readout, keys, parts = Readout.of(model), None, []
+    for batch in progress(model.batches(len(prompts)), "attribution"):
+        stream = read_stream(model, prompts.tokens[batch])
+        answer, incorrect = (x[batch].to(model.device) for x in (prompts.answer, prompts.incorrect))
+        rows = batch_rows(model, stream, Attributor.of(readout, stream.resid_post, answer, incorrect))
+        logit_diff = per_prompt(["logit_diff"], stream.logits, answer, incorrect)["logit_diff"]
+        refuse_a_remainder(rows, logit_diff, model.bridge.cfg.dtype)
+        keys = [k for k, _ in rows]
+        parts.append(torch.stack([values for _, values in rows]).double().cpu().numpy())
+    return list(zip(keys, np.concatenate(parts, axis=1), strict=True))
+
+
+def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tuple[dict, torch.Tensor]]:
+    """The rows of one batch, in the order of the forward pass."""
+
+    def row(part, name, values, layer=NO_LAYER, head=MLP):
+        return {"part": part, "name": name, "layer": layer, "head": head}, values
+
+    by_head = head_attribution(model, stream.z, attributor)
+    layers = range(model.n_layers)
+    out = []
+    for i, (name, values) in enumerate(zip(point_names(model.n_layers), attributor(stream.points()), strict=True)):
+        out.append(row("accumulated", name, values, min(i // 2, model.n_layers - 1)))
+    for part in ("write", "head"):
+        out.append(row(part, "embed", attributor(stream.embed)))
+        if stream.positions is not None:
+            out.append(row(part, "positions", attributor(stream.positions)))
+        for layer in layers:
+            if part == "write":
+                out.append(row(part, f"attn {layer}", by_head[layer].sum(0), layer))
+            else:
+                out += [row(part, str(Component(layer, h)), x, layer, h) for h, x in enumerate(by_head[layer])]
+            b_o = model.bridge.blocks[layer].attn.b_O
+            if b_o is not None:
+                out.append(row(part, f"bias {layer}", attributor(b_o.detach()), layer))
+            out.append(row(part, str(Component(layer)), attributor(stream.mlp_out[layer]), layer))
+        out.append(row(part, "final norm bias", attributor.norm_bias))
+        out.append(row(part, "unembedding bias", attributor.unembedding_bias))
+    return out
+
+
+def refuse_a_remainder(rows, logit_diff, dtype) -> None:
+    """Refuse rows that do not sum to ``logit_diff`` [N], up to the rounding of the model's dtype.
+
+    At least float32's: some norms round to it in any model.
+    """
+    eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    for part in ("write", "head"):
+        values = torch.stack([v for k, v in rows if k["part"] == part])
+        rest = (values.sum(0) - logit_diff).abs()
+        allowed = 100 * eps * (1 + values.abs().sum(0))
+        if (rest > allowed).any():
+            raise StudyError(
+                f"models: attributions to each {part} leave {float(rest.max()):.3g} of a logit difference unexplained; "
+                "this model's output is not its final norm and unembedding alone, and attribution does not apply"
+            )
+
+
+def attribution_rows(attributed, bootstrap: Bootstrap) -> list[dict]:
+    """The rows of `attribution.parquet` less model and task: means over prompts, in logit difference, either sign."""
+    return [keys | interval_columns(bootstrap.mean(values)) for keys, values in attributed]

@@ -1,0 +1,27 @@
+"""Score every head of a model as a previous-token, duplicate-token and induction head on repeated random tokens."""
+
+from atlas import artifacts, detectors, job, studies, tokens
+from atlas.errors import StudyError
+from atlas.statistics import Bootstrap
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+description = artifacts.read_json(inputs.model)
+model = studies.load_model(inputs.model, p.run)
+tokenizer = tokens.load_tokenizer(description["folder"])
+bos = tokenizer.bos_token_id if p.prepend_bos else None
+if p.prepend_bos and bos is None:
+    raise StudyError(f"models.{w.model}: prepend_bos is true but the tokenizer has no BOS token; set it to false")
+ordinary = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+candidates = sorted(i for i in ordinary if i < description["d_vocab"])
+length = detectors.half_length(p.length, description["max_tokens"], p.prepend_bos)
+repeated = detectors.repeated_tokens(candidates, length, p.sequences, p.seed, bos)
+job.log.info("%d sequences of %d random tokens, twice", p.sequences, length)
+found = detectors.scores(model, repeated, p.prepend_bos)
+table = detectors.table(found, Bootstrap(p.bootstrap, p.seed))
+table.insert(0, "model", w.model)
+
+settings = {"length": length, "sequences": p.sequences, "bootstrap": p.bootstrap, "seed": p.seed}
+provenance = artifacts.provenance({"model": inputs.model}, settings, ("torch", "transformer_lens", "transformers"))
+artifacts.write_table(table, out.detectors, provenance)

@@ -1,0 +1,45 @@
+"""Explain a task by what can be patched, by what writes the answer, and by where the answer appears."""
+
+import pandas as pd
+
+from atlas import artifacts, attribution, job, lens, patching, studies
+from atlas.ablation import Prompts
+from atlas.errors import StudyError
+from atlas.statistics import Bootstrap
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+model = studies.load_model(inputs.model, p.run)
+layout = artifacts.read_json(inputs.layout)["layout"]
+frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+prompts, bootstrap = Prompts.from_frame(frame, ["all"]), Bootstrap(p.bootstrap, p.seed)
+some = Prompts.from_frame(patching.spread(frame, p.patching_prompts), ["all"])
+job.log.info("%s: %d prompts, %d of them patched", w.task, len(prompts), len(some))
+
+try:
+    patched = patching.patching_rows(patching.patch_all(model, some), patching.roles(layout, p.prepend_bos), bootstrap)
+except StudyError as error:
+    raise StudyError(f"tasks.{w.task}: {error}") from None
+attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
+lenses = lens.read_lenses(model, prompts, p.lens_tokens)
+members = lens.earlier_members(prompts, layout["member_positions"])
+decode = model.bridge.tokenizer.decode
+tables = {
+    "patching": (patched, patching.COLUMNS),
+    "attribution": (attributed, attribution.COLUMNS),
+    "lens": (lens.lens_rows(lenses, bootstrap), lens.COLUMNS),
+    "lens_tokens": (lens.token_rows(lenses["norm"], prompts.prompt, decode), lens.TOKEN_COLUMNS),
+    "lens_lead": (lens.lead_rows(lenses["norm"], prompts.prompt), lens.LEAD_COLUMNS),
+    "lens_increments": (lens.increment_rows(lenses, prompts.answer, members, bootstrap), lens.INCREMENT_COLUMNS),
+}
+
+settings = {"patching_prompts": p.patching_prompts, "lens_tokens": p.lens_tokens}
+settings |= {"bootstrap": p.bootstrap, "seed": p.seed}
+sources = {name: inputs[name] for name in ("model", "prompts", "layout", "clean")}
+provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+for name, (rows, columns) in tables.items():
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(0, "model", w.model)
+    table.insert(1, "task", w.task)
+    artifacts.write_table(table, out[name], provenance)

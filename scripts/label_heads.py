@@ -1,0 +1,34 @@
+"""Gather what is known of every head of a circuit on every task, and label it by stated thresholds."""
+
+import pandas as pd
+
+from atlas import artifacts, comparison, components, job, roles
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+circuits = comparison.chosen_circuits(inputs.circuits, p.order, p.threshold)
+heads = components.heads(circuits.pop("union"))
+del circuits["shared"]
+detectors = artifacts.read_table(inputs.detectors)
+effects = dict(zip(p.main_tasks, inputs.effects, strict=True))
+
+pieces = []
+for i, task in enumerate(p.tasks):
+    tables = {name: artifacts.read_table(inputs[name][i]) for name in p.tables} | {"detectors": detectors}
+    if task in effects:
+        table = artifacts.read_table(effects[task])
+        tables["component_effects"] = table[table.kind == p.kind]
+    found = roles.labelled(roles.evidence(heads, tables, p.k), p.labels)
+    found.insert(0, "model", w.model)
+    found.insert(1, "task", task)
+    found.insert(5, "circuits", [", ".join(name for name, c in circuits.items() if head in c) for head in heads])
+    pieces.append(found)
+table = roles.compared(pd.concat(pieces, ignore_index=True))
+for task, labels in table.groupby("task", sort=False).label:
+    job.log.info("%s: %s", task, ", ".join(f"{n} {label}" for label, n in labels.value_counts().items()))
+
+settings = {"kind": p.kind, "order": p.order, "threshold": p.threshold, "k": p.k, "labels": dict(p.labels)}
+sources = {f"{name} {i}": path for name in (*p.tables, "effects", "circuits") for i, path in enumerate(inputs[name])}
+provenance = artifacts.provenance(sources | {"detectors": inputs.detectors}, settings)
+artifacts.write_table(table, out.roles, provenance)

@@ -1,0 +1,11 @@
+"""Draw the scores of all heads as previous-token, duplicate-token and induction heads."""
+
+from atlas import artifacts, job
+from atlas.plots import detectors, maps, style
+
+job.start(snakemake)
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+
+heads = maps.union_heads(artifacts.read_table(inputs.membership), p.main_tasks)
+figure = detectors.draw(artifacts.read_table(inputs.detectors), heads, p.labels, p.sequential)
+style.save(figure, out.svg, out.png, p.dpi, sources=inputs)

@@ -1,0 +1,11 @@
+"""Draw what patching one activation restores or takes away, by layer and position and by head."""
+
+from atlas import artifacts, job
+from atlas.plots import maps, patching, style
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+heads = maps.circuit_heads(artifacts.read_table(inputs.membership), w.task)
+figure = patching.draw(artifacts.read_table(inputs.patching), heads, p.diverging)
+style.save(figure, out.svg, out.png, p.dpi, sources=inputs)

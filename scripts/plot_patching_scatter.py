@@ -1,0 +1,11 @@
+"""Draw patching of each head's pattern against its values and its output."""
+
+from atlas import artifacts, job
+from atlas.plots import patching_scatter, style
+
+job.start(snakemake)
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+
+tables = artifacts.read_tables(inputs.patching), artifacts.read_table(inputs.membership)
+figure = patching_scatter.draw(*tables, p.main_tasks, p.diverging)
+style.save(figure, out.svg, out.png, p.dpi, sources=inputs)

@@ -1,0 +1,226 @@
+"""Synthetic tables of what heads do, for the figures and pages: added to the studies of test_figures."""
+
+import numpy as np
+import pandas as pd
+
+from atlas import roles
+from atlas.components import Component
+from atlas.plots import maps
+
+MEMBERS = 4
+CLAUSE = 5  # tokens of a clause; the member is its fourth
+TOKENS = CLAUSE * MEMBERS + 3
+AT = [CLAUSE * i + 3 for i in range(MEMBERS)]
+THRESHOLDS = {
+    "previous token": 0.5,
+    "induction": 0.5,
+    "duplicate": 0.5,
+    "successor": 0.5,
+    "copy": 0.5,
+    "inhibitor": 0.1,
+    "same-type detector": 0.2,
+}
+K = 5
+PROMPTS = (3, 8)
+
+
+def interval(value, width=0.02):
+    return {"value": value, "ci_low": value - width, "ci_high": value + 0.8 * width}
+
+
+def add(study, kv_heads=None, members=True, seed=0):
+    """Add the tables of docs/artifacts.md about heads; without ``members`` as for prompts of unknown layout."""
+    rng = np.random.default_rng(seed)
+    effects = study.effects[study.main[0]]
+    layers, heads = int(effects["layer"].max()) + 1, int(effects["head"].max()) + 1
+    everything = [(layer, head) for layer in range(layers) for head in range(heads)]
+    union = maps.union_heads(study.membership, study.main)
+    found = {name: [] for name in (*COLUMNS, "patching", "attribution", "lens", "lens_tokens", "lens_lead")}
+    found |= {"lens_increments": [], "attention": []}
+    strength = {at: rng.gamma(0.3, 0.5) for at in everything}  # of a head in all tasks
+    study.patterns = {}
+    for task in study.tasks:
+        base = {"model": study.model, "task": task}
+        _patching(found["patching"], base, layers, heads, kv_heads or heads, strength, rng)
+        _attribution(found["attribution"], base, layers, heads, rng)
+        _lens(found, base, layers, rng)
+        _attention(found, base, everything, members, rng)
+        if members:
+            _ov(found["ov"], base, everything, [t for t in study.tasks if t != task], rng)
+        _backup(found["backup"], base, everything, union, rng)
+        study.patterns[task] = _patterns(base, union, rng)
+    study.detectors = pd.DataFrame(
+        [
+            {"model": study.model, "detector": d, "layer": la, "head": h, **interval(min(0.98, rng.gamma(0.4, 0.25)))}
+            for d in ("previous", "duplicate", "induction")
+            for la, h in everything
+        ]
+    )
+    for name, rows in found.items():
+        table = pd.DataFrame(rows, columns=None if rows else ["model", "task", *COLUMNS[name]])
+        setattr(study, "members" if name == "attention_members" else name, table)
+    study.roles = _roles(study, union)
+    return study
+
+
+COLUMNS = {
+    "attention_members": ["variant", "layer", "head", "statistic", "value", "ci_low", "ci_high"],
+    "backup": [
+        "ablated",
+        "layer",
+        "head",
+        "before",
+        "after",
+        "change",
+        "change_ci_low",
+        "change_ci_high",
+        "scale_ratio",
+    ],
+    "ov": ["norm", "layer", "head", "score", "k", "value", "ci_low", "ci_high", "baseline", "instances"],
+}
+
+
+def _roles(study, union):
+    pieces = []
+    for task in study.tasks:
+        tables = {name: getattr(study, name) for name in ("patching", "attribution", "ov")}
+        tables = {name: table[table["task"] == task] for name, table in tables.items()}
+        tables["attention_members"] = study.members[study.members["task"] == task]
+        tables["detectors"] = study.detectors
+        if task in study.effects:
+            table = study.effects[task]
+            tables["component_effects"] = table[table["kind"] == "mean"]
+        piece = roles.labelled(roles.evidence(list(map(Component.parse, union)), tables, K), THRESHOLDS)
+        inside = [", ".join(t for t in study.main if name in maps.circuit_heads(study.membership, t)) for name in union]
+        piece.insert(0, "circuits", inside)
+        piece.insert(0, "task", task)
+        pieces.append(piece.assign(model=study.model))
+    return roles.compared(pd.concat(pieces, ignore_index=True))
+
+
+def _patching(rows, base, layers, heads, kv_heads, strength, rng):
+    roles_ = ["separator"] * TOKENS
+    roles_[-1] = "last"
+    for number, position in enumerate(AT, 1):
+        roles_[position] = f"member {number}"
+    for direction, start, sign in (("denoising", 0, 1), ("noising", 1, -1)):
+        for layer in range(layers):
+            for site in ("resid_pre", "attn_out", "mlp_out"):
+                for position, role in enumerate(roles_):
+                    moved = (layer + 1) / layers if role == "last" else 0.6 * (role != "separator") / (1 + layer)
+                    value = start + sign * moved * (1 if site == "resid_pre" else 0.3)
+                    key = {"direction": direction, "site": site, "layer": layer, "head": -1, "position": position}
+                    rows.append({**base, **key, "role": role, **interval(value)})
+            for site in ("z", "q", "k", "v", "pattern"):
+                n = kv_heads if site in "kv" else heads
+                for head in range(n):
+                    share = {"z": 1, "v": 0.7, "pattern": 0.4}.get(site, 0.1)
+                    value = start + sign * share * strength[layer, head * heads // n] + 0.02 * rng.normal()
+                    key = {"direction": direction, "site": site, "layer": layer, "head": head, "position": -1}
+                    rows.append({**base, **key, "role": "all", **interval(value)})
+
+
+def _attribution(rows, base, layers, heads, rng):
+    def row(part, name, value, layer=-1, head=-1):
+        rows.append({**base, "part": part, "name": name, "layer": layer, "head": head, **interval(value)})
+
+    by_head = rng.normal(0, 0.3, (layers, heads))
+    mlps, total = rng.gamma(1, 1.5, layers), 0.1
+    for layer in range(layers):
+        row("accumulated", f"resid_pre {layer}", total, layer)
+        row("accumulated", f"resid_mid {layer}", total + by_head[layer].sum(), layer)
+        total += by_head[layer].sum() + mlps[layer]
+    row("accumulated", "resid_post", total, layers - 1)
+    for part in ("write", "head"):
+        row(part, "embed", 0.08)
+        row(part, "positions", 0.02)
+        for layer in range(layers):
+            if part == "write":
+                row(part, f"attn {layer}", by_head[layer].sum(), layer)
+            else:
+                for head, value in enumerate(by_head[layer]):
+                    row(part, f"{layer}.{head}", value, layer, head)
+            row(part, f"bias {layer}", 0.0, layer)
+            row(part, f"m{layer}", mlps[layer], layer)
+        row(part, "final norm bias", 0.03)
+        row(part, "unembedding bias", -0.01)
+
+
+def _lens(found, base, layers, rng):
+    names = [f"{p} {layer}" for layer in range(layers) for p in ("resid_pre", "resid_mid")] + ["resid_post"]
+    n = len(names)
+    for lens in ("norm", "raw"):
+        for point, name in enumerate(names):
+            share = max(0.0, (point - 2) / (n - 3))
+            key = {**base, "lens": lens, "point": point, "name": name}
+            found["lens"].append({**key, **interval(8 * share**2, 0.3), "top1": share, "rank": 20 * (1 - share)})
+        for point in range(0, n - 1, 2):
+            share = float(rng.uniform(0, 0.4))
+            key = {**base, "lens": lens, "from_point": point, "to_point": point + 2, "prompts": 12}
+            bounds = {"ci_low": 0.8 * share, "ci_high": min(1.0, 1.2 * share)}
+            found["lens_increments"].append({**key, "share": share, **bounds})
+    for prompt in range(12):
+        first = int(rng.integers(2, n))
+        stays = -1 if prompt == 0 else int(rng.integers(first, n))
+        named = {"leads_name": names[first], "stays_name": names[stays] if stays >= 0 else "never"}
+        found["lens_lead"].append({**base, "prompt": prompt, "leads": first, "stays": stays, **named})
+        for point, name in enumerate(names):
+            for place in range(1, 4):
+                key = {**base, "prompt": prompt, "point": point, "name": name, "place": place, "token_id": place}
+                token = {"token": [" <b>", " two", "\n"][place - 1], "logit": 9.0 - place}
+                found["lens_tokens"].append({**key, **token, "answer_place": max(1, 9 - point)})
+
+
+def _attention(found, base, everything, members, rng):
+    queries = [f"member {k}" for k in range(1, MEMBERS + 1)] if members else []
+    for variant in ("in order", "shuffled", "interleaved", "words") if members else ("in order",):
+        for layer, head in everything:
+            own = {**base, "variant": variant, "layer": layer, "head": head}
+            for q, query in enumerate([*queries, "last"]):
+                keys = [*queries[: q if query != "last" else MEMBERS], "separator", "self"]
+                for key, weight in zip(keys, rng.dirichlet(np.full(len(keys), 0.4)), strict=True):
+                    found["attention"].append({**own, "query_role": query, "key_role": key, **interval(weight)})
+            names = ["previous member weight", "previous member is the maximum", "member to members"]
+            names += ["last to members", "last to last member", "last member is the maximum"]
+            names += ["member to own type", "member to other type"] if variant == "interleaved" else []
+            for statistic in names if members else ():
+                found["attention_members"].append({**own, "statistic": statistic, **interval(float(rng.uniform(0, 1)))})
+
+
+def _ov(rows, base, everything, others, rng):
+    scores = {"own": ["copy", "next", "previous", "next_next", *(f"cross:{t}" for t in others[:2])]}
+    scores |= {"block1": ["copy", "next"], "in place": ["copy", "next"]}
+    for norm, names in scores.items():
+        for layer, head in everything:
+            key = {**base, "norm": norm, "layer": layer, "head": head, "instances": 48}
+            for score in names:
+                value = 0.05 if score.startswith("cross:") else min(1.0, rng.gamma(0.3, 0.5))
+                for k in (1, K):
+                    rows.append({**key, "score": score, "k": k, **interval(value * k / K), "baseline": 0.04})
+            rows.append({**key, "score": "next over copy", "k": 0, **interval(rng.uniform(0, 1)), "baseline": 0.5})
+
+
+def _backup(rows, base, everything, union, rng):
+    for ablated in union:
+        ratio = 1 + 0.1 * rng.normal()
+        for layer, head in everything:
+            before, change = 0.3 * rng.normal(), 0.04 * rng.normal()
+            row = {**base, "ablated": ablated, "layer": layer, "head": head}
+            for name, value in {"before": before, "after": before + change, "change": change}.items():
+                row |= {name if k == "value" else f"{name}_{k}": v for k, v in interval(value, 0.01).items()}
+            rows.append({**row, "scale_ratio": ratio, "logit_diff_change": -0.2})
+
+
+def _patterns(base, union, rng):
+    def pattern():
+        return [[round(x, 3) for x in rng.dirichlet(np.full(q + 1, 0.5)).tolist()] for q in range(6)]
+
+    examples = [
+        {
+            "prompt": prompt,
+            "tokens": ["Box", " in", " </script>", ".", "\n", " in"],
+            "patterns": {h: pattern() for h in union},
+        }
+        for prompt in PROMPTS
+    ]
+    return {**base, "heads": union, "notes": {}, "examples": examples}
