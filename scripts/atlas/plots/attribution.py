@@ -64,32 +64,35 @@ def _accumulated(ax, rows: pd.DataFrame, colour: str, layers: int) -> None:
     ax.grid()
 
 
+def _kind(name: str) -> str:
+    """`attn 3` -> `attn`, `bias 3` -> `bias`, `m3` -> `m`."""
+    return "m" if wording.is_mlp(name) else name.split(" ")[0]
+
+
 def places(names: list[str], layers: int) -> dict[str, float]:
     """x of every write: constants before the layers and after them, three places within a layer."""
-    kinds = {kind: shift for kind, shift in zip(("attn", "bias", "m"), (-0.25, 0.0, 0.25), strict=True)}
-    x = {}
+    shift, x = {"attn": -0.25, "bias": 0.0, "m": 0.25}, {}
     for name in names:
-        kind = "m" if wording.is_mlp(name) and name[1:].isdigit() else name.split(" ")[0]
         if name in CONSTANTS:
-            first = name in ("embed", "positions")
-            x[name] = -2 + list(CONSTANTS).index(name) if first else layers + list(CONSTANTS).index(name) - 2
+            nth = list(CONSTANTS).index(name)
+            x[name] = nth - 2 if nth < 2 else layers + nth - 2
         else:
-            x[name] = int(name.removeprefix(kind)) + kinds[kind]
+            x[name] = int(name.removeprefix(_kind(name))) + shift[_kind(name)]
     return x
 
 
 def _writes(ax, rows: pd.DataFrame, colours: dict, layers: int) -> None:
     at = places(list(rows["name"]), layers)
-    for row in rows.itertuples():
-        kind = row.name.split(" ")[0] if row.name.startswith(("attn", "bias")) else "m"
+    kinds = rows["name"].map(lambda name: "bias" if name in CONSTANTS else _kind(name))
+    for kind, part in rows.assign(x=rows["name"].map(at)).groupby(kinds, sort=False):
         colour, marker, _ = LOOKS[kind]
-        if row.name in CONSTANTS:
-            colour, marker = None, "D"
         colour = colours[colour] if colour else style.GREY
-        x = at[row.name]
-        ax.vlines(x, min(0, row.value), max(0, row.value), color=style.tint(colour, 0.5), lw=1)
-        ax.vlines(x, row.ci_low, row.ci_high, color=colour, lw=1.6)
-        ax.scatter(x, row.value, s=13 if marker != "D" else 7, marker=marker, color=colour, linewidth=0, zorder=3)
+        ax.vlines(
+            part["x"], part["value"].clip(upper=0), part["value"].clip(lower=0), color=style.tint(colour, 0.5), lw=1
+        )
+        ax.vlines(part["x"], part["ci_low"], part["ci_high"], color=colour, lw=1.6)
+        size = 7 if marker == "D" else 13
+        ax.scatter(part["x"], part["value"], s=size, marker=marker, color=colour, linewidth=0, zorder=3)
     constants = {at[name]: text for name, text in CONSTANTS.items() if name in at}
     step = math.ceil(layers / 12)
     ticks = {**{layer: str(layer) for layer in range(0, layers, step)}, **constants}

@@ -43,7 +43,7 @@ def draw(backup: pd.DataFrame, tasks: list[str], colours: dict):
             part = of_task[of_task["verdict"] == verdict]
             ax.scatter(part["before"], part["after"], s=size, color=colour, linewidth=0, zorder=3 if verdict else 2)
         sure = of_task[of_task["verdict"] != ""]
-        top_rows = sure.assign(size=sure["change"].abs()).nlargest(NAMED, "size")
+        top_rows = sure.loc[sure["change"].abs().sort_values(ascending=False, kind="stable").index].head(NAMED)
         said = [f"{r.name} without {r.ablated}: {wording.number(r.change, 2)}" for r in top_rows.itertuples()]
         if said:
             text = "\n".join(["largest changes", *said])

@@ -57,11 +57,10 @@ def draw(ax, grid: np.ndarray, cmap, norm, outlined=(), dots=None, span: float =
     for name in outlined if span == 1 else ():
         layer, _, head = wording.place(name)
         ax.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, facecolor="none", edgecolor=style.INK, lw=0.8))
-    if dots is not None:
-        shades = matplotlib.colormaps.get_cmap(cmap)
-        for y, x in zip(*np.nonzero(dots), strict=True):
-            ink = style.ink_on(shades(norm(grid[y, x])))
-            ax.scatter(span * (x + 0.5) - 0.5, y, s=2.5, color=ink, linewidth=0, zorder=3)
+    if dots is not None and dots.any():
+        y, x = np.nonzero(dots)
+        inks = [style.ink_on(colour) for colour in matplotlib.colormaps.get_cmap(cmap)(norm(grid[y, x]))[:, :3]]
+        ax.scatter(span * (x + 0.5) - 0.5, y, s=2.5, color=inks, linewidth=0, zorder=3)
     ax.set(xlim=(edges[0], edges[-1]), ylim=(rows - 0.5, -0.5))
     ax.tick_params(length=0, labelsize=style.TINY, pad=1.5)
     ax.spines[:].set_visible(False)
