@@ -99,11 +99,9 @@ AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
 AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
 
 
-def explained(tasks: int, heads: int) -> dict[str, int]:
-    """What heads do in so many tasks: what looks at the task alone, and what looks at the circuits' heads."""
-    drawn = {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_lens": 1} if tasks else {}
-    jobs = {"explain_task": tasks, "explain_heads": heads, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1}
-    return {rule: n for rule, n in jobs.items() if n} | drawn | AFTER_LABELS
+def explained(heads: int) -> dict[str, int]:
+    """What follows new explanations of so many tasks' heads: every task's heads see the prompts of all tasks."""
+    return {"explain_heads": heads, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS
 
 
 def of_main_tasks(n: int) -> dict[str, int]:
@@ -116,7 +114,7 @@ def of_main_tasks(n: int) -> dict[str, int]:
 def after_search(n: int) -> dict[str, int]:
     """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
     own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
-    return own | of_main_tasks(n) | AFTER_EVALUATION | explained(0, 3)
+    return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
 def test_a_finished_study_has_nothing_to_do(study):
@@ -134,7 +132,7 @@ def test_a_plot_colour_redraws_the_figures_that_show_it(study):
     def change(config):
         config["figures"]["corrupted"] = "#999999"
 
-    assert study.with_config(change) == {"plot_dataset": 3, "plot_clean_accuracy": 1}
+    assert study.with_config(change) == {"plot_dataset": 3, "plot_clean_accuracy": 1, "plot_lens": 1}
 
 
 def test_a_threshold_reruns_the_search_and_what_follows(study):
@@ -204,8 +202,8 @@ def test_one_tasks_seed_reruns_that_task_and_what_gathers_it(study):
     def change(config):
         config["tasks"]["days"]["seed"] = 1
 
-    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1}
-    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION
+    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1, "explain_task": 1}
+    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION | explained(3)
 
 
 def test_a_main_tasks_seed_leaves_the_other_main_task_alone(study):
@@ -213,7 +211,7 @@ def test_a_main_tasks_seed_leaves_the_other_main_task_alone(study):
         config["tasks"]["numerals"]["seed"] = 1
 
     own = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
-    own |= {"plot_dataset": 1, "plot_component_effects": 1, "plot_clean_accuracy": 1}
+    own |= {"plot_dataset": 1, "plot_component_effects": 1, "plot_clean_accuracy": 1, "explain_task": 1, "plot_lens": 1}
     # the circuit diagrams of numerals and of what is shared show its effects, the third its membership
     assert study.with_config(change) == own | after_search(1)
 
@@ -223,8 +221,8 @@ def test_a_new_task_adds_its_own_jobs(study):
         config["tasks"]["letters"] = {"members": list("ABCDEFGHIJKLMNOP")}
         config["study"]["transfer_tasks"].append("letters")
 
-    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1}
-    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION
+    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1, "explain_task": 1}
+    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION | explained(4)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +234,8 @@ def test_a_new_task_adds_its_own_jobs(study):
         ("curves.py", {"assess_circuits": 2} | AFTER_ASSESSMENT),
         ("edge_search.py", {"search_edges": 2} | of_main_tasks(2)),
         ("summary.py", {"write_summary": 1}),
+        ("plots/head_cards.py", {"write_head_pages": 1}),
+        ("backup.py", {"explain_heads": 3, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS),
         ("training.py", {}),
     ],
 )
