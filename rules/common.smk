@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from atlas import settings
 from atlas.errors import StudyError
+from atlas.tasks import expand_members
 
 
 def checked_config():
@@ -107,6 +108,12 @@ def task_files(wildcards):
     """Prompt files of a task, so that new prompts rerun what depends on them."""
     block = config["tasks"][wildcards.task].get("file", {})
     return [str(ROOT / block[k]) for k in ("clean", "corrupted") if k in block and (ROOT / block[k]).is_file()]
+
+
+def words_of_tasks(wildcards):
+    """Task -> its members in order, of the tasks whose members stand in the configuration."""
+    blocks = {task: config["tasks"][task] for task in ALL_TASKS}
+    return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}
 
 
 def gpu(wildcards):

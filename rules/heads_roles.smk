@@ -1,11 +1,4 @@
 # Where heads attend, what they write, which back up which, and what they are called.
-from atlas.tasks import expand_members
-
-
-def words_of_tasks(wildcards):
-    """Task -> its members in order, of the tasks whose members stand in the configuration."""
-    blocks = {task: config["tasks"][task] for task in ALL_TASKS}
-    return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}
 
 
 rule explain_heads:
