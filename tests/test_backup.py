@@ -94,3 +94,10 @@ def test_prompts_that_end_elsewhere_are_refused(shipped_model, prompts):
     moved = replace(prompts, position=torch.zeros(len(prompts), dtype=torch.long))
     with pytest.raises(ValueError, match="last token"):
         backup.before_and_after(shipped_model, moved, substitute_for(shipped_model, prompts)[0], [])
+
+
+def test_a_circuit_without_heads_gives_an_empty_table_of_the_same_columns(shipped_model, prompts):
+    substitute, bootstrap = substitute_for(shipped_model, prompts)[0], Bootstrap(20, 0)
+    none = backup.table(*backup.before_and_after(shipped_model, prompts, substitute, []), bootstrap)
+    one = backup.table(*backup.before_and_after(shipped_model, prompts, substitute, [Component(1, 4)]), bootstrap)
+    assert none.empty and list(none.columns) == list(one.columns)

@@ -73,6 +73,10 @@ def joined(runs: list[Run]) -> Run:
     return Run(*(np.concatenate([getattr(r, name) for r in runs]) for name in ("heads", "logit_diff", "scale")))
 
 
+ATTRIBUTIONS = [f"{name}{end}" for name in ("before", "after", "change") for end in ("", "_ci_low", "_ci_high")]
+COLUMNS = ["ablated", "layer", "head", *ATTRIBUTIONS, "scale_ratio", "logit_diff_change"]
+
+
 def table(before: Run, after: dict[Component, Run], bootstrap: Bootstrap) -> pd.DataFrame:
     """Rows ablated, layer, head; before, after and change, each with its interval (`before_ci_low` ...); scale_ratio.
 
@@ -89,4 +93,4 @@ def table(before: Run, after: dict[Component, Run], bootstrap: Bootstrap) -> pd.
             piece = piece.assign(**{name if c == "value" else f"{name}_{c}": v for c, v in columns.items()})
         ratio, change = (own.scale / before.scale).mean(), (own.logit_diff - before.logit_diff).mean()
         pieces.append(piece.assign(scale_ratio=ratio, logit_diff_change=change))
-    return pd.concat(pieces, ignore_index=True)
+    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=COLUMNS)  # a circuit of MLPs alone
