@@ -13,6 +13,7 @@ ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from atlas import settings
+from atlas.comparison import EDGE_SCORES
 from atlas.errors import StudyError
 from atlas.tasks import expand_members
 
@@ -175,7 +176,7 @@ def edge_findings(wildcards):
 
 def edge_score_method():
     """The method whose scores edge_membership.parquet holds; None without one."""
-    return next((m for m in ("eap_ig", "eap", "path_patching") if m in config["edges"]["methods"]), None)
+    return next((m for m in EDGE_SCORES if m in config["edges"]["methods"]), None)
 
 
 def figures():

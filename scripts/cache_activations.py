@@ -22,12 +22,9 @@ for run, tokens in runs.items():
         ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
     )
     if run == "clean":
-        p_answer, p_incorrect = (
-            logits.softmax(-1)[torch.arange(len(frame)), x] for x in (prompts.answer, prompts.incorrect)
-        )
         kept = torch.ones(len(frame), dtype=torch.bool)
         if p.filter:
-            kept = (scores[run]["top1"] == 1) & (p_answer > p.filter["probability_ratio"] * p_incorrect)
+            kept = metrics.passes(logits, prompts.answer, prompts.incorrect, **p.filter)
 frame["kept"] = kept.tolist()
 search = (frame.kept & (frame.split == "search")).to_numpy().copy()  # pandas gives a read-only view
 if not search.any():

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from atlas import artifacts, job
-from atlas.comparison import chosen_circuits, method_circuits, methods_of, reported_edges
+from atlas.comparison import chosen_circuits, edge_values, method_circuits, methods_of, reported_edges
 from atlas.components import columns
 from atlas.graph import Graph
 from atlas.overlap import COLUMNS, compare, compare_edges, typologies
@@ -27,12 +27,10 @@ contents = {c["task"]: c for c in map(artifacts.read_json, inputs.get("edge_circ
 edge_circuits = {task: reported_edges(content) for task, content in contents.items()}
 for path in inputs.get("edge_scores", []):
     table = artifacts.read_table(path)
-    scored = [m for m in ("eap_ig", "eap", "path_patching") if (table.method == m).any()]
-    rows = table[table.method == scored[0]] if scored else table
-    values = dict(zip(zip(rows.sender, rows.receiver, strict=True), rows.value, strict=True))
+    values = edge_values(table)
     task = table.task.iloc[0]
     for edge in sorted(edge_circuits[task]):
-        edge_rows.append({"model": w.model, "circuit": task} | edge._asdict() | {"value": values.get(tuple(edge))})
+        edge_rows.append({"model": w.model, "circuit": task} | edge._asdict() | {"value": values.get(edge)})
 overlap += compare_edges(edge_circuits, graph)
 for path in inputs.circuits:
     content = artifacts.read_json(path)

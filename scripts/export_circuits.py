@@ -1,8 +1,8 @@
 """Write the reported circuits of a task in the formats that other tools read (docs/interchange.md)."""
 
 from atlas import artifacts, interchange, job
-from atlas.comparison import circuit_at, reported_edges
-from atlas.graph import Edge, Graph
+from atlas.comparison import circuit_at, edge_values, reported_edges
+from atlas.graph import Graph
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
@@ -13,11 +13,8 @@ circuit = circuit_at(inputs.circuits, p.order, p.threshold)
 edges, scores = graph.among(circuit), None
 if p.edges:
     edges = reported_edges(artifacts.read_json(inputs.edge_circuits))
-    table = artifacts.read_table(inputs.edge_scores)
-    for method in ("eap_ig", "eap", "path_patching"):
-        rows = table[table.method == method]
-        if scores is None and len(rows) == len(graph.edges):
-            scores = {Edge(s, r): v for s, r, v in zip(rows.sender, rows.receiver, rows.value, strict=True)}
+    values = edge_values(artifacts.read_table(inputs.edge_scores))
+    scores = values if len(values) == len(graph.edges) else None  # the format scores every edge or none
 artifacts.write_json(interchange.to_study(circuit), out.study, provenance)
 artifacts.write_json(
     interchange.to_graph_json(edges, graph, scores, d_model=description["d_model"]), out.graph, provenance

@@ -2,13 +2,15 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from atlas import artifacts, eap, edge_search, job, studies
 from atlas.comparison import circuit_at
 from atlas.errors import StudyError
 from atlas.graph import names
-from atlas.statistics import Bootstrap, interval_columns
+from atlas.intervals import column_means
+from atlas.statistics import Bootstrap
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
@@ -20,7 +22,7 @@ full, empty = ablator.logit_diff(everything), ablator.logit_diff(frozenset())
 studies.refuse_no_effect(w.task, full, empty)
 among = {t: graph.among(circuit_at(inputs.circuits, p.order, t)) for t in p.thresholds}
 start = everything if p.start == "full" else among[p.start_threshold]
-if ablator.percent_of_full(start) <= 100 - p.threshold and "iterative_edges" in p.methods:
+if ablator.percent_of_full(start) <= 100 - p.threshold:
     raise StudyError(
         f"edges.threshold: {p.threshold}, but the edges that {w.task} starts from keep only "
         f"{ablator.percent_of_full(start):.1f} % of the full model; lower edges.start_threshold or use start: full"
@@ -33,13 +35,13 @@ scores, means = [], {}
 for method in [m for m in ("path_patching", "eap", "eap_ig") if m in p.methods]:
     if method == "path_patching":
         tried = graph.edges if p.path_patching == "full" else [e for e in graph.edges if e in start]
-        scored = job.progress(edge_search.path_patching(ablator, tried), method)
+        scored = dict(job.progress(edge_search.path_patching(ablator, tried), method))
     else:
-        scored = eap.scores(ablator, p.points if method == "eap_ig" else None).items()
-    for edge, values in scored:
-        estimate = bootstrap.mean(values)
-        means.setdefault(method, {})[edge] = estimate[0]
-        scores.append(identity | {"method": method} | edge._asdict() | interval_columns(estimate))
+        scored = eap.scores(ablator, p.points if method == "eap_ig" else None)
+    estimates = column_means(bootstrap, np.stack(list(scored.values()), axis=1))
+    means[method] = dict(zip(scored, estimates["value"].tolist(), strict=True))
+    names_of_edges = pd.DataFrame(scored.keys(), columns=["sender", "receiver"])
+    scores.append(names_of_edges.assign(**identity, method=method, **estimates))
     job.log.info("%s: %s of %d edges", w.task, method, len(means[method]))
 
 # ---- circuits ------------------------------------------------------------------------------------------------
@@ -72,9 +74,8 @@ def search(method: str, setting: float, steps) -> None:
 
 for threshold, edges in among.items():
     add("node_circuit", "", threshold, edges)
-if "iterative_edges" in p.methods:
-    search("iterative_edges", p.threshold, edge_search.iterative(graph, start, p.threshold, percents))
-size = len(circuits[-1]["edges"]) if "iterative_edges" in p.methods else len(among[p.threshold])
+search("iterative_edges", p.threshold, edge_search.iterative(graph, start, p.threshold, percents))
+size = len(circuits[-1]["edges"])
 if "acdc" in p.methods:
     for tau in p.taus:
         search("acdc", tau, edge_search.acdc(graph, start, tau, percents, p.change))
@@ -89,7 +90,8 @@ sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuit
 provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
 score_columns = [*identity, "method", "sender", "receiver", "value", "ci_low", "ci_high"]
 trace_columns = [*identity, "method", "setting", "step", "sender", "receiver", "percent", "removed", "edges"]
-artifacts.write_table(pd.DataFrame(scores, columns=score_columns), out.scores, provenance)
+table = pd.concat(scores, ignore_index=True) if scores else pd.DataFrame()
+artifacts.write_table(table.reindex(columns=score_columns), out.scores, provenance)
 artifacts.write_table(pd.DataFrame(trace, columns=trace_columns), out.trace, provenance)
 content = identity | {"graph": asdict(graph), "total_edges": len(everything), "circuits": circuits}
 artifacts.write_json(content, out.circuits, provenance)

@@ -411,8 +411,8 @@ def test_memory_stays_within_its_budget(model, prompts):
         circuit = frozenset(COMPONENTS) - {c}
         a, b = small.final_residual(circuit, read), unlimited.final_residual(circuit, read)
         assert torch.equal(a, b)
-        held = sum(x.numel() * x.element_size() for x in small.memory.values())
-        assert held == small.bytes <= small.budget
+        held = sum(x.numel() * x.element_size() for x in small.memory.values.values())
+        assert held == small.memory.bytes <= small.memory.budget
 
 
 def test_what_is_ablated_is_never_computed(model, prompts, monkeypatch):

@@ -2,7 +2,9 @@
 
 from atlas import artifacts
 from atlas.components import Circuit, Component, from_json
-from atlas.graph import EMBED, EdgeCircuit, parse
+from atlas.graph import EMBED, Edge, EdgeCircuit, parse
+
+EDGE_SCORES = ("eap_ig", "eap", "path_patching")  # in order of preference: the first two cover every edge
 
 
 def circuit_at(path, order: str, threshold: float) -> Circuit:
@@ -21,6 +23,13 @@ def chosen_circuits(paths, order: str, threshold: float) -> dict[str, Circuit]:
 def reported_edges(content: dict) -> EdgeCircuit:
     """The edge circuit that a study reports, from `edge_circuits.json`: that of iterative_edges."""
     return parse(next(c for c in content["circuits"] if c["method"] == "iterative_edges")["edges"])
+
+
+def edge_values(scores) -> dict[Edge, float]:
+    """Edge -> its score, from `edge_scores.parquet`, by the first method of EDGE_SCORES that the study ran."""
+    method = next((m for m in EDGE_SCORES if (scores.method == m).any()), None)
+    rows = scores[scores.method == method]
+    return {Edge(s, r): v for s, r, v in zip(rows.sender, rows.receiver, rows.value, strict=True)}
 
 
 def method_circuits(nodes: dict, edges: dict | None) -> dict[str, dict[str, frozenset]]:

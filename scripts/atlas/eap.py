@@ -11,10 +11,9 @@ clean run. All runs are of the whole, unablated model.
 from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 
 from atlas.edges import EdgeAblator, EdgeRun, Pass
-from atlas.engine import project, rotate
+from atlas.engine import project
 from atlas.graph import EMBED, LOGITS, Edge
 
 RANKINGS = ("signed", "absolute")
@@ -72,25 +71,15 @@ def gradients(run: EdgeRun, answer, incorrect, share: float) -> dict[str, torch.
         normed = []
         for layer, block in enumerate(engine.blocks):
             x = layer_with_reads(run, layer, block, x, read, normed)
-        read[LOGITS] = at = run.positions.take(x)
-        metric = engine.logit_diff(at[:, 0], answer, incorrect).sum()
+        read[LOGITS] = x
+        metric = engine.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
         names = list(read)
         by_read = dict(zip(names, torch.autograd.grad(metric, [read[name] for name in names]), strict=True))
-    out = {}
+    out = {LOGITS: by_read[LOGITS]}  # zero but at the position of the score
     for layer, block in enumerate(engine.blocks):
         out |= by_input_of_heads(run, layer, block, normed[layer], by_read)
         out[f"m{layer}"] = by_read[f"m{layer}"]
-    everywhere = torch.zeros_like(clean)
-    everywhere[rows_of(run)] = by_read[LOGITS][:, 0]
-    out[LOGITS] = everywhere
     return out
-
-
-def rows_of(run: EdgeRun):
-    """Index of the score's position in every prompt of [N, S]."""
-    rows = torch.arange(len(run.tokens), device=run.tokens.device)
-    index = run.positions.index
-    return rows, (index[:, 0] if index.dim() == 2 else index[0].expand(len(rows)))
 
 
 def layer_with_reads(run: EdgeRun, layer: int, block, x, read: dict, normed: list):
@@ -100,12 +89,8 @@ def layer_with_reads(run: EdgeRun, layer: int, block, x, read: dict, normed: lis
     for part in "qkv":
         read[layer, part] = project(y, getattr(block, f"w_{part}"), getattr(block, f"b_{part}"))
     q, k, v = (read[layer, part] for part in "qkv")
-    if run.engine.weights.rope:
-        cos, sin = (table[: x.shape[1]] for table in run.engine.weights.rope)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     group = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    z = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    z = run.engine.attend(q, k, v, rows=[h // group for h in range(q.shape[1])]).transpose(1, 2)
     after = x + block.b_o + z.flatten(2) @ block.w_o.flatten(0, 1)
     read[f"m{layer}"] = own = (x if block.parallel else after).clone()  # a branch: what the MLP alone makes of it
     return after + block.mlp(block.norm2(own))

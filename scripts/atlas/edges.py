@@ -15,16 +15,14 @@ the live senders reads the whole stream less these, so that a model with nearly 
 one. Which way a sum is taken depends on the circuit alone, never on what happens to be remembered.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 
 from atlas.ablation import Ablator, Prompts, Replacement
 from atlas.architectures import weights_of
-from atlas.engine import Engine, Positions, at_least_float32, chosen, project, rotate
+from atlas.engine import Engine, Memory, Positions, at_least_float32, chosen, project
 from atlas.errors import StudyError
 from atlas.graph import EMBED, LOGITS, EdgeCircuit, Graph
 
@@ -95,26 +93,6 @@ def graph_of(weights) -> Graph:
     """The graph of an engine's weights."""
     block = weights.blocks[0]
     return Graph(len(weights.blocks), block.w_q.shape[1], block.w_k.shape[1], block.parallel)
-
-
-class Memory:
-    """Tensors by key; the longest unused go when they take more than ``budget`` bytes."""
-
-    def __init__(self, budget: int):
-        self.budget, self.bytes, self.values = budget, 0, OrderedDict()
-
-    def get(self, key):
-        if key in self.values:
-            self.values.move_to_end(key)
-        return self.values.get(key)
-
-    def put(self, key, x):
-        self.bytes += x.numel() * x.element_size()
-        self.values[key] = x
-        while self.bytes > self.budget:
-            _, old = self.values.popitem(last=False)
-            self.bytes -= old.numel() * old.element_size()
-        return x
 
 
 class EdgeRun:
@@ -257,15 +235,7 @@ class Pass:
         owners = [h // group for h in heads]
         k = self.projected(layer, "k", owners, True, block.w_k, block.b_k)
         v = self.projected(layer, "v", owners, True, block.w_v, block.b_v)
-        out = None if everywhere else run.positions
-        if run.engine.weights.rope:
-            cos, sin = (table[: k.shape[2]] for table in run.engine.weights.rope)
-            k = rotate(k, cos, sin)
-            q = rotate(q, cos, sin) if out is None else rotate(q, cos[out.index], sin[out.index])
-        n = max(len(x) for x in (q, k, v))
-        q, k, v = (x.expand(n, *x.shape[1:]) for x in (q, k, v))
-        mask = None if out is None else out.mask(k.shape[2])
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None)
+        z = run.engine.attend(q, k, v, None if everywhere else run.positions)
         for i, head in enumerate(heads):
             self.keep(f"{layer}.{head}", z[:, i].contiguous())  # a copy of its own: memory counts what it holds
 

@@ -86,15 +86,24 @@ class Engine:
         q = project(source, chosen(block.w_q, heads, 1), block.b_q[heads])
         keys, values = (block.w_k, block.b_k), (block.w_v, block.b_v)
         k, v = (project(x, chosen(w, used, 1), b[used]) for w, b in (keys, values))
+        rows = [used.index(h // group) for h in heads] if group > 1 else None
+        return self.attend(q, k, v, out, rows).transpose(1, 2)
+
+    def attend(self, q, k, v, out: Positions | None = None, rows: list[int] | None = None):
+        """z [N, h, P, d_head] of queries [N, h, P, d_head], at every position or at ``out``.
+
+        k, v [N, g, S, d_head]; ``rows`` [h]: which of the g each query reads, where that is not its own.
+        """
         if self.weights.rope:
-            cos, sin = (table[: x.shape[1]] for table in self.weights.rope)
+            cos, sin = (table[: k.shape[2]] for table in self.weights.rope)
             k = rotate(k, cos, sin)
             q = rotate(q, cos, sin) if out is None else rotate(q, cos[out.index], sin[out.index])
-        if group > 1:
-            rows = [used.index(h // group) for h in heads]
+        if rows is not None:
             k, v = k[:, rows], v[:, rows]
-        mask = None if out is None else out.mask(x.shape[1])
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None).transpose(1, 2)
+        n = max(map(len, (q, k, v)))  # what reads means alone has one row for all prompts
+        q, k, v = (x.expand(n, *x.shape[1:]) for x in (q, k, v))
+        mask = None if out is None else out.mask(k.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None)
 
     def finish(self, index, x, circuit, kept, z, substitute, out, inside, roles=None):
         """The layer's output from z of the kept heads, the substitutes of the others, and the MLP."""
@@ -201,6 +210,28 @@ def at_least_float32(x):
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+class Memory:
+    """Tensors by key; the longest unused go when they take more than ``budget`` bytes."""
+
+    def __init__(self, budget: int):
+        self.budget, self.bytes, self.values = budget, 0, OrderedDict()
+
+    def get(self, key):
+        if key in self.values:
+            self.values.move_to_end(key)
+        return self.values.get(key)
+
+    def put(self, key, x):
+        if key not in self.values:
+            self.bytes += x.numel() * x.element_size()
+        self.values[key] = x
+        self.values.move_to_end(key)
+        while self.bytes > self.budget:
+            _, old = self.values.popitem(last=False)
+            self.bytes -= old.numel() * old.element_size()
+        return x
+
+
 class LiveRun:
     """Final residuals of circuits on fixed tokens [N, S], with remembered residuals.
 
@@ -211,11 +242,10 @@ class LiveRun:
     """
 
     def __init__(self, engine: Engine, tokens, positions=None, budget: int = BUDGET, roles=None):
-        self.engine, self.tokens, self.budget, self.roles = engine, tokens, budget, roles
+        self.engine, self.tokens, self.roles = engine, tokens, roles
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
-        self.memory: OrderedDict = OrderedDict()  # (layer, everywhere?, circuit below) -> residual entering it
-        self.bytes = 0
+        self.memory = Memory(budget)  # (layer, everywhere?, circuit below) -> residual entering it
 
     def final_residual(self, circuit: Circuit, substitute):
         """[N, K, D] at the positions of the score."""
@@ -271,29 +301,18 @@ class LiveRun:
         for layer in range(start, stop):
             out, inside = self.where(layer + 1, top), self.where(layer, top)
             x = self.engine.layer(layer, x, circuit, substitute, out, inside, self.roles)
-            self.remember((layer + 1, layer + 1 <= top, below[layer + 1]), x)
+            self.memory.put((layer + 1, layer + 1 <= top, below[layer + 1]), x)
         return x
 
     def known(self, below, top):
         """The highest layer whose input is remembered, and that input; else the embeddings."""
         for layer in range(len(below) - 1, 0, -1):
             for everywhere in (True,) if layer <= top else (False, True):
-                key = (layer, everywhere, below[layer])
-                if key in self.memory:
-                    self.memory.move_to_end(key)
-                    x = self.memory[key]
+                x = self.memory.get((layer, everywhere, below[layer]))
+                if x is not None:
                     return layer, self.positions.take(x) if everywhere and layer > top else x
         x = self.engine.weights.embed(self.tokens)
         return 0, x if top >= 0 else self.positions.take(x)
-
-    def remember(self, key, x) -> None:
-        if key not in self.memory:
-            self.bytes += x.numel() * x.element_size()
-        self.memory[key] = x
-        self.memory.move_to_end(key)
-        while self.bytes > self.budget:
-            _, old = self.memory.popitem(last=False)
-            self.bytes -= old.numel() * old.element_size()
 
 
 def last_head(circuit: Circuit) -> int:

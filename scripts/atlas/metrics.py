@@ -3,6 +3,14 @@
 METRICS = ("logit_diff", "prob_diff", "kl", "top1", "answer_rank", "log_prob")
 
 
+def passes(logits, answer, incorrect, probability_ratio: float):
+    """[N] bool: the answer has the highest logit, and p(answer) > probability_ratio x p(incorrect)."""
+    import torch
+
+    rows, p = torch.arange(len(logits), device=logits.device), logits.softmax(-1)
+    return (logits.argmax(-1) == answer) & (p[rows, answer] > probability_ratio * p[rows, incorrect])
+
+
 def per_prompt(names, logits, answer, incorrect, clean_logits=None) -> dict:
     """The named metrics of logits at the answer position.
 

@@ -18,7 +18,7 @@ from atlas import activations, search, studies
 from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, replacement
 from atlas.components import Circuit, heads, mlps, profile
 from atlas.errors import StudyError
-from atlas.metrics import per_prompt
+from atlas.metrics import passes, per_prompt
 from atlas.models import Model
 from atlas.overlap import jaccard, layer_matched
 from atlas.prompt_making import prompts_of
@@ -162,9 +162,7 @@ class Maker:
         logits = activations.last_logits(self.model, prompts.tokens)
         found = per_prompt(("logit_diff", "top1"), logits, prompts.answer, prompts.incorrect)
         if self.filter:
-            rows, p = torch.arange(len(prompts)), logits.softmax(-1)
-            ahead = p[rows, prompts.answer] > self.filter["probability_ratio"] * p[rows, prompts.incorrect]
-            kept = ((found["top1"] == 1) & ahead).nonzero()[:, 0]
+            kept = passes(logits, prompts.answer, prompts.incorrect, **self.filter).nonzero()[:, 0]
             if not len(kept):
                 raise StudyError(f"tasks.{self.task}: the filter keeps none of the prompts; relax prompts.filter")
             prompts, found = prompts.take(kept), {name: values[kept] for name, values in found.items()}

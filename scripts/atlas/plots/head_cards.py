@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 
 from atlas.plots import attention, maps
 from atlas.plots.ov import LEAST, title_of
-from atlas.plots.pages import HTML, STYLE
+from atlas.plots.pages import HTML
 from atlas.plots.wording import count, interval, listing, number, place, words
 from atlas.roles import LABELS
 
@@ -195,7 +195,6 @@ def page(tables: dict, settings: dict, model: str) -> str:
         )
     differ = [card["name"] for card in cards if card["differs"]]
     return TEMPLATE.render(
-        style=STYLE,
         title=f"{settings['title']}: heads of {model}",
         cards=cards,
         tasks=[words(task) for task in tasks],
@@ -220,14 +219,8 @@ def baseline(cell: str) -> Markup:
 
 HTML.filters["baseline"] = baseline
 TEMPLATE = HTML.from_string("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{{ style }}
+{% extends base %}
+{% block css %}
 body { max-width: 84rem; }
 svg text { font: 11px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #333; }
 .card { border: 1px solid #d5d5d5; border-radius: 6px; padding: .4rem 1rem .8rem; margin: 1.4rem 0; }
@@ -245,9 +238,8 @@ table { font-size: .78rem; }
 td.group, th.group { font-weight: 600; text-align: left; padding-top: .6rem; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; }
 th[scope=row] { font-weight: 400; border-bottom: 1px solid #e4e4e4; text-align: left; white-space: nowrap; }
-</style>
-</head>
-<body>
+{% endblock %}
+{% block body %}
 {% macro chip(label) %}
 {% if label in shades %}
 <span class="chip" style="background:{{ shades[label] }}">{{ label }}</span>
@@ -328,6 +320,5 @@ Repeated random tokens: {{ card.detectors }}. <a href="#overview">All heads</a><
 starts from 0, noising from 1. Attention: mean weight; rows look, columns are looked at; grey comes later in the prompt.
 Next over copy: the next member is written more than the member itself. A dash: not measured, since the task has no
 circuit of its own or lacks this variant.</p>
-</body>
-</html>
+{% endblock %}
 """)

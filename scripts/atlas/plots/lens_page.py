@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas.plots.pages import HTML, STYLE
+from atlas.plots.pages import HTML
 from atlas.plots.wording import number, words
 
 
@@ -55,25 +55,18 @@ def page(
             )
         sections.append({"title": words(task), "prompts": shown})
     places = max((len(r["tokens"]) for s in sections for p in s["prompts"] for r in p["rows"]), default=0)
-    return TEMPLATE.render(style=STYLE, title=title, sections=sections, places=range(1, places + 1))
+    return TEMPLATE.render(title=title, sections=sections, places=range(1, places + 1))
 
 
 TEMPLATE = HTML.from_string("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{{ style }}
+{% extends base %}
+{% block css %}
 td, th { text-align: left; }
 td.answer { background: #d7ecd9; font-weight: 600; }
 td small { color: #767676; font-weight: 400; }
 th[scope=row] { font-weight: 400; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-</style>
-</head>
-<body>
+{% endblock %}
+{% block body %}
 <h1>{{ title }}</h1>
 <p class="lead">What the model would answer if it stopped there: final norm and unembedding of the residual stream at
 the last token. Top tokens with their logits; the answer is green, a dot stands for a space.</p>
@@ -95,6 +88,5 @@ and to the end: {{ prompt.leads.stays }}.</p>
 </tbody></table></div>
 {% endfor %}
 {% endfor %}
-</body>
-</html>
+{% endblock %}
 """)

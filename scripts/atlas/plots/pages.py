@@ -229,7 +229,7 @@ tbody tr:hover { background: #f6f6f6; }
 pre { font-size: .78rem; background: #f6f6f6; padding: .7rem; overflow-x: auto; white-space: pre-wrap; }
 """)
 HTML.globals["style"] = STYLE
-PAGE = HTML.from_string("""\
+BASE = HTML.from_string("""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -238,9 +238,16 @@ PAGE = HTML.from_string("""\
 <title>{{ title }}</title>
 <style>
 {{ style }}
-</style>
+{% block css %}{% endblock %}</style>
 </head>
 <body>
+{% block body %}{% endblock %}</body>
+</html>
+""")
+HTML.globals["base"] = BASE
+PAGE = HTML.from_string("""\
+{% extends base %}
+{% block body %}
 <h1>{{ title }}</h1>
 <p class="lead">{{ lead }}</p>
 {% if short %}
@@ -283,8 +290,7 @@ PAGE = HTML.from_string("""\
 <pre>{{ section.pre }}</pre>
 {% endif %}
 {% endfor %}
-</body>
-</html>
+{% endblock %}
 """)
 
 

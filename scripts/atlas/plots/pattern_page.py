@@ -4,7 +4,7 @@ import json
 
 from markupsafe import Markup
 
-from atlas.plots.pages import HTML, STYLE
+from atlas.plots.pages import HTML
 from atlas.plots.wording import count, words
 
 
@@ -34,18 +34,12 @@ def page(patterns: dict[str, dict], circuits: dict[str, list[str]], labels: dict
         f"{count(len({h[0] for t in data for h in t['heads']}), 'head')} of the circuits on {count(shown, 'prompt')}."
     )
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return TEMPLATE.render(style=STYLE, title=title, lead=lead, colour=colour, data=Markup(text))
+    return TEMPLATE.render(title=title, lead=lead, colour=colour, data=Markup(text))
 
 
 TEMPLATE = HTML.from_string("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{{ style }}
+{% extends base %}
+{% block css %}
 body { max-width: 70rem; --ink: {{ colour }}; }
 .bar { display: flex; flex-wrap: wrap; gap: .5rem 1.2rem; align-items: center; margin: 1rem 0; }
 select { font: inherit; padding: .1rem .3rem; }
@@ -63,9 +57,8 @@ select { font: inherit; padding: .1rem .3rem; }
 #grid thead span { writing-mode: vertical-rl; transform: rotate(180deg); }
 #grid .at { outline: 2px solid #222; }
 #value { min-height: 1.6em; }
-</style>
-</head>
-<body>
+{% endblock %}
+{% block body %}
 <h1>{{ title }}</h1>
 <p class="lead">{{ lead }} Point at a token to see where the head looks from there; click to hold it.</p>
 <noscript><p>This page needs JavaScript; the tables hold the same numbers.</p></noscript>
@@ -183,6 +176,5 @@ if (data.length && data[0].heads.length) {  // first a head that has something t
 }
 else at("value").textContent = "No circuit holds a head.";
 </script>
-</body>
-</html>
+{% endblock %}
 """)
