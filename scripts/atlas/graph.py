@@ -92,14 +92,14 @@ class Graph:
         first = int(head[2:]) * group
         return [f"{layer}.{h}" for h in range(first, first + group)]
 
-    def ports(self, node: str) -> list[str]:
-        """The receivers that a node reads: itself for MLPs and `logits`, three for a head, none for `embed`."""
-        if node == EMBED:
-            return []
-        if node == LOGITS or node[0] == "m":
-            return [node]
-        layer, head = map(int, node.split("."))
-        return [self.port(layer, head, part) for part in "qkv"]
+    @cached_property
+    def ports(self) -> dict[str, list[str]]:
+        """Node -> the receivers that it reads: itself for MLPs and `logits`, three for a head, none for `embed`."""
+        ports = {EMBED: [], LOGITS: [LOGITS]}
+        for layer in range(self.n_layers):
+            ports |= {f"{layer}.{head}": [self.port(layer, head, part) for part in "qkv"] for head in self.heads}
+            ports[f"m{layer}"] = [f"m{layer}"]
+        return ports
 
     # ---- edges -------------------------------------------------------------------------------------------
     def senders_of(self, receiver: str) -> list[str]:
@@ -125,7 +125,7 @@ class Graph:
         A shared key or value input belongs to the circuit if one of its query heads does.
         """
         nodes = {str(c) for c in circuit} | {EMBED, LOGITS}
-        ports = {port for node in nodes for port in self.ports(node)}
+        ports = {port for node in nodes for port in self.ports[node]}
         return frozenset(e for e in self.edges if e.sender in nodes and e.receiver in ports)
 
     def nodes(self, edges: Iterable[Edge]) -> Circuit:
@@ -139,7 +139,7 @@ class Graph:
             incoming.setdefault(edge.receiver, []).append(edge)
         out, queue, seen = set(), [LOGITS], {LOGITS}
         while queue:
-            for port in self.ports(queue.pop()):
+            for port in self.ports[queue.pop()]:
                 for edge in incoming.pop(port, ()):
                     out.add(edge)
                     if edge.sender not in seen:

@@ -8,6 +8,7 @@ cannot be found.
 import hashlib
 import sqlite3
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from atlas.artifacts import digest
 from atlas.components import Circuit
 
-CODE = ("ablation", "activations", "architectures", "edges", "engine", "graph", "metrics", "models")
+CODE = ("ablation", "activations", "architectures", "checkpoint", "edges", "engine", "forward", "graph", "metrics")
+CODE += ("models",)
 LONGEST = 400  # characters of a name that is stored as it is
 
 
@@ -56,6 +58,7 @@ class Memo:
         self.database.execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", (name(circuit), value))
 
 
+@lru_cache(maxsize=16)  # looked up first, then stored
 def name(circuit: Circuit) -> str:
     """Its members, or their digest where they are many (edge circuits have thousands)."""
     members = " ".join(sorted(map(str, circuit)))

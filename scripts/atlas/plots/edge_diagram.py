@@ -195,7 +195,7 @@ def _box(ax, name: str, place: tuple, read: set, graph: Graph, lost: bool) -> No
     parts = "kv" if ".kv" in name else "qkv"
     for i, part in enumerate(parts):
         port, cell = f"{name}.{part}", wide / len(parts)
-        if ".kv" not in name and port not in graph.ports(name):
+        if ".kv" not in name and port not in graph.ports[name]:
             continue  # the key or value is read by the key/value head
         inside = port in read
         ax.add_patch(
