@@ -67,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(o.threads)
     with tempfile.TemporaryDirectory() as folder:
         model = gpt2_shaped(folder, "cpu")
-    prompts, graph = random_prompts(o.prompts, o.tokens, model.bridge.cfg.d_vocab), graph_of(engine_of(model).weights)
+    prompts, graph = random_prompts(o.prompts, o.tokens, model.weights.w_u.shape[0]), graph_of(engine_of(model).weights)
     _, means = activations.collect(model, prompts.corrupted_tokens)
     substitute = with_embeddings(replacement("mean", model, prompts, {"corrupted": means}), "mean", model, prompts)
     loaded = peak_mb("cpu")

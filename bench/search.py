@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import activations, architectures, engine, models
+from atlas import activations, engine, models
 from atlas.ablation import Ablator, Prompts, Replacement, edits, replacement
 from atlas.components import MLP, Component, all_components
 from atlas.search import Rule, by_layers, node_search
@@ -168,7 +168,7 @@ def main() -> None:
     torch.set_num_threads(o.threads)
     with tempfile.TemporaryDirectory() as folder:
         model = gpt2_shaped(folder, o.device)
-    prompts = random_prompts(o.prompts, o.tokens, model.bridge.cfg.d_vocab)
+    prompts = random_prompts(o.prompts, o.tokens, model.weights.w_u.shape[0])
     asked = forced_circuits(model.n_layers, model.n_heads)
     circuits = [circuit for _, circuit in asked]
     _, means = activations.collect(model, prompts.corrupted_tokens)
@@ -184,7 +184,7 @@ def main() -> None:
     flops, peak_d = counter.flops, peak_mb(o.device)
 
     # (c) resume only; the residual that enters the candidate's layer is at hand, as in a sweep
-    weights, read = architectures.weights_of(model.bridge), substitute.reader(slice(None))
+    weights, read = model.weights, substitute.reader(slice(None))
     run = engine.LiveRun(engine.Engine(weights), prompts.tokens.to(model.device))
 
     def resume(i):

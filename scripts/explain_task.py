@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, attribution, job, lens, patching, studies
+from atlas import artifacts, attribution, job, lens, patching, studies, tokens
 from atlas.ablation import Prompts
 from atlas.errors import StudyError
 from atlas.statistics import Bootstrap
@@ -24,7 +24,7 @@ except StudyError as error:
 attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
 lenses = lens.read_lenses(model, prompts, p.lens_tokens)
 members = lens.earlier_members(prompts, layout["member_positions"])
-decode = model.bridge.tokenizer.decode
+decode = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"]).decode
 tables = {
     "patching": (patched, patching.COLUMNS),
     "attribution": (attributed, attribution.COLUMNS),

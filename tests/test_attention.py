@@ -18,7 +18,7 @@ from atlas.tasks import Task, Template, make_prompts
 from atlas.tokens import encode_prompts
 from conftest import load_tokenizer
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5  # weights are at most 1; float32 through six layers leaves 1.4e-6 between two ways
 
 
 def study_task(config, task, per_template=16):

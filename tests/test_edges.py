@@ -6,6 +6,7 @@ computes in float32 whatever the dtype, so there the tolerance is 1e-5, on logit
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_heads_write_into_the_mlp_of_their_layer_in_sequential_blocks_only():
 
 def test_shared_keys_and_values_are_one_receiver():
     graph = Graph(2, 4, 2)
-    assert graph.ports("1.3") == ["1.3.q", "1.kv1.k", "1.kv1.v"]
+    assert graph.ports["1.3"] == ["1.3.q", "1.kv1.k", "1.kv1.v"]
     assert graph.readers("1.kv1.k") == ["1.2", "1.3"]
     assert "1.2.k" not in graph.receivers
 
@@ -296,7 +297,8 @@ def test_an_architecture_without_an_engine_is_refused_by_name(gpt2):
     class Bridge:
         original_model = torch.nn.Linear(1, 1)
 
-    other = models.Model(Bridge(), L, H, D // H, D, "cpu", 2)
+    other = replace(gpt2.model, weights=None)
+    other.bridge = Bridge()
     with pytest.raises(StudyError, match="Linear has no live engine"):
         EdgeAblator(other, gpt2.graph, gpt2.prompts, None)
 

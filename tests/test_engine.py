@@ -53,16 +53,22 @@ def build(family):
             return GPTNeoXForCausalLM(config)
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
-def model(request, tmp_path_factory):
+def save(family, folder):
+    """A random model with its biases, and a tokenizer, which the bridge wants and nothing uses."""
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("random") / "model"
-    network = build(request.param)
+    network = build(family)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)  # biases are zero by default, which would hide a lost one
     network.save_pretrained(folder)
-    load_tokenizer("shipped").save_pretrained(folder)  # the bridge wants one; it is not used
+    load_tokenizer("shipped").save_pretrained(folder)
+    return network
+
+
+@pytest.fixture(scope="module", params=TOLERANCE)
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("random") / "model"
+    save(request.param, folder)
     loaded = models.load(folder, device="cpu", dtype="float64", batch_size=2)
     loaded.tolerance = TOLERANCE[request.param]
     return loaded
@@ -133,7 +139,7 @@ def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, sha
 
     index = torch.tensor(positions[0] if shared else positions)
     groups = substitute(ROWS["groups"])
-    run = engine.LiveRun(engine.Engine(architectures.weights_of(model.bridge)), prompts.tokens, index)
+    run = engine.LiveRun(engine.Engine(model.weights), prompts.tokens, index)
     found = run.engine.unembed(run.final_residual(circuit, groups.reader(slice(None))))
     with torch.no_grad():
         full = model.bridge.run_with_hooks(prompts.tokens, fwd_hooks=list(edits(model, circuit, groups)))
@@ -277,7 +283,7 @@ def test_a_role_that_the_prompts_do_not_have_is_refused(model, prompts):
 
 def test_gradients_pass_a_site(model, prompts):
     """Replacing outside of a site's positions is differentiable: a substitute there has the gradient of its effect."""
-    found, values = engine.Engine(architectures.weights_of(model.bridge)), substitute(ROWS["one mean"])
+    found, values = engine.Engine(model.weights), substitute(ROWS["one mean"])
     masks = prompts.with_roles(ROLES).roles
     z, circuit = values.z.clone().requires_grad_(), frozenset({*COMPONENTS, Site(0, 1, "members")}) - {Component(0, 1)}
     x = found.weights.embed(prompts.tokens)
@@ -355,13 +361,13 @@ def test_float32_agrees_to_1e_5(single, prompts, circuit, rows):
 
 @pytest.fixture(scope="module")
 def single(model):
-    return models.load(model.bridge.original_model.config._name_or_path, device="cpu", dtype="float32", batch_size=5)
+    return models.load(model.folder, device="cpu", dtype="float32", batch_size=5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_lower_precision_runs_and_stays_near(model, prompts, dtype):
     """8 bits of mantissa over three layers of large random weights: logit differences of order 1 agree to about 0.1."""
-    folder = model.bridge.original_model.config._name_or_path
+    folder = model.folder
     low = models.load(folder, device="cpu", dtype=dtype, batch_size=5)
     rows = substitute(ROWS["one mean"])
     circuit = frozenset(COMPONENTS) - {Component(1, 1), Component(2)}
@@ -380,7 +386,7 @@ def test_legacy_means_are_the_same(model, prompts, circuit):
 
 def test_gradients_reach_the_substitutes(model, prompts):
     """The engine's layers are differentiable: the gradient equals a finite difference."""
-    found = engine.Engine(architectures.weights_of(model.bridge))
+    found = engine.Engine(model.weights)
     values = substitute(ROWS["one mean"])
     z = values.z.clone().requires_grad_()
     circuit = frozenset(COMPONENTS) - {Component(0, 1)}
@@ -402,7 +408,7 @@ def test_gradients_reach_the_substitutes(model, prompts):
 
 def test_memory_stays_within_its_budget(model, prompts):
     found, read = (
-        engine.Engine(architectures.weights_of(model.bridge)),
+        engine.Engine(model.weights),
         substitute(ROWS["one mean"]).reader(slice(None)),
     )
     small = engine.LiveRun(found, prompts.tokens, budget=3 * N * S * D * 8)
@@ -418,7 +424,7 @@ def test_memory_stays_within_its_budget(model, prompts):
 def test_what_is_ablated_is_never_computed(model, prompts, monkeypatch):
     """With no head kept nothing needs a position but the last; ablated heads cost nothing."""
     found, read = (
-        engine.Engine(architectures.weights_of(model.bridge)),
+        engine.Engine(model.weights),
         substitute(ROWS["one mean"]).reader(slice(None)),
     )
     run, widths = engine.LiveRun(found, prompts.tokens), []
@@ -431,7 +437,7 @@ def test_what_is_ablated_is_never_computed(model, prompts, monkeypatch):
 
 def test_layers_below_the_change_are_not_run_again(model, prompts, monkeypatch):
     found, read = (
-        engine.Engine(architectures.weights_of(model.bridge)),
+        engine.Engine(model.weights),
         substitute(ROWS["one mean"]).reader(slice(None)),
     )
     run, layers = engine.LiveRun(found, prompts.tokens), []
@@ -469,9 +475,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, prompts, monkeypatch)
 
 def test_batches_are_split_to_fit_the_budget(model, prompts):
     rows = substitute(ROWS["groups"])
-    fields = {field: getattr(model, field) for field in models.Model.__dataclass_fields__} | {"batch_size": 100}
-    per_row = engine.Engine(architectures.weights_of(model.bridge)).bytes_per_row(S, False)
-    wide, tight = models.Model(**fields), models.Model(**fields | {"memory_mb": 4 * per_row / 2**20})
+    per_row = engine.Engine(model.weights).bytes_per_row(S, False)
+    wide = replace(model, batch_size=100)
+    tight = replace(wide, memory_mb=4 * per_row / 2**20)
     first, second = (Ablator(m, prompts, rows) for m in (wide, tight))
     assert len(first.batches) == 1 and len(second.batches) == 3, "half of the budget is for 2 of 5 prompts"
     circuits = [frozenset(COMPONENTS) - {Component(1, h)} for h in range(H)]
@@ -479,8 +485,8 @@ def test_batches_are_split_to_fit_the_budget(model, prompts):
         assert np.abs(a["logit_diff"] - b["logit_diff"]).max() < 1e-9
 
 
-def test_another_architecture_uses_hooks():
-    class Bridge:
-        original_model = None
+def test_another_architecture_uses_hooks(tmp_path):
+    from transformers import OPTConfig
 
-    assert architectures.weights_of(Bridge()) is None
+    OPTConfig(architectures=["OPTForCausalLM"]).save_pretrained(tmp_path)
+    assert architectures.weights_of(tmp_path) is None

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas import architectures, fixtures, models, ov
+from atlas import fixtures, models, ov
 from atlas.attention import Layout
 from atlas.attribution import Readout
 from atlas.errors import StudyError
@@ -46,7 +46,7 @@ def test_values_equal_the_weights_written_out(family, norm, tmp_path):
     model = models.load(tmp_path, device="cpu", dtype="float64")
     tokens, positions = torch.randint(VOCAB, (3, 7)), [1, 4]
     found = ov.values_after_block_0(model, tokens, positions, norm)
-    blocks = architectures.weights_of(model.bridge).blocks
+    blocks = model.weights.blocks
     x = residual_after_block_0(model, tokens)[:, positions]
     for layer, block in enumerate(blocks):
         normed = (blocks[1] if norm == "block1" else block).norm1(x)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from atlas import activations, architectures, engine
+from atlas import activations, engine
 from atlas.components import Circuit, Component, Site, all_components, sites
 from atlas.errors import StudyError
 from atlas.metrics import per_prompt
@@ -201,7 +201,7 @@ class Ablator:
         self.substitute = substitute.to(model.device)
         self.everything = frozenset(all_components(model.n_layers, model.n_heads))
         self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
-        weights = architectures.weights_of(model.bridge) if use_engine else None
+        weights = model.weights if use_engine else None
         self.engine = engine.Engine(weights) if weights else None
         log.info("forward pass: %s", "live engine" if weights else "TransformerLens hooks")
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
@@ -264,7 +264,7 @@ class Ablator:
                 )
             hooks = edits(self.model, circuit, substitute, self.batches[i], self.roles_of(self.batches[i]))
             position = None if self.position is None else self.position[self.batches[i]]
-            return self.model.run(self.prompts.tokens[self.batches[i]], hooks, position)
+            return self.model.run(self.prompts.tokens[self.batches[i]], hooks, position, on_bridge=True)
 
         return torch.cat(self.each_batch(run))
 
@@ -380,7 +380,7 @@ class LegacyAblator(Ablator):
             for batch in self.model.batches(len(self.reference)):
                 savers = [(mlp_hook(layer), add(layer, group[batch])) for layer in range(self.model.n_layers)]
                 head_edits = edits(self.model, intact, self._reference_rows, batch, self.reference.roles)
-                self.model.run(self.reference.tokens[batch], [*head_edits, *savers])
+                self.model.run(self.reference.tokens[batch], [*head_edits, *savers], on_bridge=not self.engine)
             sizes = torch.bincount(group, minlength=total.shape[1]).view(1, -1, 1, 1)
             self._means[kept_heads] = replace(self.substitute, mlp_out=(total / sizes).float())
         return self._means[kept_heads]

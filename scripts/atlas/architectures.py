@@ -1,4 +1,4 @@
-"""Weights of three model families in one shape, taken from a loaded bridge, for the engine.
+"""Weights of three model families in one shape, read from a checkpoint, for the engine.
 
 GPT-2 (LayerNorm, learned positions), GPT-NeoX / Pythia (partial rotary, parallel blocks) and Llama (RMSNorm, rotary,
 grouped key/value heads, gated MLP). Anything else has no engine and runs through TransformerLens hooks.
@@ -10,13 +10,34 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from atlas.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm, or, where it does not centre, RMSNorm.
+
+    RMSNorm runs in float32 whatever the model's dtype, as in the Hugging Face implementation.
+    """
+
+    weight: torch.Tensor  # [D]
+    bias: torch.Tensor | None  # [D]; of LayerNorm alone
+    eps: float
+    centred: bool = True
+
+    def __call__(self, x):
+        if self.centred:
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        y = x.float()
+        return self.weight * (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
 
 @dataclass(frozen=True)
 class Block:
     """One layer. H query heads, G key/value heads (H a multiple of G), D the width of the residual stream."""
 
-    norm1: Callable  # of the residual before attention
-    norm2: Callable  # of the residual before the MLP
+    norm1: Norm  # of the residual before attention
+    norm2: Norm  # of the residual before the MLP
     w_q: torch.Tensor  # [D, H, d_head]
     w_k: torch.Tensor  # [D, G, d_head]
     w_v: torch.Tensor  # [D, G, d_head]
@@ -31,14 +52,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Weights:
-    """A model: ``embed(tokens)`` [N, S] -> [N, S, D], blocks, final norm, W_U [d_vocab, D] and b_U (or None).
+    """A model: embeddings, blocks, final norm, W_U [d_vocab, D] and b_U (or None).
 
     ``rope``: (cos, sin), each [n_positions, d_rotary], or None; the first d_rotary entries of q and k are rotated.
     """
 
-    embed: Callable
+    w_e: torch.Tensor  # [d_vocab, D]
+    w_pos: torch.Tensor | None  # [n_positions, D]; None for models with rotary positions
     blocks: list[Block]
-    norm_final: Callable
+    norm_final: Norm
     w_u: torch.Tensor
     b_u: torch.Tensor | None
     rope: tuple[torch.Tensor, torch.Tensor] | None
@@ -48,28 +70,31 @@ class Weights:
     def n_heads(self) -> int:
         return self.blocks[0].w_q.shape[1]
 
-
-def layer_norm(module, eps: float) -> Callable:
-    weight, bias = module.weight.detach(), module.bias.detach()
-    return lambda x: F.layer_norm(x, x.shape[-1:], weight, bias, eps)
-
-
-def rms_norm(module, eps: float) -> Callable:
-    """In float32 whatever the model's dtype, as in the Hugging Face implementation."""
-    weight = module.weight.detach()
-
-    def norm(x):
-        y = x.float()
-        return weight * (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
-
-    return norm
+    def embed(self, tokens):
+        """tokens [N, S] -> [N, S, D]."""
+        x = self.w_e[tokens]
+        return x if self.w_pos is None else x + self.w_pos[: tokens.shape[1]]
 
 
-def linear(module):
-    """(weight [in, out], bias [out]) of a linear module; zeros where it has no bias."""
-    weight = module.weight.detach().T
-    bias = getattr(module, "bias", None)
-    return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias.detach()
+class Names:
+    """Tensors of a checkpoint below a prefix, in the shapes of `Block`."""
+
+    def __init__(self, checkpoint: Checkpoint, prefix: str):
+        self.checkpoint, self.prefix = checkpoint, prefix
+
+    def __call__(self, name: str) -> torch.Tensor:
+        return self.checkpoint[f"{self.prefix}.{name}"]
+
+    def norm(self, name: str, eps: float) -> Norm:
+        return Norm(self(f"{name}.weight"), self(f"{name}.bias"), eps)
+
+    def rms_norm(self, name: str, eps: float) -> Norm:
+        return Norm(self(f"{name}.weight"), None, eps, centred=False)
+
+    def linear(self, name: str):
+        """(weight [in, out], bias [out]) of a linear module; zeros where it has no bias."""
+        weight, bias = self(f"{name}.weight").T, self.checkpoint.optional(f"{self.prefix}.{name}.bias")
+        return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
 
 
 def two_layer_mlp(w_in, b_in, w_out, b_out, activation) -> Callable:
@@ -81,7 +106,7 @@ def two_layer_mlp(w_in, b_in, w_out, b_out, activation) -> Callable:
 
 
 def gated_mlp(gate, up, down, activation) -> Callable:
-    (w_gate, b_gate), (w_up, b_up), (w_down, b_down) = linear(gate), linear(up), linear(down)
+    (w_gate, b_gate), (w_up, b_up), (w_down, b_down) = gate, up, down
 
     def mlp(x):
         return (activation(x @ w_gate + b_gate) * (x @ w_up + b_up)) @ w_down + b_down
@@ -89,12 +114,21 @@ def gated_mlp(gate, up, down, activation) -> Callable:
     return mlp
 
 
-def rotary(module, n_positions: int, dtype):
-    """cos and sin for positions 0..n_positions-1, computed in float32 as the model does."""
-    frequencies = module.inv_freq.float()
-    angles = torch.arange(n_positions, device=frequencies.device).float()[:, None] * frequencies
+def rotary(config, like: torch.Tensor):
+    """cos and sin for every position, in ``like``'s dtype, computed in float32 as the model does."""
+    rope = config.rope_parameters
+    if rope["rope_type"] == "default":
+        d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        d_rotary = int(d_head * rope.get("partial_rotary_factor", 1.0))
+        frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, d_rotary, 2).float() / d_rotary)
+        scaling = 1.0
+    else:
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, device="cpu")
+    angles = torch.arange(config.max_position_embeddings).float()[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
-    return tuple((f(angles) * module.attention_scaling).to(dtype) for f in (torch.cos, torch.sin))
+    return tuple((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
 
 
 ACTIVATIONS = {
@@ -106,117 +140,122 @@ ACTIVATIONS = {
 }
 
 
-def gpt2(model, config) -> Weights | None:
+def gpt2(checkpoint: Checkpoint, config) -> Weights | None:
     if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx or config.add_cross_attention:
         return None
-    body, d, h, eps = model.transformer, config.n_embd, config.n_head, config.layer_norm_epsilon
+    body, d, h, eps = Names(checkpoint, "transformer"), config.n_embd, config.n_head, config.layer_norm_epsilon
     activation = ACTIVATIONS[config.activation_function]
 
-    def block(b):
-        attn, mlp = b.attn, b.mlp  # Conv1D modules: weight [in, out]
-        qkv, bias = attn.c_attn.weight.detach().view(d, 3, h, d // h), attn.c_attn.bias.detach().view(3, h, d // h)
-        layers = (p.detach() for m in (mlp.c_fc, mlp.c_proj) for p in (m.weight, m.bias))
+    def block(layer):
+        own = Names(checkpoint, f"transformer.h.{layer}")  # its linear maps are kept as [in, out]
+        qkv, bias = own("attn.c_attn.weight").view(d, 3, h, d // h), own("attn.c_attn.bias").view(3, h, d // h)
+        mlp = (own(f"mlp.{name}.{part}") for name in ("c_fc", "c_proj") for part in ("weight", "bias"))
         return Block(
-            norm1=layer_norm(b.ln_1, eps),
-            norm2=layer_norm(b.ln_2, eps),
+            norm1=own.norm("ln_1", eps),
+            norm2=own.norm("ln_2", eps),
             **{f"w_{name}": qkv[:, i].contiguous() for i, name in enumerate("qkv")},
             **{f"b_{name}": bias[i] for i, name in enumerate("qkv")},
-            w_o=attn.c_proj.weight.detach().view(h, d // h, d),
-            b_o=attn.c_proj.bias.detach(),
-            mlp=two_layer_mlp(*layers, activation),
+            w_o=own("attn.c_proj.weight").view(h, d // h, d),
+            b_o=own("attn.c_proj.bias"),
+            mlp=two_layer_mlp(*mlp, activation),
         )
 
-    wte, wpe = body.wte.weight.detach(), body.wpe.weight.detach()
+    embedding = body("wte.weight")
     return Weights(
-        embed=lambda tokens: wte[tokens] + wpe[: tokens.shape[1]],
-        blocks=[block(b) for b in body.h],
-        norm_final=layer_norm(body.ln_f, eps),
-        **unembedding(model),
+        w_e=embedding,
+        w_pos=body("wpe.weight"),
+        blocks=[block(layer) for layer in range(config.n_layer)],
+        norm_final=body.norm("ln_f", eps),
+        **unembedding(checkpoint, config, "lm_head", embedding),
         rope=None,
         mlp_flops=2 * d * (config.n_inner or 4 * d),
     )
 
 
-def gpt_neox(model, config) -> Weights | None:
-    body, d, h, eps = model.gpt_neox, config.hidden_size, config.num_attention_heads, config.layer_norm_eps
-    if body.rotary_emb.rope_type != "default":
+def gpt_neox(checkpoint: Checkpoint, config) -> Weights | None:
+    if config.rope_parameters["rope_type"] != "default":
         return None
+    d, h, eps = config.hidden_size, config.num_attention_heads, config.layer_norm_eps
+    body = Names(checkpoint, "gpt_neox")
     activation = ACTIVATIONS[config.hidden_act]
 
-    def block(b):
-        w_qkv, b_qkv = linear(b.attention.query_key_value)  # [D, 3 D], head by head q, k, v
+    def block(layer):
+        own = Names(checkpoint, f"gpt_neox.layers.{layer}")
+        w_qkv, b_qkv = own.linear("attention.query_key_value")  # [D, 3 D], head by head q, k, v
         w_qkv, b_qkv = w_qkv.reshape(d, h, 3, d // h), b_qkv.view(h, 3, d // h)
-        w_o, b_o = linear(b.attention.dense)
-        layers = (*linear(b.mlp.dense_h_to_4h), *linear(b.mlp.dense_4h_to_h))
+        w_o, b_o = own.linear("attention.dense")
         return Block(
-            norm1=layer_norm(b.input_layernorm, eps),
-            norm2=layer_norm(b.post_attention_layernorm, eps),
+            norm1=own.norm("input_layernorm", eps),
+            norm2=own.norm("post_attention_layernorm", eps),
             **{f"w_{name}": w_qkv[:, :, i] for i, name in enumerate("qkv")},
             **{f"b_{name}": b_qkv[:, i] for i, name in enumerate("qkv")},
             w_o=w_o.reshape(h, d // h, d),
             b_o=b_o,
-            mlp=two_layer_mlp(*layers, activation),
+            mlp=two_layer_mlp(*own.linear("mlp.dense_h_to_4h"), *own.linear("mlp.dense_4h_to_h"), activation),
             parallel=config.use_parallel_residual,
         )
 
-    embedding = body.embed_in.weight.detach()
+    embedding = body("embed_in.weight")
     return Weights(
-        embed=lambda tokens: embedding[tokens],
-        blocks=[block(b) for b in body.layers],
-        norm_final=layer_norm(body.final_layer_norm, eps),
-        **unembedding(model),
-        rope=rotary(body.rotary_emb, config.max_position_embeddings, embedding.dtype),
+        w_e=embedding,
+        w_pos=None,
+        blocks=[block(layer) for layer in range(config.num_hidden_layers)],
+        norm_final=body.norm("final_layer_norm", eps),
+        **unembedding(checkpoint, config, "embed_out", embedding),
+        rope=rotary(config, embedding),
         mlp_flops=2 * d * config.intermediate_size,
     )
 
 
-def llama(model, config) -> Weights | None:
-    body, d, h, eps = model.model, config.hidden_size, config.num_attention_heads, config.rms_norm_eps
-    if body.rotary_emb.rope_type not in ("default", "linear", "llama3"):  # others change with the length of the text
-        return None
+def llama(checkpoint: Checkpoint, config) -> Weights | None:
+    if config.rope_parameters["rope_type"] not in ("default", "linear", "llama3"):
+        return None  # others change with the length of the text
+    body, d, h, eps = Names(checkpoint, "model"), config.hidden_size, config.num_attention_heads, config.rms_norm_eps
     groups = config.num_key_value_heads
     d_head = getattr(config, "head_dim", None) or d // h
     activation = ACTIVATIONS[config.hidden_act]
 
-    def block(b):
-        attn, heads = b.self_attn, {"q": h, "k": groups, "v": groups}
-        maps = {name: linear(getattr(attn, f"{name}_proj")) for name in heads}
-        w_o, b_o = linear(attn.o_proj)
+    def block(layer):
+        own, heads = Names(checkpoint, f"model.layers.{layer}"), {"q": h, "k": groups, "v": groups}
+        maps = {name: own.linear(f"self_attn.{name}_proj") for name in heads}
+        w_o, b_o = own.linear("self_attn.o_proj")
         return Block(
-            norm1=rms_norm(b.input_layernorm, eps),
-            norm2=rms_norm(b.post_attention_layernorm, eps),
+            norm1=own.rms_norm("input_layernorm", eps),
+            norm2=own.rms_norm("post_attention_layernorm", eps),
             **{f"w_{name}": w.reshape(d, heads[name], d_head) for name, (w, _) in maps.items()},
             **{f"b_{name}": bias.view(heads[name], d_head) for name, (_, bias) in maps.items()},
             w_o=w_o.reshape(h, d_head, d),
             b_o=b_o,
-            mlp=gated_mlp(b.mlp.gate_proj, b.mlp.up_proj, b.mlp.down_proj, activation),
+            mlp=gated_mlp(*(own.linear(f"mlp.{name}_proj") for name in ("gate", "up", "down")), activation),
         )
 
-    embedding = body.embed_tokens.weight.detach()
+    embedding = body("embed_tokens.weight")
     return Weights(
-        embed=lambda tokens: embedding[tokens],
-        blocks=[block(b) for b in body.layers],
-        norm_final=rms_norm(body.norm, eps),
-        **unembedding(model),
-        rope=rotary(body.rotary_emb, config.max_position_embeddings, embedding.dtype),
+        w_e=embedding,
+        w_pos=None,
+        blocks=[block(layer) for layer in range(config.num_hidden_layers)],
+        norm_final=body.rms_norm("norm", eps),
+        **unembedding(checkpoint, config, "lm_head", embedding),
+        rope=rotary(config, embedding),
         mlp_flops=3 * d * config.intermediate_size,
     )
 
 
-def unembedding(model) -> dict:
-    head = model.get_output_embeddings()
-    bias = getattr(head, "bias", None)
-    return {"w_u": head.weight.detach(), "b_u": None if bias is None else bias.detach()}
+def unembedding(checkpoint: Checkpoint, config, name: str, embedding) -> dict:
+    w_u = embedding if config.tie_word_embeddings else checkpoint[f"{name}.weight"]
+    return {"w_u": w_u, "b_u": checkpoint.optional(f"{name}.bias")}
 
 
 FAMILIES = {"GPT2LMHeadModel": gpt2, "GPTNeoXForCausalLM": gpt_neox, "LlamaForCausalLM": llama}
 
 
-def weights_of(bridge) -> Weights | None:
-    """The weights of a loaded bridge, or None where its architecture or one of its options has no engine."""
-    model = getattr(bridge, "original_model", None)
-    read = FAMILIES.get(type(model).__name__)
-    if read is None:
+def weights_of(folder, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Weights | None:
+    """The weights in a checkpoint folder, or None where its architecture or one of its options has no engine."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    read = FAMILIES.get((config.architectures or [None])[0])
+    activation = getattr(config, "activation_function", None) or getattr(config, "hidden_act", None)
+    if read is None or activation not in ACTIVATIONS or getattr(config, "quantization_config", None):
         return None
-    activation = getattr(model.config, "activation_function", None) or getattr(model.config, "hidden_act", None)
-    return read(model, model.config) if activation in ACTIVATIONS else None
+    return read(Checkpoint(folder, device, dtype), config)

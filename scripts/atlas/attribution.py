@@ -69,7 +69,8 @@ def read_stream(model: Model, tokens, edits=()) -> Stream:
 
     learned, layers = "pos_embed.hook_out", range(model.n_layers)
     names = ["hook_embed", f"blocks.{model.n_layers - 1}.hook_resid_post"]
-    names += [learned] if learned in model.bridge.hook_dict else []
+    positional = model.weights.w_pos is not None if model.weights else learned in model.bridge.hook_dict
+    names += [learned] if positional else []
     each = {
         "z": z_hook,
         "attn_out": lambda layer: f"blocks.{layer}.hook_attn_out",
@@ -101,15 +102,24 @@ class Readout:
 
     @classmethod
     def of(cls, model: Model) -> "Readout":
-        bridge, cfg = model.bridge, model.bridge.cfg
+        if model.weights:
+            norm, w = model.weights.norm_final, model.weights
+            own, eps, centred = (norm.weight, norm.bias, w.w_u.T, w.b_u), norm.eps, norm.centred
+        else:
+            own, eps, centred = cls._of_bridge(model.bridge)
+        weight, bias, w_u, b_u = (
+            None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in own
+        )
+        return cls(weight, bias, eps, centred, w_u, b_u)
+
+    @staticmethod
+    def _of_bridge(bridge):
+        cfg = bridge.cfg
         kind = "RMS" if cfg.final_rms else cfg.normalization_type
         if kind not in ("LN", "RMS"):
             raise StudyError(f"models: final norm {kind!r} is neither LN nor RMS; attribution and lens know these two")
         own = [getattr(bridge.ln_final, name, None) for name in ("weight", "bias")] + [bridge.W_U, bridge.b_U]
-        weight, bias, w_u, b_u = (
-            None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in own
-        )
-        return cls(weight, bias, cfg.eps, kind == "LN", w_u, b_u)
+        return own, cfg.eps, kind == "LN"
 
     def scale(self, x):
         """[..., 1] what the final norm divides the (centred) residual x [..., D] by."""
@@ -157,8 +167,8 @@ class Attributor:
 def head_attribution(model: Model, z, attributor: Attributor):
     """[L, H, N] attribution of heads, b_O left out, from their z [L, N, H, d_head] at the last position."""
     out = []
-    for block, own in zip(model.bridge.blocks, z, strict=True):
-        read = torch.einsum("hdm,nm->nhd", block.attn.W_O.detach().to(own.dtype), attributor.direction)
+    for layer, own in enumerate(z):
+        read = torch.einsum("hdm,nm->nhd", model.w_o(layer).to(own.dtype), attributor.direction)
         out.append((own * read).sum(-1).T)
     return torch.stack(out)
 
@@ -181,7 +191,7 @@ def attribute(model: Model, prompts: Prompts) -> list[tuple[dict, np.ndarray]]:
         answer, incorrect = (x[batch].to(model.device) for x in (prompts.answer, prompts.incorrect))
         rows = batch_rows(model, stream, Attributor.of(readout, stream.resid_post, answer, incorrect))
         logit_diff = per_prompt(["logit_diff"], stream.logits, answer, incorrect)["logit_diff"]
-        refuse_a_remainder(rows, logit_diff, model.bridge.cfg.dtype)
+        refuse_a_remainder(rows, logit_diff, model.dtype)
         keys = [k for k, _ in rows]
         parts.append(torch.stack([values for _, values in rows]).double().cpu().numpy())
     return list(zip(keys, np.concatenate(parts, axis=1), strict=True))
@@ -207,9 +217,9 @@ def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tup
                 out.append(row(part, f"attn {layer}", by_head[layer].sum(0), layer))
             else:
                 out += [row(part, str(Component(layer, h)), x, layer, h) for h, x in enumerate(by_head[layer])]
-            b_o = model.bridge.blocks[layer].attn.b_O
+            b_o = model.b_o(layer)
             if b_o is not None:
-                out.append(row(part, f"bias {layer}", attributor(b_o.detach()), layer))
+                out.append(row(part, f"bias {layer}", attributor(b_o), layer))
             out.append(row(part, str(Component(layer)), attributor(stream.mlp_out[layer]), layer))
         out.append(row(part, "final norm bias", attributor.norm_bias))
         out.append(row(part, "unembedding bias", attributor.unembedding_bias))

@@ -21,7 +21,6 @@ from itertools import groupby
 import torch
 
 from atlas.ablation import Ablator, Prompts, Replacement
-from atlas.architectures import weights_of
 from atlas.engine import Engine, Memory, Positions, at_least_float32, chosen, project
 from atlas.errors import StudyError
 from atlas.graph import EMBED, LOGITS, EdgeCircuit, Graph
@@ -79,14 +78,13 @@ def with_embeddings(
 
 def engine_of(model) -> Engine:
     """The live engine of a model; raises StudyError where its architecture has none."""
-    weights = weights_of(model.bridge)
-    if weights is None:
+    if model.weights is None:
         name = type(getattr(model.bridge, "original_model", None)).__name__
         raise StudyError(
             f"edges: {name} has no live engine, which edges need (GPT-2, GPT-NeoX and Llama have); "
             "set edges.methods: [] to leave edges out"
         )
-    return Engine(weights)
+    return Engine(model.weights)
 
 
 def graph_of(weights) -> Graph:
@@ -179,7 +177,7 @@ class Pass:
         """Senders that a key or value, or what is itself needed everywhere, reads; of others one position is enough."""
         wide = set()
         for node in reversed(self.graph.senders[1:]):
-            for port in self.graph.ports(node):
+            for port in self.graph.ports[node]:
                 if port[-1] in "kv" or node in wide:
                     wide.update(self.incoming.get(port, ()))
         return wide
@@ -202,7 +200,7 @@ class Pass:
     # ---- nodes -------------------------------------------------------------------------------------------
     def known(self, node: str) -> bool:
         """Give a node its identity, and look whether its output is remembered."""
-        reads = (tuple(map(self.identities.get, self.incoming.get(port, ()))) for port in self.graph.ports(node))
+        reads = (tuple(map(self.identities.get, self.incoming.get(port, ()))) for port in self.graph.ports[node])
         self.identities[node] = identity = self.run.identity((node, *reads))
         found = self.run.memory.get((identity, node in self.wide))
         if found is None and node not in self.wide:

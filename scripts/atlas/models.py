@@ -1,11 +1,13 @@
 """Models: where they come from, and one forward pass with edits.
 
-Loading goes through TransformerLens's TransformerBridge, on the checkpoint's own weights: no folding or centring, so
-that zero ablation means zero on the checkpoint's own z.
+Everything runs on the checkpoint's own weights, unfolded and not centred, so that zero ablation means zero on the
+checkpoint's own z: on its tensors where the architecture is known (architectures.py), else on TransformerLens's
+TransformerBridge, which is built when first needed.
 """
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from atlas.artifacts import digest, digest_file
@@ -71,31 +73,60 @@ def describe(name: str, folder: Path) -> dict:
 # ---- running a model -----------------------------------------------------------------------------------------
 @dataclass
 class Model:
-    """A loaded model. ``bridge`` is TransformerLens's; everything else here is read from its config."""
+    """A loaded model."""
 
-    bridge: object
+    folder: Path
+    weights: object  # architectures.Weights; None where the architecture has none
     n_layers: int
     n_heads: int
     d_head: int
     d_model: int
     device: str
+    dtype: object  # torch.dtype
     batch_size: int
     memory_mb: int = 1024  # beside the weights: half for remembered residuals, half for one batch on its way
 
-    def run(self, tokens, edits=(), position=None):
+    @cached_property
+    def bridge(self):
+        """TransformerLens's TransformerBridge of the same checkpoint."""
+        return boot(self.folder, self.device, self.dtype)
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key/value heads: fewer than query heads where several share one."""
+        if self.weights:
+            return self.weights.blocks[0].w_k.shape[1]
+        return getattr(self.bridge.cfg, "n_key_value_heads", None) or self.n_heads
+
+    def w_o(self, layer: int):
+        """[n_heads, d_head, d_model]."""
+        return self.weights.blocks[layer].w_o if self.weights else self.bridge.blocks[layer].attn.W_O.detach()
+
+    def b_o(self, layer: int):
+        """[d_model], or None where the model has none."""
+        b_o = self.weights.blocks[layer].b_o if self.weights else self.bridge.blocks[layer].attn.b_O
+        return None if b_o is None or not b_o.any() else b_o.detach()
+
+    def run(self, tokens, edits=(), position=None, on_bridge: bool = False):
         """Logits at the last position [N, d_vocab], at least float32; ``edits`` are (hook name, function) pairs.
 
         Only that position is unembedded; ``position`` [N] gives each row another one. Tokens [N, S] are one batch; the
-        caller splits.
+        caller splits. Hooks have TransformerLens's names; ``on_bridge`` forces TransformerLens's own.
         """
         import torch
 
-        def one_position(x, hook):
+        from atlas import engine, forward
+
+        def one_position(x, hook=None):
             return x[:, -1:] if position is None else x[torch.arange(len(x)), position][:, None]
 
+        tokens = tokens.to(self.device)
         with torch.no_grad():
+            if self.weights and not on_bridge and all(forward.knows(name) for name, _ in edits):
+                x = one_position(forward.final_residual(self.weights, tokens, edits))
+                return engine.Engine(self.weights).unembed(x)[:, 0]
             hooks = [*edits, ("unembed.hook_in", one_position)]
-            logits = self.bridge.run_with_hooks(tokens.to(self.device), fwd_hooks=hooks)[:, 0]
+            logits = self.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, 0]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def batches(self, n: int) -> list[slice]:
@@ -117,22 +148,36 @@ def mlp_hook(layer: int) -> str:
 
 def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int = 64, memory_mb: int = 1024) -> Model:
     """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu."""
+    import torch
+
+    from atlas.architectures import weights_of
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("models.*.device: cuda is not available here; use auto or cpu")
+    how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size, "memory_mb": memory_mb}
+    weights = weights_of(folder, device, how["dtype"])
+    if weights:
+        d_model, n_heads, d_head = weights.blocks[0].w_q.shape
+        return Model(Path(folder), weights, len(weights.blocks), n_heads, d_head, d_model, **how)
+    bridge = boot(folder, device, how["dtype"])
+    cfg = bridge.cfg
+    model = Model(Path(folder), None, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, **how)
+    model.bridge = bridge
+    return model
+
+
+def boot(folder, device: str, dtype):
+    """TransformerLens's bridge of a checkpoint folder."""
     import os
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # the files are at hand; nothing may be fetched while a study runs
     import sys
 
-    import torch
     from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise StudyError("models.*.device: cuda is not available here; use auto or cpu")
-    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=getattr(torch, dtype))
-    bridge.eval()
-    cfg = bridge.cfg
-    return Model(bridge, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, device, batch_size, memory_mb)
+    return TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype).eval()

@@ -118,7 +118,8 @@ def values_after_block_0(model: Model, tokens, positions, norm: str) -> torch.Te
     site, x = "hook_resid_pre", kept["residual"]
     if norm == "block1":
         with torch.no_grad():
-            site, x = "ln1.hook_out", model.bridge.blocks[1].ln1(x)
+            norm1 = model.weights.blocks[1].norm1 if model.weights else model.bridge.blocks[1].ln1
+            site, x = "ln1.hook_out", norm1(x)
     edits = [(f"blocks.{layer}.{site}", lambda _, hook: x) for layer in range(model.n_layers)]
     model.run(tokens, [*edits, *((f"blocks.{layer}.attn.hook_v", reader(layer)) for layer in range(model.n_layers))])
     return torch.stack([v[layer] for layer in range(model.n_layers)])
@@ -178,7 +179,7 @@ def scores(model: Model, tokens, layout: Layout, wanted: dict[str, Target], ks, 
     out = {name: Scores.empty(ks, model, known[name]) for name in ids}
     out[LEAD] = Scores.empty([0], model, known["next"] & known["copy"])
     readout = Readout.of(model)
-    w_o = model.bridge.W_O.detach().to(readout.w_u.dtype)
+    w_o = torch.stack([model.w_o(layer) for layer in range(model.n_layers)]).to(readout.w_u.dtype)
     for batch in progress(model.batches(len(tokens)), f"OV, norm {norm}"):
         own = tokens[batch]
         z = z_at(model, own, layout.answer) if in_place else values_after_block_0(model, own, positions, norm)

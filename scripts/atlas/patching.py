@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atlas import architectures, engine
+from atlas import engine
 from atlas.ablation import Prompts
 from atlas.architectures import Block, Weights
 from atlas.errors import StudyError
@@ -249,7 +249,7 @@ class HookPatcher:
             return hook
 
         names = dict.fromkeys(hook_name(p.site, p.layer) for p in patches)
-        self.model.run(tokens, [(name, saver(name)) for name in names])
+        self.model.run(tokens, [(name, saver(name)) for name in names], on_bridge=True)
         return found
 
     def patched(self, tokens, source: dict, patch: Patch):
@@ -265,7 +265,7 @@ class HookPatcher:
             x[where] = source[name][where].to(x)
             return x
 
-        return self.model.run(tokens, [(name, put)])
+        return self.model.run(tokens, [(name, put)], on_bridge=True)
 
 
 # ---- every patch ---------------------------------------------------------------------------------------------
@@ -286,10 +286,9 @@ def patch_all(model: Model, prompts: Prompts, use_engine: bool = True) -> Patche
     """
     if prompts.position is not None:
         raise ValueError("patching reads prompts at their last token; give it prompts without padding")
-    cfg, s = model.bridge.cfg, prompts.tokens.shape[1]
-    kv_heads = getattr(cfg, "n_key_value_heads", None) or model.n_heads
-    patches = all_patches(model.n_layers, model.n_heads, kv_heads, s)
-    weights = architectures.weights_of(model.bridge) if use_engine else None
+    s = prompts.tokens.shape[1]
+    patches = all_patches(model.n_layers, model.n_heads, model.n_kv_heads, s)
+    weights = model.weights if use_engine else None
     log.info("patching: %s, %d patches in each direction", "live engine" if weights else "hooks", len(patches))
     run = with_engine(weights) if weights else with_hooks(model)
     fit = int(model.memory_mb * 2**20) // EnginePatcher(weights).bytes_per_row(s) if weights else model.batch_size
@@ -338,7 +337,7 @@ def with_hooks(model: Model):
             torch.stack([score(patcher.patched(base, source, patch)) for patch in patches])
             for base, source in ((corrupted_tokens, clean), (tokens, corrupted))
         ]
-        ends = (score(model.run(x)) for x in (tokens, corrupted_tokens))
+        ends = (score(model.run(x, on_bridge=True)) for x in (tokens, corrupted_tokens))
         return [x.double().cpu().numpy() for x in (*ends, *values)]
 
     return run

@@ -87,7 +87,7 @@ def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy:
     description = artifacts.read_json(model_json)
     context = {
         "model": [description[k] for k in ("weights", "config")],
-        "dtype": str(model.bridge.cfg.dtype),
+        "dtype": str(model.dtype),
         "device": model.device,
         "kind": kind,
         "legacy_mlp_means": legacy,

@@ -1,0 +1,55 @@
+"""The tensors of a checkpoint folder, by name, each read when asked for, without building the model."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from atlas.errors import StudyError
+
+
+class Checkpoint:
+    """Tensors of a Hugging Face checkpoint, from safetensors files or `pytorch_model*.bin`, whole or in shards.
+
+    ``folder``: where the files are; ``device`` and ``dtype``: of the tensors it gives.
+    """
+
+    def __init__(self, folder, device: str = "cpu", dtype: torch.dtype = torch.float32):
+        self.folder, self.device, self.dtype, self.sources = folder, device, dtype, {}
+        for file in shards(Path(folder)):
+            if file.suffix == ".safetensors":
+                handle = safe_open(file, framework="pt", device=device)
+                self.sources |= dict.fromkeys(handle.keys(), handle.get_tensor)
+            else:
+                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                self.sources |= dict.fromkeys(tensors, tensors.__getitem__)
+
+    def name(self, name: str) -> str:
+        """The name in the files: old checkpoints leave out the part before the first dot, the body's own name."""
+        return name if name in self.sources else name.split(".", 1)[-1]
+
+    def __contains__(self, name: str) -> bool:
+        return self.name(name) in self.sources
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Raises StudyError where the files have no such tensor."""
+        if name not in self:
+            raise StudyError(f"models: the weights in {self.folder} lack {name!r}; are all of its files there?")
+        name = self.name(name)
+        return self.sources[name](name).to(self.device, self.dtype)
+
+    def optional(self, name: str) -> torch.Tensor | None:
+        present = name in self
+        return self[name] if present else None
+
+
+def shards(folder: Path) -> list[Path]:
+    """The files that hold the weights, as transformers chooses them: safetensors first, an index before loose files."""
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        whole, index = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
+        if whole.is_file():
+            return [whole]
+        if index.is_file():
+            return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    return []
