@@ -40,6 +40,7 @@ class Study:
             (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
         self.config = yaml.safe_load((folder / "config.yaml").read_text())
         update_config(self.config, yaml.safe_load((folder / "presets" / "smoke.yaml").read_text()))
+        self.config["study"]["transfer_tasks"] = ["days"]
         self.write_config(self.config)
 
     def write_config(self, config):
@@ -89,7 +90,7 @@ def study(tmp_path_factory):
     return made
 
 
-# The smoke preset has two main tasks and one transfer task.
+# The study has two main tasks and one transfer task.
 AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
 AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
 AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_attention": 1}
