@@ -6,10 +6,12 @@ grouped key/value heads, gated MLP). Anything else has no engine and runs throug
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 
+from atlas import models
 from atlas.checkpoint import Checkpoint
 
 
@@ -123,9 +125,11 @@ def rotary(config, like: torch.Tensor):
         frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, d_rotary, 2).float() / d_rotary)
         scaling = 1.0
     else:
+        from transformers import AutoConfig
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-        frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, device="cpu")
+        full = AutoConfig.for_model(**vars(config))
+        frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](full, device="cpu")
     angles = torch.arange(config.max_position_embeddings).float()[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     return tuple((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
@@ -249,11 +253,14 @@ def unembedding(checkpoint: Checkpoint, config, name: str, embedding) -> dict:
 FAMILIES = {"GPT2LMHeadModel": gpt2, "GPTNeoXForCausalLM": gpt_neox, "LlamaForCausalLM": llama}
 
 
-def weights_of(folder, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Weights | None:
-    """The weights in a checkpoint folder, or None where its architecture or one of its options has no engine."""
-    from transformers import AutoConfig
+def weights_of(
+    folder, device: str = "cpu", dtype: torch.dtype = torch.float32, settings: dict | None = None
+) -> Weights | None:
+    """The weights in a checkpoint folder, or None where its architecture or one of its options has no engine.
 
-    config = AutoConfig.from_pretrained(folder)
+    ``settings``: what `models.settings_of` finds in the folder, if it is at hand; finding it imports transformers.
+    """
+    config = SimpleNamespace(**(settings or models.settings_of(folder)))
     read = FAMILIES.get((config.architectures or [None])[0])
     activation = getattr(config, "activation_function", None) or getattr(config, "hidden_act", None)
     if read is None or activation not in ACTIVATIONS or getattr(config, "quantization_config", None):

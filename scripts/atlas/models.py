@@ -46,8 +46,16 @@ def resolve(name: str, block: dict, root) -> Path:
         ) from None
 
 
+def settings_of(folder) -> dict:
+    """The Hugging Face configuration of a checkpoint folder, with what its file leaves out filled in."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    return json.loads(config.to_json_string(use_diff=False))
+
+
 def describe(name: str, folder: Path) -> dict:
-    """Sizes from the model's config and digests of its files."""
+    """Sizes from the model's config, that config, and digests of the model's files."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder)
@@ -67,6 +75,7 @@ def describe(name: str, folder: Path) -> dict:
         "weights": digest([digest_file(file) for file in weights]),
         "tokenizer": digest([digest_file(file) for file in texts]),
         "config": digest(json.loads((folder / "config.json").read_text())),
+        "settings": settings_of(folder),
     }
 
 
@@ -146,8 +155,15 @@ def mlp_hook(layer: int) -> str:
     return f"blocks.{layer}.hook_mlp_out"
 
 
-def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int = 64, memory_mb: int = 1024) -> Model:
-    """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu."""
+def load(
+    folder,
+    device: str = "auto",
+    dtype: str = "float32",
+    batch_size: int = 64,
+    memory_mb: int = 1024,
+    settings: dict | None = None,
+) -> Model:
+    """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu; ``settings`` as in `weights_of`."""
     import torch
 
     from atlas.architectures import weights_of
@@ -157,7 +173,7 @@ def load(folder, device: str = "auto", dtype: str = "float32", batch_size: int =
     elif device == "cuda" and not torch.cuda.is_available():
         raise StudyError("models.*.device: cuda is not available here; use auto or cpu")
     how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size, "memory_mb": memory_mb}
-    weights = weights_of(folder, device, how["dtype"])
+    weights = weights_of(folder, device, how["dtype"], settings)
     if weights:
         d_model, n_heads, d_head = weights.blocks[0].w_q.shape
         return Model(Path(folder), weights, len(weights.blocks), n_heads, d_head, d_model, **how)

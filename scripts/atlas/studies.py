@@ -10,7 +10,8 @@ log = logging.getLogger("atlas")
 
 def load_model(model_json, settings: dict) -> models.Model:
     """The model described by ``model.json``; ``settings``: device, dtype, batch_size."""
-    return models.load(artifacts.read_json(model_json)["folder"], **settings)
+    description = artifacts.read_json(model_json)
+    return models.load(description["folder"], settings=description["settings"], **settings)
 
 
 def read_prompts(prompts_path, clean_path, split: str | None):
