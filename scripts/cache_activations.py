@@ -1,5 +1,7 @@
 """Run a model on the clean and corrupted prompts of a task; cache activations, means and clean scores."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 
@@ -55,7 +57,9 @@ for split in ("search", "held_out", "all"):
 where = torch.tensor(search)
 cached, means = {"prompt": torch.tensor(frame.prompt[search].to_list())}, {"groups": groups}
 for run, tokens in runs.items():
-    cached[run], means[run] = activations.collect(model, tokens[where], prompts.group[where], getattr(torch, p.dtype))
+    cached[run], means[run] = activations.collect(
+        model, tokens[where], prompts.group[where], getattr(torch, p.dtype), Path(out.activations).parent
+    )
 settings = {"groups": p.groups, "dtype": p.dtype, "filter": p.filter, "run": dict(p.run)}
 provenance = artifacts.provenance(
     {"prompts": inputs.prompts, "model": inputs.model}, settings, ("torch", "transformer_lens", "transformers")

@@ -4,6 +4,7 @@ Tolerance 1e-5 on logits of order 10: float32 rounding of one forward pass is ab
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,3 +283,25 @@ def test_means_of_another_length_are_refused(shipped_model, prompts, cache):
         replacement("mean_clean", shipped_model, prompts, cache[1] | {"clean": short})
     assert replacement("mean", shipped_model, prompts, cache[1] | {"clean": short})
     assert replacement("mean_clean", shipped_model, prompts, {"clean": cache[1]["clean"]})
+
+
+# ---- activations larger than memory --------------------------------------------------------------------------
+def anonymous_mb() -> float:
+    """Memory of this process that no file backs."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="tells memory from files on Linux alone")
+def test_activations_on_disk_take_no_memory_and_are_the_same(shipped_model, prompts, tmp_path):
+    before = anonymous_mb()
+    large = activations.on_disk((4, 32, 2**18), torch.bfloat16, tmp_path)
+    large.fill_(1)
+    assert large.numel() * 2 / 2**20 == 64 and anonymous_mb() - before < 16 and large[3, 31, -1] == 1
+    assert not list(tmp_path.iterdir()), "no file is left behind"
+    (in_memory, means), (on_disk, same) = (
+        activations.collect(shipped_model, prompts.tokens, dtype=torch.float32, folder=folder)
+        for folder in (None, tmp_path)
+    )
+    for name, x in in_memory.items():
+        assert torch.equal(on_disk[name], x) and torch.equal(same[name], means[name])

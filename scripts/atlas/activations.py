@@ -1,24 +1,40 @@
 """Collect activations of heads (z, before W_O) and MLPs (their write to the residual stream), and their means."""
 
+import math
+import tempfile
+
 import torch
 
 from atlas.job import progress
 from atlas.models import Model, mlp_hook, z_hook
 
 
-def collect(model: Model, tokens, groups=None, dtype=torch.float32) -> tuple[dict, dict]:
+def on_disk(shape, dtype: torch.dtype, folder) -> torch.Tensor:
+    """An empty tensor in a file of ``folder`` without a name; what is put into it leaves memory when that is needed."""
+    size = math.prod(shape)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.truncate(size * dtype.itemsize)
+        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(*shape)
+
+
+def collect(model: Model, tokens, groups=None, dtype=torch.float32, folder=None) -> tuple[dict, dict]:
     """Run the model on tokens [N, S] in batches, keeping only the hooks that ablation needs.
 
     Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, d_model] in
     ``dtype``, and their means over the prompts of each group, per position, float32, with axis G in place of N.
-    ``groups``: [N] integers 0..G-1, by default one group. Sums run in float64 over the model's own values (not the
-    stored ``dtype``), so that batch sizes and row order do not change the means.
+    ``groups``: [N] integers 0..G-1, by default one group. ``folder``: where to keep activations that may be larger than
+    memory. Sums run in float64 over the model's own values (not the stored ``dtype``), so that batch sizes and row
+    order do not change the means.
     """
     n, s = tokens.shape
     groups = torch.zeros(n, dtype=torch.long) if groups is None else groups
     sizes = torch.bincount(groups)
     shapes = {"z": (s, model.n_heads, model.d_head), "mlp_out": (s, model.d_model)}
-    kept = {name: torch.empty(model.n_layers, n, *shape, dtype=dtype) for name, shape in shapes.items()}
+
+    def empty(shape):
+        return on_disk(shape, dtype, folder) if folder else torch.empty(shape, dtype=dtype)
+
+    kept = {name: empty((model.n_layers, n, *shape)) for name, shape in shapes.items()}
     sums = {
         name: torch.zeros(model.n_layers, len(sizes), *shape, dtype=torch.float64) for name, shape in shapes.items()
     }
