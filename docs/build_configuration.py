@@ -69,7 +69,11 @@ def rows(schema: dict, properties: dict, prefix: str = "") -> list[str]:
 def page() -> str:
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     lines = [INTRODUCTION]
+    single = {name: node for name, node in schema["properties"].items() if node.get("type", "string") != "object"}
+    lines += ["## Single keys", "", "| key | values | meaning |", "|---|---|---|", *rows(schema, single), ""]
     for name, node in schema["properties"].items():
+        if name in single:
+            continue
         lines += [f"## `{name}`", ""] + ([node["description"], ""] if "description" in node else [])
         properties = node.get("properties") or node["additionalProperties"]["properties"]
         if name == "tasks":  # the keys of `prompts` may stand here too, and are listed there

@@ -61,6 +61,7 @@ rule search_nodes:
     params:
         code=library("scripts/search_nodes.py"),
         run=run_settings,
+        allow_negative_clean=allow_negative_clean,
         memo=MEMO,
         kind=config["ablation"]["kind"],
         thresholds=config["search"]["thresholds"],
@@ -104,6 +105,7 @@ rule search_edges:
     params:
         code=library("scripts/search_edges.py"),
         run=run_settings,
+        allow_negative_clean=allow_negative_clean,
         memo=MEMO,
         kind=config["ablation"]["kind"],
         order=config["comparison"]["order"],
@@ -157,6 +159,7 @@ rule assess_circuits:
     params:
         code=library("scripts/assess_circuits.py"),
         run=run_settings,
+        allow_negative_clean=allow_negative_clean,
         memo=MEMO,
         kind=config["ablation"]["kind"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
@@ -208,7 +211,7 @@ rule search_stability:
         task=task_settings,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
         filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
-        allow_negative_clean=lambda wildcards: settings.task_block(config, wildcards.task)["allow_negative_clean"],
+        allow_negative_clean=allow_negative_clean,
         kind=config["ablation"]["kind"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
         order=config["comparison"]["order"],
@@ -283,6 +286,7 @@ rule evaluate_circuits:
     params:
         code=library("scripts/evaluate_circuits.py"),
         run=run_settings,
+        allow_negative_clean=allow_negative_clean,
         memo=MEMO,
         kind=config["ablation"]["kind"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],

@@ -23,6 +23,7 @@ from atlas.tasks import expand_members
 for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.items():
     os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
+
 def checked_config():
     """Validate the configuration before anything runs; one line names what is wrong."""
     try:
@@ -32,17 +33,21 @@ def checked_config():
             raise
         raise WorkflowError(f"config: {settings.explain(error.__context__)}") from None
     try:
-        settings.check(config)
+        resolved = settings.resolve(config)
+        settings.check(resolved)
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None
+    config.update(resolved)
 
 
 checked_config()
 
 MODELS = config["study"]["models"]
+RANDOM = config["weights"] == "random"  # models are built here, and every result is marked
 MAIN_TASKS = config["study"]["tasks"]
 MEMO = "results/memo"  # scores of evaluated circuits; no artifact, may be deleted at any time
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
+GENERATION = settings.generation_prompt_sets(config)  # prompt sets for generation under ablation
 
 
 wildcard_constraints:
@@ -86,17 +91,30 @@ def model_block(wildcards):
 
 def model_source(wildcards):
     """The leaves of a model's block that say where it comes from."""
+    if RANDOM:
+        return {"path": str(Path(f"results/{wildcards.model}/checkpoint").resolve())}
     return {k: v for k, v in model_block(wildcards).items() if k in ("path", "hub", "revision")}
 
 
 def model_files(wildcards):
     """Files of a local checkpoint, so that new weights rerun what depends on them."""
     block = model_block(wildcards)
+    if RANDOM:
+        return [f"results/{wildcards.model}/checkpoint"]
     if "path" not in block:
         return []
     folder = ROOT / Path(block["path"]).expanduser()
     patterns = ("config.json", "tokenizer*", "*.safetensors", "pytorch_model*.bin")
     return sorted(str(file) for pattern in patterns for file in folder.glob(pattern))
+
+
+def architecture_file(wildcards):
+    return str(ROOT / Path(model_block(wildcards).get("architecture", "")).expanduser())
+
+
+def random_source(wildcards):
+    """The leaves of a model's block that determine its random weights."""
+    return {k: v for k, v in model_block(wildcards).items() if k in ("tokenizer", "layers", "dtype")}
 
 
 def run_settings(wildcards):
@@ -108,6 +126,10 @@ def task_settings(wildcards):
     """A task's block over the defaults of `prompts`, less what only later stages read."""
     block = settings.task_block(config, wildcards.task)
     return {k: v for k, v in block.items() if k not in ("filter", "allow_negative_clean")}
+
+
+def allow_negative_clean(wildcards):
+    return settings.task_block(config, wildcards.task)["allow_negative_clean"]
 
 
 def task_files(wildcards):
@@ -184,18 +206,25 @@ def edge_score_method():
     return next((m for m in EDGE_SCORES if m in config["edges"]["methods"]), None)
 
 
+def generation_tables(wildcards):
+    """What the summary reads of generation under ablation; nothing in a study without it."""
+    return {"generation": f"results/{wildcards.model}/generation/summary.parquet"} if GENERATION else {}
+
+
 def figures():
     """Every figure of the study."""
     names = ["clean_accuracy", "circuit_size", "positions", "evaluation", "stability", "methods"]
     names += ["overlap", "cross_matrix", "controls"]
     names += ["patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
-    names += [f"{task}.dataset" for task in ALL_TASKS]
+    names += [f"{task}.{figure}" for task in ALL_TASKS for figure in ("dataset", "tokens")]
     names += [
         f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory", "patching")
     ]
     names += [f"{circuit}.circuit_diagram" for circuit in [*MAIN_TASKS, "shared"]]
     if config["edges"]["methods"]:
         names += ["edge_curves", *(f"{circuit}.edge_diagram" for circuit in [*MAIN_TASKS, "shared"])]
+    if GENERATION:
+        names += ["generation"]
     return expand("results/figures/{model}/{model}.{name}.svg", model=MODELS, name=names)
 
 

@@ -1,6 +1,32 @@
 # Models and prompts, and what a model does on them unharmed.
 
 
+rule build_random_model:
+    input:
+        architecture=architecture_file,
+    output:
+        directory("results/{model}/checkpoint"),
+    log:
+        "logs/{model}/build_random_model.log",
+    benchmark:
+        "benchmarks/{model}/build_random_model.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        code=library("scripts/build_random_model.py"),
+        block=random_source,
+        root=str(ROOT),
+        seed=config["statistics"]["seed"],
+    message:
+        "Build {wildcards.model}"
+    script:
+        "../scripts/build_random_model.py"
+
+
 rule check_model:
     input:
         model_files,
@@ -19,6 +45,7 @@ rule check_model:
     params:
         code=library("scripts/check_model.py"),
         source=model_source,
+        random_weights=RANDOM,
         root=str(ROOT),
     message:
         "Find model {wildcards.model}"
@@ -33,6 +60,7 @@ rule make_prompts:
     output:
         prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),
         summary=ensure("results/{model}/{task}/prompts.json", non_empty=True),
+        tokens=ensure("results/{model}/{task}/tokens.parquet", non_empty=True),
     log:
         "logs/{model}/{task}/make_prompts.log",
     benchmark:
@@ -80,7 +108,7 @@ rule cache_activations:
         dtype=config["activations"]["dtype"],
         groups=config["ablation"]["groups"],
         filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
-        allow_negative_clean=lambda wildcards: settings.task_block(config, wildcards.task)["allow_negative_clean"],
+        allow_negative_clean=allow_negative_clean,
         bootstrap=config["statistics"]["bootstrap"],
         seed=config["statistics"]["seed"],
     message:

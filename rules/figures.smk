@@ -5,6 +5,7 @@ rule plot_dataset:
     input:
         prompts="results/{model}/{task}/prompts.parquet",
         info="results/{model}/{task}/prompts.json",
+        tokens="results/{model}/{task}/tokens.parquet",
     output:
         svg=report(
             "results/figures/{model}/{model}.{task}.dataset.svg",
@@ -13,6 +14,13 @@ rule plot_dataset:
             labels={"model": "{model}", "task": "{task}", "figure": "prompts"},
         ),
         png="results/figures/{model}/{model}.{task}.dataset.png",
+        tokens_svg=report(
+            "results/figures/{model}/{model}.{task}.tokens.svg",
+            caption="../report/tokens.rst",
+            category="2 Data",
+            labels={"model": "{model}", "task": "{task}", "figure": "tokens"},
+        ),
+        tokens_png="results/figures/{model}/{model}.{task}.tokens.png",
     log:
         "logs/{model}/{task}/plot_dataset.log",
     benchmark:
@@ -520,6 +528,7 @@ rule plot_cross_matrix:
 rule write_summary:
     input:
         unpack(edge_findings),
+        unpack(generation_tables),
         model="results/{model}/model.json",
         info=task_table("prompts.json"),
         prompts=main_task_table("prompts.parquet"),

@@ -29,8 +29,9 @@ ablators = {"node": studies.make_ablator(model, paths, split, p.kind, p.legacy_m
 if any(level == "edge" for _, level in circuits.values()):
     ablators["edge"] = studies.make_edge_ablator(model, paths, split, p.kind, evaluation.METRICS, p.memo)
 nodes = ablators["node"]
-studies.refuse_no_effect(w.task, nodes.logit_diff(nodes.everything), nodes.logit_diff(frozenset()))
-patching = evaluation.Patching(model, nodes.prompts, artifacts.read_tensors(inputs.activations))
+full, empty = (nodes.logit_diff(c) for c in (nodes.everything, frozenset()))
+studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
+patching = evaluation.Patching(model, nodes.prompts, artifacts.read_tensors(inputs.activations), p.allow_negative_clean)
 
 # ---- every metric, completeness, minimality ------------------------------------------------------------------
 metrics, complete, minimal = [], [], []

@@ -6,7 +6,7 @@ job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params
 
 folder = models.resolve(name, p.source, p.root)
-description = models.describe(name, folder)
+description = models.describe(name, folder) | {"random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
 settings = {"source": dict(p.source)}
 artifacts.write_json(description, snakemake.output[0], artifacts.provenance({}, settings, ("transformers",)))

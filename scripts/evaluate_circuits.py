@@ -17,7 +17,7 @@ ablator = studies.make_ablator(
     model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, ("logit_diff", "top1"), p.memo
 )
 full, empty = (ablator.scores(c) for c in (ablator.everything, frozenset()))
-studies.refuse_no_effect(w.task, full["logit_diff"], empty["logit_diff"])
+studies.refuse_no_effect(w.task, full["logit_diff"], empty["logit_diff"], p.allow_negative_clean)
 bootstrap, identity = Bootstrap(p.bootstrap, p.seed), {"model": w.model, "task": w.task}
 
 cross = []

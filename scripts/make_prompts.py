@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, tokens
+from atlas import artifacts, job, token_table, tokens
 from atlas.errors import StudyError
 from atlas.prompt_making import prompts_of
 
@@ -29,6 +29,14 @@ provenance = artifacts.provenance(
     {"model": inputs.model}, {"task": block, "prepend_bos": p.prepend_bos}, ("transformers",)
 )
 artifacts.write_table(frame, out.prompts, provenance)
+table = token_table.rows(encoded.rows, encoded.layout, tokenizer, p.prepend_bos)
+identity = {"model": snakemake.wildcards.model, "task": name}
+columns = [*identity, *token_table.COLUMNS]
+artifacts.write_table(pd.DataFrame([identity | row for row in table], columns=columns), out.tokens, provenance)
+slow = token_table.compare_with_slow(model["folder"], tokenizer, frame.text.tolist() + frame.corrupted_text.tolist())
+if slow and slow["different"]:
+    text = "%s: the fast tokenizer splits %d of %d texts unlike tokenizer.model, e.g. %r"
+    job.log.warning(text, name, slow["different"], slow["compared"], slow["example"])
 summary = {
     "task": name,
     "layout": encoded.layout,
@@ -37,5 +45,6 @@ summary = {
     "seed": block["seed"],
     "filler_seed": block["filler_seed"],
     "tokenizer": model["tokenizer"],
+    "slow_tokenizer": slow,
 }
 artifacts.write_json(summary, out.summary, provenance)

@@ -1,11 +1,13 @@
-"""Draw a sample of a task's prompts."""
+"""Draw a sample of a task's prompts, and the tokens of one of each template."""
 
 from atlas import artifacts, job
-from atlas.plots import dataset, style
+from atlas.plots import dataset, style, tokens
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 prompts, info = artifacts.read_table(inputs.prompts), artifacts.read_json(inputs.info)
-figure = dataset.draw(prompts, info, {"clean": p.clean, "corrupted": p.corrupted})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+table, colours = artifacts.read_table(inputs.tokens), {"clean": p.clean, "corrupted": p.corrupted}
+style.save(dataset.draw(prompts, info, colours), out.svg, out.png, p.dpi, sources=[inputs.prompts, inputs.info])
+figure = tokens.draw(table, info["slow_tokenizer"], colours)
+style.save(figure, out.tokens_svg, out.tokens_png, p.dpi, sources=[inputs.tokens, inputs.info])

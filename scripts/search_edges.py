@@ -19,14 +19,17 @@ model = studies.load_model(inputs.model, p.run)
 ablator = studies.make_edge_ablator(model, dict(inputs.items()), "search", p.kind, memo_folder=p.memo)
 graph, everything, percents = ablator.graph, ablator.everything, ablator.percents_of_full
 full, empty = ablator.logit_diff(everything), ablator.logit_diff(frozenset())
-studies.refuse_no_effect(w.task, full, empty)
+studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
 among = {t: graph.among(circuit_at(inputs.circuits, p.order, t)) for t in p.thresholds}
 start = everything if p.start == "full" else among[p.start_threshold]
 if ablator.percent_of_full(start) <= 100 - p.threshold:
-    raise StudyError(
+    said = (
         f"edges.threshold: {p.threshold}, but the edges that {w.task} starts from keep only "
         f"{ablator.percent_of_full(start):.1f} % of the full model; lower edges.start_threshold or use start: full"
     )
+    if not p.allow_negative_clean:
+        raise StudyError(said)
+    job.log.warning("%s; going on, as allow_negative_clean says", said)
 identity = {"model": w.model, "task": w.task}
 bootstrap = Bootstrap(p.bootstrap, p.seed)
 

@@ -18,7 +18,8 @@ ablators = {
 }
 on_search = ablators["search"]
 for ablator in ablators.values():
-    studies.refuse_no_effect(w.task, ablator.logit_diff(ablator.everything), ablator.logit_diff(frozenset()))
+    full, empty = (ablator.logit_diff(c) for c in (ablator.everything, frozenset()))
+    studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
 batch = p.batch if p.batch != "auto" else 1 if model.device == "cpu" else 16
 alone = {}
 if "ascending_effect" in p.orders:

@@ -31,7 +31,14 @@ rule = Rule(
     never_test=frozenset(Component.parse(c) for c in p.never_test),
     visit={direction: tuple(kinds) for direction, kinds in p.visit.items()},
 )
-node_search = NodeSearch(w.task, p.order, p.order_seed, rule, legacy_mlp_means=p.legacy_mlp_means)
+node_search = NodeSearch(
+    w.task,
+    p.order,
+    p.order_seed,
+    rule,
+    legacy_mlp_means=p.legacy_mlp_means,
+    allow_negative_clean=p.allow_negative_clean,
+)
 maker = Maker(
     model=model,
     task=w.task,

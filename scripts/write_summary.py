@@ -10,6 +10,7 @@ of_tasks = ("prompts", "clean", "faithfulness", "evaluation", "completeness", "m
 of_tasks += ("stability_summary", *(name for name in ("edge_areas", "edge_scores") if inputs.get(name)))
 of_tasks += ("attribution", "lens", "lens_increments")
 of_model = ("membership", "overlap", "typology", "cross", "controls_summary", "roles", "detectors")
+of_model += ("generation",) if inputs.get("generation") else ()
 unlisted = ("patching", "lens_lead", "backup")  # long, and shown as figures
 tables = {name: artifacts.read_tables(inputs[name]) for name in (*of_tasks, *unlisted)}
 tables |= {name: artifacts.read_table(inputs[name]) for name in of_model}
@@ -24,4 +25,4 @@ if "edge_scores" in tables:
     tables["edge_scores"] = pages.strongest_edges(tables["edge_scores"])
 shown = [name for name in (*of_tasks, *of_model) if name not in ("prompts", "membership")]
 title = f"{p.title}: tables of {model['model']}"
-artifacts.write_text(out.tables, pages.tables_page({name: tables[name] for name in shown}, title))
+artifacts.write_text(out.tables, pages.tables_page({name: tables[name] for name in shown}, title, pages.warning(model)))

@@ -115,6 +115,7 @@ def of_main_tasks(n: int) -> dict[str, int]:
 def after_search(n: int) -> dict[str, int]:
     """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
     own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
+    own |= {"generate": 1, "plot_generation": 1}
     return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
@@ -197,6 +198,20 @@ def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
         study.write_config(study.config)
         study.snakemake()
     assert (study.folder / table).read_bytes() == before
+
+
+def test_another_prompt_set_is_generated_from_alone(study):
+    def change(config):
+        config["generation"]["prompts"]["letters"] = {"texts": [["A B C", "D"]]}
+
+    assert study.with_config(change) == {"generate": 1, "plot_generation": 1, "write_summary": 1}
+
+
+def test_a_study_without_prompt_sets_generates_nothing(study):
+    def change(config):
+        config["generation"]["prompts"] = {}
+
+    assert not {"generate", "plot_generation"} & set(study.with_config(change))
 
 
 def test_one_tasks_seed_reruns_that_task_and_what_gathers_it(study):

@@ -72,10 +72,10 @@ class Weights:
     def n_heads(self) -> int:
         return self.blocks[0].w_q.shape[1]
 
-    def embed(self, tokens):
-        """tokens [N, S] -> [N, S, D]."""
+    def embed(self, tokens, start: int = 0):
+        """Tokens [N, S], the first at position ``start`` -> [N, S, D]."""
         x = self.w_e[tokens]
-        return x if self.w_pos is None else x + self.w_pos[: tokens.shape[1]]
+        return x if self.w_pos is None else x + self.w_pos[start : start + tokens.shape[1]]
 
 
 class Names:

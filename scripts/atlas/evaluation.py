@@ -4,6 +4,7 @@ What takes an ablator takes one of components or one of edges; a circuit is a se
 the columns of one circuit (docs/artifacts.md); the caller adds which model, task and circuit it is.
 """
 
+import logging
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -14,6 +15,8 @@ from atlas.components import Circuit, Site, columns
 from atlas.errors import StudyError
 from atlas.models import Model
 from atlas.statistics import Bootstrap, interval_columns
+
+log = logging.getLogger("atlas")
 
 METRICS = ("logit_diff", "prob_diff", "kl", "top1", "answer_rank")  # those of an ablator for `metrics_of`
 
@@ -93,8 +96,9 @@ class Patching:
     corrupted one. Noising near 0: the circuit is necessary. Denoising near 1: it is sufficient.
     """
 
-    def __init__(self, model: Model, prompts: Prompts, cache: dict | None = None):
-        """``cache``: `activations.pt`, if it holds these prompts."""
+    def __init__(self, model: Model, prompts: Prompts, cache: dict | None = None, allow_no_effect: bool = False):
+        """``cache``: `activations.pt`, if it holds these prompts; ``allow_no_effect``: `rows` warns, and goes on."""
+        self.allow_no_effect = allow_no_effect
         clean = cache and {"prompt": cache["prompt"], "corrupted": cache["clean"]}
         self.noised = Ablator(model, prompts, corrupted_runs(model, prompts, cache))
         self.denoised = Ablator(model, prompts.swapped(), corrupted_runs(model, prompts.swapped(), clean))
@@ -106,11 +110,15 @@ class Patching:
         nearly everything over, whichever heads it has.
         """
         clean, corrupted = (a.logit_diff(a.everything) for a in (self.noised, self.denoised))
-        if abs(clean.mean() - corrupted.mean()) < 1e-3 * max(1.0, abs(clean.mean())):
-            raise StudyError(
+        effect = abs(clean.mean() - corrupted.mean())
+        if effect < 1e-3 * max(1.0, abs(clean.mean())):
+            said = (
                 f"noising: the mean logit difference is {clean.mean():.4f} on clean and {corrupted.mean():.4f} on "
                 "corrupted prompts; there is nothing to carry over, choose another corruption"
             )
+            if not self.allow_no_effect or not effect:
+                raise StudyError(said)
+            log.warning("%s; going on, as allow_negative_clean says", said)
         out = []
         heads = frozenset(c for c in circuit if not c.is_mlp)
         for part, suffix in ((circuit, ""), (heads, "_heads")):

@@ -1,4 +1,4 @@
-"""Sentences about edges, evaluation, positions and stability, chosen by rule from the numbers (see summary.py)."""
+"""Sentences about edges, evaluation, positions, stability and generation, by rule from the numbers (see summary.py)."""
 
 import pandas as pd
 
@@ -247,3 +247,69 @@ def stability_findings(summary: pd.DataFrame, tasks: list[str]) -> list[str]:
             if parts:
                 sentences.append(f"{words(task).capitalize()}, {noun}s kept by all: {listing(parts)}.")
     return sentences
+
+
+# ---- generation under ablation -------------------------------------------------------------------------------
+def generation_findings(summary: pd.DataFrame | None) -> list[str]:
+    """Whether the model still writes the answer without the circuits' heads, beside random heads; nothing without it.
+
+    Claims rest on the prompts that are not sensitive. Single heads, which have few controls, are told apart from sets.
+    """
+    if summary is None:
+        return []
+    table = summary[summary["over"] == "robust"].assign(single=summary["heads"].str.fullmatch(r"\d+\.\d+"))
+    sets = table[~table["single"]]
+    decided = sets[(sets["controls"] > 0) & (1 / (1 + sets["controls"]) < ALPHA) & (sets["prompts"] > 0)]
+    if decided.empty:
+        first = "No random control decides whether the heads ablated while the model writes are special."
+    else:
+        fewer = int((decided["p"] < ALPHA).sum())
+        first = (
+            f"While it writes, ablating the circuits' heads leaves the model right on fewer prompts than ablating "
+            f"random heads in {fewer} of {count(len(decided), 'test')} (p < {ALPHA}; prompts on which most random sets "
+            f"fail are left out)."
+        )
+    sentences = [first]
+    for name, rows in table.groupby("set", sort=False):
+        sentences += _written(name, rows)
+    impossible = sets[sets["controls"] == 0].groupby("note", sort=False)["heads"].unique()
+    sentences += [
+        f"No random set to compare with for {listing(map(words, names))} ({note or 'no controls'})."
+        for note, names in impossible.items()
+    ]
+    return sentences
+
+
+def _written(name: str, rows: pd.DataFrame) -> list[str]:
+    """One prompt set: what the unablated model gets right, and what is left of it."""
+    given, failed, rejected = (int(rows[key].iloc[0]) for key in ("given", "failed", "rejected"))
+    text = f"{words(name).capitalize()}: unablated, the model is right on {given - failed - rejected} of "
+    text += count(given - rejected, "prompt")
+    text += f", and {failed} {'is' if failed == 1 else 'are'} set aside" if failed else ""
+    text += f" ({rejected} more rejected)" if rejected else ""
+    rows = rows[rows["prompts"] > 0]
+    sets, singles = rows[~rows["single"]], rows[rows["single"]]
+    text += "." if len(rows) else "; there is nothing to test."
+    compared, alone = (sets[(sets["controls"] > 0) == known] for known in (True, False))
+    if len(compared):
+        text += f" Beside random sets, there stay right {listing(_left(row) for _, row in compared.iterrows())}."
+    if len(alone):
+        text += f" With nothing to compare: {listing(_left(row) for _, row in alone.iterrows())}."
+    sentences = [text]
+    costly = singles[singles["ci_high"] < 1 - 1e-9].sort_values("value", kind="stable")  # all right, but for rounding
+    if len(singles):
+        named = listing(f"{row['heads']} ({percent(row, 100)})" for _, row in costly.iterrows())
+        sentences.append(
+            f"{words(name).capitalize()}, one shared head ablated: fewer are surely right without {named}."
+            if named
+            else f"{words(name).capitalize()}, one shared head ablated: none alone surely costs a prompt."
+        )
+    return sentences
+
+
+def _left(row) -> str:
+    heads = {"shared": "the shared heads", "union": "the heads of any circuit"}
+    text = f"{percent(row, 100)} without {heads.get(row['heads'], 'the ' + words(row['heads']) + ' heads')}"
+    about = [f"random sets {number(100 * row['control_median'], 1)} %", p_value(row["p"])] if row["controls"] else []
+    about += [f"{count(row['sensitive'], 'sensitive prompt')} left out"] if row["sensitive"] else []
+    return f"{text} ({', '.join(about)})" if about else text

@@ -3,6 +3,9 @@
 Imported by the Snakefile, so nothing heavy may be imported here.
 """
 
+import copy
+
+from atlas import generation_prompts
 from atlas.components import Component
 from atlas.errors import StudyError
 from atlas.tasks import Task
@@ -62,6 +65,101 @@ def task_block(config: dict, task: str) -> dict:
     return config["prompts"] | config["tasks"][task]
 
 
+# ---- random weights ------------------------------------------------------------------------------------------
+def resolve(config: dict) -> dict:
+    """The configuration that a study runs on: with ``weights: random`` the one rewritten for it, else itself."""
+    if config["weights"] == "random":
+        return with_random_weights(config)
+    for key in ("layers", "tokenizer"):
+        if config[key] is not None:
+            raise StudyError(f"{key}: {config[key]!r} is read with weights: random only; leave it out")
+    return config
+
+
+def with_random_weights(config: dict) -> dict:
+    """A copy of the configuration that runs every stage on models of the same architecture with random weights.
+
+    Their names end in `-random` and the title says so too. Every model reads `architecture` and `tokenizer`. A random
+    model's mean logit difference is nearly nothing, of either sign: no prompt is filtered out and no score refused. The
+    rest keeps it short: as few prompts as balanced first members allow, none held out (so that circuits are assessed
+    where they were found), one search by `bisect`, edges among the components of its circuit alone, few controls and
+    resamples.
+    """
+    out, threshold = copy.deepcopy(config), config["comparison"]["threshold"]
+    study = out["study"]
+    study["title"] = f"Random weights, no findings: {study['title']}"
+    out["models"] = {f"{name}-random": _random_model(name, config) for name in study["models"] if name in out["models"]}
+    study["models"] = [f"{name}-random" for name in study["models"]]
+    prompts = {"per_template": 1, "held_out_share": 0, "filter": None, "allow_negative_clean": True}
+    for name, block in out["tasks"].items():
+        out["tasks"][name] = {k: v for k, v in block.items() if k not in prompts}
+    changes = {
+        "prompts": prompts,
+        "scores": {"kinds": [config["ablation"]["kind"]], "metrics": ["logit_diff"]},
+        "search": {
+            "thresholds": [threshold],
+            "orders": ["bisect"],
+            "relative_tolerance": None,
+            "never_test": ["0.0", "m0"],  # a circuit that is never empty gives every later stage work
+            "legacy_mlp_means": False,
+        },
+        "edges": {"start": "circuit", "start_threshold": threshold, "threshold": threshold, "path_patching": "start"},
+        "evaluation": {"completeness": 2, "positions": {"start_threshold": threshold, "threshold": threshold}},
+        "stability": {"bootstrap": 1, "seeds": [], "templates": [], "corruptions": [], "edges": None},
+        "comparison": {"order": "bisect", "controls": 20},
+        "generation": {"per_text": 1, "controls": 20, "own": {}},
+        "statistics": {"bootstrap": 100},
+    }
+    for key, values in changes.items():
+        out[key] |= values
+    if out["edges"]["methods"]:
+        out["edges"] |= {"methods": ["path_patching", "iterative_edges"], "sizes": [0.01, 0.1, 1], "random_draws": 1}
+    return out | {"circuits": {}, "layers": None, "tokenizer": None}
+
+
+def _random_model(name: str, config: dict) -> dict:
+    """A model's block for ``weights: random``: `architecture`, `tokenizer` and `layers` instead of a checkpoint."""
+    block = config["models"][name]
+    folder = block.get("path")
+    architecture = block.get("architecture") or (f"{folder}/config.json" if folder else None)
+    tokenizer = config["tokenizer"] or block.get("tokenizer") or folder or block.get("hub")
+    if architecture is None:
+        raise StudyError(
+            f"models.{name}.architecture: missing; weights: random needs the config.json of an architecture"
+        )
+    if tokenizer is None:
+        raise StudyError(f"models.{name}.tokenizer: missing; give a folder or hub id, or --config tokenizer=/folder")
+    kept = {k: v for k, v in block.items() if k not in ("path", "hub", "revision")}
+    return kept | {"architecture": architecture, "tokenizer": tokenizer, "layers": config["layers"]}
+
+
+# ---- checks --------------------------------------------------------------------------------------------------
+def generation_prompt_sets(config: dict) -> dict[str, dict]:
+    """Name -> block of the prompt sets that are generated from, with what a set takes from a task written out."""
+    found = {}
+    for name, block in config["generation"]["prompts"].items():
+        if block is None:
+            continue
+        where = f"generation.prompts.{name}"
+        own = {key: value for key, value in block.items() if key != "task"}
+        if "task" in block:
+            _known(f"{where}.task", [block["task"]], config["tasks"])
+            task = config["tasks"][block["task"]]
+            if "members" not in task:
+                raise StudyError(f"{where}.task: {block['task']!r} has no members; give `members` here")
+            own = {key: task[key] for key in ("members", "step", "cyclic") if key in task} | own
+        surplus = next((key for key in ("step", "cyclic") if key in own and "members" not in own), None)
+        if surplus:
+            raise StudyError(f"{where}.{surplus}: needs `members` or `task`")
+        if "members" in own and "corrupted" in own:
+            raise StudyError(f"{where}.corrupted: corrupted texts are made from `members`; give one of the two")
+        if config["generation"]["kind"] == "mean" and not {"members", "corrupted"} & set(own):
+            raise StudyError(f"{where}.corrupted: missing; generation.kind: mean needs texts that the means run over")
+        generation_prompts.make_set(name, own, 1, 0)
+        found[name] = own
+    return found
+
+
 def check(config: dict) -> None:
     """Refuse a study whose parts do not fit together; raises StudyError."""
     study = config["study"]
@@ -72,7 +170,7 @@ def check(config: dict) -> None:
     if both:
         raise StudyError(f"study.transfer_tasks: {both[0]!r} is also in study.tasks; name it once")
     for name in study["models"]:
-        if not {"path", "hub"} & set(config["models"][name]):
+        if config["weights"] != "random" and not {"path", "hub"} & set(config["models"][name]):
             raise StudyError(f"models.{name}: give `path` (a local folder) or `hub` (a Hugging Face id)")
     for name in [*study["tasks"], *study["transfer_tasks"]]:
         block = task_block(config, name)
@@ -103,6 +201,8 @@ def check(config: dict) -> None:
     if config["ablation"]["kind"] not in config["scores"]["kinds"]:
         known = ", ".join(config["scores"]["kinds"])
         raise StudyError(f"scores.kinds: {config['ablation']['kind']}, the kind of ablation.kind, is not among {known}")
+    if generation_prompt_sets(config) and not {*config["generation"]["sets"], *config["generation"]["own"]}:
+        raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
 

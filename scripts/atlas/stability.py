@@ -193,6 +193,7 @@ class NodeSearch:
     rule: search.Rule
     batch: int = 1
     legacy_mlp_means: bool = False
+    allow_negative_clean: bool = False
 
     def circuit(self, model: Model, data: Dataset) -> Circuit:
         if self.legacy_mlp_means:
@@ -200,9 +201,8 @@ class NodeSearch:
         else:
             ablator = Ablator(model, data.prompts, data.substitute)
         everything, percents = ablator.everything, ablator.percents_of_full
-        studies.refuse_no_effect(
-            f"{self.task} ({data.family}, {data.name})", *map(ablator.logit_diff, (everything, frozenset()))
-        )
+        full, empty = map(ablator.logit_diff, (everything, frozenset()))
+        studies.refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = {}
         if self.order == "ascending_effect":
             alone = {c: ablator.percent_of_full(everything - {c}) for c in everything}

@@ -99,10 +99,18 @@ def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy:
     return Memo(folder, context, metrics)
 
 
-def refuse_no_effect(task: str, full, empty) -> None:
-    """Faithfulness divides by M(full) - M(empty); refuse a task where that is nearly nothing."""
-    if abs(full.mean() - empty.mean()) < 1e-3 * max(1.0, abs(full.mean())):
-        raise StudyError(
-            f"tasks.{task}: ablating everything changes the logit difference from {full.mean():.4f} to "
-            f"{empty.mean():.4f} only; there is no effect to explain"
-        )
+def refuse_no_effect(task: str, full, empty, allow: bool = False) -> None:
+    """Faithfulness divides by M(full) - M(empty); refuse a task where that is nearly nothing.
+
+    ``allow`` (the config's `allow_negative_clean`) turns the refusal into a warning, unless there is no effect at all.
+    """
+    effect = abs(full.mean() - empty.mean())
+    if effect >= 1e-3 * max(1.0, abs(full.mean())):
+        return
+    said = (
+        f"tasks.{task}: ablating everything changes the logit difference from {full.mean():.4f} to "
+        f"{empty.mean():.4f} only; there is no effect to explain"
+    )
+    if not allow or not effect:
+        raise StudyError(said)
+    log.warning("%s; going on, as allow_negative_clean says", said)

@@ -59,6 +59,13 @@ def prompt_findings(clean: pd.DataFrame, info: dict[str, dict], tasks: list[str]
     filtered = [f"{number(100 * share, 1)} % of {words(task)}" for task, share in shares[shares < 1].items()]
     if filtered:
         sentences.append(f"The filter kept {listing(filtered)} prompts; circuits are searched and evaluated on those.")
+    for task in tasks:
+        slow = info[task].get("slow_tokenizer")
+        if slow and slow["different"]:
+            sentences.append(
+                f"{words(task).capitalize()}: the fast tokenizer splits {slow['different']} of {slow['compared']} "
+                "texts unlike the slow one beside it."
+            )
     dropped: dict[str, set] = {}
     for task in tasks:
         for kind, fillers in info[task]["dropped_fillers"].items():
@@ -268,7 +275,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     `tables` holds the tables of that name (`clean` is clean_summary.parquet, `cross` cross.parquet, and so on); `info`
     and `circuits` are prompts.json and edge_circuits.json by task; `model` is model.json; `settings` has `title`,
     `tasks`, `main_tasks`, `threshold`, `order`, `labels` and whatever else is to be shown. In a study without edges,
-    `edge_areas` is missing and the sections about them are left out.
+    `edge_areas` is missing and the sections about them are left out; likewise `generation`.
     """
     tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
     all_heads = model["n_layers"] * model["n_heads"]
@@ -288,6 +295,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
         "heads": head_findings.head_findings(tables, main, settings["labels"]),
         "stability": findings.stability_findings(tables["stability_summary"], main),
         "controls": control_findings(tables["controls_summary"]),
+        "generation": findings.generation_findings(tables.get("generation")),
     }
     # What stands in the short version is not said again, unless it is all that a section has to say.
     details = {name: sentences[1:] for name, sentences in found.items()}
@@ -361,6 +369,14 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
             "table": pages.controls_table(tables["controls_summary"]),
             "note": "Sufficiency: only the set's heads are kept, with the circuit's MLPs. Necessity: they are ablated.",
         },
+        {
+            "title": "Generation under ablation",
+            "sentences": details["generation"],
+            "table": pages.generation_table(tables["generation"]) if "generation" in tables else None,
+            "note": "Share of the prompts answered unablated that stay right, token by token. Sensitive prompts, on "
+            "which more than half of the random sets fail, are left out of all columns but the last. p-values are not "
+            "corrected for the number of tests.",
+        },
         {"title": "Prompts left out", "sentences": prompt_findings(tables["clean"], info, tasks)},
         {
             "title": "Settings",
@@ -376,6 +392,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     ]
     return pages.PAGE.render(
         title=f"{settings['title']}: {model['model']}",
+        warning=pages.warning(model),
         lead=f"{model['architecture']}, {model['n_layers']} layers of {count(model['n_heads'], 'head')} and one MLP. "
         f"Brackets hold 95 % bootstrap intervals over prompts; sentences are chosen by rule from the numbers.",
         short=[sentences[0] for sentences in found.values() if sentences],

@@ -43,6 +43,15 @@ def covering(span: tuple[int, int], offsets) -> list[int]:
     return [i for i, (a, b) in enumerate(offsets) if a < span[1] and b > span[0]]
 
 
+def drifted(tokenizer, ids: list[list[int]]) -> list[bool]:
+    """For each row of ids (no BOS): does its text, tokenised again, give other ids?"""
+    if not ids:
+        return []
+    texts = tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False)
+    again, _ = encode(tokenizer, texts)
+    return [a != b for a, b in zip(ids, again, strict=True)]
+
+
 # ---- checks before prompts are made --------------------------------------------------------------------------
 def tokens_in_text(tokenizer, words: list[str], before: str) -> list[int]:
     """For each word the number of tokens it takes after ``before``."""
@@ -75,7 +84,8 @@ def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: st
 
     Rows hold ``text``, ``corrupted_text``, ``answer``, ``incorrect`` and, where known, the character spans of the
     members (``spans``, ``corrupted_spans``). A row is rejected, with its reason counted, when an answer is not one
-    token or merges with the text, when the text alone has other tokens than within the whole, or when its token count
+    token or merges with the text, when a text ends with a space (its answer brings one), when the text alone has other
+    tokens than within the whole, when the text of a row of ids has other ids (see `drifted`), or when its token count
     or member positions differ from those of most rows. Raises StudyError when a template is rejected altogether.
     """
     bos = [tokenizer.bos_token_id] if prepend_bos else []
@@ -90,6 +100,9 @@ def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: st
         tokenizer, [row["corrupted_text"] + a for row, a in zip(rows, continuation, strict=True)]
     )
 
+    each = (drifted(tokenizer, ids) for ids in (right_ids, wrong_ids, corrupted_ids))
+    drifts = [any(row) for row in zip(*each, strict=True)]
+
     rejected, kept = Counter(), []
     for i, row in enumerate(rows):
         reason = _reason(row, plain[i], right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
@@ -99,6 +112,8 @@ def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: st
             reason = "a member is not one token"
         if not reason and corrupted_positions and corrupted_positions != positions:
             reason = "corrupted members stand at other positions"
+        if not reason and drifts[i]:
+            reason = "the text of its tokens has other tokens"
         if reason:
             rejected[reason] += 1
             continue
@@ -128,6 +143,8 @@ def _reason(row, plain, right, wrong, corrupted, spans) -> str:
     """Why a prompt cannot be used, or an empty string."""
     if row["answer"].strip() == row["incorrect"].strip():
         return "answer and incorrect answer are equal"
+    if row["text"].endswith(" ") or row["corrupted_text"].endswith(" "):
+        return "the text ends with a space"
     if len(right) != len(wrong) or right[:-1] != wrong[:-1]:
         return "an answer is not one token"
     if spans[-1][1] <= len(row["text"]) or (spans[-1][0] < len(row["text"])):

@@ -112,6 +112,24 @@ def controls_table(summary: pd.DataFrame) -> dict:
     return {"header": header, "rows": rows}
 
 
+def generation_table(summary: pd.DataFrame) -> dict:
+    """Every prompt set with every head set, sensitive prompts left out; the last column has all prompts."""
+    everywhere = summary[summary["over"] == "all"].set_index(["set", "heads"])
+    rows = []
+    for _, row in summary[summary["over"] == "robust"].iterrows():
+        whole = everywhere.loc[(row["set"], row["heads"])]
+        spread = f"{number(100 * row['control_median'], 1)} "
+        spread += f"[{number(100 * row['control_low'], 1)}, {number(100 * row['control_high'], 1)}]"
+        compared = bool(row["controls"] and row["prompts"])
+        cells = [words(row["set"]), words(row["heads"]), f"{row['prompts']:.0f}", f"{row['sensitive']:.0f}"]
+        cells += [interval(row, 1, 100) if row["prompts"] else "\u2013", f"{row['controls']:.0f}"]
+        cells += [spread, p_value(row["p"], name="")] if compared else ["\u2013"] * 2
+        cells.append(f"{number(100 * whole['value'], 1)} ({p_value(whole['p'])})" if whole["prompts"] else "\u2013")
+        rows.append(cells)
+    header = ["prompts", "heads ablated", "used", "sensitive", "% right", "random sets", "their median [95 % of them]"]
+    return {"header": [*header, "p", "% right, all prompts"], "rows": rows}
+
+
 def areas_table(areas: pd.DataFrame, tasks: list[str]) -> dict | None:
     """CPR and CMD of every ranking, on held-out prompts where there are any."""
     held_out = areas[areas["split"] == "held_out"]
@@ -215,6 +233,7 @@ body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans
 h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.12rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
 .lead { color: #666; margin: .2rem 0 1.4rem; }
+.warning { background: #fbe3e6; border-left: 4px solid #ee6677; padding: .7rem 1rem; font-weight: 600; }
 .short { background: #f3f6fa; border-left: 4px solid #4477aa; padding: .7rem 1rem .7rem 2rem; margin: 0; }
 li { margin: .3rem 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
@@ -249,6 +268,9 @@ PAGE = HTML.from_string("""\
 {% extends base %}
 {% block body %}
 <h1>{{ title }}</h1>
+{% if warning %}
+<p class="warning">{{ warning }}</p>
+{% endif %}
 <p class="lead">{{ lead }}</p>
 {% if short %}
 <ul class="short">
@@ -297,7 +319,17 @@ PAGE = HTML.from_string("""\
 ROWS_UP_TO = 300
 
 
-def tables_page(tables: dict[str, pd.DataFrame], title: str) -> str:
+def warning(model: dict) -> str:
+    """What stands above every page of a model (model.json) with random weights; empty for others."""
+    if not model.get("random_weights"):
+        return ""
+    return (
+        "This model has random weights. The run shows that the workflow fits the architecture and what it costs; its "
+        "numbers, sentences and figures are no findings."
+    )
+
+
+def tables_page(tables: dict[str, pd.DataFrame], title: str, warning: str = "") -> str:
     """Tables on one page, very long ones cut; the keys are their headings."""
     sections = [
         {
@@ -309,4 +341,4 @@ def tables_page(tables: dict[str, pd.DataFrame], title: str) -> str:
         if len(frame)
     ]
     lead = "The tables behind the summary; value, ci_low and ci_high are a mean and its 95 % bootstrap interval."
-    return PAGE.render(title=title, lead=lead, short=[], sections=sections)
+    return PAGE.render(title=title, warning=warning, lead=lead, short=[], sections=sections)

@@ -1,0 +1,213 @@
+"""Try architectures with tiny random weights on the path that every model can take: TransformerLens hooks, no engine.
+
+Writes docs/architectures.md. For each family a model of 2 layers of 4 heads is built, saved, described and loaded as a
+study does it, and held against the Hugging Face model: the logits, then the logits with one head and with one MLP set
+to zero, there by hooks on the modules themselves.
+Run: PYTHONPATH=scripts python bench/architectures.py (about two minutes).
+"""
+
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import transformers
+
+from atlas import ablation, models
+from atlas.components import Component
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
+LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 800, 64
+TOLERANCE = 1e-4  # of logits of order 1 in float32
+
+COMMON = {
+    "vocab_size": WORDS,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 64,
+    "max_position_embeddings": POSITIONS,
+    "initializer_range": 0.2,  # large enough that heads and MLPs matter
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+GROUPED = COMMON | {"num_key_value_heads": 2, "head_dim": WIDTH // HEADS}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+N_NAMES = COMMON | {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS, "n_ctx": POSITIONS}
+FAMILIES = {
+    "gpt2": N_NAMES,
+    "openai-gpt": N_NAMES,
+    "gptj": N_NAMES | {"rotary_dim": 4},
+    "codegen": N_NAMES | {"rotary_dim": 4},
+    "gpt_bigcode": N_NAMES,
+    "gpt_neo": COMMON | {"num_layers": LAYERS, "num_heads": HEADS, "attention_types": [[["global", "local"], 1]]},
+    "gpt_neox": COMMON,
+    "opt": COMMON | {"ffn_dim": 64, "word_embed_proj_dim": WIDTH},
+    "xglm": COMMON | {"d_model": WIDTH, "num_layers": LAYERS, "attention_heads": HEADS, "ffn_dim": 64},
+    "bloom": N_NAMES,
+    "mpt": COMMON | {"d_model": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "max_seq_len": POSITIONS},
+    "falcon": COMMON | {"num_kv_heads": 1},
+    "llama": GROUPED,
+    "mistral": GROUPED,
+    "mixtral": GROUPED | EXPERTS | {"num_local_experts": 4},
+    "qwen2": GROUPED,
+    "qwen2_moe": GROUPED | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 32},
+    "qwen3": GROUPED,
+    "qwen3_moe": GROUPED | EXPERTS | {"num_experts": 4},
+    "gemma": GROUPED,
+    "gemma2": GROUPED,
+    "gemma3_text": GROUPED,
+    "phi": COMMON,
+    "phi3": GROUPED,
+    "stablelm": GROUPED,
+    "starcoder2": GROUPED,
+    "olmo": GROUPED,
+    "olmo2": GROUPED,
+    "olmoe": GROUPED | {"num_experts": 4, "num_experts_per_tok": 2},
+    "cohere": GROUPED,
+    "granite": GROUPED,
+    "glm": GROUPED,
+    "glm4": GROUPED,
+    "nemotron": GROUPED,
+    "smollm3": GROUPED,
+    "mamba": COMMON,
+}
+ATTENTION = ("attn", "self_attn", "attention", "self_attention")
+MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+# Families whose MLP is no module of its own, or adds the residual itself: the linear map that writes
+WRITE = {"opt": "fc2", "xglm": "fc2", "bloom": "dense_4h_to_h", "mpt": "down_proj"}
+OUTPUT = ("o_proj", "c_proj", "out_proj", "dense", "wo")
+
+
+def build(family: str, folder: Path):
+    """Save a tiny random model of a family, and return it."""
+    config = transformers.AutoConfig.for_model(family, **FAMILIES[family])
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model.save_pretrained(folder)
+    for file in TOKENIZER.glob("tokenizer*"):
+        shutil.copyfile(file, folder / file.name)
+    return model
+
+
+def first_layer(model):
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == LAYERS]
+    return lists[0][0]
+
+
+def submodule(module, names):
+    """The module of one of these names, at any depth; the shallowest first."""
+    found = [(path.count("."), m) for path, m in module.named_modules() if path.rpartition(".")[2] in names]
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def zeroed(model, tokens, component: Component):
+    """Logits of the Hugging Face model with a head of layer 0, or its MLP, set to zero by hooks on its own modules."""
+    layer = first_layer(model)
+    if component.is_mlp:
+        module = submodule(layer, (WRITE[family],) if (family := model.config.model_type) in WRITE else MLP)
+
+        def hook(module, inputs, output):
+            return (torch.zeros_like(output[0]), *output[1:]) if isinstance(output, tuple) else torch.zeros_like(output)
+
+        handle = module.register_forward_hook(hook)
+    else:
+        module = submodule(submodule(layer, ATTENTION), OUTPUT)
+
+        def pre_hook(module, inputs):
+            z = inputs[0].clone()
+            z.view(*z.shape[:-1], HEADS, -1)[..., component.head, :] = 0
+            return (z, *inputs[1:])
+
+        handle = module.register_forward_pre_hook(pre_hook)
+    with torch.no_grad():
+        out = model(tokens).logits[:, -1]
+    handle.remove()
+    return out
+
+
+def attempt(family: str) -> SimpleNamespace:
+    """What works: ``ok``, ``engine`` (has the live engine too) and, where something does not, ``problem``."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            original = build(family, Path(folder))
+            described = models.describe(family, Path(folder))
+            assert (described["n_layers"], described["n_heads"]) == (LAYERS, HEADS), "other sizes than were asked for"
+            model = models.load(folder, device="cpu")
+        except Exception as error:  # a table of what fails, whatever the reason
+            return SimpleNamespace(ok=False, engine=False, problem=f"does not load: {brief(error)}")
+        if submodule(first_layer(original), ATTENTION) is None:
+            return SimpleNamespace(ok=False, engine=False, problem="has no attention heads")
+        return compare(original, model)
+
+
+def compare(original, model) -> SimpleNamespace:
+    engine = model.weights is not None
+    tokens = torch.randint(2, WORDS, (3, 9), generator=torch.Generator().manual_seed(0))
+    everything = frozenset(ablation.all_components(model.n_layers, model.n_heads))
+    shapes = {"z": (LAYERS, 1, 1, HEADS, model.d_head), "mlp_out": (LAYERS, 1, 1, model.d_model)}
+    nothing = ablation.Replacement(*(torch.zeros(s) for s in shapes.values()), torch.zeros(3, dtype=torch.long))
+    with torch.no_grad():
+        clean = original(tokens).logits[:, -1]
+    for what, component in (("logits", None), ("head", Component(0, 1)), ("MLP", Component(0))):
+        circuit = everything - {component}
+        try:
+            wanted = zeroed(original, tokens, component) if component else clean
+            found = model.run(tokens, ablation.edits(model, circuit, nothing), on_bridge=True)
+        except Exception as error:
+            return SimpleNamespace(ok=False, engine=engine, problem=f"{what}: {brief(error)}")
+        difference = (wanted - found).abs().max().item()
+        if not difference < TOLERANCE:
+            return SimpleNamespace(ok=False, engine=engine, problem=f"{what}: logits differ by {difference:.2g}")
+        if component and (wanted - clean).abs().max() < 10 * TOLERANCE:
+            return SimpleNamespace(ok=False, engine=engine, problem=f"{what}: ablating it changes nothing")
+    return SimpleNamespace(ok=True, engine=engine, problem="")
+
+
+def brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:110].replace("|", "/")
+
+
+def page(found: dict) -> str:
+    working = sum(r.ok for r in found.values())
+    lines = [
+        "# Architectures",
+        "",
+        "Made by `bench/architectures.py`: models of 2 layers of 4 heads with random weights, built from the stock "
+        "configuration",
+        "of each family, loaded as a study loads them, run through TransformerLens hooks and held against the Hugging "
+        "Face model:",
+        "the logits, and the logits with a head and with an MLP of the first layer set to zero by hooks on the model's "
+        "own modules",
+        f"(difference below {TOLERANCE:g}). transformer_lens {version('transformer_lens')}, transformers "
+        f"{version('transformers')}. {working} of {len(found)} pass.",
+        "",
+        "A family without the live engine takes the hooks for every node-level result: the same numbers, more slowly. "
+        "Edges need",
+        "the engine.",
+        "",
+        "| family (`model_type`) | node level | live engine, edges | what does not work |",
+        "|---|---|---|---|",
+    ]
+    for family, r in found.items():
+        lines.append(f"| `{family}` | {'yes' if r.ok else 'no'} | {'yes' if r.engine else 'no'} | {r.problem} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    found = {}
+    for family in FAMILIES:
+        found[family] = attempt(family)
+        print(family, vars(found[family]), flush=True)
+    (ROOT / "docs" / "architectures.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()

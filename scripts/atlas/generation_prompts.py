@@ -1,0 +1,136 @@
+"""Prompts whose continuation is known, for generation under ablation: written out, or made from ordered members.
+
+A prompt set is a list of (text, answer). With ``members``, ``{0}`` stands for a member and ``{k}`` for the one k steps
+on, so that one wording makes a prompt from every member it fits: ``["{0} {1} {2}", " {3}"]``.
+"""
+
+import string
+from collections import Counter
+
+import numpy as np
+
+from atlas.errors import StudyError
+from atlas.tasks import MAX_DRAWS, expand_members
+
+CORRUPTED = 64  # corrupted texts per wording, for the means
+STATUS = ("used", "failed", "rejected")  # failed: the unablated model does not give the answer
+
+
+def slots(where: str, pattern: str) -> list[tuple[str, int | None]]:
+    """(literal text, steps from the first member to the member after it); raises StudyError on any other field."""
+    found = []
+    for literal, field, _, _ in string.Formatter().parse(pattern):
+        try:
+            found.append((literal, None if field is None else int(field)))
+        except ValueError:
+            raise StudyError(
+                f"{where}: {{{field}}} in {pattern!r} is not a number of steps; write {{0}} for a member and {{2}} for "
+                "the one two steps on"
+            ) from None
+    return found
+
+
+def with_space(answer: str) -> str:
+    """The answer as it follows its text: a space is put before a letter or digit, and before nothing else."""
+    return f" {answer}" if answer[:1].isalnum() else answer
+
+
+def make_set(name: str, block: dict, per_text: int, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """The (text, answer) pairs of a prompt set, and corrupted texts for means.
+
+    ``block`` has ``texts`` and either ``members`` (with ``step``, ``cyclic``) or, if means are wanted, ``corrupted``.
+    From each wording at most ``per_text`` prompts, their first members spread evenly over those that fit. Corrupted
+    texts have a random member in place of every one, each other than in the prompt.
+    """
+    where = f"generation.prompts.{name}"
+    if "members" not in block:
+        return [(text, with_space(answer)) for text, answer in block["texts"]], list(block.get("corrupted", ()))
+    members, step = expand_members(block["members"]), block.get("step", 1)
+    pairs, corrupted = [], []
+    for number, (text, answer) in enumerate(block["texts"]):
+        parts, expected = slots(where, text), slots(where, answer)
+        offsets = sorted({k for _, k in [*parts, *expected] if k is not None})
+        starts = starts_of(len(members), step, block.get("cyclic", False), offsets)
+        if not offsets or not starts:
+            raise StudyError(
+                f"{where}.texts: {text!r} has "
+                + (f"no start among {len(members)} members with step {step:+d}" if offsets else "no {0} for a member")
+            )
+        chosen = [starts[i] for i in np.linspace(0, len(starts) - 1, min(per_text, len(starts))).round().astype(int)]
+        made = [{k: members[(start + step * k) % len(members)] for k in offsets} for start in chosen]
+        pairs += [(render(parts, by_step), with_space(render(expected, by_step))) for by_step in made]
+        rng = np.random.default_rng([seed, number])
+        corrupted += [render(parts, others(made[i % len(made)], members, rng, where)) for i in range(CORRUPTED)]
+    return pairs, corrupted
+
+
+def starts_of(n: int, step: int, cyclic: bool, offsets: list[int]) -> list[int]:
+    """Indices of the first members from which every offset, in steps, stays within n members."""
+    if cyclic:
+        return list(range(n))
+    return [i for i in range(n) if all(0 <= i + step * k < n for k in offsets)]
+
+
+def render(parts, by_step: dict[int, str]) -> str:
+    return "".join(literal + ("" if k is None else by_step[k]) for literal, k in parts)
+
+
+def others(by_step: dict[int, str], members, rng, where: str) -> dict[int, str]:
+    """For every slot a random member other than its own."""
+    if len(set(members)) < 2:
+        raise StudyError(f"{where}.members: one member leaves no other for corrupted texts; give at least 2")
+    drawn = {}
+    for k, own in by_step.items():
+        candidates = (members[rng.integers(len(members))] for _ in range(MAX_DRAWS))
+        drawn[k] = next(m for m in candidates if m != own)
+    return drawn
+
+
+def encode_set(name: str, pairs, tokenizer, prepend_bos: bool, max_tokens: int | None) -> list[dict]:
+    """Rows with ``tokens`` (BOS included) and ``answer_tokens``: what follows the text's ids when its answer follows.
+
+    A prompt is rejected, with its reason, where the text has other tokens once the answer follows, and where the model
+    does not take as many tokens. Raises StudyError where every prompt is.
+    """
+    bos = [tokenizer.bos_token_id] if prepend_bos else []
+    texts = ids_of(tokenizer, [text for text, _ in pairs])
+    whole = ids_of(tokenizer, [text + answer for text, answer in pairs])
+    rows = []
+    for number, ((text, answer), plain, ids) in enumerate(zip(pairs, texts, whole, strict=True)):
+        row = {"set": name, "prompt": number, "text": text, "answer": answer, "status": "used", "reason": ""}
+        row |= {"tokens": bos + plain, "answer_tokens": ids[len(plain) :], "output": "", "output_tokens": []}
+        if ids[: len(plain)] != plain or not row["answer_tokens"]:
+            row["reason"] = "the text has other tokens when its answer follows"
+        elif max_tokens and len(bos) + len(ids) > max_tokens:
+            row["reason"] = f"prompt and answer are longer than {max_tokens} tokens"
+        if row["reason"]:
+            row["status"] = "rejected"
+        rows.append(row)
+    if all(row["reason"] for row in rows):
+        reasons = "; ".join(f"{reason}: {n}" for reason, n in Counter(row["reason"] for row in rows).most_common())
+        raise StudyError(f"generation.prompts.{name}: every prompt was rejected ({reasons})")
+    return rows
+
+
+def ids_of(tokenizer, texts: list[str]) -> list[list[int]]:
+    """Ids without special tokens."""
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def corrupted_of_length(name: str, corrupted, tokenizer, prepend_bos: bool, length: int) -> list[list[int]]:
+    """The ids of the corrupted texts that have ``length`` tokens; raises StudyError where none has."""
+    bos = [tokenizer.bos_token_id] if prepend_bos else []
+    found = [bos + ids for ids in ids_of(tokenizer, corrupted) if len(bos) + len(ids) == length]
+    if not found:
+        raise StudyError(
+            f"generation.prompts.{name}: a prompt has {length} tokens and none of the {len(corrupted)} corrupted texts "
+            "does, so there is no mean to ablate with; add some to `corrupted`, or set generation.kind: zero"
+        )
+    return found
+
+
+def text_after(tokenizer, tokens: list[int], new: list[int], end: int | None) -> str:
+    """The text that ``new`` ids add to a prompt's, up to the end mark."""
+    new = new[: new.index(end)] if end in new else new
+    before, after = (tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (tokens, tokens + new))
+    return after[len(before) :] if after.startswith(before) else tokenizer.decode(new)
