@@ -35,6 +35,7 @@ def checked_config():
     try:
         resolved = settings.resolve(config)
         settings.check(resolved)
+        settings.check_published(resolved, ROOT / "resources" / "published")
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None
     config.update(resolved)
@@ -48,6 +49,7 @@ MAIN_TASKS = config["study"]["tasks"]
 MEMO = "results/memo"  # scores of evaluated circuits; no artifact, may be deleted at any time
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
 GENERATION = settings.generation_prompt_sets(config)  # prompt sets for generation under ablation
+PUBLISHED = ROOT / "resources" / "published" / str(config["published"])  # read where config["published"] names it
 
 
 wildcard_constraints:
@@ -211,6 +213,29 @@ def generation_tables(wildcards):
     return {"generation": f"results/{wildcards.model}/generation/summary.parquet"} if GENERATION else {}
 
 
+def generated_texts(wildcards):
+    """What the model wrote, where completions were published and the study generates; else nothing."""
+    names = [f"results/{wildcards.model}/generation/{name}.parquet" for name in ("prompts", "outputs")]
+    return {"generated": names} if GENERATION and (PUBLISHED / "completions.json").is_file() else {}
+
+
+def published_files():
+    """The files of the publication that the study is compared with."""
+    names = ("study.json", "values.csv", "completions.json")
+    return [str(PUBLISHED / name) for name in names if (PUBLISHED / name).is_file()]
+
+
+def published_settings(wildcards):
+    """Main task -> dotted key -> value: what decides whether published figures can be compared."""
+    bos = model_block(wildcards)["prepend_bos"]
+    return {task: settings.comparable(config, task) | {"model.prepend_bos": bos} for task in MAIN_TASKS}
+
+
+def published_table(wildcards):
+    """What the summary reads of the comparison with published figures; nothing in a study without it."""
+    return {"published": f"results/{wildcards.model}/comparison/published.parquet"} if config["published"] else {}
+
+
 def figures():
     """Every figure of the study."""
     names = ["clean_accuracy", "circuit_size", "positions", "evaluation", "stability", "methods"]
@@ -225,6 +250,8 @@ def figures():
         names += ["edge_curves", *(f"{circuit}.edge_diagram" for circuit in [*MAIN_TASKS, "shared"])]
     if GENERATION:
         names += ["generation"]
+    if config["published"]:
+        names += ["published"]
     return expand("results/figures/{model}/{model}.{name}.svg", model=MODELS, name=names)
 
 

@@ -529,6 +529,7 @@ rule write_summary:
     input:
         unpack(edge_findings),
         unpack(generation_tables),
+        unpack(published_table),
         model="results/{model}/model.json",
         info=task_table("prompts.json"),
         prompts=main_task_table("prompts.parquet"),

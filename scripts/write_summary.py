@@ -11,6 +11,7 @@ of_tasks += ("stability_summary", *(name for name in ("edge_areas", "edge_scores
 of_tasks += ("attribution", "lens", "lens_increments")
 of_model = ("membership", "overlap", "typology", "cross", "controls_summary", "roles", "detectors")
 of_model += ("generation",) if inputs.get("generation") else ()
+of_model += ("published",) if inputs.get("published") else ()
 unlisted = ("patching", "lens_lead", "backup")  # long, and shown as figures
 tables = {name: artifacts.read_tables(inputs[name]) for name in (*of_tasks, *unlisted)}
 tables |= {name: artifacts.read_table(inputs[name]) for name in of_model}

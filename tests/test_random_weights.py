@@ -191,6 +191,7 @@ def random_study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("random")
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", folder, "-s", ROOT / "Snakefile"]
     command += ["--configfile", ROOT / "presets" / "smoke.yaml", "--config", "weights=random", "layers=2"]
+    command += ["published=gpt2-small"]
     command += ['study={"tasks": ["numerals"], "transfer_tasks": ["days"]}']
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -209,6 +210,22 @@ def test_the_whole_path_runs_on_random_weights(random_study):
     for page in ("summary", "tables"):
         text = (pages / f"ladder-6x8-random.{page}.html").read_text()
         assert "Random weights, no findings" in text and "This model has random weights" in text
+
+
+def test_published_figures_stand_beside_a_random_model_and_are_marked(random_study):
+    """Every figure runs through, none is said to agree or not, and every value of ours says why."""
+    table = artifacts.read_table(random_study / "ladder-6x8-random" / "comparison" / "published.parquet")
+    assert set(table["status"]) == {"not comparable", "not computed"} and table["within"].isna().all()
+    beside = table[table["status"] == "not comparable"]
+    assert {"circuit", "cross", "single_head", "single_mlp", "removal", "ov_next", "patching_z"} <= set(
+        beside["figure"]
+    )
+    assert beside["ours"].notna().all() and (set(beside["task"]) == {"numerals"})
+    assert beside["note"].str.startswith("not comparable because the model has random weights; ").all()
+    assert table[table["status"] == "not computed"]["note"].str.len().min() > 0
+    pages = random_study / "figures" / "ladder-6x8-random"
+    assert "Beside published figures" in (pages / "ladder-6x8-random.summary.html").read_text()
+    assert (pages / "ladder-6x8-random.published.svg").stat().st_size > 0
 
 
 def test_the_search_of_a_random_model_keeps_what_is_never_tested(random_study):

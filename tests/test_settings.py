@@ -70,7 +70,7 @@ def test_presets_are_good(config, preset):
         ("comparison/order", "random_5", ["comparison.order: 'random_5'", "random_0"]),
         ("comparison/controls", 5, ["comparison.controls: 5", ">= 20"]),
         ("tasks/months/members", ["May"], ["tasks.months.members", "at least 2"]),
-        ("tasks/months/file", {"clean": "x.csv"}, ["tasks.months: give either `members` or `file`"]),
+        ("tasks/months", {"cyclic": True}, ["tasks.months: give `members`, or `file`"]),
         ("tasks/shared", {"members": ["a", "b"]}, ["'shared' is reserved"]),
         ("tasks/a b", {"members": ["a", "b"]}, ["'a b' does not match"]),
         (

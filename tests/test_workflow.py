@@ -130,6 +130,14 @@ def test_new_times_without_new_content_rerun_nothing(study):
     assert study.would_run() == {}
 
 
+def test_a_publication_adds_its_comparison_and_no_other_job(study):
+    def change(config):
+        config["published"] = "gpt2-small"
+
+    found = study.with_config(change)
+    assert found == {"compare_published": 1, "plot_published": 1, "write_summary": 1}
+
+
 def test_a_plot_colour_redraws_the_figures_that_show_it(study):
     def change(config):
         config["figures"]["corrupted"] = "#999999"

@@ -8,7 +8,14 @@ import copy
 from atlas import generation_prompts
 from atlas.components import Component
 from atlas.errors import StudyError
-from atlas.tasks import Task
+from atlas.tasks import Task, expand_members
+
+COMPARABLE = {  # block -> keys that published figures depend on
+    "ablation": ("kind", "groups"),
+    "search": ("legacy_mlp_means", "relative_tolerance", "never_test", "visit"),
+    "comparison": ("order", "threshold"),
+    "generation": ("kind",),
+}
 
 
 def explain(error) -> str:
@@ -174,9 +181,9 @@ def check(config: dict) -> None:
             raise StudyError(f"models.{name}: give `path` (a local folder) or `hub` (a Hugging Face id)")
     for name in [*study["tasks"], *study["transfer_tasks"]]:
         block = task_block(config, name)
-        if ("file" in block) == ("members" in block):
-            raise StudyError(f"tasks.{name}: give either `members` or `file`")
-        if "members" in block:
+        if not {"file", "members"} & set(block):
+            raise StudyError(f"tasks.{name}: give `members`, or `file`")
+        if "file" not in block:
             Task.from_config(name, block)
     search, edges, comparison = config["search"], config["edges"], config["comparison"]
     for key, value in (
@@ -205,6 +212,26 @@ def check(config: dict) -> None:
         raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
+
+
+def check_published(config: dict, folder) -> None:
+    """Refuse a publication that is not among the folders of ``folder``; raises StudyError."""
+    if config["published"] is not None:
+        _known("published", [config["published"]], sorted(path.parent.name for path in folder.glob("*/study.json")))
+
+
+def comparable(config: dict, task: str) -> dict:
+    """Dotted key -> value of what decides, for a task, whether published figures can be compared with ours.
+
+    `file`: whether its prompts come from a file; what makes prompts is then None.
+    """
+    block = task_block(config, task)
+    found = {f"{part}.{key}": config[part][key] for part, keys in COMPARABLE.items() for key in keys}
+    found |= {f"prompts.{key}": block[key] for key in ("filter", "held_out_share")}
+    made = {f"prompts.{key}": block[key] for key in ("templates", "shown", "per_template", "corruption")}
+    made |= {"task.step": block.get("step", 1), "task.cyclic": block.get("cyclic", False)}
+    made["task.members"] = list(expand_members(block["members"])) if "members" in block else None
+    return found | {key: None if "file" in block else value for key, value in made.items()} | {"file": "file" in block}
 
 
 def _known(key: str, names, known) -> None:

@@ -7,7 +7,7 @@ import json
 
 import pandas as pd
 
-from atlas import findings, head_findings
+from atlas import findings, head_findings, published_findings
 from atlas.findings import ALPHA
 from atlas.plots import pages
 from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
@@ -275,7 +275,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     `tables` holds the tables of that name (`clean` is clean_summary.parquet, `cross` cross.parquet, and so on); `info`
     and `circuits` are prompts.json and edge_circuits.json by task; `model` is model.json; `settings` has `title`,
     `tasks`, `main_tasks`, `threshold`, `order`, `labels` and whatever else is to be shown. In a study without edges,
-    `edge_areas` is missing and the sections about them are left out; likewise `generation`.
+    `edge_areas` is missing and the sections about them are left out; likewise `generation` and `published`.
     """
     tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
     all_heads = model["n_layers"] * model["n_heads"]
@@ -296,6 +296,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
         "stability": findings.stability_findings(tables["stability_summary"], main),
         "controls": control_findings(tables["controls_summary"]),
         "generation": findings.generation_findings(tables.get("generation")),
+        "published": published_findings.published_findings(tables.get("published")),
     }
     # What stands in the short version is not said again, unless it is all that a section has to say.
     details = {name: sentences[1:] for name, sentences in found.items()}
@@ -376,6 +377,13 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
             "note": "Share of the prompts answered unablated that stay right, token by token. Sensitive prompts, on "
             "which more than half of the random sets fail, are left out of all columns but the last. p-values are not "
             "corrected for the number of tests.",
+        },
+        {
+            "title": "Beside published figures",
+            "sentences": details["published"],
+            "table": published_findings.published_table(tables["published"]) if "published" in tables else None,
+            "note": "Difference: ours minus published, also of values that are not comparable. Tolerances and what "
+            "agreement needs: docs/published.md.",
         },
         {"title": "Prompts left out", "sentences": prompt_findings(tables["clean"], info, tasks)},
         {

@@ -1,0 +1,28 @@
+"""Set the figures of a study beside published ones."""
+
+from pathlib import Path
+
+from atlas import artifacts, job, published
+
+job.start(snakemake)
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+
+of_tasks = ("faithfulness", "evaluation", "minimality", "effects", "clean", "ov")
+of_tasks += ("lens_increments", "attribution", "patching")
+tables = {name: artifacts.read_tables(inputs[name]) for name in of_tasks}
+tables |= {name: artifacts.read_table(inputs[name]) for name in ("membership", "cross")}
+if inputs.get("generated"):
+    tables["generation"] = published.written(*map(artifacts.read_table, inputs.generated))
+studied = published.Studied(
+    model=artifacts.read_json(inputs.model),
+    settings=p.settings,
+    prompts=dict(zip(p.settings, map(published.prompts_of, map(artifacts.read_table, inputs.prompts)), strict=True)),
+    layouts={content["task"]: content["layout"] for content in map(artifacts.read_json, inputs.info)},
+)
+table = published.compare(published.read(Path(inputs.files[0]).parent), tables, studied, p.order, p.threshold)
+counts = table["status"].value_counts().to_dict()
+job.log.info("%s, %d within tolerance", counts, int(table["within"].sum()))
+
+sources = {f"input {i}": path for i, path in enumerate(inputs)}
+table.insert(0, "model", snakemake.wildcards.model)
+artifacts.write_table(table, out[0], artifacts.provenance(sources, {"settings": p.settings}))

@@ -1,0 +1,10 @@
+"""Draw our values against published ones."""
+
+from atlas import artifacts, job
+from atlas.plots import published, style
+
+job.start(snakemake)
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+
+figure = published.draw(artifacts.read_table(inputs.table), {"clean": p.clean, "circuit": p.circuit})
+style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
