@@ -48,6 +48,8 @@ RANDOM = config["weights"] == "random"  # models are built here, and every resul
 MAIN_TASKS = config["study"]["tasks"]
 MEMO = "results/memo"  # scores of evaluated circuits; no artifact, may be deleted at any time
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
+EXPLAINED_TASKS = settings.of_one_token(config, ALL_TASKS)  # what heads do is read at one answer token
+EXPLAINED_MAIN = settings.of_one_token(config, MAIN_TASKS)
 GENERATION = settings.generation_prompt_sets(config)  # prompt sets for generation under ablation
 PUBLISHED = ROOT / "resources" / "published" / str(config["published"])  # read where config["published"] names it
 
@@ -141,8 +143,8 @@ def task_files(wildcards):
 
 
 def words_of_tasks(wildcards):
-    """Task -> its members in order, of the tasks whose members stand in the configuration."""
-    blocks = {task: config["tasks"][task] for task in ALL_TASKS}
+    """Task -> its members in order, of the explained tasks whose members stand in the configuration."""
+    blocks = {task: config["tasks"][task] for task in EXPLAINED_TASKS}
     return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}
 
 
@@ -156,8 +158,31 @@ def task_table(name):
     return lambda wildcards: [f"results/{wildcards.model}/{task}/{name}" for task in ALL_TASKS]
 
 
+def one_of(tasks):
+    """Pattern of a wildcard that is one of these tasks; of none it matches nothing."""
+    return "|".join(map(re.escape, tasks)) or r"(?!)"
+
+
 def main_task_table(name):
     return lambda wildcards: [f"results/{wildcards.model}/{task}/{name}" for task in MAIN_TASKS]
+
+
+def explained_table(name):
+    """Input function: a table of every task whose answers are one token."""
+    return lambda wildcards: [f"results/{wildcards.model}/{task}/{name}" for task in EXPLAINED_TASKS]
+
+
+def explained_main_table(name):
+    return lambda wildcards: [f"results/{wildcards.model}/{task}/{name}" for task in EXPLAINED_MAIN]
+
+
+def head_findings(wildcards):
+    """Tables of what heads do that the summary shows; nothing in a study whose main tasks all have longer answers."""
+    if not EXPLAINED_MAIN:
+        return {}
+    names = ("patching", "attribution", "lens", "lens_lead", "lens_increments", "backup")
+    found = {name: explained_main_table(f"{name}.parquet")(wildcards) for name in names}
+    return found | {"roles": f"results/{wildcards.model}/comparison/roles.parquet"}
 
 
 def edge_tables(wildcards):
@@ -239,12 +264,12 @@ def published_table(wildcards):
 def figures():
     """Every figure of the study."""
     names = ["clean_accuracy", "circuit_size", "positions", "evaluation", "stability", "methods"]
-    names += ["overlap", "cross_matrix", "controls"]
-    names += ["patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
+    names += ["overlap", "cross_matrix", "controls", "detectors"]
+    if EXPLAINED_MAIN:
+        names += ["patching_scatter", "attribution", "lens", "attention", "ov", "backup"]
     names += [f"{task}.{figure}" for task in ALL_TASKS for figure in ("dataset", "tokens")]
-    names += [
-        f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory", "patching")
-    ]
+    names += [f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory")]
+    names += [f"{task}.patching" for task in EXPLAINED_MAIN]
     names += [f"{circuit}.circuit_diagram" for circuit in [*MAIN_TASKS, "shared"]]
     if config["edges"]["methods"]:
         names += ["edge_curves", *(f"{circuit}.edge_diagram" for circuit in [*MAIN_TASKS, "shared"])]
@@ -264,5 +289,5 @@ def exports():
 
 def summary_pages():
     """Every page of the study; one job writes the last three."""
-    pages = ["summary", "tables", "heads", "patterns", "lens_tokens"]
+    pages = ["summary", "tables", *(("heads", "patterns", "lens_tokens") if EXPLAINED_MAIN else ())]
     return expand("results/figures/{model}/{model}.{page}.html", model=MODELS, page=pages)

@@ -530,6 +530,7 @@ rule write_summary:
         unpack(edge_findings),
         unpack(generation_tables),
         unpack(published_table),
+        unpack(head_findings),
         model="results/{model}/model.json",
         info=task_table("prompts.json"),
         prompts=main_task_table("prompts.parquet"),
@@ -545,14 +546,7 @@ rule write_summary:
         typology="results/{model}/comparison/typology.parquet",
         cross="results/{model}/comparison/cross.parquet",
         controls_summary="results/{model}/comparison/controls_summary.parquet",
-        roles="results/{model}/comparison/roles.parquet",
         detectors="results/{model}/detectors.parquet",
-        patching=main_task_table("patching.parquet"),
-        attribution=main_task_table("attribution.parquet"),
-        lens=main_task_table("lens.parquet"),
-        lens_lead=main_task_table("lens_lead.parquet"),
-        lens_increments=main_task_table("lens_increments.parquet"),
-        backup=main_task_table("backup.parquet"),
     output:
         summary=report(
             "results/figures/{model}/{model}.summary.html",

@@ -18,7 +18,7 @@ rule plot_patching:
     benchmark:
         "benchmarks/{model}/{task}/plot_patching.tsv"
     wildcard_constraints:
-        task="|".join(map(re.escape, MAIN_TASKS)),
+        task=one_of(EXPLAINED_MAIN),
     conda:
         "../envs/environment.yaml"
     threads: 1
@@ -37,7 +37,7 @@ rule plot_patching:
 
 rule plot_patching_scatter:
     input:
-        patching=main_task_table("patching.parquet"),
+        patching=explained_main_table("patching.parquet"),
         membership="results/{model}/comparison/membership.parquet",
     output:
         svg=report(
@@ -59,7 +59,7 @@ rule plot_patching_scatter:
         runtime=10,
     params:
         code=library("scripts/plot_patching_scatter.py"),
-        main_tasks=MAIN_TASKS,
+        main_tasks=EXPLAINED_MAIN,
         diverging=config["figures"]["diverging"],
         dpi=config["figures"]["dpi"],
     message:
@@ -70,7 +70,7 @@ rule plot_patching_scatter:
 
 rule plot_attribution:
     input:
-        attribution=main_task_table("attribution.parquet"),
+        attribution=explained_main_table("attribution.parquet"),
         membership="results/{model}/comparison/membership.parquet",
     output:
         svg=report(
@@ -92,7 +92,7 @@ rule plot_attribution:
         runtime=10,
     params:
         code=library("scripts/plot_attribution.py"),
-        main_tasks=MAIN_TASKS,
+        main_tasks=EXPLAINED_MAIN,
         clean=config["figures"]["clean"],
         circuit=config["figures"]["circuit"],
         diverging=config["figures"]["diverging"],
@@ -105,9 +105,9 @@ rule plot_attribution:
 
 rule plot_lens:
     input:
-        lens=main_task_table("lens.parquet"),
-        lens_lead=main_task_table("lens_lead.parquet"),
-        lens_increments=main_task_table("lens_increments.parquet"),
+        lens=explained_main_table("lens.parquet"),
+        lens_lead=explained_main_table("lens_lead.parquet"),
+        lens_increments=explained_main_table("lens_increments.parquet"),
     output:
         svg=report(
             "results/figures/{model}/{model}.lens.svg",
@@ -128,7 +128,7 @@ rule plot_lens:
         runtime=10,
     params:
         code=library("scripts/plot_lens.py"),
-        main_tasks=MAIN_TASKS,
+        main_tasks=EXPLAINED_MAIN,
         clean=config["figures"]["clean"],
         corrupted=config["figures"]["corrupted"],
         circuit=config["figures"]["circuit"],
@@ -141,9 +141,9 @@ rule plot_lens:
 
 rule plot_attention:
     input:
-        attention=main_task_table("attention.parquet"),
-        members=main_task_table("attention_members.parquet"),
-        effects=main_task_table("component_effects.parquet"),
+        attention=explained_main_table("attention.parquet"),
+        members=explained_main_table("attention_members.parquet"),
+        effects=explained_main_table("component_effects.parquet"),
         membership="results/{model}/comparison/membership.parquet",
     output:
         svg=report(
@@ -165,7 +165,7 @@ rule plot_attention:
         runtime=10,
     params:
         code=library("scripts/plot_attention.py"),
-        main_tasks=MAIN_TASKS,
+        main_tasks=EXPLAINED_MAIN,
         kind=config["ablation"]["kind"],
         sequential=config["figures"]["sequential"],
         dpi=config["figures"]["dpi"],
@@ -211,7 +211,7 @@ rule plot_detectors:
 
 rule plot_ov:
     input:
-        ov=main_task_table("ov.parquet"),
+        ov=explained_main_table("ov.parquet"),
         membership="results/{model}/comparison/membership.parquet",
     output:
         svg=report(
@@ -233,7 +233,7 @@ rule plot_ov:
         runtime=10,
     params:
         code=library("scripts/plot_ov.py"),
-        main_tasks=MAIN_TASKS,
+        main_tasks=EXPLAINED_MAIN,
         k=max(config["heads"]["ov"]["k"]),
         sequential=config["figures"]["sequential"],
         dpi=config["figures"]["dpi"],
@@ -245,7 +245,7 @@ rule plot_ov:
 
 rule plot_backup:
     input:
-        backup=main_task_table("backup.parquet"),
+        backup=explained_main_table("backup.parquet"),
     output:
         svg=report(
             "results/figures/{model}/{model}.backup.svg",
@@ -266,7 +266,7 @@ rule plot_backup:
         runtime=10,
     params:
         code=library("scripts/plot_backup.py"),
-        main_tasks=MAIN_TASKS,
+        main_tasks=EXPLAINED_MAIN,
         clean=config["figures"]["clean"],
         circuit=config["figures"]["circuit"],
         dpi=config["figures"]["dpi"],
@@ -281,16 +281,16 @@ rule write_head_pages:
         roles="results/{model}/comparison/roles.parquet",
         detectors="results/{model}/detectors.parquet",
         membership="results/{model}/comparison/membership.parquet",
-        effects=main_task_table("component_effects.parquet"),
-        patching=task_table("patching.parquet"),
-        attribution=task_table("attribution.parquet"),
-        attention=task_table("attention.parquet"),
-        members=task_table("attention_members.parquet"),
-        ov=task_table("ov.parquet"),
-        patterns=main_task_table("patterns.json"),
-        prompts=main_task_table("prompts.parquet"),
-        lens_tokens=main_task_table("lens_tokens.parquet"),
-        lens_lead=main_task_table("lens_lead.parquet"),
+        effects=explained_main_table("component_effects.parquet"),
+        patching=explained_table("patching.parquet"),
+        attribution=explained_table("attribution.parquet"),
+        attention=explained_table("attention.parquet"),
+        members=explained_table("attention_members.parquet"),
+        ov=explained_table("ov.parquet"),
+        patterns=explained_main_table("patterns.json"),
+        prompts=explained_main_table("prompts.parquet"),
+        lens_tokens=explained_main_table("lens_tokens.parquet"),
+        lens_lead=explained_main_table("lens_lead.parquet"),
     output:
         heads=report(
             "results/figures/{model}/{model}.heads.html",
@@ -323,8 +323,8 @@ rule write_head_pages:
     params:
         code=library("scripts/write_head_pages.py"),
         title=config["study"]["title"],
-        main_tasks=MAIN_TASKS,
-        tasks=ALL_TASKS,
+        main_tasks=EXPLAINED_MAIN,
+        tasks=EXPLAINED_TASKS,
         kind=config["ablation"]["kind"],
         labels=config["heads"]["labels"],
         k=max(config["heads"]["ov"]["k"]),

@@ -18,6 +18,8 @@ rule explain_task:
         "logs/{model}/{task}/explain_task.log",
     benchmark:
         "benchmarks/{model}/{task}/explain_task.tsv"
+    wildcard_constraints:
+        task=one_of(EXPLAINED_TASKS),
     conda:
         "../envs/environment.yaml"
     threads: 1

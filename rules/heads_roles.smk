@@ -8,8 +8,8 @@ rule explain_heads:
         clean="results/{model}/{task}/clean.parquet",
         means="results/{model}/{task}/means.pt",
         activations="results/{model}/{task}/activations.pt",
-        all_prompts=task_table("prompts.parquet"),
-        all_layouts=task_table("prompts.json"),
+        all_prompts=explained_table("prompts.parquet"),
+        all_layouts=explained_table("prompts.json"),
         circuits=main_task_table("circuits.json"),
     output:
         attention=ensure("results/{model}/{task}/attention.parquet", non_empty=True),
@@ -21,6 +21,8 @@ rule explain_heads:
         "logs/{model}/{task}/explain_heads.log",
     benchmark:
         "benchmarks/{model}/{task}/explain_heads.tsv"
+    wildcard_constraints:
+        task=one_of(EXPLAINED_TASKS),
     conda:
         "../envs/environment.yaml"
     threads: 1
@@ -32,7 +34,7 @@ rule explain_heads:
         code=library("scripts/explain_heads.py"),
         run=run_settings,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
-        tasks=ALL_TASKS,
+        tasks=EXPLAINED_TASKS,
         members=words_of_tasks,
         random_words=lambda wildcards: settings.task_block(config, wildcards.task)["random_words"],
         k=config["heads"]["ov"]["k"],
@@ -82,12 +84,12 @@ rule detect_heads:
 rule label_heads:
     input:
         circuits=main_task_table("circuits.json"),
-        effects=main_task_table("component_effects.parquet"),
+        effects=explained_main_table("component_effects.parquet"),
         detectors="results/{model}/detectors.parquet",
-        patching=task_table("patching.parquet"),
-        attribution=task_table("attribution.parquet"),
-        attention_members=task_table("attention_members.parquet"),
-        ov=task_table("ov.parquet"),
+        patching=explained_table("patching.parquet"),
+        attribution=explained_table("attribution.parquet"),
+        attention_members=explained_table("attention_members.parquet"),
+        ov=explained_table("ov.parquet"),
     output:
         roles=ensure("results/{model}/comparison/roles.parquet", non_empty=True),
     log:
@@ -102,8 +104,8 @@ rule label_heads:
         runtime=20,
     params:
         code=library("scripts/label_heads.py"),
-        main_tasks=MAIN_TASKS,
-        tasks=ALL_TASKS,
+        main_tasks=EXPLAINED_MAIN,
+        tasks=EXPLAINED_TASKS,
         tables=["patching", "attribution", "attention_members", "ov"],
         kind=config["ablation"]["kind"],
         order=config["comparison"]["order"],

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from atlas import activations, artifacts, job, metrics, studies
-from atlas.ablation import Prompts
+from atlas.ablation import Prompts, collected
 from atlas.errors import StudyError
 from atlas.statistics import Bootstrap, interval_columns
 
@@ -17,9 +17,10 @@ frame = artifacts.read_table(inputs.prompts).sort_values("prompt", ignore_index=
 groups = sorted(frame.template.unique()) if p.groups == "template" else ["all"]
 model = studies.load_model(inputs.model, p.run)
 prompts = Prompts.from_frame(frame, groups)
-runs, scores = {"clean": prompts.tokens, "corrupted": prompts.corrupted_tokens}, {}
+rows_read, scores = prompts.rows(), {}
+runs = {"clean": rows_read.tokens, "corrupted": rows_read.corrupted_tokens}
 for run, tokens in runs.items():
-    logits = activations.last_logits(model, tokens)
+    logits = activations.last_logits(model, tokens, rows_read.position)
     scores[run] = metrics.per_prompt(
         ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
     )
@@ -56,10 +57,11 @@ for split in ("search", "held_out", "all"):
 
 where = torch.tensor(search)
 cached, means = {"prompt": torch.tensor(frame.prompt[search].to_list())}, {"groups": groups}
-for run, tokens in runs.items():
-    cached[run], means[run] = activations.collect(
-        model, tokens[where], prompts.group[where], getattr(torch, p.dtype), Path(out.activations).parent
-    )
+searched = prompts.take(where.nonzero()[:, 0]).rows()
+for run in runs:
+    cached[run], means[run] = collected(model, searched, run, getattr(torch, p.dtype), Path(out.activations).parent)
+if prompts.several_tokens:
+    means["longest"] = searched.longest()
 settings = {"groups": p.groups, "dtype": p.dtype, "filter": p.filter, "run": dict(p.run)}
 provenance = artifacts.provenance(
     {"prompts": inputs.prompts, "model": inputs.model}, settings, ("torch", "transformer_lens", "transformers")

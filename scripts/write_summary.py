@@ -8,11 +8,13 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 of_tasks = ("prompts", "clean", "faithfulness", "evaluation", "completeness", "minimality", "positions")
 of_tasks += ("stability_summary", *(name for name in ("edge_areas", "edge_scores") if inputs.get(name)))
-of_tasks += ("attribution", "lens", "lens_increments")
-of_model = ("membership", "overlap", "typology", "cross", "controls_summary", "roles", "detectors")
+of_model, unlisted = ("membership", "overlap", "typology", "cross", "controls_summary", "detectors"), ()
+if inputs.get("roles"):  # what heads do
+    of_tasks += ("attribution", "lens", "lens_increments")
+    of_model += ("roles",)
+    unlisted = ("patching", "lens_lead", "backup")  # long, and shown as figures
 of_model += ("generation",) if inputs.get("generation") else ()
 of_model += ("published",) if inputs.get("published") else ()
-unlisted = ("patching", "lens_lead", "backup")  # long, and shown as figures
 tables = {name: artifacts.read_tables(inputs[name]) for name in (*of_tasks, *unlisted)}
 tables |= {name: artifacts.read_table(inputs[name]) for name in of_model}
 info = {content["task"]: content for content in map(artifacts.read_json, inputs.info)}

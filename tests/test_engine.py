@@ -475,7 +475,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, prompts, monkeypatch)
 
 def test_batches_are_split_to_fit_the_budget(model, prompts):
     rows = substitute(ROWS["groups"])
-    per_row = engine.Engine(model.weights).bytes_per_row(S, False)
+    per_row = engine.Engine(model.weights).bytes_per_row(S, logits=0)
     wide = replace(model, batch_size=100)
     tight = replace(wide, memory_mb=4 * per_row / 2**20)
     first, second = (Ablator(m, prompts, rows) for m in (wide, tight))

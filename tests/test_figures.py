@@ -209,6 +209,7 @@ def _prompts(base, task, offset, rng):
     reasons = {"another number of tokens": 3} if offset == 1 else {}
     info = {
         "task": task,
+        "layout": {},
         "counts": {"prompts": len(rows), "search": 36, "held_out": 36, "rejected": reasons},
         "dropped_fillers": {"object": ["Honey"] if offset == 2 else []},
         "seed": 0,

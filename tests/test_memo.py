@@ -37,7 +37,7 @@ def test_another_context_metric_or_code_finds_nothing(tmp_path, monkeypatch):
 def test_every_module_that_computes_scores_is_part_of_the_key():
     folder = ROOT / "scripts" / "atlas"
     nodes = {"ablation", "engine", "architectures", "metrics", "models", "activations"}
-    assert set(memo.CODE) == nodes | {"edges", "graph"}
+    assert set(memo.CODE) == nodes | {"edges", "graph", "checkpoint", "forward"}
     assert all((folder / f"{name}.py").is_file() for name in memo.CODE)
 
 

@@ -97,3 +97,18 @@ def test_legacy_means_need_mean_ablation(config):
 
 def test_order_names():
     assert order_names(["layers", {"random": 4}]) == {"layers": None, "random_4": 4}
+
+
+def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config):
+    """As a main task in a study with edges, and with means that only the published code took."""
+    assert "tasks.days.multi_token: 'yes' is of the wrong type" in message(
+        changed(config, "tasks/days/multi_token", "yes")
+    )
+    transfer, main = (changed(config, f"tasks/{task}/multi_token", True) for task in ("days", "months"))
+    assert message(transfer) == ""
+    assert message(main).startswith("study.tasks: 'months' is multi_token") and "edges.methods: []" in message(main)
+    assert message(changed(main, "edges/methods", [])) == ""
+    for several, name in ((transfer, "days"), (changed(main, "edges/methods", []), "months")):
+        said = message(changed(several, "search/legacy_mlp_means", True))
+        assert said.startswith("search.legacy_mlp_means: true") and repr(name) in said
+    assert message(changed(config, "search/legacy_mlp_means", True)) == ""

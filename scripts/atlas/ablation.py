@@ -12,7 +12,7 @@ import torch
 from atlas import activations, engine
 from atlas.components import Circuit, Component, Site, all_components, sites
 from atlas.errors import StudyError
-from atlas.metrics import per_prompt
+from atlas.metrics import PAD, log_probs, paired, per_prompt
 from atlas.models import Model, mlp_hook, slices, z_hook
 
 log = logging.getLogger("atlas")
@@ -26,8 +26,8 @@ class Prompts:
 
     tokens: torch.Tensor  # [N, S]
     corrupted_tokens: torch.Tensor  # [N, S], row-aligned
-    answer: torch.Tensor  # [N]
-    incorrect: torch.Tensor  # [N]
+    answer: torch.Tensor  # [N]; answers of several tokens: [N, K], with PAD after the shorter ones
+    incorrect: torch.Tensor  # the same
     prompt: list[int]  # [N] ids
     group: torch.Tensor  # [N] index of the mean's group
     position: torch.Tensor | None = None  # [N] where the score reads the model; None: at the last token
@@ -40,14 +40,43 @@ class Prompts:
         return cls(
             tokens=torch.tensor(np.stack(frame.tokens.to_list())),
             corrupted_tokens=torch.tensor(np.stack(frame.corrupted_tokens.to_list())),
-            answer=torch.tensor(frame.answer_token.to_list()),
-            incorrect=torch.tensor(frame.incorrect_token.to_list()),
+            **answers_of(frame),
             prompt=frame.prompt.tolist(),
             group=torch.tensor(group),
         )
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def several_tokens(self) -> bool:
+        """Are answers scored as sums over several tokens (`multi_token` in a task's block)?"""
+        return self.answer.dim() == 2
+
+    def rows(self) -> "Rows":
+        """What the model runs on: the prompts; or each prompt with its answer and, in the row after it, with its
+        incorrect answer, both without their last token, which no score reads."""
+        if not self.several_tokens:
+            at = None if self.position is None else self.position[:, None]
+            return Rows(self.tokens, self.corrupted_tokens, self.group, at, self.roles)
+        if self.position is not None:
+            raise ValueError("prompts whose answers have several tokens are all of one length")
+        s, targets = self.tokens.shape[1], paired(self.answer, self.incorrect)
+        length = (targets != PAD).sum(1)
+        ahead = torch.arange(targets.shape[1])
+        fed = targets[:, :-1].where(ahead[1:] < length[:, None], 0)  # any token serves as padding: nothing looks at it
+        after = {name: torch.full((1, len(ahead) - 1), name == "last") for name in self.roles or ()}
+        masks = {name: m if len(m) == 1 else m.repeat_interleave(2, 0) for name, m in (self.roles or {}).items()}
+        masks = {name: torch.cat((m, after[name].expand(len(m), -1)), 1) for name, m in masks.items()}
+        return Rows(
+            tokens=torch.cat((self.tokens.repeat_interleave(2, 0), fed), 1),
+            corrupted_tokens=torch.cat((self.corrupted_tokens.repeat_interleave(2, 0), fed), 1),
+            group=paired(2 * self.group, 2 * self.group + 1),
+            position=s - 1 + torch.minimum(ahead, length[:, None] - 1),
+            roles=masks if self.roles else None,
+            targets=targets,
+            length=s - 1 + length,
+        )
 
     def with_roles(self, roles: dict[str, list[int]]) -> "Prompts":
         """``roles``: role -> positions, the same in every prompt (`components.roles`)."""
@@ -71,6 +100,50 @@ class Prompts:
     def swapped(self) -> "Prompts":
         """The corrupted prompts in place of the clean ones, with the same answers."""
         return replace(self, tokens=self.corrupted_tokens, corrupted_tokens=self.tokens)
+
+
+def answers_of(frame) -> dict[str, torch.Tensor]:
+    """``answer`` and ``incorrect`` of a table of prompts: [N], or [N, K] where its answers are of several tokens."""
+    if "answer_tokens" not in frame:
+        return {name: torch.tensor(frame[f"{name}_token"].to_list()) for name in ("answer", "incorrect")}
+    lists = {name: [list(ids) for ids in frame[f"{name}_tokens"]] for name in ("answer", "incorrect")}
+    longest = max(len(ids) for column in lists.values() for ids in column)
+    padded = {name: [ids + [PAD] * (longest - len(ids)) for ids in column] for name, column in lists.items()}
+    return {name: torch.tensor(column) for name, column in padded.items()}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a model runs on to score prompts (`Prompts.rows`): R = N rows, or 2 N where answers are of several tokens.
+
+    Then S is the tokens of the prompt and of the longest answer less one, and rows are padded on the right.
+    """
+
+    tokens: torch.Tensor  # [R, S]
+    corrupted_tokens: torch.Tensor  # [R, S]
+    group: torch.Tensor  # [R] index of the mean's group; each group of prompts is two, by answer
+    position: torch.Tensor | None  # [R, K] where the score reads the model; None: at the last token
+    roles: dict[str, torch.Tensor] | None  # role -> mask [1 or R, S]; what is fed of an answer is `last`
+    targets: torch.Tensor | None = None  # [R, K] the answer's tokens, PAD where there are fewer; None: of one token
+    length: torch.Tensor | None = None  # [R] tokens before the padding
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def of_prompts(self, index) -> torch.Tensor:
+        """[R] rows of an `activations.pt` from those of its prompts, [N]: two of each where there are two."""
+        return index if self.targets is None else paired(2 * index, 2 * index + 1)
+
+    def longest(self) -> torch.Tensor:
+        """[G] tokens of the longest row of each group: the positions that the group's mean has."""
+        longest = torch.zeros(int(self.group.max()) + 1, dtype=torch.long)
+        return longest.scatter_reduce_(0, self.group, self.length, "amax")
+
+
+def collected(model: Model, rows: Rows, run: str, dtype=torch.float32, folder=None) -> tuple[dict, dict]:
+    """Activations and means (`activations.collect`) of the ``clean`` or ``corrupted`` run of rows."""
+    tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
+    return activations.collect(model, tokens, rows.group, dtype, rows.length, folder)
 
 
 def last_tokens(attention_mask) -> torch.Tensor:
@@ -113,18 +186,24 @@ def replacement(kind: str, model: Model, prompts: Prompts, means: dict, cache: d
     ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
     ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
     """
-    used = means["clean" if kind == "mean_clean" else "corrupted"]
-    if used["z"].shape[2] != prompts.tokens.shape[1]:
+    used, rows = means["clean" if kind == "mean_clean" else "corrupted"], prompts.rows()
+    s = rows.tokens.shape[1]
+    if prompts.several_tokens != ("longest" in means) or (not prompts.several_tokens and used["z"].shape[2] != s):
         raise StudyError(
-            f"means are of {used['z'].shape[2]} positions, prompts have {prompts.tokens.shape[1]}; "
-            "they belong to different tasks"
+            f"means are of {used['z'].shape[2]} positions, prompts have {s}; they belong to different tasks"
         )
     match kind:
         case "mean" | "mean_clean":
-            return Replacement(used["z"], used["mlp_out"], prompts.group)
+            if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
+                raise StudyError(
+                    "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
+                    "mean; search on such prompts too, or use zero or resample"
+                )
+            used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may have longer answers
+            return Replacement(used["z"], used["mlp_out"], rows.group)
         case "zero":
-            first = {name: torch.zeros_like(x[:, :1]) for name, x in used.items()}
-            return Replacement(first["z"], first["mlp_out"], torch.zeros_like(prompts.group))
+            first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
+            return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
         case "resample":
             return corrupted_runs(model, prompts, cache)
     raise ValueError(f"unknown ablation kind {kind!r}; one of {', '.join(KINDS)}")
@@ -132,13 +211,14 @@ def replacement(kind: str, model: Model, prompts: Prompts, means: dict, cache: d
 
 def corrupted_runs(model: Model, prompts: Prompts, cache: dict | None = None) -> Replacement:
     """Each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds all the prompts."""
-    rows = activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
-    if rows is None:
-        run, _ = activations.collect(model, prompts.corrupted_tokens)
-        rows = torch.arange(len(prompts))
+    rows, index = prompts.rows(), activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
+    if index is None:
+        run, _ = collected(model, rows, "corrupted")
+        index = torch.arange(len(rows))
     else:
-        run = cache["corrupted"]
-    return Replacement(run["z"], run["mlp_out"], rows)
+        run = {name: x[:, :, : rows.tokens.shape[1]] for name, x in cache["corrupted"].items()}
+        index = rows.of_prompts(index)
+    return Replacement(run["z"], run["mlp_out"], index)
 
 
 def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice = slice(None), roles=None):
@@ -198,6 +278,7 @@ class Ablator:
         memo=None,
     ):
         self.model, self.prompts, self.metrics, self.memo = model, prompts, tuple(metrics), memo
+        self.rows = prompts.rows()
         self.substitute = substitute.to(model.device)
         self.everything = frozenset(all_components(model.n_layers, model.n_heads))
         self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
@@ -205,27 +286,33 @@ class Ablator:
         self.engine = engine.Engine(weights) if weights else None
         log.info("forward pass: %s", "live engine" if weights else "TransformerLens hooks")
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
-        self.position = None if prompts.position is None else prompts.position.to(model.device)
+        self.at = None if self.rows.position is None else self.rows.position.to(model.device)
+        self.targets = None if self.rows.targets is None else self.rows.targets.to(model.device)
         self._memory: dict[Circuit, dict[str, np.ndarray]] = {}
         self._clean_logits = None
         self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
         self.split(min(model.batch_size, self.rows_that_fit()))
 
     def rows_that_fit(self) -> int:
-        """Prompts whose activations fit into the budget on their way through a layer and the unembedding."""
+        """Rows whose activations fit into the budget on their way through a layer and the unembedding."""
         if not self.engine:
             return self.model.batch_size
-        full_logits = self.metrics != ("logit_diff",)
-        return max(1, self.budget // self.engine.bytes_per_row(self.prompts.tokens.shape[1], full_logits))
+        return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], self.full_logits))
+
+    @property
+    def full_logits(self) -> int:
+        """Positions of a row at which the whole vocabulary is needed; none for differences of two logits."""
+        if self.targets is not None:
+            return self.targets.shape[1]
+        return int(self.metrics != ("logit_diff",))
 
     def split(self, batch_size: int) -> None:
-        """Divide the prompts into batches; the engine's remembered residuals share one budget."""
+        """Divide the rows into batches; the engine's remembered residuals share one budget."""
         self.batch_size = batch_size
-        self.batches = slices(len(self.prompts), batch_size)
+        self.batches = slices(len(self.rows), batch_size)
         self.live = None
         if self.engine:
-            tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)
-            at = None if self.position is None else self.position[:, None]
+            tokens, at, budget = self.rows.tokens.to(self.model.device), self.at, self.budget // len(self.batches)
             self.live = [
                 engine.LiveRun(
                     self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
@@ -234,10 +321,10 @@ class Ablator:
             ]
 
     def roles_of(self, batch: slice) -> dict | None:
-        """Role -> mask [1 or n, S] for the prompts of a batch."""
-        if self.prompts.roles is None:
+        """Role -> mask [1 or n, S] for the rows of a batch."""
+        if self.rows.roles is None:
             return None
-        masks = {name: m if len(m) == 1 else m[batch] for name, m in self.prompts.roles.items()}
+        masks = {name: m if len(m) == 1 else m[batch] for name, m in self.rows.roles.items()}
         return {name: m.to(self.model.device) for name, m in masks.items()}
 
     def each_batch(self, run):
@@ -248,23 +335,24 @@ class Ablator:
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
-                log.info("out of memory with %d prompts at a time; going on with half", self.batch_size)
-                self.split(-(-min(self.batch_size, len(self.prompts)) // 2))
+                log.info("out of memory with %d rows at a time; going on with half", self.batch_size)
+                self.split(-(-min(self.batch_size, len(self.rows)) // 2))
 
     # ---- one circuit -------------------------------------------------------------------------------------
     def logits(self, circuit: Circuit) -> torch.Tensor:
-        """[N, d_vocab] at the answer position with only ``circuit`` intact."""
+        """[N, d_vocab] at the answer position with only ``circuit`` intact; [2 N, K, d_vocab] of answers of several
+        tokens, at the position before each (`metrics.per_prompt`)."""
         self.evaluations += 1
         substitute = self.substitute_for(circuit)
 
         def run(i):
+            batch = self.batches[i]
             if self.live:
-                return self.engine.unembed(
-                    self.live[i].final_residual(circuit, substitute.reader(self.batches[i]))[:, 0]
-                )
-            hooks = edits(self.model, circuit, substitute, self.batches[i], self.roles_of(self.batches[i]))
-            position = None if self.position is None else self.position[self.batches[i]]
-            return self.model.run(self.prompts.tokens[self.batches[i]], hooks, position, on_bridge=True)
+                x = self.live[i].final_residual(circuit, substitute.reader(batch))
+                return self.engine.unembed(x if self.targets is not None else x[:, 0])
+            hooks, at = edits(self.model, circuit, substitute, batch, self.roles_of(batch)), self.at
+            found = self.model.run(self.rows.tokens[batch], hooks, None if at is None else at[batch], on_bridge=True)
+            return found if self.targets is not None or at is None else found[:, 0]
 
         return torch.cat(self.each_batch(run))
 
@@ -280,7 +368,7 @@ class Ablator:
     def scores_of(self, circuits: list[Circuit]) -> list[dict[str, np.ndarray]]:
         """The scores of circuits that differ in one layer only; those not yet known run as one batch."""
         unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
-        if self.live and self.metrics == ("logit_diff",) and unknown:  # two columns of the unembedding are enough
+        if self.live and self.metrics == ("logit_diff",) and unknown:  # all logits need not be kept, nor even made
             for circuit, values in zip(unknown, self.logit_diffs(unknown), strict=True):
                 self.remember(circuit, {"logit_diff": values})
         else:
@@ -297,7 +385,7 @@ class Ablator:
         together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
         if len(circuits) > 1 and not together:  # legacy means differ between circuits
             return torch.cat([self.logit_diffs([c]) for c in circuits])
-        fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.prompts)))
+        fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
         if len(circuits) > fit:
             return torch.cat([self.logit_diffs(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
 
@@ -307,10 +395,13 @@ class Ablator:
             batch, live = self.batches[i], self.live[i]
             read = self.substitute_for(circuits[0]).reader(batch)
             found = live.final_residuals(circuits, read) if together else live.final_residual(circuits[0], read)[None]
+            if self.targets is not None:
+                return torch.stack([log_probs(self.engine.unembed(x), self.targets[batch]) for x in found])
             answer, incorrect = (x[batch].repeat(len(circuits)) for x in (self.answer, self.incorrect))
             return self.engine.logit_diff(found[:, :, 0].flatten(0, 1), answer, incorrect).view(len(circuits), -1)
 
-        return torch.cat(self.each_batch(run), dim=1)
+        found = torch.cat(self.each_batch(run), dim=1)
+        return found if self.targets is None else found[:, ::2] - found[:, 1::2]
 
     def remembered(self, circuit: Circuit) -> bool:
         if circuit not in self._memory and self.memo is not None:

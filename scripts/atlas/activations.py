@@ -17,18 +17,20 @@ def on_disk(shape, dtype: torch.dtype, folder) -> torch.Tensor:
         return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(*shape)
 
 
-def collect(model: Model, tokens, groups=None, dtype=torch.float32, folder=None) -> tuple[dict, dict]:
+def collect(model: Model, tokens, groups=None, dtype=torch.float32, lengths=None, folder=None) -> tuple[dict, dict]:
     """Run the model on tokens [N, S] in batches, keeping only the hooks that ablation needs.
 
     Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, d_model] in
     ``dtype``, and their means over the prompts of each group, per position, float32, with axis G in place of N.
-    ``groups``: [N] integers 0..G-1, by default one group. ``folder``: where to keep activations that may be larger than
-    memory. Sums run in float64 over the model's own values (not the stored ``dtype``), so that batch sizes and row
-    order do not change the means.
+    ``groups``: [N] integers 0..G-1, by default one group. ``lengths`` [N]: tokens of each row before its padding on the
+    right, which enters no mean: a mean runs over the rows that have its position, and is 0 where none has. ``folder``:
+    where to keep activations that may be larger than memory. Sums run in float64 over the model's own values (not the
+    stored ``dtype``), so that batch sizes and row order do not change the means.
     """
     n, s = tokens.shape
     groups = torch.zeros(n, dtype=torch.long) if groups is None else groups
-    sizes = torch.bincount(groups)
+    real = torch.ones(n, s, dtype=torch.bool) if lengths is None else torch.arange(s) < lengths[:, None]
+    sizes = torch.zeros(int(groups.max()) + 1, s, dtype=torch.long).index_add_(0, groups, real.long())
     shapes = {"z": (s, model.n_heads, model.d_head), "mlp_out": (s, model.d_model)}
 
     def empty(shape):
@@ -42,7 +44,10 @@ def collect(model: Model, tokens, groups=None, dtype=torch.float32, folder=None)
     def saver(name, layer, batch):
         def hook(x, hook):
             kept[name][layer, batch] = x.to("cpu", dtype)
-            sums[name][layer].index_add_(0, groups[batch], x.detach().to("cpu", torch.float64))
+            values = x.detach().to("cpu", torch.float64)
+            if lengths is not None:
+                values = values.where(real[batch].view(*x.shape[:2], *[1] * (x.dim() - 2)), 0)
+            sums[name][layer].index_add_(0, groups[batch], values)
             return x
 
         return hook
@@ -53,12 +58,18 @@ def collect(model: Model, tokens, groups=None, dtype=torch.float32, folder=None)
             (hook_names[name](layer), saver(name, layer, batch)) for layer in range(model.n_layers) for name in shapes
         ]
         model.run(tokens[batch], savers)
-    return kept, {name: (x / sizes.view(-1, *[1] * (x.dim() - 2))).float() for name, x in sums.items()}
+    sizes = sizes.clamp(min=1)
+    return kept, {name: (x / sizes.view(*sizes.shape, *[1] * (x.dim() - 3))).float() for name, x in sums.items()}
 
 
-def last_logits(model: Model, tokens) -> torch.Tensor:
-    """Logits at the last position [N, d_vocab], float32, on the CPU."""
-    return torch.cat([model.run(tokens[batch]).cpu() for batch in model.batches(len(tokens))])
+def last_logits(model: Model, tokens, position=None) -> torch.Tensor:
+    """Logits at the last position [N, d_vocab], or [N, K, d_vocab] at ``position`` [N, K], float32, on the CPU."""
+    return torch.cat(
+        [
+            model.run(tokens[batch], position=None if position is None else position[batch]).cpu()
+            for batch in model.batches(len(tokens))
+        ]
+    )
 
 
 def rows_of(prompt_ids, wanted) -> torch.Tensor | None:

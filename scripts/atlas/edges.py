@@ -339,27 +339,28 @@ class EdgeAblator(Ablator):
         self, model, graph: Graph, prompts: Prompts, substitute: EdgeReplacement, metrics=("logit_diff",), memo=None
     ):
         engine_of(model)  # refuses where there is none
+        if prompts.several_tokens:
+            raise StudyError("edges: edge circuits are scored on answers of one token alone; set edges.methods: []")
         self.graph = graph
         super().__init__(model, prompts, substitute, metrics, memo=memo)
         self.everything = graph.all_edges
 
     def rows_that_fit(self) -> int:
         """Prompts for which the streams, MLP writes and z of a circuit, and differences as many again, fit."""
-        per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], self.metrics != ("logit_diff",))
+        per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], self.full_logits)
         size = self.prompts.tokens.shape[1] * self.model.d_model * self.engine.weights.w_u.element_size()
         return max(1, self.budget // (per_row + 8 * self.graph.n_layers * size))
 
     def split(self, batch_size: int) -> None:
         super().split(batch_size)
         tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)
-        at = None if self.position is None else self.position[:, None]
         self.live = [
             EdgeRun(
                 self.engine,
                 self.graph,
                 tokens[batch],
                 self.substitute.reader(batch),
-                None if at is None else at[batch],
+                None if self.at is None else self.at[batch],
                 budget,
             )
             for batch in self.batches

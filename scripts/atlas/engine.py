@@ -141,14 +141,14 @@ class Engine:
             return after + block.mlp(block.norm2(resid if block.parallel else after))
         return after + read("mlp_out")
 
-    def bytes_per_row(self, s: int, full_logits: bool) -> int:
+    def bytes_per_row(self, s: int, logits: int) -> int:
         """Most memory that one prompt of ``s`` tokens takes at a time: the residual before, within and after a layer,
-        q, k, v and z, the MLP's inner values (twice, around the activation), and logits with their softmax."""
+        q, k, v and z, the MLP's inner values (twice, around the activation), and all logits with their softmax at so
+        many positions."""
         w = self.weights
         d_model = w.w_u.shape[1]
         per_token = 4 * d_model + 4 * w.n_heads * w.blocks[0].w_q.shape[2] + 2 * w.mlp_flops // d_model
-        logits = 4 * w.w_u.shape[0] if full_logits else 0
-        return (s * per_token + logits) * w.w_u.element_size()
+        return (s * per_token + logits * 4 * w.w_u.shape[0]) * w.w_u.element_size()
 
     # ---- the end -----------------------------------------------------------------------------------------
     def unembed(self, x):

@@ -123,7 +123,7 @@ class Generator:
             return self.model.batch_size
         block = self.weights.blocks[0]
         cached = 2 * len(self.weights.blocks) * block.w_k.shape[1] * block.w_k.shape[2] * length
-        per_row = cached * block.w_k.element_size() + Engine(self.weights).bytes_per_row(length, full_logits=True)
+        per_row = cached * block.w_k.element_size() + Engine(self.weights).bytes_per_row(length, logits=1)
         return max(1, int(self.model.memory_mb * 2**20) // per_row)
 
     def decode(self, tokens, steps: int, removal: Removal, rows: slice, end: int | None):

@@ -119,24 +119,27 @@ class Model:
     def run(self, tokens, edits=(), position=None, on_bridge: bool = False):
         """Logits at the last position [N, d_vocab], at least float32; ``edits`` are (hook name, function) pairs.
 
-        Only that position is unembedded; ``position`` [N] gives each row another one. Tokens [N, S] are one batch; the
-        caller splits. Hooks have TransformerLens's names; ``on_bridge`` forces TransformerLens's own.
+        Only that position is unembedded; ``position`` [N, K] gives each row others: [N, K, d_vocab]. Tokens [N, S] are
+        one batch; the caller splits. Hooks have TransformerLens's names; ``on_bridge`` forces TransformerLens's own.
         """
         import torch
 
         from atlas import engine, forward
 
-        def one_position(x, hook=None):
-            return x[:, -1:] if position is None else x[torch.arange(len(x)), position][:, None]
+        def read(x, hook=None):
+            if position is None:
+                return x[:, -1:]
+            return x[torch.arange(len(x), device=x.device)[:, None], position.to(x.device)]
 
         tokens = tokens.to(self.device)
         with torch.no_grad():
             if self.weights and not on_bridge and all(forward.knows(name) for name, _ in edits):
-                x = one_position(forward.final_residual(self.weights, tokens, edits))
-                return engine.Engine(self.weights).unembed(x)[:, 0]
-            hooks = [*edits, ("unembed.hook_in", one_position)]
-            logits = self.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, 0]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+                x = read(forward.final_residual(self.weights, tokens, edits))
+                logits = engine.Engine(self.weights).unembed(x)
+            else:
+                logits = self.bridge.run_with_hooks(tokens, fwd_hooks=[*edits, ("unembed.hook_in", read)])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits[:, 0] if position is None else logits
 
     def batches(self, n: int) -> list[slice]:
         return slices(n, self.batch_size)

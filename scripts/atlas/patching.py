@@ -218,7 +218,7 @@ class EnginePatcher:
         """Memory that the two recorded runs and one patched run of a prompt of ``s`` tokens take."""
         w, block = self.weights, self.blocks[0]
         own = 5 * w.w_u.shape[1] + 4 * block.w_q.shape[1] * block.w_q.shape[2] + block.w_q.shape[1] * s
-        return (2 * s * own * len(self.blocks)) * w.w_u.element_size() + engine.Engine(w).bytes_per_row(s, False)
+        return (2 * s * own * len(self.blocks)) * w.w_u.element_size() + engine.Engine(w).bytes_per_row(s, logits=0)
 
 
 def replaced(x, p: int, row):

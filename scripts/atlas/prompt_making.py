@@ -1,5 +1,7 @@
 """The aligned prompts of a task for one model: made from members and templates, or read from the user's file."""
 
+from dataclasses import replace
+
 from atlas import prompt_files, tasks, tokens
 from atlas.errors import StudyError
 
@@ -9,24 +11,31 @@ def prompts_of(
 ) -> tuple[tokens.Encoded, dict[str, list[str]]]:
     """The prompts of a task's block (over the defaults of `prompts`), and by kind the fillers that were left out.
 
-    A filler that is not one token is left out. ``max_tokens``: the longest prompt that the model takes; ``root``: the
-    folder that paths of files start from.
+    A filler that is not one token is left out. With ``multi_token`` in the block members and answers may have several.
+    ``max_tokens``: the longest prompt that the model takes; ``root``: the folder that paths of files start from.
     Raises StudyError where the prompts cannot be made or aligned.
     """
-    dropped = {}
+    dropped, multi_token = {}, block.get("multi_token", False)
     if "file" in block:
         rows = prompt_files.prompts_from_file(name, block["file"], root, block["held_out_share"])
     else:
         usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
         dropped = {kind: [w for w in block["fillers"][kind] if w not in usable[kind]] for kind in usable}
         task = tasks.Task.from_config(name, block | {"fillers": usable})
-        tokens.check_members(tokenizer, name, task.members)
+        if multi_token:
+            task = replace(task, tokens=tuple(tokens.tokens_in_text(tokenizer, list(task.members), "so ")))
+        else:
+            tokens.check_members(tokenizer, name, task.members)
         rows = tasks.make_prompts(task)
 
-    encoded = tokens.encode_prompts(rows, tokenizer, prepend_bos, name)
-    if max_tokens and encoded.layout["tokens"] > max_tokens:
+    encoded = tokens.encode_prompts(rows, tokenizer, prepend_bos, name, multi_token)
+    longest = encoded.layout["tokens"]
+    if multi_token:  # all but the last token of an answer is fed
+        answers = (row[key] for row in encoded.rows for key in ("answer_tokens", "incorrect_tokens"))
+        longest += max(map(len, answers)) - 1
+    if max_tokens and longest > max_tokens:
         raise StudyError(
-            f"tasks.{name}: prompts have {encoded.layout['tokens']} tokens, the model takes {max_tokens}; "
-            "show fewer members"
+            f"tasks.{name}: prompts have {longest} tokens{' with their answers' if multi_token else ''}, the model "
+            f"takes {max_tokens}; show fewer members"
         )
     return encoded, dropped

@@ -72,6 +72,11 @@ def task_block(config: dict, task: str) -> dict:
     return config["prompts"] | config["tasks"][task]
 
 
+def of_one_token(config: dict, tasks) -> list[str]:
+    """Those of the tasks whose answers are one token; all but node circuits needs that."""
+    return [name for name in tasks if not config["tasks"][name].get("multi_token", False)]
+
+
 # ---- random weights ------------------------------------------------------------------------------------------
 def resolve(config: dict) -> dict:
     """The configuration that a study runs on: with ``weights: random`` the one rewritten for it, else itself."""
@@ -186,6 +191,18 @@ def check(config: dict) -> None:
         if "file" not in block:
             Task.from_config(name, block)
     search, edges, comparison = config["search"], config["edges"], config["comparison"]
+    several = [t for t in study["tasks"] + study["transfer_tasks"] if not of_one_token(config, [t])]
+    searched = [t for t in several if t in study["tasks"]]
+    if searched and edges["methods"]:
+        raise StudyError(
+            f"study.tasks: {searched[0]!r} is multi_token, and edges are searched on answers of one token alone; "
+            "set edges.methods: [], or name it in study.transfer_tasks"
+        )
+    if several and search["legacy_mlp_means"]:
+        raise StudyError(
+            f"search.legacy_mlp_means: true reproduces code for answers of one token, and {several[0]!r} is "
+            "multi_token; set it to false"
+        )
     for key, value in (
         ("comparison.threshold", comparison["threshold"]),
         ("edges.start_threshold", edges["start_threshold"]),

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from atlas import activations, search, studies
-from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, replacement
+from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, collected, replacement
 from atlas.components import Circuit, heads, mlps, profile
 from atlas.errors import StudyError
 from atlas.metrics import passes, per_prompt
@@ -52,21 +52,22 @@ class Dataset:
     substitute: Replacement
 
 
-def resampled_means(run: dict, rows, group) -> dict:
+def resampled_means(run: dict, rows, group, length=None) -> dict:
     """Per-position means over rows (which may repeat) of cached activations, [L, G, S, ...], float32.
 
-    ``run``: z [L, N, S, H, d_head] and mlp_out [L, N, S, d_model]; ``rows`` [n] of them and ``group`` [n], 0..G-1. No
-    forward pass: means come from the unablated model, whose activations on these rows are known.
+    ``run``: z [L, N, S, H, d_head] and mlp_out [L, N, S, d_model]; ``rows`` [n] of them and ``group`` [n], 0..G-1;
+    ``length`` [n] tokens of each before its padding, which enters no mean. No forward pass: means come from the
+    unablated model, whose activations on these rows are known.
     """
     rows, group = torch.as_tensor(rows), torch.as_tensor(group)
-    n = run["z"].shape[1]
-    weights = torch.zeros(int(group.max()) + 1, n, dtype=torch.float64)
-    weights.index_put_((group, rows), torch.ones(len(rows), dtype=torch.float64), accumulate=True)
-    weights /= weights.sum(1, keepdim=True)
+    n, s = run["z"].shape[1:3]
+    length = torch.full((len(rows),), s) if length is None else length
+    weights = torch.zeros(s, int(group.max()) + 1, n, dtype=torch.float64)
+    real = (torch.arange(s)[:, None] < length).double()
+    weights.index_put_((torch.arange(s)[:, None], group, rows), real, accumulate=True)
+    weights /= weights.sum(2, keepdim=True).clamp(min=1)
     return {
-        name: torch.stack(
-            [(weights @ layer.flatten(1).double()).view(-1, *layer.shape[1:]).float() for layer in run[name]]
-        )
+        name: torch.stack([torch.einsum("sgn,ns...->gs...", weights, layer.double()).float() for layer in run[name]])
         for name in ("z", "mlp_out")
     }
 
@@ -90,7 +91,9 @@ def bootstraps(
             )
         own = means
         if run:
-            own = means | {run: resampled_means(cache[run], rows_in_cache[torch.tensor(rows)], drawn.group)}
+            expanded = drawn.rows()
+            index = expanded.of_prompts(rows_in_cache[torch.tensor(rows)])
+            own = means | {run: resampled_means(cache[run], index, expanded.group, expanded.length)}
         yield Dataset("bootstrap", f"resample {draw}", drawn, replacement(kind, model, drawn, own, cache))
 
 
@@ -144,22 +147,28 @@ class Maker:
         encoded, _ = prompts_of(self.task, block, self.tokenizer, self.prepend_bos, self.max_tokens, root=None)
         if encoded.rejected:
             reasons = "; ".join(f"{reason}: {n}" for reason, n in encoded.rejected.most_common())
-            raise StudyError(f"tasks.{self.task}: fewer prompts than the reported circuit has, rejected are {reasons}")
+            if not block.get("multi_token", False):
+                raise StudyError(
+                    f"tasks.{self.task}: fewer prompts than the reported circuit has, rejected are {reasons}"
+                )
+            log.info("rejected, as members of other numbers of tokens are in any data of this task: %s", reasons)
         frame = pd.DataFrame(encoded.rows)
         frame = frame[frame.split == "search"].sort_values("prompt", ignore_index=True)
         groups = sorted(frame.template.unique()) if self.by_template else ["all"]
         prompts = self.answered(Prompts.from_frame(frame, groups))
         if len(prompts.group.unique()) < len(groups):
             raise StudyError(f"tasks.{self.task}: the filter keeps no prompt of some template; relax prompts.filter")
-        tokens = prompts.tokens if self.kind == "mean_clean" else prompts.corrupted_tokens
-        found, means = activations.collect(self.model, tokens, prompts.group)
-        run = "clean" if self.kind == "mean_clean" else "corrupted"
-        cache = {"prompt": prompts.prompt, run: found}
-        return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, {run: means}, cache))
+        run, rows = "clean" if self.kind == "mean_clean" else "corrupted", prompts.rows()
+        found, means = collected(self.model, rows, run)
+        cache, means = {"prompt": prompts.prompt, run: found}, {run: means}
+        if prompts.several_tokens:
+            means["longest"] = rows.longest()
+        return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, means, cache))
 
     def answered(self, prompts: Prompts) -> Prompts:
         """The prompts that pass the filter; refuses a clean score that is not positive."""
-        logits = activations.last_logits(self.model, prompts.tokens)
+        rows = prompts.rows()
+        logits = activations.last_logits(self.model, rows.tokens, rows.position)
         found = per_prompt(("logit_diff", "top1"), logits, prompts.answer, prompts.incorrect)
         if self.filter:
             kept = passes(logits, prompts.answer, prompts.incorrect, **self.filter).nonzero()[:, 0]

@@ -93,6 +93,7 @@ def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy:
         "kind": kind,
         "legacy_mlp_means": legacy,
         "prompts": [tensor_digest(x) for x in (prompts.tokens, prompts.answer, prompts.incorrect)],
+        "answers": list(prompts.answer.shape),
         "roles": {name: tensor_digest(mask) for name, mask in (prompts.roles or {}).items()},
         "substitute": [tensor_digest(x) for x in vars(substitute).values()],
     }

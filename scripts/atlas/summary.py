@@ -10,7 +10,7 @@ import pandas as pd
 from atlas import findings, head_findings, published_findings
 from atlas.findings import ALPHA
 from atlas.plots import pages
-from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
+from atlas.plots.wording import count, interval, listing, number, numbers_of_tokens, p_value, percent, place, words
 
 
 def against(row, floor: float) -> str:
@@ -44,6 +44,21 @@ def clean_findings(clean: pd.DataFrame, tasks: list[str]) -> list[str]:
         sentences.append(
             f"It gets most prompts of {listing(map(words, failed))} wrong, so a percentage of its score "
             f"says little there."
+        )
+    return sentences
+
+
+def answer_findings(info: dict[str, dict], tasks: list[str]) -> list[str]:
+    """Which tasks have answers of several tokens, how many, and how they are scored."""
+    sentences = []
+    for task in tasks:
+        layout = info[task]["layout"]
+        if "answer_tokens" not in layout:
+            continue
+        right, wrong = (numbers_of_tokens(layout[key]) for key in ("answer_tokens", "incorrect_tokens"))
+        sentences.append(
+            f"{words(task).capitalize()}: answers are of {right}, incorrect ones of {wrong}, so its logit "
+            "difference is that of their summed log-probabilities, and its edges and heads are not explained."
         )
     return sentences
 
@@ -275,13 +290,15 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     `tables` holds the tables of that name (`clean` is clean_summary.parquet, `cross` cross.parquet, and so on); `info`
     and `circuits` are prompts.json and edge_circuits.json by task; `model` is model.json; `settings` has `title`,
     `tasks`, `main_tasks`, `threshold`, `order`, `labels` and whatever else is to be shown. In a study without edges,
-    `edge_areas` is missing and the sections about them are left out; likewise `generation` and `published`.
+    `edge_areas` is missing and the sections about them are left out; likewise `generation` and `published`, and `roles`
+    with all other tables of what heads do where every main task has answers of several tokens.
     """
     tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
+    explained = set(tables["attribution"]["task"]) if "roles" in tables else set()
     all_heads = model["n_layers"] * model["n_heads"]
     faithfulness, cross = tables["faithfulness"], tables["cross"]
     found = {
-        "clean": clean_findings(tables["clean"], tasks),
+        "clean": clean_findings(tables["clean"], tasks) + answer_findings(info, tasks),
         "circuits": circuit_findings(faithfulness, main, threshold, order, all_heads)
         + split_findings(tables["prompts"], main),
         "overlap": overlap_findings(tables["membership"], tables["overlap"], main),
@@ -292,7 +309,9 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
             tables["evaluation"], tables["completeness"], tables["minimality"], main
         ),
         "positions": findings.position_findings(tables["positions"], main),
-        "heads": head_findings.head_findings(tables, main, settings["labels"]),
+        "heads": head_findings.head_findings(tables, [t for t in main if t in explained], settings["labels"])
+        if "roles" in tables
+        else [],
         "stability": findings.stability_findings(tables["stability_summary"], main),
         "controls": control_findings(tables["controls_summary"]),
         "generation": findings.generation_findings(tables.get("generation")),
@@ -333,8 +352,8 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
             "title": "What the heads do",
             "anchor": "heads",
             "sentences": details["heads"],
-            "table": head_findings.label_table(tables["roles"], tasks),
-            "links": _head_links(tables["roles"], model["model"]),
+            "table": head_findings.label_table(tables["roles"], tasks) if "roles" in tables else None,
+            "links": _head_links(tables["roles"], model["model"]) if "roles" in tables else [],
             "note": "Labels by the thresholds of heads.labels; a star: another label on another task. The cards of the "
             "heads, their attention patterns and the tokens of the logit lens are pages of their own beside this one, "
             "in the report under 8 Heads.",

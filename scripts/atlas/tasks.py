@@ -95,6 +95,7 @@ class Task:
     forbid_answer: bool = False
     seed: int = 0
     filler_seed: int = 0
+    tokens: tuple[int, ...] | None = None  # of each member on a tokenizer, where they may be several
 
     @classmethod
     def from_config(cls, name: str, block: dict) -> "Task":
@@ -131,6 +132,13 @@ class Task:
     def sequence(self, start: int) -> list[str]:
         """The shown members and the answer."""
         return [self.members[(start + self.step * i) % len(self.members)] for i in range(self.shown + 1)]
+
+    def alike(self, member: str) -> list[str]:
+        """The members that take as many tokens as this one, so that they can stand in its place."""
+        if self.tokens is None:
+            return list(self.members)
+        of = dict(zip(self.members, self.tokens, strict=True))
+        return [m for m in self.members if of[m] == of[member]]
 
     def follows(self, first: str, second: str) -> bool:
         """Is ``second`` the member one step after ``first``?"""
@@ -213,14 +221,19 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
     neither the answer nor the last shown. `permute`: a random order of the same members, other than the clean one,
     whose last two are not successive. `random_words`: words that are no members. `position`: one slot holds another
     member, and the answer is not last.
+
+    Where members may have several tokens, random ones have as many as those whose slots they take, if there are such.
     """
     members = list(task.members)
+    pools = [task.alike(m) for m in clean]  # of each slot
+    as_long = task.tokens is not None and min(map(len, pools)) > 1
 
-    def draw(accept, propose):
-        for _ in range(MAX_DRAWS):
-            candidate = propose()
-            if accept(candidate) and not (task.forbid_answer and answer in candidate):
-                return candidate
+    def draw(accept, *proposals):
+        for propose in filter(None, proposals):
+            for _ in range(MAX_DRAWS):
+                candidate = propose()
+                if accept(candidate) and not (task.forbid_answer and answer in candidate):
+                    return candidate
         raise StudyError(
             f"tasks.{task.name}.corruption: found no `{task.corruption}` corruption of {' '.join(clean)!r} among "
             f"{len(members)} members; add members, choose another corruption or set forbid_answer: false"
@@ -232,9 +245,12 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
     def random_choice(pool):
         return [pool[i] for i in rng.integers(len(pool), size=len(clean))]
 
-    def one_slot():
+    def repeated(pool):
+        return [pool[rng.integers(len(pool))]] * len(clean)
+
+    def one_slot(pool):
         out = list(clean)
-        out[task.position] = members[rng.integers(len(members))]
+        out[task.position] = pool[rng.integers(len(pool))]
         return out
 
     fixed = {
@@ -246,11 +262,14 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
         case "random_members":
             return draw(
                 lambda c: all(a != b for a, b in zip(c, clean, strict=True)) and ends_well(c),
+                as_long and (lambda: [pool[rng.integers(len(pool))] for pool in pools]),
                 lambda: random_choice(members),
             )
         case "repeat_random":
             return draw(
-                lambda c: c[0] not in (answer, clean[-1]), lambda: [members[rng.integers(len(members))]] * len(clean)
+                lambda c: c[0] not in (answer, clean[-1]),
+                as_long and (lambda: repeated(pools[0])),
+                lambda: repeated(members),
             )
         case "permute":
             return draw(lambda c: c != clean and ends_well(c), lambda: [clean[i] for i in rng.permutation(len(clean))])
@@ -260,7 +279,11 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
                 raise StudyError(f"tasks.{task.name}.random_words: no word that is not a member; add some")
             return draw(lambda c: True, lambda: random_choice(words))
         case "position":
-            return draw(lambda c: c != clean and c[-1] != answer, one_slot)
+            return draw(
+                lambda c: c != clean and c[-1] != answer,
+                as_long and (lambda: one_slot(pools[task.position])),
+                lambda: one_slot(members),
+            )
         case name if name in fixed:
             return draw(lambda c: True, lambda: fixed[name])
     raise StudyError(f"tasks.{task.name}.corruption: {task.corruption!r} is unknown; one of {', '.join(CORRUPTIONS)}")

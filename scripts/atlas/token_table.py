@@ -14,7 +14,7 @@ def rows(prompts: list[dict], layout: dict, tokenizer, prepend_bos: bool) -> lis
 
     ``piece`` is the tokenizer's own name of a token, ``string`` the characters of the text that it adds (a word's
     leading space included; none for BOS, and none for a token that ends within a character). Roles are those of
-    `components.roles`, and ``answer`` and ``incorrect`` at the position after the last.
+    `components.roles`, and ``answer`` and ``incorrect`` at the positions after the last, one for each of their tokens.
     """
     role_at = {position: role for role, positions in roles(layout, prepend_bos).items() for position in positions}
     first = {}
@@ -29,14 +29,15 @@ def rows(prompts: list[dict], layout: dict, tokenizer, prepend_bos: bool) -> lis
         ):
             answer = prompt[ending] if prompt[ending][:1].isspace() else " " + prompt[ending]
             strings = _strings(tokenizer, prompt[text] + answer, prepend_bos)
-            everything = [*prompt[ids], prompt[f"{ending}_token"]]
-            named = [role_at[i] for i in range(len(prompt[ids]))] + [role]
+            after = prompt[f"{ending}_tokens"] if f"{ending}_tokens" in prompt else [prompt[f"{ending}_token"]]
+            everything = [*prompt[ids], *after]
+            named = [role_at[i] for i in range(len(prompt[ids]))] + [role] * len(after)
             table = [
                 {"prompt": prompt["prompt"], "template": prompt["template"], "run": run, "position": i, "id": token}
                 | {"piece": tokenizer.convert_ids_to_tokens(token), "string": string, "role": of}
                 for i, (token, string, of) in enumerate(zip(everything, strings, named, strict=True))
             ]
-            found += table[-1:] if role == "incorrect" else table
+            found += table[-len(after) :] if role == "incorrect" else table
     return found
 
 

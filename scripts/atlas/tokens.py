@@ -16,7 +16,8 @@ class Encoded:
     """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
 
     rows: list[dict]
-    layout: dict  # tokens (prompt length), member_positions, answer_position: the position that predicts the answer
+    layout: dict  # tokens (prompt length), member_positions, answer_position: the position that predicts the answer;
+    # with multi_token also member_spans (first and last position) and how many answers have how many tokens
     rejected: Counter = field(default_factory=Counter)  # reason -> number of prompts
 
 
@@ -74,19 +75,26 @@ def check_members(tokenizer, task_name: str, members) -> None:
     if long:
         raise StudyError(
             f"tasks.{task_name}.members: {', '.join(long[:5])}{' ...' if len(long) > 5 else ''} not one token in this "
-            "model's tokenizer; leave them out (for numerals, a shorter range)"
+            "model's tokenizer; leave them out (for numerals, a shorter range), or set multi_token: true"
         )
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
-def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: str) -> Encoded:
-    """Add ``tokens``, ``corrupted_tokens``, ``answer_token``, ``incorrect_token`` to rows; reject misaligned ones.
+def encode_prompts(
+    rows: list[dict], tokenizer, prepend_bos: bool, task_name: str, multi_token: bool = False
+) -> Encoded:
+    """Add ``tokens``, ``corrupted_tokens`` and ``answer_token``, ``incorrect_token`` to rows; reject misaligned ones.
+
+    With ``multi_token`` members and answers may have several tokens. Rows then gain ``answer_tokens`` and
+    ``incorrect_tokens`` instead: the ids that follow the text's own when both are tokenised together. A lone space
+    before a digit is the first of them.
 
     Rows hold ``text``, ``corrupted_text``, ``answer``, ``incorrect`` and, where known, the character spans of the
     members (``spans``, ``corrupted_spans``). A row is rejected, with its reason counted, when an answer is not one
     token or merges with the text, when a text ends with a space (its answer brings one), when the text alone has other
     tokens than within the whole, when the text of a row of ids has other ids (see `drifted`), or when its token count
-    or member positions differ from those of most rows. Raises StudyError when a template is rejected altogether.
+    or member positions differ from those of most rows; with ``multi_token`` also when one answer begins with the other,
+    since the longer one can then not be the more probable. Raises StudyError when a template is rejected altogether.
     """
     bos = [tokenizer.bos_token_id] if prepend_bos else []
     if prepend_bos and bos == [None]:
@@ -94,6 +102,7 @@ def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: st
     continuation = [row["answer"] if row["answer"][:1].isspace() else " " + row["answer"] for row in rows]
     wrong = [row["incorrect"] if row["incorrect"][:1].isspace() else " " + row["incorrect"] for row in rows]
     plain, _ = encode(tokenizer, [row["text"] for row in rows])
+    corrupted_plain, _ = encode(tokenizer, [row["corrupted_text"] for row in rows])
     right_ids, right_spans = encode(tokenizer, [row["text"] + a for row, a in zip(rows, continuation, strict=True)])
     wrong_ids, _ = encode(tokenizer, [row["text"] + a for row, a in zip(rows, wrong, strict=True)])
     corrupted_ids, corrupted_spans = encode(
@@ -105,12 +114,17 @@ def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: st
 
     rejected, kept = Counter(), []
     for i, row in enumerate(rows):
-        reason = _reason(row, plain[i], right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
-        positions = _positions(row.get("spans"), right_spans[i])
-        corrupted_positions = _positions(row.get("corrupted_spans"), corrupted_spans[i])
-        if not reason and (positions is None or corrupted_positions is None):
-            reason = "a member is not one token"
-        if not reason and corrupted_positions and corrupted_positions != positions:
+        reason = _reason(row)
+        if not reason and multi_token:
+            texts = plain[i], corrupted_plain[i]
+            reason = _reason_of_several(*texts, right_ids[i], wrong_ids[i], corrupted_ids[i])
+        elif not reason:
+            reason = _reason_of_one(row, plain[i], right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
+        places = _places(row.get("spans"), right_spans[i], multi_token)
+        corrupted_places = _places(row.get("corrupted_spans"), corrupted_spans[i], multi_token)
+        if not reason and (places is None or corrupted_places is None):
+            reason = "a member is not found in the tokens" if multi_token else "a member is not one token"
+        if not reason and corrupted_places and corrupted_places != places:
             reason = "corrupted members stand at other positions"
         if not reason and drifts[i]:
             reason = "the text of its tokens has other tokens"
@@ -118,33 +132,48 @@ def encode_prompts(rows: list[dict], tokenizer, prepend_bos: bool, task_name: st
             rejected[reason] += 1
             continue
         row = {k: v for k, v in row.items() if k not in ("spans", "corrupted_spans")}
-        row |= {
-            "tokens": bos + right_ids[i][:-1],
-            "corrupted_tokens": bos + corrupted_ids[i][:-1],
-            "answer_token": right_ids[i][-1],
-            "incorrect_token": wrong_ids[i][-1],
-        }
-        kept.append((row, (len(row["tokens"]), tuple(p + len(bos) for p in positions))))
+        n = len(plain[i]) if multi_token else len(right_ids[i]) - 1
+        row |= {"tokens": bos + right_ids[i][:n], "corrupted_tokens": bos + corrupted_ids[i][:n]}
+        if multi_token:
+            row |= {"answer_tokens": right_ids[i][n:], "incorrect_tokens": wrong_ids[i][n:]}
+        else:
+            row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
+        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places))))
 
     if not kept:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
-        raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons})")
+        remedy = "; set multi_token: true to have several" if any("not one token" in r for r in rejected) else ""
+        raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}){remedy}")
     layouts = Counter(layout for _, layout in kept)
     (length, members), _ = layouts.most_common(1)[0]
     _refuse_misaligned_templates(kept, (length, members), task_name)
     aligned = [row for row, layout in kept if layout == (length, members)]
     if len(aligned) < len(kept):
         rejected["another layout than most prompts"] = len(kept) - len(aligned)
-    layout = {"tokens": length, "member_positions": list(members), "answer_position": length - 1}
+    covered = [position for first, last in members for position in range(first, last + 1)]
+    layout = {"tokens": length, "member_positions": covered, "answer_position": length - 1}
+    if multi_token:
+        layout |= {"member_spans": [list(place) for place in members]}
+        layout |= {name: _numbers(row[name] for row in aligned) for name in ("answer_tokens", "incorrect_tokens")}
     return Encoded(aligned, layout, rejected)
 
 
-def _reason(row, plain, right, wrong, corrupted, spans) -> str:
-    """Why a prompt cannot be used, or an empty string."""
+def _numbers(lists) -> dict[str, int]:
+    """Number of tokens -> how many of the lists have it, in order; text, as the keys of JSON are."""
+    return {str(n): count for n, count in sorted(Counter(map(len, lists)).items())}
+
+
+def _reason(row) -> str:
+    """Why a prompt cannot be used whatever its tokens, or an empty string."""
     if row["answer"].strip() == row["incorrect"].strip():
         return "answer and incorrect answer are equal"
     if row["text"].endswith(" ") or row["corrupted_text"].endswith(" "):
         return "the text ends with a space"
+    return ""
+
+
+def _reason_of_one(row, plain, right, wrong, corrupted, spans) -> str:
+    """The same for answers of one token, from the ids of the text alone and with either answer."""
     if len(right) != len(wrong) or right[:-1] != wrong[:-1]:
         return "an answer is not one token"
     if spans[-1][1] <= len(row["text"]) or (spans[-1][0] < len(row["text"])):
@@ -156,10 +185,27 @@ def _reason(row, plain, right, wrong, corrupted, spans) -> str:
     return ""
 
 
-def _positions(spans, offsets) -> tuple[int, ...] | None:
-    """Token positions of the members: () where spans are unknown, None where one is not exactly one token."""
+def _reason_of_several(plain, corrupted_plain, right, wrong, corrupted) -> str:
+    """The same for answers of several tokens."""
+    n = len(plain)
+    texts = (right, plain), (wrong, plain), (corrupted, corrupted_plain)
+    if any(ids[: len(text)] != text or len(ids) == len(text) for ids, text in texts):
+        return "the text has other tokens when an answer follows"
+    if len(corrupted_plain) != n:
+        return "the corrupted text has another number of tokens"
+    if corrupted[n:] != right[n:]:
+        return "the answer has other tokens after the corrupted text"
+    shorter, longer = sorted((right[n:], wrong[n:]), key=len)
+    if longer[: len(shorter)] == shorter:
+        return "one answer begins with the other"
+    return ""
+
+
+def _places(spans, offsets, multi_token: bool) -> tuple[tuple[int, int], ...] | None:
+    """First and last token of each member: () where spans are unknown, None where one has none, or more than it may."""
     found = [covering(span, offsets) for span in spans or ()]
-    return None if any(len(f) != 1 for f in found) else tuple(f[0] for f in found)
+    refused = any(not f or (len(f) > 1 and not multi_token) for f in found)
+    return None if refused else tuple((f[0], f[-1]) for f in found)
 
 
 def _refuse_misaligned_templates(kept, layout, task_name: str) -> None:
@@ -170,6 +216,10 @@ def _refuse_misaligned_templates(kept, layout, task_name: str) -> None:
         if layout not in found:
             (length, members), _ = found.most_common(1)[0]
             raise StudyError(
-                f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {list(members)}, "
-                f"others give {layout[0]} with members at {list(layout[1])}; all templates of a task must align"
+                f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {_shown(members)}, "
+                f"others give {layout[0]} with members at {_shown(layout[1])}; all templates of a task must align"
             )
+
+
+def _shown(places) -> list:
+    return [first if first == last else f"{first}-{last}" for first, last in places]

@@ -26,6 +26,9 @@ def draw(prompts: pd.DataFrame, info: dict, colours: dict, examples: int = 3):
         f"{rejected} rejected",
         f"the clean answer stands somewhere in {100 * repeated:.0f} % of the corrupted prompts",
     ]
+    if "answer_tokens" in info["layout"]:
+        head.append(_several(info["layout"]))
+    said = len(head)
     head += [f"{_template(name)}   ({wording.count(len(rows), 'prompt')})" for name, rows in templates]
 
     lines = 1.6 + len(head) + sum(len(clean) + len(corrupted) + 2.1 for _, clean, corrupted in blocks)
@@ -37,7 +40,7 @@ def draw(prompts: pd.DataFrame, info: dict, colours: dict, examples: int = 3):
     ax.text(2, LINE, f"{wording.words(prompts['task'].iloc[0])}", weight="bold", size=style.TEXT, va="center")
     y = 2.1 * LINE
     for i, text in enumerate(head):
-        mono = {"family": "monospace"} if i >= 2 else {}
+        mono = {"family": "monospace"} if i >= said else {}
         ax.text(2, y, text, size=SIZE, va="center", color=style.INK, **mono)
         y += LINE
     for row, clean, corrupted in blocks:
@@ -58,6 +61,14 @@ def _sample(templates, examples: int) -> list:
         pool = searched if len(searched) else group
         rows += [pool.iloc[((t * each + k) * 7) % len(pool)] for k in range(each)]
     return rows
+
+
+def _several(layout: dict) -> str:
+    """Numbers of tokens of members and answers, of a task where they may be several."""
+    right, wrong = (wording.numbers_of_tokens(layout[key]) for key in ("answer_tokens", "incorrect_tokens"))
+    members = wording.listing(last - first + 1 for first, last in layout["member_spans"])
+    shown = f"members are of {members} tokens; " if members else ""
+    return f"{shown}answers of {right}, incorrect ones of {wrong}"
 
 
 def _template(template) -> str:

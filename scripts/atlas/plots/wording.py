@@ -16,13 +16,18 @@ def words(name: str, width: int | None = None) -> str:
 
 def listing(items) -> str:
     """`a`, `a and b`, `a, b and c`."""
-    items = list(items)
+    items = list(map(str, items))
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 def count(n: float, noun: str) -> str:
     """`1 head`, `3 heads`."""
     return f"{n:.0f} {noun}" if n == 1 else f"{n:.0f} {noun}s"
+
+
+def numbers_of_tokens(counts: dict[str, int]) -> str:
+    """`2 tokens (12 prompts) and 3 tokens (1 prompt)`, from such an entry as `answer_tokens` of the layout."""
+    return listing(f"{count(int(n), 'token')} ({count(prompts, 'prompt')})" for n, prompts in counts.items())
 
 
 def number(value: float, digits: int = 0) -> str:
