@@ -27,6 +27,8 @@ def study(tmp_path_factory):
     made.config["tasks"] |= TASKS
     made.config["study"] |= {"tasks": ["numerals", "numeral_pairs"], "transfer_tasks": ["days", "letter_pairs"]}
     made.config["edges"]["methods"] = []
+    made.config["stability"]["seeds"] = [1]
+    made.config["generation"]["prompts"] = dict.fromkeys(made.config["generation"]["prompts"])
     made.write_config(made.config)
     made.snakemake()
     return made
@@ -99,7 +101,7 @@ def test_circuits_of_several_tokens_are_searched_and_assessed(study):
     assert metrics["full", "kl"] == pytest.approx(0, abs=1e-5) and metrics["nodes", "kl"] > 0.01
     assert metrics["full", "logit_diff"] > metrics["empty", "logit_diff"]
     assert set(pd.read_parquet(own / "positions.parquet").role) == {"members", "last"}
-    assert set(pd.read_parquet(own / "stability_summary.parquet").family) == {"orders", "bootstrap", "seeds"}
+    assert {"bootstrap", "seeds"} <= set(pd.read_parquet(own / "stability_summary.parquet").family)
     effects = pd.read_parquet(own / "component_effects.parquet")
     assert len(effects[effects.metric == "percent_of_full"]) == 6 * 9
 
