@@ -31,7 +31,9 @@ def gpt2_shaped(folder, device: str) -> models.Model:
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
     AutoTokenizer.from_pretrained(ROOT / "resources" / "models" / "ladder-6x8").save_pretrained(folder)
-    return models.load(folder, device=device, batch_size=512)
+    model = models.load(folder, device=device, batch_size=512)
+    _ = model.bridge  # of the naive ways; built now, since the folder may be gone when they run
+    return model
 
 
 def random_prompts(n: int, s: int, vocabulary: int) -> Prompts:
