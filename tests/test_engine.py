@@ -62,16 +62,19 @@ def save(family, folder):
             torch.nn.init.normal_(parameter, std=0.3)  # biases are zero by default, which would hide a lost one
     network.save_pretrained(folder)
     load_tokenizer("shipped").save_pretrained(folder)
-    return network
+
+
+def load_random(family, folder):
+    """Such a model in float64, with the tolerance of its family."""
+    save(family, folder)
+    loaded = models.load(folder, device="cpu", dtype="float64", batch_size=2)
+    loaded.tolerance = TOLERANCE[family]
+    return loaded
 
 
 @pytest.fixture(scope="module", params=TOLERANCE)
 def model(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("random") / "model"
-    save(request.param, folder)
-    loaded = models.load(folder, device="cpu", dtype="float64", batch_size=2)
-    loaded.tolerance = TOLERANCE[request.param]
-    return loaded
+    return load_random(request.param, tmp_path_factory.mktemp("random") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,12 @@ from safetensors.torch import load_file, save_file
 from atlas import architectures, forward, models
 from atlas.checkpoint import Checkpoint
 from atlas.errors import StudyError
-from test_engine import TOLERANCE, VOCAB, L, S, save
+from test_engine import TOLERANCE, VOCAB, L, S, load_random, save
 
 
 @pytest.fixture(scope="module", params=TOLERANCE)
 def model(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forward") / "model"
-    save(request.param, folder)
-    loaded = models.load(folder, device="cpu", dtype="float64", batch_size=2)
-    loaded.tolerance = TOLERANCE[request.param]
-    return loaded
+    return load_random(request.param, tmp_path_factory.mktemp("forward") / "model")
 
 
 @pytest.fixture(scope="module")
