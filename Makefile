@@ -6,7 +6,7 @@ CORES ?= all
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint docs clean
+.PHONY: run test bench lint docs verify clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -26,6 +26,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+
+verify: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python -m atlas.verify results
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py

@@ -41,7 +41,16 @@ def checked_config():
     config.update(resolved)
 
 
+def refuse_read_only(*folders):
+    """One line where something cannot be written, before anything runs: Snakemake itself would show a traceback."""
+    for folder in folders:
+        place = next(p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists())
+        if not os.access(place, os.W_OK):
+            raise WorkflowError(f"{place}: cannot be written; make it writable, or run in another folder")
+
+
 checked_config()
+refuse_read_only(".snakemake")
 
 MODELS = config["study"]["models"]
 RANDOM = config["weights"] == "random"  # models are built here, and every result is marked

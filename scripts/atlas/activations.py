@@ -1,6 +1,7 @@
 """Collect activations of heads (z, before W_O) and MLPs (their write to the residual stream), and their means."""
 
 import math
+import os
 import tempfile
 
 import torch
@@ -13,7 +14,10 @@ def on_disk(shape, dtype: torch.dtype, folder) -> torch.Tensor:
     """An empty tensor in a file of ``folder`` without a name; what is put into it leaves memory when that is needed."""
     size = math.prod(shape)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
-        file.truncate(size * dtype.itemsize)
+        try:  # taken now: a mapped page for which the disk has no room would kill the process
+            os.posix_fallocate(file.fileno(), 0, max(1, size * dtype.itemsize))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
         return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(*shape)
 
 
