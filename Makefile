@@ -6,7 +6,8 @@ CORES ?= all
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint docs verify clean
+# make soak: kill the smoke study a hundred times, about an hour.
+.PHONY: run test bench soak lint docs verify clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -21,6 +22,9 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
 	PYTHONPATH=scripts $(BIN)/python bench/edges.py
+
+soak: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python tests/soak.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench

@@ -157,6 +157,11 @@ def words_of_tasks(wildcards):
     return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}
 
 
+def growing(amount):
+    """A resource that grows with each attempt at a job that failed (`retries` of a profile)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def gpu(wildcards):
     """One GPU where the model asks for one; `auto` takes what is there."""
     return 1 if model_block(wildcards)["device"] == "cuda" else 0

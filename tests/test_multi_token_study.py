@@ -9,7 +9,7 @@ import torch
 from atlas import artifacts, models, studies
 from atlas.ablation import Replacement, edits
 from atlas.components import all_components, from_json
-from test_workflow import Study
+from study import Study
 
 PAIRS = [f"{i} {i + 1}" for i in range(1, 40, 2)]
 LETTERS = [f"{a} {b}" for a, b in zip("ACEGIKMOQSUW", "BDFHJLNPRTVX", strict=True)]

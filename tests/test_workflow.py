@@ -3,92 +3,17 @@
 import copy
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
-import yaml
 from snakemake.utils import update_config
 
 from conftest import ROOT
 
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
-COPIED = (
-    "Snakefile",
-    "config.yaml",
-    "rules",
-    "scripts",
-    "schemas",
-    "presets",
-    "profiles",
-    "envs",
-    "report",
-    "resources",
-)
-
-
-class Study:
-    """A copy of the workflow in a folder of its own, with one finished run of the smoke preset."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        for name in COPIED:
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-        self.config = yaml.safe_load((folder / "config.yaml").read_text())
-        update_config(self.config, yaml.safe_load((folder / "presets" / "smoke.yaml").read_text()))
-        self.config["study"]["transfer_tasks"] = ["days"]
-        self.write_config(self.config)
-
-    def write_config(self, config):
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-
-    def snakemake(self, *arguments, check=True):
-        done = subprocess.run([*SNAKEMAKE, *arguments], cwd=self.folder, capture_output=True, text=True)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def would_run(self, *arguments) -> dict[str, int]:
-        """Rule -> number of jobs that a dry run announces, without `all`."""
-        done = self.snakemake("--dry-run", *arguments)
-        text = done.stdout + done.stderr
-        stats = re.search(r"^job +count\n-+ +-+\n(.*?)\ntotal", text, re.MULTILINE | re.DOTALL)
-        if stats is None:
-            assert "Nothing to be done" in text, text
-            return {}
-        counts = dict(line.split() for line in stats[1].splitlines())
-        return {rule: int(n) for rule, n in counts.items() if rule != "all"}
-
-    def with_config(self, change) -> dict[str, int]:
-        """What would run after ``change(config)``; the configuration is restored."""
-        changed = copy.deepcopy(self.config)
-        change(changed)
-        self.write_config(changed)
-        try:
-            return self.would_run()
-        finally:
-            self.write_config(self.config)
-
-    def with_edit(self, name) -> dict[str, int]:
-        """What would run after a line is added to a file; the file is restored."""
-        path = self.folder / name
-        before = path.read_text()
-        path.write_text(before + "\n# edited\n")
-        try:
-            return self.would_run()
-        finally:
-            path.write_text(before)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    made = Study(tmp_path_factory.mktemp("study"))
-    made.snakemake()
-    return made
-
+pytestmark = pytest.mark.xdist_group("study")  # one worker makes the finished study, and no other
 
 # The study has two main tasks and one transfer task.
 AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}

@@ -5,6 +5,7 @@ checks it first, so that a damaged file, or one put in another's place, is named
 """
 
 import errno
+import glob
 import hashlib
 import json
 import mmap
@@ -34,6 +35,8 @@ def atomic(path):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from atlas.graph import Edge, EdgeCircuit, Graph
-from atlas.search import Order, Percents, Rule, Step, node_search
+from atlas.search import CLOSE, Order, Percents, Rule, Step, node_search
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of all edges
 METHODS = ("path_patching", "acdc", "iterative_edges", "eap", "eap_ig")
@@ -43,11 +43,11 @@ def acdc(graph: Graph, start: EdgeCircuit, tau: float, percents: Percents, chang
     kept, (before,) = start, percents([start])
     for edge in by_receivers(graph)(1, "backward", start):
         (percent,) = percents([kept - {edge}])
-        cost = before - percent
-        removed = (cost if change == "signed" else abs(cost)) < tau
+        cost = before - percent if change == "signed" else abs(before - percent)
+        removed, close = cost < tau, abs(cost - tau) <= CLOSE
         if removed:
             kept, before = kept - {edge}, percent
-        yield Step(1, "backward", (edge,), percent, removed, kept)
+        yield Step(1, "backward", (edge,), percent, removed, kept, close)
 
 
 def path_patching(ablator, edges) -> Iterator[tuple[Edge, np.ndarray]]:
