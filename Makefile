@@ -36,6 +36,7 @@ verify: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py
+	$(BIN)/python tests/incremental.py
 
 clean:
 	rm -rf results/* benchmarks logs .snakemake

@@ -1,6 +1,7 @@
 """The workflow as a user runs it: a copy of it in a folder of its own, and what a run or a dry run of it does."""
 
 import copy
+import os
 import re
 import shutil
 import subprocess
@@ -54,9 +55,10 @@ class Study:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def would_run(self, *arguments, **options) -> dict[str, int]:
-        """Rule -> number of jobs that a dry run announces, without `all`."""
-        done = self.snakemake("--dry-run", *arguments, **options)
+    def would_run(self, *arguments, path=()) -> dict[str, int]:
+        """Rule -> number of jobs that a dry run announces, without `all`; ``path``: folders to import from first."""
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))} if path else None
+        done = self.snakemake("--dry-run", *arguments, env=environment)
         text = done.stdout + done.stderr
         stats = re.search(r"^job +count\n-+ +-+\n(.*?)\ntotal", text, re.MULTILINE | re.DOTALL)
         if stats is None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas import artifacts
+from atlas import artifacts, tensors
 from atlas.components import Component, all_components, from_json, to_json
 from atlas.errors import StudyError
 
@@ -33,7 +33,7 @@ def test_a_table_comes_back_with_its_provenance(tmp_path):
 def test_equal_content_gives_equal_bytes(tmp_path):
     for name in ("a", "b"):
         artifacts.write_table(TABLE, tmp_path / name / "t.parquet", {"seed": 1})
-        artifacts.write_tensors({"x": torch.arange(3.0)}, tmp_path / name / "x.pt", {"seed": 1})
+        tensors.write({"x": torch.arange(3.0)}, tmp_path / name / "x.pt", {"seed": 1})
     for name in ("t.parquet", "x.pt"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -49,18 +49,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_tensors_come_back_and_pickles_are_refused(tmp_path):
     content = {"z": torch.arange(6.0).view(2, 3), "inner": {"ids": torch.tensor([1])}, "groups": ["all"]}
-    artifacts.write_tensors(content, tmp_path / "x.pt", {"seed": 1})
-    back = artifacts.read_tensors(tmp_path / "x.pt")
+    tensors.write(content, tmp_path / "x.pt", {"seed": 1})
+    back = tensors.read(tmp_path / "x.pt")
     assert torch.equal(back["z"], content["z"]) and back["groups"] == ["all"]
-    artifacts.write_tensors({"model": torch.nn.Linear(1, 1)}, tmp_path / "bad.pt", {"seed": 1})
+    tensors.write({"model": torch.nn.Linear(1, 1)}, tmp_path / "bad.pt", {"seed": 1})
     with pytest.raises(pickle.UnpicklingError):
-        artifacts.read_tensors(tmp_path / "bad.pt")
+        tensors.read(tmp_path / "bad.pt")
 
 
 WRITERS = {
     "t.parquet": (artifacts.write_table, artifacts.read_table, TABLE),
     "t.json": (artifacts.write_json, artifacts.read_json, {"circuits": [{"heads": ["1.4"]}], "text": "dieciséis"}),
-    "t.pt": (artifacts.write_tensors, artifacts.read_tensors, {"z": torch.arange(600.0).view(20, 30)}),
+    "t.pt": (tensors.write, tensors.read, {"z": torch.arange(600.0).view(20, 30)}),
 }
 
 

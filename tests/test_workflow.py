@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,97 +13,6 @@ from snakemake.utils import update_config
 from conftest import ROOT
 
 pytestmark = pytest.mark.xdist_group("study")  # one worker makes the finished study, and no other
-
-# The study has two main tasks and one transfer task.
-AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
-AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
-AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_attention": 1}
-AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1, "write_summary": 1}
-AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
-AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
-AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
-
-
-def explained(heads: int) -> dict[str, int]:
-    """What follows new explanations of so many tasks' heads: every task's heads see the prompts of all tasks."""
-    return {"explain_heads": heads, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS
-
-
-def of_main_tasks(n: int) -> dict[str, int]:
-    """What follows new edge circuits of n of the two main tasks, or new node circuits, one task at a time."""
-    return {"assess_circuits": n, "search_stability": n, "export_circuits": n, "compare_circuits": 1} | (
-        AFTER_ASSESSMENT | AFTER_STABILITY | AFTER_COMPARISON
-    )
-
-
-def after_search(n: int) -> dict[str, int]:
-    """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
-    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
-    own |= {"generate": 1, "plot_generation": 1}
-    return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
-
-
-def test_a_finished_study_has_nothing_to_do(study):
-    assert study.would_run() == {}
-
-
-def test_new_times_without_new_content_rerun_nothing(study):
-    """A checkout gives files new times; content decides."""
-    for name in ("config.yaml", "scripts/atlas/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"):
-        (study.folder / name).touch()
-    assert study.would_run() == {}
-
-
-def test_a_publication_adds_its_comparison_and_no_other_job(study):
-    def change(config):
-        config["published"] = "gpt2-small"
-
-    found = study.with_config(change)
-    assert found == {"compare_published": 1, "plot_published": 1, "write_summary": 1}
-
-
-def test_a_plot_colour_redraws_the_figures_that_show_it(study):
-    def change(config):
-        config["figures"]["corrupted"] = "#999999"
-
-    assert study.with_config(change) == {"plot_dataset": 3, "plot_clean_accuracy": 1, "plot_lens": 1}
-
-
-def test_a_threshold_reruns_the_search_and_what_follows(study):
-    def change(config):
-        config["search"]["thresholds"] = [20, 30]
-
-    assert study.with_config(change) == {"search_nodes": 2} | after_search(2)
-
-
-def test_an_edge_setting_leaves_the_node_circuits_alone(study):
-    def change(config):
-        config["edges"]["points"] = 3
-
-    assert study.with_config(change) == {"search_edges": 2} | of_main_tasks(2)
-
-
-def test_models_are_compared_where_a_study_has_several(study):
-    def change(config):
-        config["models"]["again"] = config["models"]["ladder-6x8"]
-        config["study"]["models"] = ["ladder-6x8", "again"]
-
-    would = study.with_config(change)
-    assert would["compare_models"] == 1 and would["search_edges"] == 2
-
-
-def test_another_resample_repeats_the_stability_search_alone(study):
-    def change(config):
-        config["stability"]["bootstrap"] = 2
-
-    assert study.with_config(change) == {"search_stability": 2} | AFTER_STABILITY
-
-
-def test_a_study_without_edges_has_no_edge_jobs(study):
-    def change(config):
-        config["edges"]["methods"] = []
-
-    assert not {"search_edges", "plot_edge_curves", "plot_edge_diagram"} & set(study.with_config(change))
 
 
 def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
@@ -131,80 +39,6 @@ def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
         study.write_config(study.config)
         study.snakemake()
     assert (study.folder / table).read_bytes() == before
-
-
-def test_another_prompt_set_is_generated_from_alone(study):
-    def change(config):
-        config["generation"]["prompts"]["letters"] = {"texts": [["A B C", "D"]]}
-
-    assert study.with_config(change) == {"generate": 1, "plot_generation": 1, "write_summary": 1}
-
-
-def test_a_study_without_prompt_sets_generates_nothing(study):
-    def change(config):
-        config["generation"]["prompts"] = {}
-
-    assert not {"generate", "plot_generation"} & set(study.with_config(change))
-
-
-def test_one_tasks_seed_reruns_that_task_and_what_gathers_it(study):
-    def change(config):
-        config["tasks"]["days"]["seed"] = 1
-
-    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1, "explain_task": 1}
-    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION | explained(3)
-
-
-def test_a_main_tasks_seed_leaves_the_other_main_task_alone(study):
-    def change(config):
-        config["tasks"]["numerals"]["seed"] = 1
-
-    own = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
-    own |= {"plot_dataset": 1, "plot_component_effects": 1, "plot_clean_accuracy": 1, "explain_task": 1, "plot_lens": 1}
-    # the circuit diagrams of numerals and of what is shared show its effects, the third its membership
-    assert study.with_config(change) == own | after_search(1)
-
-
-def test_a_new_task_adds_its_own_jobs(study):
-    def change(config):
-        config["tasks"]["letters"] = {"members": list("ABCDEFGHIJKLMNOP")}
-        config["study"]["transfer_tasks"].append("letters")
-
-    own = {"make_prompts": 1, "cache_activations": 1, "evaluate_circuits": 1, "plot_dataset": 1, "explain_task": 1}
-    assert study.with_config(change) == own | {"plot_clean_accuracy": 1} | AFTER_EVALUATION | explained(4)
-
-
-@pytest.mark.parametrize(
-    ("module", "expected"),
-    [
-        ("plots/stability.py", {"plot_stability": 1}),
-        ("overlap.py", {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY),
-        ("search.py", {"search_nodes": 2} | after_search(2)),
-        ("curves.py", {"assess_circuits": 2} | AFTER_ASSESSMENT),
-        ("edge_search.py", {"search_edges": 2} | of_main_tasks(2)),
-        ("summary.py", {"write_summary": 1}),
-        ("plots/head_cards.py", {"write_head_pages": 1}),
-        ("backup.py", {"explain_heads": 3, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS),
-        ("training.py", {}),
-    ],
-)
-def test_an_edited_module_reruns_the_rules_that_import_it(study, module, expected):
-    assert study.with_edit(f"scripts/atlas/{module}") == expected
-
-
-def test_an_edited_script_reruns_its_rule(study):
-    assert study.with_edit("scripts/plot_controls.py") == {"plot_controls": 1}
-
-
-def test_new_weights_rerun_everything_of_the_model(study):
-    """Content digests are not taken of large files: their times count."""
-    weights = study.folder / "resources" / "models" / "ladder-6x8" / "model.safetensors"
-    before = weights.stat()
-    weights.touch()
-    try:
-        assert study.would_run()["check_model"] == 1
-    finally:
-        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")

@@ -12,7 +12,6 @@ import mmap
 import os
 import platform
 import shutil
-import struct
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -155,7 +154,7 @@ def table_provenance(path) -> dict:
     return json.loads(pq.read_schema(path).metadata[PROVENANCE_KEY])
 
 
-# ---- JSON, text, tensors -------------------------------------------------------------------------------------
+# ---- JSON, text ----------------------------------------------------------------------------------------------
 def write_json(content: dict, path, provenance: dict) -> None:
     whole = content | {"provenance": provenance, "seal": (SEAL + BLANK).decode()}
     with atomic(path) as temporary:
@@ -171,27 +170,6 @@ def read_json(path) -> dict:
 def write_text(path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text)
-
-
-def write_tensors(content: dict, path, provenance: dict) -> None:
-    """Write a (nested) dict of tensors, loadable without executing anything (``weights_only=True``)."""
-    import torch
-
-    with atomic(path) as temporary:
-        with open(temporary, "wb") as file:  # given a path, torch writes the (temporary) file's name into the archive
-            torch.save(content | {"provenance": json.dumps(provenance, sort_keys=True)}, file)
-            comment = SEAL + BLANK  # of the zip archive: its length is the archive's last two bytes, then it follows
-            file.seek(-2, os.SEEK_END)
-            file.write(struct.pack("<H", len(comment)) + comment)
-        seal(temporary, path)
-
-
-def read_tensors(path) -> dict:
-    """Load a dict of tensors; pages are mapped from disk and read when used."""
-    import torch
-
-    check(path)
-    return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
 
 
 def size_mb(path) -> float:

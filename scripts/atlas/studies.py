@@ -2,7 +2,7 @@
 
 import logging
 
-from atlas import artifacts, models
+from atlas import artifacts, models, tensors
 from atlas.errors import StudyError
 
 log = logging.getLogger("atlas")
@@ -47,11 +47,11 @@ def make_ablator(
     """
     from atlas.ablation import Ablator, LegacyAblator, Prompts, replacement
 
-    means = artifacts.read_tensors(paths["means"])
+    means = tensors.read(paths["means"])
     frame = read_prompts(paths["prompts"], paths["clean"], split)
     prompts = Prompts.from_frame(frame, means["groups"])
     prompts = prompts.with_roles(roles) if roles else prompts
-    cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" and "activations" in paths else None
+    cache = tensors.read(paths["activations"]) if kind == "resample" and "activations" in paths else None
     substitute = replacement(kind, model, prompts, means, cache)
     memo = open_memo(memo_folder, model, paths["model"], prompts, substitute, kind, legacy_mlp_means, metrics)
     if not legacy_mlp_means:
@@ -68,12 +68,12 @@ def make_edge_ablator(model, paths: dict, split: str, kind: str, metrics=("logit
     from atlas.edges import EdgeAblator, with_embeddings
     from atlas.graph import Graph
 
-    means = artifacts.read_tensors(paths["means"])
+    means = tensors.read(paths["means"])
     searched, scored = (
         Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], name), means["groups"])
         for name in ("search", split)
     )
-    cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" else None
+    cache = tensors.read(paths["activations"]) if kind == "resample" else None
     substitute = with_embeddings(replacement(kind, model, scored, means, cache), kind, model, scored, searched)
     memo = open_memo(memo_folder, model, paths["model"], scored, substitute, kind, False, metrics)
     return EdgeAblator(model, Graph.of(artifacts.read_json(paths["model"])), scored, substitute, metrics, memo)
