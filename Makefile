@@ -1,13 +1,15 @@
-# make run: install, run the default study, write the report. make test: install, run every test.
+# make run: install, run the default study, write the report; make resume: the same after it was killed.
+# make test: install, run every test, two at a time (WORKERS).
 # make bench: install, time the engines for components and for edges against slower ways.
 VENV := .venv
 PYTHON ?= python3
 CORES ?= all
+WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
 # make soak: kill the smoke study a hundred times, about an hour.
-.PHONY: run test bench soak lint docs verify clean
+.PHONY: run resume test bench soak lint docs verify clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -16,8 +18,12 @@ run: $(VENV)/installed
 	fi
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
+resume: $(VENV)/installed
+	$(BIN)/snakemake --unlock
+	$(MAKE) run
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
