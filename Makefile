@@ -23,7 +23,7 @@ resume: $(VENV)/installed
 	$(MAKE) run
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
@@ -42,6 +42,7 @@ verify: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py
+	$(BIN)/python docs/build_licences.py
 	$(BIN)/python tests/incremental.py
 
 clean:

@@ -1,5 +1,6 @@
 # Functions and names that the rules share. Parsed again inside every job: nothing heavy is imported here.
 import ast
+import copy
 import functools
 import hashlib
 import importlib.metadata
@@ -8,8 +9,9 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
+from snakemake.utils import update_config, validate
 
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -26,7 +28,13 @@ for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.it
 
 
 def checked_config():
-    """Validate the configuration before anything runs; one line names what is wrong."""
+    """Validate the configuration before anything runs; one line names what is wrong.
+
+    The default configuration is laid under it: a workflow that uses this one as a module gives only what it changes.
+    """
+    given = copy.deepcopy(dict(config))
+    config.update(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    update_config(config, given)
     try:
         validate(config, "../schemas/config.schema.yaml")
     except WorkflowError as error:
@@ -56,7 +64,6 @@ refuse_read_only(".snakemake")
 MODELS = config["study"]["models"]
 RANDOM = config["weights"] == "random"  # models are built here, and every result is marked
 MAIN_TASKS = config["study"]["tasks"]
-MEMO = "results/memo"  # scores of evaluated circuits; no artifact, may be deleted at any time
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
 EXPLAINED_TASKS = settings.of_one_token(config, ALL_TASKS)  # what heads do is read at one answer token
 EXPLAINED_MAIN = settings.of_one_token(config, MAIN_TASKS)
@@ -122,8 +129,6 @@ def model_block(wildcards):
 
 def model_source(wildcards):
     """The leaves of a model's block that say where it comes from."""
-    if RANDOM:
-        return {"path": str(Path(f"results/{wildcards.model}/checkpoint").resolve())}
     return {k: v for k, v in model_block(wildcards).items() if k in ("path", "hub", "revision")}
 
 
@@ -178,6 +183,11 @@ def words_of_tasks(wildcards):
 def growing(amount):
     """A resource that grows with each attempt at a job that failed (`retries` of a profile)."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def memo(wildcards, output):
+    """Folder of the scores of evaluated circuits, beside the models' folders; no artifact, may be deleted at any time."""
+    return str(Path(output[0]).parents[2] / "memo")
 
 
 def gpu(wildcards):

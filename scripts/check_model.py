@@ -1,12 +1,15 @@
 """Find a model, or say how to get it, and record its sizes and digests."""
 
+from pathlib import Path
+
 from atlas import artifacts, job, models
 
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params
 
-folder = models.resolve(name, p.source, p.root)
+source = {"path": str(Path(snakemake.input[0]).resolve())} if p.random_weights else dict(p.source)
+folder = models.resolve(name, source, p.root)
 description = models.describe(name, folder) | {"random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
-settings = {"source": dict(p.source)}
+settings = {"source": source}
 artifacts.write_json(description, snakemake.output[0], artifacts.provenance({}, settings, ("transformers",)))

@@ -12,6 +12,15 @@ SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Give each file to one worker, since its tests share fixtures; those that share the finished study go first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "study")
+
+
 @pytest.fixture(scope="session")
 def config() -> dict:
     """The default configuration."""

@@ -1,0 +1,14 @@
+# docker build -t circuit-atlas . && docker run --rm -v "$PWD/results:/atlas/results" circuit-atlas --cores 2
+# Apptainer: apptainer build atlas.sif docker-daemon://circuit-atlas:latest
+FROM python:3.11-slim
+
+RUN useradd --create-home atlas && mkdir /atlas && chown atlas /atlas
+WORKDIR /atlas
+COPY --chown=atlas envs/requirements.txt envs/constraints.txt envs/
+RUN pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu \
+    && pip install --no-cache-dir -r envs/requirements.txt -c envs/constraints.txt
+COPY --chown=atlas . .
+USER atlas
+ENV HF_HUB_OFFLINE=1
+ENTRYPOINT ["snakemake"]
+CMD ["--cores", "all"]
