@@ -7,9 +7,11 @@ cannot be found.
 
 import hashlib
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ import torch
 from atlas.artifacts import digest
 from atlas.components import Circuit
 
+CODE: tuple[str, ...]
 CODE = ("ablation", "activations", "architectures", "checkpoint", "edges", "engine", "forward", "graph", "metrics")
 CODE += ("models",)
 LONGEST = 400  # characters of a name that is stored as it is
@@ -28,14 +31,14 @@ def code_digest() -> str:
     return digest({name: hashlib.sha256((folder / f"{name}.py").read_bytes()).hexdigest() for name in CODE})
 
 
-def tensor_digest(tensor) -> str:
+def tensor_digest(tensor: torch.Tensor) -> str:
     return digest(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
 class Memo:
     """Circuit -> per-prompt scores [N] of each metric, for one context (a dict that JSON can hold)."""
 
-    def __init__(self, folder, context: dict, metrics):
+    def __init__(self, folder: Path | str, context: dict[str, Any], metrics: Iterable[str]) -> None:
         self.metrics = tuple(metrics)
         key = digest({"context": context, "metrics": self.metrics, "code": code_digest()})
         Path(folder).mkdir(parents=True, exist_ok=True)
