@@ -2,29 +2,33 @@
 
 import logging
 import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, TypeVar
 
 from atlas.errors import StudyError
 
+Item = TypeVar("Item")
 log = logging.getLogger("atlas")
 
 
-def start(snakemake) -> None:
+def start(snakemake: Any) -> None:
     """Log to the rule's log file and to stderr; a StudyError ends the job with its message alone."""
-    handlers = [logging.FileHandler(str(snakemake.log[0]), mode="w"), logging.StreamHandler()]
+    handlers: list[logging.Handler] = [logging.FileHandler(str(snakemake.log[0]), mode="w"), logging.StreamHandler()]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     for noisy in ("httpx", "transformers", "transformer_lens", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     sys.excepthook = _report
 
 
-def _report(kind, error, trace) -> None:
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, StudyError):
         log.error("error: %s", error)
     else:
         log.error("unexpected error", exc_info=(kind, error, trace))
 
 
-def progress(items, description: str):
+def progress(items: Iterable[Item], description: str) -> Iterable[Item]:
     """A progress bar on a terminal, nothing elsewhere."""
     from tqdm import tqdm
 
