@@ -1,12 +1,15 @@
-# make run: install, run the default study, write the report. make test: install, run every test.
+# make run: install, run the default study, write the report; make resume: the same after it was killed.
+# make test: install, run every test, two at a time (WORKERS).
 # make bench: install, time the engines for components and for edges against slower ways.
 VENV := .venv
 PYTHON ?= python3
 CORES ?= all
+WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint docs clean
+# make soak: kill the smoke study a hundred times, about an hour.
+.PHONY: run resume test bench soak lint docs verify clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -15,12 +18,19 @@ run: $(VENV)/installed
 	fi
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
+resume: $(VENV)/installed
+	$(BIN)/snakemake --unlock
+	$(MAKE) run
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
 	PYTHONPATH=scripts $(BIN)/python bench/edges.py
+
+soak: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python tests/soak.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench
@@ -28,8 +38,12 @@ lint: $(VENV)/installed
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
+verify: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python -m atlas.verify results
+
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py
+	$(BIN)/python tests/incremental.py
 
 clean:
 	rm -rf results/* benchmarks logs .snakemake

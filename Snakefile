@@ -23,6 +23,10 @@ include: "rules/fixtures.smk"
 include: "rules/training.smk"
 
 
+onstart:
+    refuse_read_only("logs", "benchmarks", "results", *(folder for folder, _, _ in os.walk("results")))
+
+
 rule all:
     default_target: True
     input:

@@ -19,8 +19,8 @@ rule score_components:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         code=library("scripts/score_components.py"),
@@ -55,8 +55,8 @@ rule search_nodes:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        mem_mb=growing(4000),
+        runtime=growing(600),
         gpu=gpu,
     params:
         code=library("scripts/search_nodes.py"),
@@ -99,8 +99,8 @@ rule search_edges:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        mem_mb=growing(4000),
+        runtime=growing(600),
         gpu=gpu,
     params:
         code=library("scripts/search_edges.py"),
@@ -153,8 +153,8 @@ rule assess_circuits:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        mem_mb=growing(4000),
+        runtime=growing(600),
         gpu=gpu,
     params:
         code=library("scripts/assess_circuits.py"),
@@ -202,8 +202,8 @@ rule search_stability:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=600,
+        mem_mb=growing(4000),
+        runtime=growing(600),
         gpu=gpu,
     params:
         code=library("scripts/search_stability.py"),
@@ -247,8 +247,8 @@ rule export_circuits:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/export_circuits.py"),
         order=config["comparison"]["order"],
@@ -280,8 +280,8 @@ rule evaluate_circuits:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         code=library("scripts/evaluate_circuits.py"),
@@ -321,8 +321,8 @@ rule compare_circuits:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=library("scripts/compare_circuits.py"),
         order=config["comparison"]["order"],
@@ -352,8 +352,8 @@ rule gather_evaluations:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=library("scripts/gather_evaluations.py"),
     message:
@@ -381,8 +381,8 @@ rule compare_models:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=library("scripts/compare_models.py"),
         order=config["comparison"]["order"],

@@ -2,6 +2,7 @@
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import os
 import re
 import sys
@@ -41,7 +42,16 @@ def checked_config():
     config.update(resolved)
 
 
+def refuse_read_only(*folders):
+    """One line where something cannot be written, before anything runs: Snakemake itself would show a traceback."""
+    for folder in folders:
+        place = next(p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists())
+        if not os.access(place, os.W_OK):
+            raise WorkflowError(f"{place}: cannot be written; make it writable, or run in another folder")
+
+
 checked_config()
+refuse_read_only(".snakemake")
 
 MODELS = config["study"]["models"]
 RANDOM = config["weights"] == "random"  # models are built here, and every result is marked
@@ -59,25 +69,41 @@ wildcard_constraints:
     task="|".join(map(re.escape, ALL_TASKS)),
 
 
-def library(script):
-    """Content hash of a script and of the modules of scripts/atlas that it imports, directly or through others.
+# Another version of one of these may change what a job writes.
+PACKAGES = ("torch", "transformers", "transformer_lens", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
+PACKAGES += ("matplotlib", "jinja2")
 
-    As a param of a rule it makes an edit rerun the rules that use the edited file, and no others. Snakemake itself
-    tracks the script only, and by its time, which any checkout changes; profiles/default switches that off.
+
+def library(script):
+    """Content hash of a script and of the modules of scripts/atlas that it imports, directly or through others, with
+    the versions of the packages that these import.
+
+    As a param of a rule it makes an edit, or another version, rerun the rules that use it, and no others. Snakemake
+    itself tracks the script only, and by its time, which any checkout changes; profiles/default switches that off.
     """
-    seen, queue = {}, [ROOT / script]
+    seen, packages, queue = {}, set(), [ROOT / script]
     while queue:
         path = queue.pop()
-        seen[path], imported = read_module(path)
-        queue += [p for p in imported if p not in seen]
-    return hashlib.sha256(
-        repr(sorted((p.relative_to(ROOT).as_posix(), digest) for p, digest in seen.items())).encode()
-    ).hexdigest()[:16]
+        digest, imported, foreign = read_module(path)
+        seen[path.relative_to(ROOT).as_posix()] = digest
+        packages |= foreign
+        queue += [p for p in imported if p.relative_to(ROOT).as_posix() not in seen]
+    versions = [(name, installed(name)) for name in sorted(packages)]
+    return hashlib.sha256(repr((sorted(seen.items()), versions)).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def installed(package):
+    """Its version; None where it is in the environment of the jobs only (`--sdm conda`), whose file is tracked."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache
 def read_module(path):
-    """Content hash of a source file, and the atlas modules it imports anywhere, `from atlas import x` included.
+    """Content hash of a source file; the atlas modules, and those of PACKAGES, that it imports anywhere.
 
     Imports under `if TYPE_CHECKING:` never run, and do not count.
     """
@@ -92,7 +118,8 @@ def read_module(path):
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     paths = [ROOT / "scripts" / f"{name.replace('.', '/')}.py" for name in sorted(names)]
-    return hashlib.sha256(source.encode()).hexdigest(), [p for p in paths if p.is_file()]
+    foreign = {name.split(".")[0] for name in names} & set(PACKAGES)
+    return hashlib.sha256(source.encode()).hexdigest(), [p for p in paths if p.is_file()], foreign
 
 
 def model_block(wildcards):
@@ -152,6 +179,11 @@ def words_of_tasks(wildcards):
     """Task -> its members in order, of the explained tasks whose members stand in the configuration."""
     blocks = {task: config["tasks"][task] for task in EXPLAINED_TASKS}
     return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}
+
+
+def growing(amount):
+    """A resource that grows with each attempt at a job that failed (`retries` of a profile)."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def gpu(wildcards):

@@ -14,8 +14,8 @@ rule build_random_model:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
     params:
         code=library("scripts/build_random_model.py"),
         block=random_source,
@@ -40,8 +40,8 @@ rule check_model:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=library("scripts/check_model.py"),
         source=model_source,
@@ -69,8 +69,8 @@ rule make_prompts:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=library("scripts/make_prompts.py"),
         task=task_settings,
@@ -99,8 +99,8 @@ rule cache_activations:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         code=library("scripts/cache_activations.py"),

@@ -29,8 +29,8 @@ rule plot_dataset:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_dataset.py"),
         clean=config["figures"]["clean"],
@@ -61,8 +61,8 @@ rule plot_clean_accuracy:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_clean_accuracy.py"),
         tasks=ALL_TASKS,
@@ -99,8 +99,8 @@ rule plot_component_effects:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_component_effects.py"),
         kind=config["ablation"]["kind"],
@@ -136,8 +136,8 @@ rule plot_search_trajectory:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_search_trajectory.py"),
         orders=[config["comparison"]["order"]],
@@ -169,8 +169,8 @@ rule plot_circuit_size:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_circuit_size.py"),
         main_tasks=MAIN_TASKS,
@@ -204,8 +204,8 @@ rule plot_circuit_diagram:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_circuit_diagram.py"),
         main_tasks=MAIN_TASKS,
@@ -238,8 +238,8 @@ rule plot_positions:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_positions.py"),
         main_tasks=MAIN_TASKS,
@@ -273,8 +273,8 @@ rule plot_edge_diagram:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_edge_diagram.py"),
         main_tasks=MAIN_TASKS,
@@ -308,8 +308,8 @@ rule plot_edge_curves:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_edge_curves.py"),
         main_tasks=MAIN_TASKS,
@@ -343,8 +343,8 @@ rule plot_evaluation:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_evaluation.py"),
         main_tasks=MAIN_TASKS,
@@ -377,8 +377,8 @@ rule plot_controls:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_controls.py"),
         tasks=ALL_TASKS,
@@ -410,8 +410,8 @@ rule plot_stability:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_stability.py"),
         main_tasks=MAIN_TASKS,
@@ -442,8 +442,8 @@ rule plot_methods:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_methods.py"),
         main_tasks=MAIN_TASKS,
@@ -477,8 +477,8 @@ rule plot_overlap:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_overlap.py"),
         main_tasks=MAIN_TASKS,
@@ -511,8 +511,8 @@ rule plot_cross_matrix:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_cross_matrix.py"),
         tasks=ALL_TASKS,
@@ -568,8 +568,8 @@ rule write_summary:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/write_summary.py"),
         title=config["study"]["title"],

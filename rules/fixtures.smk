@@ -13,8 +13,8 @@ rule build_fixtures:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=library("scripts/build_fixtures.py"),
     message:
@@ -39,8 +39,8 @@ rule certify:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=library("scripts/certify.py"),
     message:

@@ -18,8 +18,8 @@ rule generate:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         code=library("scripts/generate.py"),
@@ -69,8 +69,8 @@ rule plot_generation:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_generation.py"),
         kind=config["generation"]["kind"],

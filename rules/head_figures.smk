@@ -23,8 +23,8 @@ rule plot_patching:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_patching.py"),
         diverging=config["figures"]["diverging"],
@@ -55,8 +55,8 @@ rule plot_patching_scatter:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_patching_scatter.py"),
         main_tasks=EXPLAINED_MAIN,
@@ -88,8 +88,8 @@ rule plot_attribution:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_attribution.py"),
         main_tasks=EXPLAINED_MAIN,
@@ -124,8 +124,8 @@ rule plot_lens:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_lens.py"),
         main_tasks=EXPLAINED_MAIN,
@@ -161,8 +161,8 @@ rule plot_attention:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_attention.py"),
         main_tasks=EXPLAINED_MAIN,
@@ -195,8 +195,8 @@ rule plot_detectors:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_detectors.py"),
         main_tasks=MAIN_TASKS,
@@ -229,8 +229,8 @@ rule plot_ov:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_ov.py"),
         main_tasks=EXPLAINED_MAIN,
@@ -262,8 +262,8 @@ rule plot_backup:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_backup.py"),
         main_tasks=EXPLAINED_MAIN,
@@ -318,8 +318,8 @@ rule write_head_pages:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/write_head_pages.py"),
         title=config["study"]["title"],

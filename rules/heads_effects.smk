@@ -24,8 +24,8 @@ rule explain_task:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         code=library("scripts/explain_task.py"),

@@ -27,8 +27,8 @@ rule explain_heads:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
         gpu=gpu,
     params:
         code=library("scripts/explain_heads.py"),
@@ -64,8 +64,8 @@ rule detect_heads:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
         gpu=gpu,
     params:
         code=library("scripts/detect_heads.py"),
@@ -100,8 +100,8 @@ rule label_heads:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=library("scripts/label_heads.py"),
         main_tasks=EXPLAINED_MAIN,

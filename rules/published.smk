@@ -29,8 +29,8 @@ rule compare_published:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=library("scripts/compare_published.py"),
         settings=published_settings,
@@ -61,8 +61,8 @@ rule plot_published:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=library("scripts/plot_published.py"),
         clean=config["figures"]["clean"],

@@ -16,8 +16,8 @@ rule train_ladder:
         "../envs/environment.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         code=library("scripts/train_model.py"),
     message:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, curves, evaluation, job, studies
+from atlas import artifacts, curves, evaluation, job, studies, tensors
 from atlas.comparison import circuit_at, reported_edges
 from atlas.components import roles, sites
 from atlas.graph import Graph
@@ -31,7 +31,7 @@ if any(level == "edge" for _, level in circuits.values()):
 nodes = ablators["node"]
 full, empty = (nodes.logit_diff(c) for c in (nodes.everything, frozenset()))
 studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
-patching = evaluation.Patching(model, nodes.prompts, artifacts.read_tensors(inputs.activations), p.allow_negative_clean)
+patching = evaluation.Patching(model, nodes.prompts, tensors.read(inputs.activations), p.allow_negative_clean)
 
 # ---- every metric, completeness, minimality ------------------------------------------------------------------
 metrics, complete, minimal = [], [], []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from atlas import activations, artifacts, job, metrics, studies
+from atlas import activations, artifacts, job, metrics, studies, tensors
 from atlas.ablation import Prompts, collected
 from atlas.errors import StudyError
 from atlas.statistics import Bootstrap, interval_columns
@@ -68,8 +68,8 @@ provenance = artifacts.provenance(
 )
 artifacts.write_table(table, out.clean, provenance)
 artifacts.write_table(pd.DataFrame(summary), out.summary, provenance)
-artifacts.write_tensors(means, out.means, provenance)
-artifacts.write_tensors(cached, out.activations, provenance)
+tensors.write(means, out.means, provenance)
+tensors.write(cached, out.activations, provenance)
 for path in (out.activations, out.means):
     job.log.info("%s: %.1f MB", path, artifacts.size_mb(path))
 job.log.info(

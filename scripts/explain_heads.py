@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import artifacts, attention, backup, comparison, components, job, ov, patching, studies, tokens
+from atlas import artifacts, attention, backup, comparison, components, job, ov, patching, studies, tensors, tokens
 from atlas.ablation import Prompts, replacement
 from atlas.statistics import Bootstrap
 
@@ -17,7 +17,7 @@ every = {task: artifacts.read_table(path) for task, path in zip(p.tasks, inputs.
 layouts = dict(zip(p.tasks, (artifacts.read_json(path)["layout"] for path in inputs.all_layouts), strict=True))
 layout = attention.Layout.of(layouts[w.task], p.prepend_bos)
 frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
-means = artifacts.read_tensors(inputs.means)
+means = tensors.read(inputs.means)
 prompts, bootstrap, notes = Prompts.from_frame(frame, means["groups"]), Bootstrap(p.bootstrap, p.seed), {}
 circuits = comparison.chosen_circuits(inputs.circuits, p.order, p.threshold)
 heads = components.heads(circuits["union"])
@@ -85,7 +85,7 @@ else:
     notes["ov"] = "not scored: the places of members are not known"
 
 # ---- backup heads ------------------------------------------------------------------------------------------------
-cache = artifacts.read_tensors(inputs.activations) if p.kind == "resample" else None
+cache = tensors.read(inputs.activations) if p.kind == "resample" else None
 substitute = replacement(p.kind, model, prompts, means, cache)
 backups = backup.table(*backup.before_and_after(model, prompts, substitute, heads), bootstrap)
 job.log.info("%s: %d prompts, %d heads of circuits; %s", w.task, len(frame), len(heads), notes)

@@ -71,7 +71,8 @@ def search(method: str, setting: float, steps) -> None:
     for number, step in enumerate(job.progress(steps, f"{method} {setting:g}"), start=1):
         left = step.left
         row = identity | {"method": method, "setting": float(setting), "step": number} | step.components[0]._asdict()
-        trace.append(row | {"percent": step.percent, "removed": step.removed, "edges": len(left)})
+        row |= {"percent": step.percent, "removed": step.removed, "close": step.close}
+        trace.append(row | {"edges": len(left)})
     add(method, "", setting, left)
 
 
@@ -92,7 +93,7 @@ settings |= {k: getattr(p, k) for k in ("points", "path_patching", "rankings", "
 sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
 provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
 score_columns = [*identity, "method", "sender", "receiver", "value", "ci_low", "ci_high"]
-trace_columns = [*identity, "method", "setting", "step", "sender", "receiver", "percent", "removed", "edges"]
+trace_columns = [*identity, "method", "setting", "step", "sender", "receiver", "percent", "removed", "close", "edges"]
 table = pd.concat(scores, ignore_index=True) if scores else pd.DataFrame()
 artifacts.write_table(table.reindex(columns=score_columns), out.scores, provenance)
 artifacts.write_table(pd.DataFrame(trace, columns=trace_columns), out.trace, provenance)

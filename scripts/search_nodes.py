@@ -41,7 +41,7 @@ for name, seed in job.progress(p.orders.items(), "node search"):
             circuit = step.left
             row = identity | {"order": name, "threshold": threshold, "step": asked, "sweep": step.sweep}
             row |= {"direction": step.direction} | group_columns(step.components)
-            row |= {"percent": step.percent, "removed": step.removed}
+            row |= {"percent": step.percent, "removed": step.removed, "close": step.close}
             trace.append(row | {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))})
         sizes = {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))}
         entry = {"order": name, "threshold": threshold} | to_json(circuit)
@@ -55,6 +55,11 @@ for name, seed in job.progress(p.orders.items(), "node search"):
                 row = identity | {"order": name, "threshold": threshold, "split": split, "metric": metric}
                 faithfulness.append(row | interval_columns(estimate) | sizes)
         job.log.info("%s, %s, T = %s: %s, %.1f %%", w.task, name, threshold, sizes, circuits[-1]["percent_of_full"])
+close = sum(row["close"] for row in trace)
+if close:
+    job.log.warning(
+        "%s: %d decisions so close to their bound that rounding could flip them (close in trace)", w.task, close
+    )
 job.log.info("%d forward passes over %d prompts", on_search.evaluations, len(on_search.prompts))
 
 settings = {

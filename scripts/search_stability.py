@@ -4,7 +4,7 @@ from itertools import chain
 
 import pandas as pd
 
-from atlas import artifacts, eap, edge_search, job, stability, studies, tokens
+from atlas import artifacts, eap, edge_search, job, stability, studies, tensors, tokens
 from atlas.ablation import Prompts, replacement
 from atlas.comparison import reported_edges
 from atlas.components import Component, from_json
@@ -18,7 +18,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 description = artifacts.read_json(inputs.model)
 model = studies.load_model(inputs.model, p.run)
-means, cache = artifacts.read_tensors(inputs.means), artifacts.read_tensors(inputs.activations)
+means, cache = tensors.read(inputs.means), tensors.read(inputs.activations)
 prompts = Prompts.from_frame(studies.read_prompts(inputs.prompts, inputs.clean, "search"), means["groups"])
 entries = [c for c in artifacts.read_json(inputs.circuits)["circuits"] if c["threshold"] == p.threshold]
 orders = {entry["order"]: from_json(entry) for entry in entries}

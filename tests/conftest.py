@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from study import ROOT, Study
+
 SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
 
@@ -22,6 +23,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared (published figures, real tokenizers) is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Study:
+    """A finished small study. A test leaves its configuration and results as they were."""
+    made = Study(tmp_path_factory.mktemp("study"))
+    made.snakemake()
+    return made
 
 
 @functools.cache

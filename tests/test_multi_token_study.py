@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas import artifacts, models, studies
+from atlas import artifacts, models, studies, tensors
 from atlas.ablation import Replacement, edits
 from atlas.components import all_components, from_json
-from test_workflow import Study
+from study import Study
 
 PAIRS = [f"{i} {i + 1}" for i in range(1, 40, 2)]
 LETTERS = [f"{a} {b}" for a, b in zip("ACEGIKMOQSUW", "BDFHJLNPRTVX", strict=True)]
@@ -65,7 +65,7 @@ def test_the_reported_share_is_that_of_teacher_forced_sums(study, task):
     circuit = from_json(next(c for c in circuits if c["order"] == "layers"))
     paths = {name: folder(study, task) / f"{name}.parquet" for name in ("prompts", "clean")}
     frame = studies.read_prompts(paths["prompts"], paths["clean"], "held_out")
-    corrupted = artifacts.read_tensors(folder(study, task) / "activations.pt")["corrupted"]
+    corrupted = tensors.read(folder(study, task) / "activations.pt")["corrupted"]
     sides = {"answer_tokens": 0, "incorrect_tokens": 1}  # which rows of the cache
     means = {
         key: {name: x[:, side::2].mean(1, keepdim=True) for name, x in corrupted.items()} for key, side in sides.items()
@@ -111,7 +111,7 @@ def test_the_tables_and_pages_say_how_many_tokens(study):
     prompts = pd.read_parquet(folder(study, "letter_pairs") / "prompts.parquet")
     assert layout["member_spans"] == [[0, 1], [2, 3], [4, 5]] and layout["answer_tokens"] == {"2": len(prompts)}
     assert {"answer_tokens", "incorrect_tokens"} <= set(prompts.columns) and "answer_token" not in prompts
-    means = artifacts.read_tensors(folder(study, "letter_pairs") / "means.pt")
+    means = tensors.read(folder(study, "letter_pairs") / "means.pt")
     assert means["longest"].tolist() == [7, 7] and means["corrupted"]["z"].shape[1:3] == (2, 7)
     page = (study.folder / "results/figures/ladder-6x8/ladder-6x8.summary.html").read_text()
     assert f"Letter pairs: answers are of 2 tokens ({len(prompts)} prompts)" in page

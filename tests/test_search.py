@@ -177,3 +177,15 @@ def test_orders():
 def test_survival():
     a, b, c = all_components(1, 2)
     assert survival([frozenset({a, b}), frozenset({a, c})]) == {a: 1.0, b: 0.5, c: 0.5}
+
+
+@pytest.mark.parametrize("distance", [0.0, 5e-5, -5e-5, 2e-4, -2e-4])
+def test_decisions_that_rounding_could_flip_are_marked(distance):
+    """1e-4 percentage points, 1e-6 of the full score, on either side of the floor and of the relative tolerance."""
+    everything = frozenset(all_components(1, 2))
+    rule = Rule(threshold=20)
+    (step, *_) = node_search(everything, rule, by_layers(rule), lambda circuits: [80 + distance for _ in circuits])
+    assert step.close == (abs(distance) < 1e-4) and step.removed == (distance > 0)
+    rule = Rule(threshold=50, relative_tolerance=5)
+    (step, *_) = node_search(everything, rule, by_layers(rule), lambda circuits: [95 + distance for _ in circuits])
+    assert step.close == (abs(distance) < 1e-4) and step.removed == (distance >= 0)

@@ -1,6 +1,7 @@
 """Collect activations of heads (z, before W_O) and MLPs (their write to the residual stream), and their means."""
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,9 +16,12 @@ from atlas.models import Model, mlp_hook, z_hook
 def on_disk(shape: Sequence[int], dtype: torch.dtype, folder: Path | str) -> torch.Tensor:
     """An empty tensor in a file of ``folder`` without a name; what is put into it leaves memory when that is needed."""
     size = math.prod(shape)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        file.truncate(size * dtype.itemsize)
-        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(*shape)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:  # taken now: a mapped page for which the disk has no room would kill the process
+            os.posix_fallocate(file.fileno(), 0, max(1, size * dtype.itemsize))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
+        return torch.from_file(f"/dev/fd/{file.fileno()}", shared=True, size=size, dtype=dtype).view(*shape)
 
 
 def collect(

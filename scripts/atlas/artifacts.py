@@ -1,36 +1,102 @@
-"""Read and write artifacts: atomic, with provenance, byte-identical for equal content."""
+"""Read and write artifacts: atomic, sealed, with provenance, byte-identical for equal content.
+
+A seal is the digest of the whole file and of its place in the results, kept inside the file. Whoever reads an artifact
+checks it first, so that a damaged file, or one put in another's place, is named instead of used.
+"""
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
+import mmap
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas.errors import StudyError
+
 if TYPE_CHECKING:
     import pandas as pd
 
 PROVENANCE_KEY = b"atlas"
+SEAL = b"circuit-atlas-seal:"  # 64 hexadecimal digits follow; the last one in a file counts
+BLANK = b"0" * 64
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success flush it to disk and rename it into place."""
+    """Yield a temporary path beside ``path``; on success flush it to disk and rename it into place.
+
+    Raises StudyError where the disk is full; what stood at ``path`` stays.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**16  # as torch raises it
+        if full or getattr(error, "errno", None) in FULL:
+            raise StudyError(
+                f"{path}: no space left on the disk; free some and run again, what was computed stays"
+            ) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# ---- seals ---------------------------------------------------------------------------------------------------
+def seal(file: Path | str, path: Path | str) -> None:
+    """Put into a written file, which holds a blank seal, the seal of the artifact that it becomes at ``path``."""
+    with open(file, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as content:
+        place = content.rfind(SEAL + BLANK)
+        assert place >= 0, f"no blank seal in {path}"
+        start = place + len(SEAL)
+        content[start : start + len(BLANK)] = _digest_at(content, start, path)
+
+
+def check(path: Path | str) -> None:
+    """Raise StudyError unless the artifact at ``path`` is what was written there."""
+    said = "it is cut short, or was not written by this workflow"
+    try:
+        with open(path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start = content.rfind(SEAL) + len(SEAL)
+            if start >= len(SEAL) and len(content) >= start + len(BLANK):
+                if content[start : start + len(BLANK)] == _digest_at(content, start, path):
+                    return
+                said = "it is not what was written there: some of it changed, or another file took its place"
+    except ValueError:  # an empty file cannot be mapped
+        pass
+    raise StudyError(
+        f"{path}: damaged, {said}; recompute it with `snakemake --cores 2 --force {path}` (and the --configfile of "
+        "your study), then run the study again"
+    )
+
+
+def _digest_at(content: mmap.mmap, start: int, path: Path | str) -> bytes:
+    """Of the file with a blank seal at ``start``, and of its place in the results; 64 hexadecimal digits."""
+    parts = Path(path).parts
+    place = parts[len(parts) - parts[::-1].index("results") :] if "results" in parts else parts[-1:]
+    found = hashlib.sha256("/".join(place).encode() + b"\n")
+    with memoryview(content) as view:
+        for part in (view[:start], BLANK, view[start + len(BLANK) :]):
+            found.update(part)
+            if isinstance(part, memoryview):
+                part.release()
+    return found.hexdigest().encode()
 
 
 # ---- digests and provenance ----------------------------------------------------------------------------------
@@ -68,13 +134,19 @@ def write_table(frame: pd.DataFrame, path: Path | str, provenance: dict[str, Any
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = (table.schema.metadata or {}) | {PROVENANCE_KEY: json.dumps(provenance, sort_keys=True).encode()}
+    table = table.replace_schema_metadata(metadata)
     with atomic(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+        with pq.ParquetWriter(temporary, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({"seal": (SEAL + BLANK).decode()})
+        seal(temporary, path)
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
+    """Raises StudyError where the file is damaged, as do all readers here."""
     import pandas as pd
 
+    check(path)
     return pd.read_parquet(path)
 
 
@@ -92,12 +164,16 @@ def table_provenance(path: Path | str) -> dict[str, Any]:
     return found
 
 
-# ---- JSON, text, tensors -------------------------------------------------------------------------------------
+# ---- JSON, text ----------------------------------------------------------------------------------------------
 def write_json(content: dict[str, Any], path: Path | str, provenance: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content | {"provenance": provenance}, indent=1, ensure_ascii=False) + "\n")
+    whole = content | {"provenance": provenance, "seal": (SEAL + BLANK).decode()}
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        seal(temporary, path)
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
+    check(path)
     content: dict[str, Any] = json.loads(Path(path).read_text())
     return content
 
@@ -105,23 +181,6 @@ def read_json(path: Path | str) -> dict[str, Any]:
 def write_text(path: Path | str, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text)
-
-
-def write_tensors(content: dict[str, Any], path: Path | str, provenance: dict[str, Any]) -> None:
-    """Write a (nested) dict of tensors, loadable without executing anything (``weights_only=True``)."""
-    import torch
-
-    # to an open file: given a path, torch writes the (temporary) file's name into the archive
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content | {"provenance": json.dumps(provenance, sort_keys=True)}, file)
-
-
-def read_tensors(path: Path | str) -> dict[str, Any]:
-    """Load a dict of tensors; pages are mapped from disk and read when used."""
-    import torch
-
-    content: dict[str, Any] = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-    return content
 
 
 def size_mb(path: Path | str) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.graph import Edge, EdgeCircuit, Graph
-from atlas.search import Order, Percents, Rule, Step, node_search
+from atlas.search import CLOSE, Order, Percents, Rule, Step, node_search
 
 if TYPE_CHECKING:
     from atlas.edges import EdgeAblator
@@ -49,11 +49,11 @@ def acdc(graph: Graph, start: EdgeCircuit, tau: float, percents: Percents, chang
     kept, (before,) = start, percents([start])
     for edge in by_receivers(graph)(1, "backward", start):
         (percent,) = percents([kept - {edge}])
-        cost = before - percent
-        removed = (cost if change == "signed" else abs(cost)) < tau
+        cost = before - percent if change == "signed" else abs(before - percent)
+        removed, close = cost < tau, abs(cost - tau) <= CLOSE
         if removed:
             kept, before = kept - {edge}, percent
-        yield Step(1, "backward", (edge,), percent, removed, kept)
+        yield Step(1, "backward", (edge,), percent, removed, kept, close)
 
 
 def path_patching(ablator: EdgeAblator, edges: Iterable[Edge]) -> Iterator[tuple[Edge, np.ndarray]]:

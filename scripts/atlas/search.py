@@ -13,6 +13,7 @@ import numpy as np
 from atlas.components import AnyCircuit, Component
 
 KINDS = ("head", "mlp")
+CLOSE = 1e-4  # percentage points: 1e-6 of the full model's score, about what float32 sums in another order differ by
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,21 @@ class Rule:
             return False
         return self.relative_tolerance is None or before - percent <= self.relative_tolerance
 
+    def is_close(self, percent: float, before: float) -> bool:
+        """Whether another order of sums (threads, batch size, hardware) could decide otherwise."""
+        bounds = [
+            100 - self.threshold,
+            *([] if self.relative_tolerance is None else [before - self.relative_tolerance]),
+        ]
+        return any(abs(percent - bound) <= CLOSE for bound in bounds)
+
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation: the percent of full without ``components``, and the decision. Groups occur in `bisect` only."""
+    """One evaluation: the percent of full without ``components``, and the decision. Groups occur in `bisect` only.
+
+    close: the percent lies within CLOSE of a bound, so that floating point can flip the decision.
+    """
 
     sweep: int
     direction: str
@@ -48,6 +60,7 @@ class Step:
     percent: float
     removed: bool
     left: AnyCircuit
+    close: bool = False
 
 
 Percents = Callable[[list[AnyCircuit]], list[float]]  # percent of full with only each circuit intact
@@ -105,10 +118,10 @@ def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Perc
             circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
             for component, circuit, percent in zip(chain, circuits, percents(circuits), strict=True):
                 waiting.pop(0)
-                removed = rule.allows(percent, before)
+                removed, close = rule.allows(percent, before), rule.is_close(percent, before)
                 if removed:
                     kept, before = circuit, percent
-                yield Step(sweep, direction, (component,), percent, removed, kept)
+                yield Step(sweep, direction, (component,), percent, removed, kept, close)
                 if not removed:
                     break
         if len(kept) == size:
@@ -135,10 +148,10 @@ def bisect_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Pe
             if not group:
                 continue
             (percent,) = percents([kept - frozenset(group)])
-            removed = rule.allows(percent, before)
+            removed, close = rule.allows(percent, before), rule.is_close(percent, before)
             if removed:
                 kept, before = kept - frozenset(group), percent
-            yield Step(sweep, direction, group, percent, removed, kept)
+            yield Step(sweep, direction, group, percent, removed, kept, close)
             if not removed and len(group) > 1:
                 groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
         if len(kept) == size:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import artifacts, models
+from atlas import artifacts, models, tensors
 from atlas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def make_ablator(
     """
     from atlas.ablation import Ablator, LegacyAblator, Prompts, replacement
 
-    means = artifacts.read_tensors(paths["means"])
+    means = tensors.read(paths["means"])
     frame = read_prompts(paths["prompts"], paths["clean"], split)
     prompts = Prompts.from_frame(frame, means["groups"])
     prompts = prompts.with_roles(roles) if roles else prompts
-    cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" and "activations" in paths else None
+    cache = tensors.read(paths["activations"]) if kind == "resample" and "activations" in paths else None
     substitute = replacement(kind, model, prompts, means, cache)
     memo = open_memo(memo_folder, model, paths["model"], prompts, substitute, kind, legacy_mlp_means, metrics)
     if not legacy_mlp_means:
@@ -88,12 +88,12 @@ def make_edge_ablator(
     from atlas.edges import EdgeAblator, with_embeddings
     from atlas.graph import Graph
 
-    means = artifacts.read_tensors(paths["means"])
+    means = tensors.read(paths["means"])
     searched, scored = (
         Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], name), means["groups"])
         for name in ("search", split)
     )
-    cache = artifacts.read_tensors(paths["activations"]) if kind == "resample" else None
+    cache = tensors.read(paths["activations"]) if kind == "resample" else None
     substitute = with_embeddings(replacement(kind, model, scored, means, cache), kind, model, scored, searched)
     memo = open_memo(memo_folder, model, paths["model"], scored, substitute, kind, False, metrics)
     return EdgeAblator(model, Graph.of(artifacts.read_json(paths["model"])), scored, substitute, metrics, memo)

@@ -1,0 +1,270 @@
+"""What runs again after which change of a finished study: the table behind docs/incremental.md and its tests.
+
+The study is the smoke preset with one transfer task (study.py): one model, two main tasks, one transfer task.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from study import ROOT, Study
+
+Jobs = dict[str, int]  # rule -> number of jobs
+
+AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
+AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
+AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_attention": 1}
+AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1, "write_summary": 1}
+AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
+AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
+AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
+
+
+def explained(heads: int) -> Jobs:
+    """What follows new explanations of so many tasks' heads: every task's heads see the prompts of all tasks."""
+    return {"explain_heads": heads, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS
+
+
+def of_main_tasks(n: int) -> Jobs:
+    """What follows new edge circuits of n of the two main tasks, or new node circuits, one task at a time."""
+    return {"assess_circuits": n, "search_stability": n, "export_circuits": n, "compare_circuits": 1} | (
+        AFTER_ASSESSMENT | AFTER_STABILITY | AFTER_COMPARISON
+    )
+
+
+def after_search(n: int) -> Jobs:
+    """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
+    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
+    own |= {"generate": 1, "plot_generation": 1}
+    return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
+
+
+PROMPTS = {"make_prompts": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1, "explain_task": 1}
+OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1} | AFTER_EVALUATION
+# the circuit diagrams of a main task and of what is shared show its effects, the third its membership
+OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
+OF_A_MAIN_TASK |= after_search(1)
+FIGURES = {"plot_dataset": 3, "plot_component_effects": 2, "plot_search_trajectory": 2, "plot_patching": 2}
+FIGURES |= {"plot_circuit_diagram": 3, "plot_edge_diagram": 3}
+SINGLE = (
+    "attention attribution backup circuit_size clean_accuracy controls cross_matrix detectors edge_curves evaluation"
+)
+SINGLE += " evaluation generation lens methods ov overlap patching_scatter positions stability"
+FIGURES |= {f"plot_{name}": 1 for name in SINGLE.split()}
+PAGES = {"write_head_pages": 1, "write_summary": 1}
+ALL = FIGURES | PAGES | {"check_model": 1, "make_prompts": 3, "cache_activations": 3, "evaluate_circuits": 3}
+ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
+ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
+ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "label_heads": 1}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change and the jobs that it makes necessary.
+
+    config: changes the configuration. edit: a file to which a line is added. upgrade: a package of which another
+    version is found. touch: files get new times.
+    """
+
+    kind: str
+    what: str
+    jobs: Jobs
+    config: Callable[[dict], object] | None = None
+    edit: str = ""
+    upgrade: str = ""
+    touch: tuple[str, ...] = ()
+
+    def would_run(self, study: Study, scratch) -> Jobs:
+        """What a dry run of the changed study announces; the study is then as before."""
+        if self.config:
+            return study.with_config(self.config)
+        if self.edit:
+            return study.with_edit(self.edit)
+        if self.upgrade:
+            about = scratch / f"{self.upgrade}-99.0.dist-info"
+            about.mkdir()
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {self.upgrade}\nVersion: 99.0\n")
+            return study.would_run(path=[scratch])
+        for name in self.touch:
+            (study.folder / name).touch()
+        return study.would_run()
+
+
+def setting(*path, value) -> Callable[[dict], None]:
+    """Sets config[path[0]][path[1]]... to a value."""
+
+    def change(config: dict) -> None:
+        for key in path[:-1]:
+            config = config[key]
+        config[path[-1]] = value
+
+    return change
+
+
+def letters(where: str) -> Callable[[dict], None]:
+    def change(config: dict) -> None:
+        config["tasks"]["letters"] = {"members": list("ABCDEFGHIJKLMNOP")}
+        config["study"][where].append("letters")
+
+    return change
+
+
+def other_model(config: dict) -> None:
+    """The same name for the checkpoint of another folder (here a copy of it)."""
+    block = config["models"]["ladder-6x8"]
+    folder = block["path"].rstrip("/") + "-again"
+    shutil.copytree(block["path"], folder, dirs_exist_ok=True)
+    block["path"] = folder
+
+
+def second_model(config: dict) -> None:
+    config["models"]["again"] = config["models"]["ladder-6x8"]
+    config["study"]["models"] = ["ladder-6x8", "again"]
+
+
+ADDED_MAIN = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1, "search_edges": 1}
+ADDED_MAIN |= {"assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
+ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "generate": 1}
+ADDED_MAIN |= dict.fromkeys(["compare_circuits", "gather_evaluations", "label_heads", *PAGES], 1)
+# of the figures of single tasks only the new task's; and those of all circuits and what they share
+ADDED_MAIN |= FIGURES | {"plot_dataset": 1, "plot_component_effects": 1, "plot_search_trajectory": 1}
+ADDED_MAIN |= {"plot_patching": 3, "plot_circuit_diagram": 4, "plot_edge_diagram": 4}
+
+CHANGES = [
+    Change("nothing", "the study again", {}),
+    Change(
+        "nothing",
+        "a checkout: new times, the same content",
+        {},
+        touch=("config.yaml", "scripts/atlas/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"),
+    ),
+    Change(
+        "style",
+        "a colour (`figures.corrupted`)",
+        {"plot_dataset": 3, "plot_clean_accuracy": 1, "plot_lens": 1},
+        setting("figures", "corrupted", value="#999999"),
+    ),
+    Change("style", "the resolution (`figures.dpi`)", FIGURES, setting("figures", "dpi", value=200)),
+    Change("style", "the title (`study.title`)", PAGES | {"plot_generation": 1}, setting("study", "title", value="T")),
+    Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/plots/stability.py"),
+    Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/plots/head_cards.py"),
+    Change("style", "the code of the summary", {"write_summary": 1}, edit="scripts/atlas/summary.py"),
+    Change("style", "the script of one figure", {"plot_controls": 1}, edit="scripts/plot_controls.py"),
+    Change(
+        "threshold",
+        "another floor (`search.thresholds`)",
+        {"search_nodes": 2} | after_search(2),
+        setting("search", "thresholds", value=[20, 30]),
+    ),
+    Change(
+        "threshold",
+        "the floor of edge circuits (`edges.threshold`)",
+        {"search_edges": 2} | of_main_tasks(2),
+        setting("edges", "threshold", value=45),
+    ),
+    Change(
+        "threshold",
+        "a label's (`heads.labels.copy`)",
+        AFTER_LABELS | {"plot_detectors": 1},
+        setting("heads", "labels", "copy", value=0.4),
+    ),
+    Change("edges", "points of EAP-IG", {"search_edges": 2} | of_main_tasks(2), setting("edges", "points", value=3)),
+    Change(
+        "stability",
+        "one more resample",
+        {"search_stability": 2} | AFTER_STABILITY,
+        setting("stability", "bootstrap", value=2),
+    ),
+    Change(
+        "generation",
+        "one more prompt set",
+        {"generate": 1, "plot_generation": 1, "write_summary": 1},
+        setting("generation", "prompts", "letters", value={"texts": [["A B C", "D"]]}),
+    ),
+    Change(
+        "publication",
+        "figures to compare with (`published`)",
+        {"compare_published": 1, "plot_published": 1, "write_summary": 1},
+        setting("published", value="gpt2-small"),
+    ),
+    Change(
+        "seed",
+        "of a transfer task's prompts",
+        OF_A_TRANSFER_TASK | explained(3),
+        setting("tasks", "days", "seed", value=1),
+    ),
+    Change("seed", "of a main task's prompts", OF_A_MAIN_TASK, setting("tasks", "numerals", "seed", value=1)),
+    Change("task added", "a transfer task", OF_A_TRANSFER_TASK | explained(4), letters("transfer_tasks")),
+    Change("task added", "a main task", ADDED_MAIN, letters("tasks")),
+    Change(
+        "task edited",
+        "members of a transfer task",
+        OF_A_TRANSFER_TASK | explained(3),
+        setting("tasks", "days", "step", value=-1),
+    ),
+    Change("task edited", "members of a main task", OF_A_MAIN_TASK, setting("tasks", "numerals", "step", value=2)),
+    Change("model swapped", "another checkpoint under the same name", ALL, other_model),
+    Change("library upgraded", "torch", ALL, upgrade="torch"),
+    Change("library upgraded", "transformers", ALL, upgrade="transformers"),
+    Change("library upgraded", "matplotlib", FIGURES | {"write_head_pages": 1}, upgrade="matplotlib"),
+    Change("library upgraded", "pandas", ALL, upgrade="pandas"),
+    Change(
+        "library edited",
+        "the node search (`search.py`)",
+        {"search_nodes": 2} | after_search(2),
+        edit="scripts/atlas/search.py",
+    ),
+    Change(
+        "library edited",
+        "the edge search (`edge_search.py`)",
+        {"search_edges": 2} | of_main_tasks(2),
+        edit="scripts/atlas/edge_search.py",
+    ),
+    Change(
+        "library edited",
+        "curves (`curves.py`)",
+        {"assess_circuits": 2} | AFTER_ASSESSMENT,
+        edit="scripts/atlas/curves.py",
+    ),
+    Change(
+        "library edited",
+        "overlap (`overlap.py`)",
+        {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY,
+        edit="scripts/atlas/overlap.py",
+    ),
+    Change(
+        "library edited",
+        "backup heads (`backup.py`)",
+        {"explain_heads": 3, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS,
+        edit="scripts/atlas/backup.py",
+    ),
+    Change("library edited", "a module that no job of the study uses", {}, edit="scripts/atlas/training.py"),
+]
+
+PAGE = """# What runs again
+
+Every job knows what it depends on: its inputs, the settings it reads, the content of its script and of the modules of
+`scripts/atlas` that this imports, and the versions of the packages that these import. A change reruns the jobs that
+depend on it, and what depends on their results, and no other. Times of files decide only for weights, prompt files and
+results; a checkout or a copy reruns nothing.
+
+This table is made from `tests/incremental.py` (`make docs`); `tests/test_incremental.py` holds each row against a dry
+run of a finished study, so that both numbers and names are what Snakemake announces. The study has one model, two main
+tasks and one transfer task: {all} jobs. The number before a rule is how many of its jobs run; no number means one.
+
+| change | of what | jobs | rules |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    rows = []
+    for change in CHANGES:
+        rules = ", ".join(f"{n} `{rule}`" if n > 1 else f"`{rule}`" for rule, n in sorted(change.jobs.items()))
+        rules = "nothing" if not change.jobs else "everything" if change.jobs == ALL else rules
+        rows.append(f"| {change.kind} | {change.what} | {sum(change.jobs.values())} | {rules} |")
+    return PAGE.format(all=sum(ALL.values())) + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "incremental.md").write_text(page())

@@ -1,0 +1,54 @@
+"""The same seed gives the same study, whatever the number of threads and the size of batches."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from study import Study
+
+pytestmark = pytest.mark.xdist_group("study")
+NUMERALS = "results/ladder-6x8/numerals"
+TABLES = ["prompts", "clean", "clean_summary", "component_scores", "component_effects", "trace", "faithfulness"]
+TABLES += ["edge_scores", "edge_trace", "edge_curves", "edge_areas", "evaluation", "completeness", "minimality"]
+TABLES += ["positions"]
+TORCH_RULES = ["cache_activations", "score_components", "search_nodes", "search_edges", "assess_circuits"]
+# float32 sums in another order differ in the seventh digit: so relative to values above 1, absolute below
+TOLERANCE = 1e-6
+
+
+@pytest.fixture(scope="module", params=[(2, 144), (1, 5), (2, 5)], ids=lambda p: f"threads {p[0]}, batch {p[1]}")
+def other(request, study, tmp_path_factory):
+    """One task's tables in a study of its own with other threads and batches; the finished study has 1 and 144."""
+    threads, batch_size = request.param
+    made = Study(tmp_path_factory.mktemp("other"), study.model)
+    changed = copy.deepcopy(made.config)
+    changed["models"]["ladder-6x8"]["batch_size"] = batch_size
+    made.write_config(changed)
+    options = [f"{rule}={threads}" for rule in TORCH_RULES]
+    made.snakemake(*(f"{NUMERALS}/{name}.parquet" for name in TABLES), "--set-threads", *options)
+    return made.folder / NUMERALS
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_equal(study, other, name):
+    ours, theirs = (pd.read_parquet(folder / f"{name}.parquet") for folder in (study.folder / NUMERALS, other))
+    assert list(ours.columns) == list(theirs.columns) and len(ours) == len(theirs)
+    for column in ours:
+        if pd.api.types.is_float_dtype(ours[column]):
+            a, b = ours[column].to_numpy(), theirs[column].to_numpy()
+            distance = np.nanmax(np.abs(a - b) / np.maximum(1, np.abs(a)), initial=0)
+            assert distance <= TOLERANCE, (column, distance)
+            assert (np.isnan(a) == np.isnan(b)).all()
+        else:
+            assert ours[column].map(str).equals(theirs[column].map(str)), column
+
+
+def test_circuits_are_identical(study, other):
+    for name, members in (("circuits", ("heads", "mlps")), ("edge_circuits", ("edges", "nodes"))):
+        ours, theirs = (
+            json.loads((folder / f"{name}.json").read_text())["circuits"] for folder in (study.folder / NUMERALS, other)
+        )
+        assert [[c[key] for key in members] for c in ours] == [[c[key] for key in members] for c in theirs]

@@ -1,0 +1,59 @@
+"""A study that is killed goes on where it was, and ends in the very files of one that was not."""
+
+import random
+import re
+import shutil
+
+import pytest
+
+from soak import killed_study, run
+from study import Study, artifacts_of
+
+pytestmark = pytest.mark.xdist_group("study")
+
+
+@pytest.fixture(scope="module")
+def killed(study, tmp_path_factory):
+    """A study killed three times on its way, and what became of it."""
+    rng, other = random.Random(0), Study(tmp_path_factory.mktemp("killed"), study.model)
+    moments = [*(rng.uniform(5, 15) for _ in range(3)), None]
+    return other, killed_study(other, artifacts_of(study.folder / "results"), moments)
+
+
+def test_three_kills_leave_no_trace(killed):
+    """Every artifact is checked after every kill, and jobs that had finished do not run again (see `killed_study`)."""
+    _, found = killed
+    assert len(found.kills) == 3 and not found.last.killed
+    on_their_way = [job for kill in found.kills for job in kill.started - kill.finished]
+    assert set(found.repeated) <= set(on_their_way)
+
+
+def test_a_killed_study_is_complete(killed):
+    other, _ = killed
+    assert other.would_run() == {}
+
+
+def test_a_killed_search_goes_on_from_its_memo(killed):
+    """The resumed search runs less than two thirds of the forward passes, and finds the same to the byte."""
+    other, _ = killed
+    folder = other.folder / "results" / "ladder-6x8" / "numerals"
+    names, memo = ("trace.parquet", "circuits.json", "faithfulness.parquet"), other.folder / "results" / "memo"
+    before = {name: (folder / name).read_bytes() for name in names}
+    target = ["--force", "results/ladder-6x8/numerals/trace.parquet"]
+
+    def size():
+        return sum(file.stat().st_size for file in memo.rglob("*.scores"))
+
+    def passes():
+        log = (other.folder / "logs" / "ladder-6x8" / "numerals" / "search_nodes.log").read_text()
+        return int(re.search(r"(\d+) forward passes", log)[1])
+
+    shutil.rmtree(memo)
+    run(other, arguments=target)
+    whole, all_passes = size(), passes()
+    shutil.rmtree(memo)
+    assert run(other, until=lambda: size() > whole / 2, arguments=target).killed
+    other.snakemake("--unlock")
+    run(other, arguments=target)
+    assert passes() < all_passes * 2 / 3
+    assert {name: (folder / name).read_bytes() for name in names} == before
