@@ -110,10 +110,16 @@ def installed(package):
 
 @functools.cache
 def read_module(path):
-    """Content hash of a source file; the atlas modules, and those of PACKAGES, that it imports anywhere."""
-    source = path.read_text()
-    names = set()
-    for node in ast.walk(ast.parse(source)):
+    """Content hash of a source file; the atlas modules, and those of PACKAGES, that it imports anywhere.
+
+    Imports under `if TYPE_CHECKING:` never run, and do not count.
+    """
+    source, names = path.read_text(), set()
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

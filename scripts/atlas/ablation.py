@@ -3,17 +3,27 @@
 Everything downstream of an ablated component is recomputed (total effect).
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from atlas import activations, engine
-from atlas.components import Circuit, Component, Site, all_components, sites
+from atlas.components import AnyCircuit, Circuit, Component, Site, all_components, sites
 from atlas.errors import StudyError
 from atlas.metrics import PAD, log_probs, paired, per_prompt
-from atlas.models import Model, mlp_hook, slices, z_hook
+from atlas.models import Hook, Model, mlp_hook, slices, z_hook
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from atlas.memo import Memo
 
 log = logging.getLogger("atlas")
 
@@ -34,7 +44,7 @@ class Prompts:
     roles: dict[str, torch.Tensor] | None = None  # role -> mask [1 or N, S] of its positions; needed for sites alone
 
     @classmethod
-    def from_frame(cls, frame, groups: list[str]) -> "Prompts":
+    def from_frame(cls, frame: pd.DataFrame, groups: list[str]) -> Prompts:
         """``groups``: names of the groups of means; one name means that all prompts share it."""
         group = [0] * len(frame) if len(groups) == 1 else [groups.index(t) for t in frame.template]
         return cls(
@@ -53,7 +63,7 @@ class Prompts:
         """Are answers scored as sums over several tokens (`multi_token` in a task's block)?"""
         return self.answer.dim() == 2
 
-    def rows(self) -> "Rows":
+    def rows(self) -> Rows:
         """What the model runs on: the prompts; or each prompt with its answer and, in the row after it, with its
         incorrect answer, both without their last token, which no score reads."""
         if not self.several_tokens:
@@ -78,13 +88,13 @@ class Prompts:
             length=s - 1 + length,
         )
 
-    def with_roles(self, roles: dict[str, list[int]]) -> "Prompts":
+    def with_roles(self, roles: dict[str, list[int]]) -> Prompts:
         """``roles``: role -> positions, the same in every prompt (`components.roles`)."""
         position = torch.arange(self.tokens.shape[1])
         masks = {name: torch.isin(position, torch.tensor(where))[None] for name, where in roles.items()}
         return replace(self, roles=masks)
 
-    def take(self, rows) -> "Prompts":
+    def take(self, rows: Any) -> Prompts:
         """The prompts of these rows, in this order; a row may come more than once."""
         rows = torch.as_tensor(rows)
         names = ("tokens", "corrupted_tokens", "answer", "incorrect", "group")
@@ -97,12 +107,12 @@ class Prompts:
             roles=roles,
         )
 
-    def swapped(self) -> "Prompts":
+    def swapped(self) -> Prompts:
         """The corrupted prompts in place of the clean ones, with the same answers."""
         return replace(self, tokens=self.corrupted_tokens, corrupted_tokens=self.tokens)
 
 
-def answers_of(frame) -> dict[str, torch.Tensor]:
+def answers_of(frame: pd.DataFrame) -> dict[str, Any]:
     """``answer`` and ``incorrect`` of a table of prompts: [N], or [N, K] where its answers are of several tokens."""
     if "answer_tokens" not in frame:
         return {name: torch.tensor(frame[f"{name}_token"].to_list()) for name in ("answer", "incorrect")}
@@ -130,23 +140,26 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def of_prompts(self, index) -> torch.Tensor:
+    def of_prompts(self, index: torch.Tensor) -> torch.Tensor:
         """[R] rows of an `activations.pt` from those of its prompts, [N]: two of each where there are two."""
         return index if self.targets is None else paired(2 * index, 2 * index + 1)
 
     def longest(self) -> torch.Tensor:
         """[G] tokens of the longest row of each group: the positions that the group's mean has."""
+        assert self.length is not None
         longest = torch.zeros(int(self.group.max()) + 1, dtype=torch.long)
         return longest.scatter_reduce_(0, self.group, self.length, "amax")
 
 
-def collected(model: Model, rows: Rows, run: str, dtype=torch.float32, folder=None) -> tuple[dict, dict]:
+def collected(
+    model: Model, rows: Rows, run: str, dtype: torch.dtype = torch.float32, folder: Path | str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Activations and means (`activations.collect`) of the ``clean`` or ``corrupted`` run of rows."""
     tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
     return activations.collect(model, tokens, rows.group, dtype, rows.length, folder)
 
 
-def last_tokens(attention_mask) -> torch.Tensor:
+def last_tokens(attention_mask: torch.Tensor) -> torch.Tensor:
     """[N] position of each row's last real token, from a mask [N, S] that is 1 on real tokens.
 
     Rows may be padded on the right, where causal attention never looks. Padding on the left would move every position
@@ -166,21 +179,23 @@ class Replacement:
     mlp_out: torch.Tensor  # [L, R, S, d_model]
     rows: torch.Tensor  # [N] -> 0..R-1
 
-    def to(self, device) -> "Replacement":
+    def to(self, device: str) -> Replacement:
         return Replacement(self.z.to(device), self.mlp_out.to(device), self.rows.to(device))
 
-    def reader(self, batch: slice):
+    def reader(self, batch: slice) -> engine.Substitute:
         """(name, layer) -> what replaces that layer's ablated components for the prompts of a batch, [1 or n, ...]."""
         rows = self.rows[batch]
 
-        def read(name: str, layer: int):
-            values = getattr(self, name)[layer]
+        def read(name: str, layer: int) -> torch.Tensor:
+            values: torch.Tensor = getattr(self, name)[layer]
             return values if len(values) == 1 else values[rows]  # one row is broadcast instead of copied
 
         return read
 
 
-def replacement(kind: str, model: Model, prompts: Prompts, means: dict, cache: dict | None = None) -> Replacement:
+def replacement(
+    kind: str, model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any] | None = None
+) -> Replacement:
     """The replacement of an ablation kind for these prompts.
 
     ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
@@ -209,10 +224,10 @@ def replacement(kind: str, model: Model, prompts: Prompts, means: dict, cache: d
     raise ValueError(f"unknown ablation kind {kind!r}; one of {', '.join(KINDS)}")
 
 
-def corrupted_runs(model: Model, prompts: Prompts, cache: dict | None = None) -> Replacement:
+def corrupted_runs(model: Model, prompts: Prompts, cache: dict[str, Any] | None = None) -> Replacement:
     """Each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds all the prompts."""
     rows, index = prompts.rows(), activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
-    if index is None:
+    if cache is None or index is None:
         run, _ = collected(model, rows, "corrupted")
         index = torch.arange(len(rows))
     else:
@@ -221,7 +236,13 @@ def corrupted_runs(model: Model, prompts: Prompts, cache: dict | None = None) ->
     return Replacement(run["z"], run["mlp_out"], index)
 
 
-def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice = slice(None), roles=None):
+def edits(
+    model: Model,
+    circuit: Circuit,
+    substitute: Replacement,
+    batch: slice = slice(None),
+    roles: dict[str, torch.Tensor] | None = None,
+) -> Iterator[Hook]:
     """Hooks that replace everything outside ``circuit`` for the prompts of ``batch``.
 
     ``roles``: role -> mask [1 or n, S], where a component of which only sites are kept is left as it is.
@@ -229,7 +250,7 @@ def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice 
     read = substitute.reader(batch)
     outside = [c for c in all_components(model.n_layers, model.n_heads) if c not in circuit]
 
-    def put(x, values, kept: list[Site]):
+    def put(x: torch.Tensor, values: torch.Tensor, kept: list[Site]) -> torch.Tensor:
         """``values`` in place of x [n, S, ...], but at the positions of kept sites."""
         values = values.to(x.dtype).expand_as(x)
         if not kept:
@@ -237,8 +258,8 @@ def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice 
         mask = engine.where_kept([site.role for site in kept], roles)
         return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, values)
 
-    def replace_heads(layer, heads):
-        def hook(z, hook):
+    def replace_heads(layer: int, heads: dict[int, list[Site]]) -> Callable[..., torch.Tensor]:
+        def hook(z: torch.Tensor, hook: object) -> torch.Tensor:
             z = z.clone()
             for head, kept in heads.items():
                 z[:, :, head] = put(z[:, :, head], read("z", layer)[:, :, head], kept)
@@ -246,7 +267,7 @@ def edits(model: Model, circuit: Circuit, substitute: Replacement, batch: slice 
 
         return hook
 
-    def replace_mlp(layer, kept):
+    def replace_mlp(layer: int, kept: list[Site]) -> Callable[..., torch.Tensor]:
         return lambda out, hook: put(out, read("mlp_out", layer), kept)
 
     kept: dict[Component, list[Site]] = {c: [] for c in outside}
@@ -273,14 +294,14 @@ class Ablator:
         model: Model,
         prompts: Prompts,
         substitute: Replacement,
-        metrics=("logit_diff",),
-        use_engine=True,
-        memo=None,
-    ):
+        metrics: Iterable[str] = ("logit_diff",),
+        use_engine: bool = True,
+        memo: Memo | None = None,
+    ) -> None:
         self.model, self.prompts, self.metrics, self.memo = model, prompts, tuple(metrics), memo
         self.rows = prompts.rows()
         self.substitute = substitute.to(model.device)
-        self.everything = frozenset(all_components(model.n_layers, model.n_heads))
+        self.everything: AnyCircuit = frozenset(all_components(model.n_layers, model.n_heads))
         self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
         weights = model.weights if use_engine else None
         self.engine = engine.Engine(weights) if weights else None
@@ -288,8 +309,8 @@ class Ablator:
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
         self.at = None if self.rows.position is None else self.rows.position.to(model.device)
         self.targets = None if self.rows.targets is None else self.rows.targets.to(model.device)
-        self._memory: dict[Circuit, dict[str, np.ndarray]] = {}
-        self._clean_logits = None
+        self._memory: dict[AnyCircuit, dict[str, np.ndarray]] = {}
+        self._clean_logits: torch.Tensor | None = None
         self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
         self.split(min(model.batch_size, self.rows_that_fit()))
 
@@ -310,7 +331,7 @@ class Ablator:
         """Divide the rows into batches; the engine's remembered residuals share one budget."""
         self.batch_size = batch_size
         self.batches = slices(len(self.rows), batch_size)
-        self.live = None
+        self.live: list[Any] | None = None
         if self.engine:
             tokens, at, budget = self.rows.tokens.to(self.model.device), self.at, self.budget // len(self.batches)
             self.live = [
@@ -320,14 +341,14 @@ class Ablator:
                 for batch in self.batches
             ]
 
-    def roles_of(self, batch: slice) -> dict | None:
+    def roles_of(self, batch: slice) -> dict[str, torch.Tensor] | None:
         """Role -> mask [1 or n, S] for the rows of a batch."""
         if self.rows.roles is None:
             return None
         masks = {name: m if len(m) == 1 else m[batch] for name, m in self.rows.roles.items()}
         return {name: m.to(self.model.device) for name, m in masks.items()}
 
-    def each_batch(self, run):
+    def each_batch(self, run: Callable[[int], torch.Tensor]) -> list[torch.Tensor]:
         """``run(index of a batch)`` for every batch, as a list; out of memory it starts again with half the size."""
         while True:
             try:
@@ -339,15 +360,15 @@ class Ablator:
                 self.split(-(-min(self.batch_size, len(self.rows)) // 2))
 
     # ---- one circuit -------------------------------------------------------------------------------------
-    def logits(self, circuit: Circuit) -> torch.Tensor:
+    def logits(self, circuit: AnyCircuit) -> torch.Tensor:
         """[N, d_vocab] at the answer position with only ``circuit`` intact; [2 N, K, d_vocab] of answers of several
         tokens, at the position before each (`metrics.per_prompt`)."""
         self.evaluations += 1
         substitute = self.substitute_for(circuit)
 
-        def run(i):
+        def run(i: int) -> torch.Tensor:
             batch = self.batches[i]
-            if self.live:
+            if self.live and self.engine:
                 x = self.live[i].final_residual(circuit, substitute.reader(batch))
                 return self.engine.unembed(x if self.targets is not None else x[:, 0])
             hooks, at = edits(self.model, circuit, substitute, batch, self.roles_of(batch)), self.at
@@ -356,16 +377,16 @@ class Ablator:
 
         return torch.cat(self.each_batch(run))
 
-    def substitute_for(self, circuit: Circuit) -> Replacement:
+    def substitute_for(self, circuit: AnyCircuit) -> Replacement:
         """The replacement to use for a circuit: the same for every circuit."""
         return self.substitute
 
-    def scores(self, circuit: Circuit) -> dict[str, np.ndarray]:
+    def scores(self, circuit: AnyCircuit) -> dict[str, np.ndarray]:
         """Metric name -> [N] per-prompt values with only ``circuit`` intact."""
         return self.scores_of([circuit])[0]
 
     # ---- several circuits --------------------------------------------------------------------------------
-    def scores_of(self, circuits: list[Circuit]) -> list[dict[str, np.ndarray]]:
+    def scores_of(self, circuits: list[AnyCircuit]) -> list[dict[str, np.ndarray]]:
         """The scores of circuits that differ in one layer only; those not yet known run as one batch."""
         unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
         if self.live and self.metrics == ("logit_diff",) and unknown:  # all logits need not be kept, nor even made
@@ -380,7 +401,7 @@ class Ablator:
                 self.remember(circuit, values)
         return [self._memory[circuit] for circuit in circuits]
 
-    def logit_diffs(self, circuits: list[Circuit]) -> torch.Tensor:
+    def logit_diffs(self, circuits: list[AnyCircuit]) -> torch.Tensor:
         """[C, N] of circuits that differ in one layer only."""
         together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
         if len(circuits) > 1 and not together:  # legacy means differ between circuits
@@ -391,7 +412,8 @@ class Ablator:
 
         self.evaluations += len(circuits)
 
-        def run(i):
+        def run(i: int) -> torch.Tensor:
+            assert self.live and self.engine
             batch, live = self.batches[i], self.live[i]
             read = self.substitute_for(circuits[0]).reader(batch)
             found = live.final_residuals(circuits, read) if together else live.final_residual(circuits[0], read)[None]
@@ -403,19 +425,19 @@ class Ablator:
         found = torch.cat(self.each_batch(run), dim=1)
         return found if self.targets is None else found[:, ::2] - found[:, 1::2]
 
-    def remembered(self, circuit: Circuit) -> bool:
+    def remembered(self, circuit: AnyCircuit) -> bool:
         if circuit not in self._memory and self.memo is not None:
             found = self.memo.get(circuit)
             if found is not None:
                 self._memory[circuit] = found
         return circuit in self._memory
 
-    def remember(self, circuit: Circuit, values: dict) -> None:
+    def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:
         self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}
         if self.memo is not None:
             self.memo.put(circuit, self._memory[circuit])
 
-    def without(self, items) -> Circuit:
+    def without(self, items: Iterable[Any]) -> AnyCircuit:
         """Everything but these. A component of which only sites go is kept at its other roles."""
         items = frozenset(items)
         left = self.everything - items
@@ -424,17 +446,17 @@ class Ablator:
             return left
         engine.where_kept([site.role for site in cut], self.prompts.roles)  # refuses a role that is not there
         parts = {site.component for site in cut}
-        return (left - parts) | (sites(parts, self.prompts.roles) - items)
+        return (left - parts) | (sites(parts, self.prompts.roles or ()) - items)
 
     # ---- what searches read ------------------------------------------------------------------------------
-    def logit_diff(self, circuit: Circuit) -> np.ndarray:
+    def logit_diff(self, circuit: AnyCircuit) -> np.ndarray:
         return self.scores(circuit)["logit_diff"]
 
-    def percent_of_full(self, circuit: Circuit) -> float:
+    def percent_of_full(self, circuit: AnyCircuit) -> float:
         """100 M(circuit) / M(full) of the mean logit difference."""
         return self.percents_of_full([circuit])[0]
 
-    def percents_of_full(self, circuits: list[Circuit]) -> list[float]:
+    def percents_of_full(self, circuits: list[AnyCircuit]) -> list[float]:
         """The same for circuits that differ in one layer only."""
         full = self.logit_diff(self.everything).mean()
         return [100 * float(scores["logit_diff"].mean() / full) for scores in self.scores_of(circuits)]
@@ -447,22 +469,29 @@ class LegacyAblator(Ablator):
     """
 
     def __init__(
-        self, model, prompts, substitute, reference: Prompts, metrics=("logit_diff",), use_engine=True, memo=None
-    ):
+        self,
+        model: Model,
+        prompts: Prompts,
+        substitute: Replacement,
+        reference: Prompts,
+        metrics: Iterable[str] = ("logit_diff",),
+        use_engine: bool = True,
+        memo: Memo | None = None,
+    ) -> None:
         self.reference = replace(reference, tokens=reference.corrupted_tokens)
         self._reference_rows = replace(substitute, rows=reference.group).to(model.device)
-        self._means: dict[Circuit, Replacement] = {}
+        self._means: dict[AnyCircuit, Replacement] = {}
         super().__init__(model, prompts, substitute, metrics, use_engine, memo)
 
-    def substitute_for(self, circuit: Circuit) -> Replacement:
+    def substitute_for(self, circuit: AnyCircuit) -> Replacement:
         kept_heads = frozenset(c for c in circuit if not c.is_mlp)
         if kept_heads not in self._means:
             intact = kept_heads | {c for c in self.everything if c.is_mlp}
             total = torch.zeros_like(self.substitute.mlp_out, dtype=torch.float64)
             group = self.reference.group.to(self.model.device)
 
-            def add(layer, rows):
-                def hook(out, hook):
+            def add(layer: int, rows: torch.Tensor) -> Callable[..., torch.Tensor]:
+                def hook(out: torch.Tensor, hook: object) -> torch.Tensor:
                     total[layer].index_add_(0, rows, out.double())
                     return out
 
@@ -477,7 +506,7 @@ class LegacyAblator(Ablator):
         return self._means[kept_heads]
 
 
-def single_ablations(ablator: Ablator):
+def single_ablations(ablator: Ablator) -> Iterator[tuple[Component, dict[str, np.ndarray]]]:
     """Yield (component, scores) with each component ablated alone."""
     for component in sorted(ablator.everything):
         yield component, ablator.scores(ablator.everything - {component})

@@ -3,6 +3,9 @@
 import math
 import os
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +13,7 @@ from atlas.job import progress
 from atlas.models import Model, mlp_hook, z_hook
 
 
-def on_disk(shape, dtype: torch.dtype, folder) -> torch.Tensor:
+def on_disk(shape: Sequence[int], dtype: torch.dtype, folder: Path | str) -> torch.Tensor:
     """An empty tensor in a file of ``folder`` without a name; what is put into it leaves memory when that is needed."""
     size = math.prod(shape)
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -21,7 +24,14 @@ def on_disk(shape, dtype: torch.dtype, folder) -> torch.Tensor:
         return torch.from_file(f"/dev/fd/{file.fileno()}", shared=True, size=size, dtype=dtype).view(*shape)
 
 
-def collect(model: Model, tokens, groups=None, dtype=torch.float32, lengths=None, folder=None) -> tuple[dict, dict]:
+def collect(
+    model: Model,
+    tokens: torch.Tensor,
+    groups: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    lengths: torch.Tensor | None = None,
+    folder: Path | str | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run the model on tokens [N, S] in batches, keeping only the hooks that ablation needs.
 
     Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, d_model] in
@@ -37,7 +47,7 @@ def collect(model: Model, tokens, groups=None, dtype=torch.float32, lengths=None
     sizes = torch.zeros(int(groups.max()) + 1, s, dtype=torch.long).index_add_(0, groups, real.long())
     shapes = {"z": (s, model.n_heads, model.d_head), "mlp_out": (s, model.d_model)}
 
-    def empty(shape):
+    def empty(shape: Sequence[int]) -> torch.Tensor:
         return on_disk(shape, dtype, folder) if folder else torch.empty(shape, dtype=dtype)
 
     kept = {name: empty((model.n_layers, n, *shape)) for name, shape in shapes.items()}
@@ -45,8 +55,8 @@ def collect(model: Model, tokens, groups=None, dtype=torch.float32, lengths=None
         name: torch.zeros(model.n_layers, len(sizes), *shape, dtype=torch.float64) for name, shape in shapes.items()
     }
 
-    def saver(name, layer, batch):
-        def hook(x, hook):
+    def saver(name: str, layer: int, batch: slice) -> Callable[..., torch.Tensor]:
+        def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
             kept[name][layer, batch] = x.to("cpu", dtype)
             values = x.detach().to("cpu", torch.float64)
             if lengths is not None:
@@ -66,7 +76,7 @@ def collect(model: Model, tokens, groups=None, dtype=torch.float32, lengths=None
     return kept, {name: (x / sizes.view(*sizes.shape, *[1] * (x.dim() - 3))).float() for name, x in sums.items()}
 
 
-def last_logits(model: Model, tokens, position=None) -> torch.Tensor:
+def last_logits(model: Model, tokens: torch.Tensor, position: torch.Tensor | None = None) -> torch.Tensor:
     """Logits at the last position [N, d_vocab], or [N, K, d_vocab] at ``position`` [N, K], float32, on the CPU."""
     return torch.cat(
         [
@@ -76,7 +86,7 @@ def last_logits(model: Model, tokens, position=None) -> torch.Tensor:
     )
 
 
-def rows_of(prompt_ids, wanted) -> torch.Tensor | None:
+def rows_of(prompt_ids: Iterable[int], wanted: Sequence[int]) -> torch.Tensor | None:
     """Rows of a cache that hold the wanted prompts, or None if one is missing."""
     row = {int(p): i for i, p in enumerate(prompt_ids)}
     if any(p not in row for p in wanted):

@@ -6,13 +6,18 @@ grouped key/value heads, gated MLP). Anything else has no engine and runs throug
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from atlas import models
 from atlas.checkpoint import Checkpoint
+
+Linear = tuple[torch.Tensor, torch.Tensor]  # weight [in, out], bias [out]
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Norm:
     eps: float
     centred: bool = True
 
-    def __call__(self, x):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.centred:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         y = x.float()
@@ -48,7 +53,7 @@ class Block:
     b_v: torch.Tensor  # [G, d_head]
     w_o: torch.Tensor  # [H, d_head, D]
     b_o: torch.Tensor  # [D]
-    mlp: Callable  # normed residual -> what the MLP writes, biases included
+    mlp: Activation  # normed residual -> what the MLP writes, biases included
     parallel: bool = False  # attention and MLP both read the residual that enters the layer
 
 
@@ -72,7 +77,7 @@ class Weights:
     def n_heads(self) -> int:
         return self.blocks[0].w_q.shape[1]
 
-    def embed(self, tokens, start: int = 0):
+    def embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         """Tokens [N, S], the first at position ``start`` -> [N, S, D]."""
         x = self.w_e[tokens]
         return x if self.w_pos is None else x + self.w_pos[start : start + tokens.shape[1]]
@@ -81,7 +86,7 @@ class Weights:
 class Names:
     """Tensors of a checkpoint below a prefix, in the shapes of `Block`."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str):
+    def __init__(self, checkpoint: Checkpoint, prefix: str) -> None:
         self.checkpoint, self.prefix = checkpoint, prefix
 
     def __call__(self, name: str) -> torch.Tensor:
@@ -93,30 +98,32 @@ class Names:
     def rms_norm(self, name: str, eps: float) -> Norm:
         return Norm(self(f"{name}.weight"), None, eps, centred=False)
 
-    def linear(self, name: str):
+    def linear(self, name: str) -> Linear:
         """(weight [in, out], bias [out]) of a linear module; zeros where it has no bias."""
         weight, bias = self(f"{name}.weight").T, self.checkpoint.optional(f"{self.prefix}.{name}.bias")
         return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
 
 
-def two_layer_mlp(w_in, b_in, w_out, b_out, activation) -> Callable:
-    def mlp(x):
+def two_layer_mlp(
+    w_in: torch.Tensor, b_in: torch.Tensor, w_out: torch.Tensor, b_out: torch.Tensor, activation: Activation
+) -> Activation:
+    def mlp(x: torch.Tensor) -> torch.Tensor:
         hidden = activation(torch.addmm(b_in, x.flatten(0, 1), w_in))
         return torch.addmm(b_out, hidden, w_out).view(*x.shape[:-1], -1)
 
     return mlp
 
 
-def gated_mlp(gate, up, down, activation) -> Callable:
+def gated_mlp(gate: Linear, up: Linear, down: Linear, activation: Activation) -> Activation:
     (w_gate, b_gate), (w_up, b_up), (w_down, b_down) = gate, up, down
 
-    def mlp(x):
+    def mlp(x: torch.Tensor) -> torch.Tensor:
         return (activation(x @ w_gate + b_gate) * (x @ w_up + b_up)) @ w_down + b_down
 
     return mlp
 
 
-def rotary(config, like: torch.Tensor):
+def rotary(config: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin for every position, in ``like``'s dtype, computed in float32 as the model does."""
     rope = config.rope_parameters
     if rope["rope_type"] == "default":
@@ -132,7 +139,8 @@ def rotary(config, like: torch.Tensor):
         frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](full, device="cpu")
     angles = torch.arange(config.max_position_embeddings).float()[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
-    return tuple((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
+    cos, sin = ((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
+    return cos, sin
 
 
 ACTIVATIONS = {
@@ -144,16 +152,17 @@ ACTIVATIONS = {
 }
 
 
-def gpt2(checkpoint: Checkpoint, config) -> Weights | None:
+def gpt2(checkpoint: Checkpoint, config: Any) -> Weights | None:
     if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx or config.add_cross_attention:
         return None
     body, d, h, eps = Names(checkpoint, "transformer"), config.n_embd, config.n_head, config.layer_norm_epsilon
     activation = ACTIVATIONS[config.activation_function]
 
-    def block(layer):
+    def block(layer: int) -> Block:
         own = Names(checkpoint, f"transformer.h.{layer}")  # its linear maps are kept as [in, out]
         qkv, bias = own("attn.c_attn.weight").view(d, 3, h, d // h), own("attn.c_attn.bias").view(3, h, d // h)
-        mlp = (own(f"mlp.{name}.{part}") for name in ("c_fc", "c_proj") for part in ("weight", "bias"))
+        w_in, b_in = (own(f"mlp.c_fc.{part}") for part in ("weight", "bias"))
+        w_out, b_out = (own(f"mlp.c_proj.{part}") for part in ("weight", "bias"))
         return Block(
             norm1=own.norm("ln_1", eps),
             norm2=own.norm("ln_2", eps),
@@ -161,7 +170,8 @@ def gpt2(checkpoint: Checkpoint, config) -> Weights | None:
             **{f"b_{name}": bias[i] for i, name in enumerate("qkv")},
             w_o=own("attn.c_proj.weight").view(h, d // h, d),
             b_o=own("attn.c_proj.bias"),
-            mlp=two_layer_mlp(*mlp, activation),
+            mlp=two_layer_mlp(w_in, b_in, w_out, b_out, activation),
+            parallel=False,
         )
 
     embedding = body("wte.weight")
@@ -176,14 +186,14 @@ def gpt2(checkpoint: Checkpoint, config) -> Weights | None:
     )
 
 
-def gpt_neox(checkpoint: Checkpoint, config) -> Weights | None:
+def gpt_neox(checkpoint: Checkpoint, config: Any) -> Weights | None:
     if config.rope_parameters["rope_type"] != "default":
         return None
     d, h, eps = config.hidden_size, config.num_attention_heads, config.layer_norm_eps
     body = Names(checkpoint, "gpt_neox")
     activation = ACTIVATIONS[config.hidden_act]
 
-    def block(layer):
+    def block(layer: int) -> Block:
         own = Names(checkpoint, f"gpt_neox.layers.{layer}")
         w_qkv, b_qkv = own.linear("attention.query_key_value")  # [D, 3 D], head by head q, k, v
         w_qkv, b_qkv = w_qkv.reshape(d, h, 3, d // h), b_qkv.view(h, 3, d // h)
@@ -211,7 +221,7 @@ def gpt_neox(checkpoint: Checkpoint, config) -> Weights | None:
     )
 
 
-def llama(checkpoint: Checkpoint, config) -> Weights | None:
+def llama(checkpoint: Checkpoint, config: Any) -> Weights | None:
     if config.rope_parameters["rope_type"] not in ("default", "linear", "llama3"):
         return None  # others change with the length of the text
     body, d, h, eps = Names(checkpoint, "model"), config.hidden_size, config.num_attention_heads, config.rms_norm_eps
@@ -219,10 +229,11 @@ def llama(checkpoint: Checkpoint, config) -> Weights | None:
     d_head = getattr(config, "head_dim", None) or d // h
     activation = ACTIVATIONS[config.hidden_act]
 
-    def block(layer):
+    def block(layer: int) -> Block:
         own, heads = Names(checkpoint, f"model.layers.{layer}"), {"q": h, "k": groups, "v": groups}
         maps = {name: own.linear(f"self_attn.{name}_proj") for name in heads}
         w_o, b_o = own.linear("self_attn.o_proj")
+        gate, up, down = (own.linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))
         return Block(
             norm1=own.rms_norm("input_layernorm", eps),
             norm2=own.rms_norm("post_attention_layernorm", eps),
@@ -230,7 +241,8 @@ def llama(checkpoint: Checkpoint, config) -> Weights | None:
             **{f"b_{name}": bias.view(heads[name], d_head) for name, (_, bias) in maps.items()},
             w_o=w_o.reshape(h, d_head, d),
             b_o=b_o,
-            mlp=gated_mlp(*(own.linear(f"mlp.{name}_proj") for name in ("gate", "up", "down")), activation),
+            mlp=gated_mlp(gate, up, down, activation),
+            parallel=False,
         )
 
     embedding = body("embed_tokens.weight")
@@ -245,7 +257,7 @@ def llama(checkpoint: Checkpoint, config) -> Weights | None:
     )
 
 
-def unembedding(checkpoint: Checkpoint, config, name: str, embedding) -> dict:
+def unembedding(checkpoint: Checkpoint, config: Any, name: str, embedding: torch.Tensor) -> dict[str, Any]:
     w_u = embedding if config.tie_word_embeddings else checkpoint[f"{name}.weight"]
     return {"w_u": w_u, "b_u": checkpoint.optional(f"{name}.bias")}
 
@@ -254,7 +266,7 @@ FAMILIES = {"GPT2LMHeadModel": gpt2, "GPTNeoXForCausalLM": gpt_neox, "LlamaForCa
 
 
 def weights_of(
-    folder, device: str = "cpu", dtype: torch.dtype = torch.float32, settings: dict | None = None
+    folder: Path | str, device: str = "cpu", dtype: torch.dtype = torch.float32, settings: dict[str, Any] | None = None
 ) -> Weights | None:
     """The weights in a checkpoint folder, or None where its architecture or one of its options has no engine.
 

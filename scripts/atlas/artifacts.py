@@ -4,6 +4,8 @@ A seal is the digest of the whole file and of its place in the results, kept ins
 checks it first, so that a damaged file, or one put in another's place, is named instead of used.
 """
 
+from __future__ import annotations
+
 import errno
 import glob
 import hashlib
@@ -12,11 +14,16 @@ import mmap
 import os
 import platform
 import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROVENANCE_KEY = b"atlas"
 SEAL = b"circuit-atlas-seal:"  # 64 hexadecimal digits follow; the last one in a file counts
@@ -25,7 +32,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic(path):
+def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it into place.
 
     Raises StudyError where the disk is full; what stood at ``path`` stays.
@@ -52,7 +59,7 @@ def atomic(path):
 
 
 # ---- seals ---------------------------------------------------------------------------------------------------
-def seal(file, path) -> None:
+def seal(file: Path | str, path: Path | str) -> None:
     """Put into a written file, which holds a blank seal, the seal of the artifact that it becomes at ``path``."""
     with open(file, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as content:
         place = content.rfind(SEAL + BLANK)
@@ -61,7 +68,7 @@ def seal(file, path) -> None:
         content[start : start + len(BLANK)] = _digest_at(content, start, path)
 
 
-def check(path) -> None:
+def check(path: Path | str) -> None:
     """Raise StudyError unless the artifact at ``path`` is what was written there."""
     said = "it is cut short, or was not written by this workflow"
     try:
@@ -79,7 +86,7 @@ def check(path) -> None:
     )
 
 
-def _digest_at(content: mmap.mmap, start: int, path) -> bytes:
+def _digest_at(content: mmap.mmap, start: int, path: Path | str) -> bytes:
     """Of the file with a blank seal at ``start``, and of its place in the results; 64 hexadecimal digits."""
     parts = Path(path).parts
     place = parts[len(parts) - parts[::-1].index("results") :] if "results" in parts else parts[-1:]
@@ -93,19 +100,21 @@ def _digest_at(content: mmap.mmap, start: int, path) -> bytes:
 
 
 # ---- digests and provenance ----------------------------------------------------------------------------------
-def digest(content) -> str:
+def digest(content: object) -> str:
     """SHA-256 of bytes, or of anything that JSON can hold in its canonical form; 16 hexadecimal digits."""
     if not isinstance(content, bytes):
         content = json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def digest_file(path) -> str:
+def digest_file(path: Path | str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def provenance(inputs: dict | None = None, settings: dict | None = None, packages: tuple[str, ...] = ()) -> dict:
+def provenance(
+    inputs: dict[str, Any] | None = None, settings: dict[str, Any] | None = None, packages: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Where an artifact comes from: digests of its input files, its settings, and versions.
 
     Holds no time and no host, so that equal inputs and settings give byte-identical artifacts.
@@ -118,7 +127,7 @@ def provenance(inputs: dict | None = None, settings: dict | None = None, package
 
 
 # ---- tables --------------------------------------------------------------------------------------------------
-def write_table(frame, path, provenance: dict) -> None:
+def write_table(frame: pd.DataFrame, path: Path | str, provenance: dict[str, Any]) -> None:
     """Write a data frame as Parquet with its provenance in the schema metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -133,7 +142,7 @@ def write_table(frame, path, provenance: dict) -> None:
         seal(temporary, path)
 
 
-def read_table(path):
+def read_table(path: Path | str) -> pd.DataFrame:
     """Raises StudyError where the file is damaged, as do all readers here."""
     import pandas as pd
 
@@ -141,36 +150,38 @@ def read_table(path):
     return pd.read_parquet(path)
 
 
-def read_tables(paths):
+def read_tables(paths: Iterable[Path | str]) -> pd.DataFrame:
     """Several tables of one kind as one."""
     import pandas as pd
 
     return pd.concat([read_table(p) for p in paths], ignore_index=True)
 
 
-def table_provenance(path) -> dict:
+def table_provenance(path: Path | str) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
-    return json.loads(pq.read_schema(path).metadata[PROVENANCE_KEY])
+    found: dict[str, Any] = json.loads(pq.read_schema(path).metadata[PROVENANCE_KEY])
+    return found
 
 
 # ---- JSON, text ----------------------------------------------------------------------------------------------
-def write_json(content: dict, path, provenance: dict) -> None:
+def write_json(content: dict[str, Any], path: Path | str, provenance: dict[str, Any]) -> None:
     whole = content | {"provenance": provenance, "seal": (SEAL + BLANK).decode()}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
         seal(temporary, path)
 
 
-def read_json(path) -> dict:
+def read_json(path: Path | str) -> dict[str, Any]:
     check(path)
-    return json.loads(Path(path).read_text())
+    content: dict[str, Any] = json.loads(Path(path).read_text())
+    return content
 
 
-def write_text(path, text: str) -> None:
+def write_text(path: Path | str, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text)
 
 
-def size_mb(path) -> float:
+def size_mb(path: Path | str) -> float:
     return Path(path).stat().st_size / 1e6

@@ -11,12 +11,15 @@ Roles of positions: `member 1` .. `member k`, `last` (the answer position), `bos
   not.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from atlas.components import Component
 from atlas.intervals import column_means
 from atlas.job import progress
 from atlas.models import Model
@@ -42,7 +45,7 @@ class Layout:
     bos: bool = False
 
     @classmethod
-    def of(cls, layout: dict, bos: bool) -> "Layout":
+    def of(cls, layout: dict[str, Any], bos: bool) -> "Layout":
         """From ``layout`` of `prompts.json`."""
         return cls(layout["tokens"], tuple(layout["member_positions"]), layout["answer_position"], bos)
 
@@ -61,7 +64,7 @@ class Layout:
 
 
 # ---- variants of prompts -------------------------------------------------------------------------------------
-def shuffled(tokens, layout: Layout, seed: int):
+def shuffled(tokens: torch.Tensor, layout: Layout, seed: int) -> torch.Tensor | None:
     """Tokens [N, S] with the shown members in a random order that is not the shown one; None with one member."""
     k = len(layout.members)
     if k < 2:
@@ -75,14 +78,16 @@ def shuffled(tokens, layout: Layout, seed: int):
     return out
 
 
-def interleaved(tokens, other, layout: Layout):
+def interleaved(tokens: torch.Tensor, other: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Tokens [N, S] whose members 2, 4, ... come from the row-aligned prompts ``other`` [N, S] of the same layout."""
     out, places = tokens.clone(), list(layout.members[1::2])
     out[:, places] = other[:, places]
     return out
 
 
-def partner(frame, layout: Layout, others: dict):
+def partner(
+    frame: pd.DataFrame, layout: Layout, others: dict[str, pd.DataFrame]
+) -> tuple[str, torch.Tensor, torch.Tensor] | None:
     """(name, rows [n], tokens [n, S]) of the first other task to interleave prompts of ``frame`` with, or None.
 
     ``others``: name -> frame. It must have the same tokens outside the members' positions (the same layout and fillers)
@@ -102,7 +107,7 @@ def partner(frame, layout: Layout, others: dict):
     return None
 
 
-def words(tokens, candidates, layout: Layout, seed: int):
+def words(tokens: torch.Tensor, candidates: Sequence[int], layout: Layout, seed: int) -> torch.Tensor:
     """Tokens [N, S] whose members are different random ones of ``candidates`` (token ids of words, no members)."""
     rng, out, places = np.random.default_rng(seed), tokens.clone(), list(layout.members)
     for row in range(len(tokens)):
@@ -126,7 +131,7 @@ class Weights:
     layout: Layout
 
 
-def weights(model: Model, tokens, layout: Layout) -> Weights:
+def weights(model: Model, tokens: torch.Tensor, layout: Layout) -> Weights:
     """Attention of every head between roles on tokens [N, S], from TransformerLens's `hook_pattern`."""
     queries, groups = layout.queries, layout.keys
     at = torch.tensor(list(queries.values()))
@@ -136,8 +141,8 @@ def weights(model: Model, tokens, layout: Layout) -> Weights:
     shape = (len(tokens), model.n_layers, model.n_heads, len(queries))
     weight, maximum = np.zeros((*shape, len(groups) + 1)), np.zeros(shape, dtype=int)
 
-    def reader(layer, batch):
-        def hook(pattern, hook):
+    def reader(layer: int, batch: slice) -> Callable[..., torch.Tensor]:
+        def hook(pattern: torch.Tensor, hook: object) -> torch.Tensor:
             rows = pattern[:, :, at.to(pattern.device)].detach().to("cpu", torch.float32)  # [n, H, Q, S]
             maximum[batch, layer] = rows.argmax(-1).numpy()
             own = rows.gather(-1, at.view(1, 1, -1, 1).expand(*rows.shape[:3], 1))
@@ -152,12 +157,12 @@ def weights(model: Model, tokens, layout: Layout) -> Weights:
     return Weights(weight, maximum, queries, [*groups, "self"], layout)
 
 
-def patterns(model: Model, tokens, heads) -> dict[str, torch.Tensor]:
+def patterns(model: Model, tokens: torch.Tensor, heads: Sequence[Component]) -> dict[str, torch.Tensor]:
     """Whole patterns of a few heads on a few prompts: name of the head -> [N, S, S]."""
     found = {}
 
-    def reader(layer):
-        def hook(pattern, hook):
+    def reader(layer: int) -> Callable[..., torch.Tensor]:
+        def hook(pattern: torch.Tensor, hook: object) -> torch.Tensor:
             found.update({str(h): pattern[:, h.head].detach().cpu() for h in heads if h.layer == layer})
             return pattern
 
@@ -204,10 +209,10 @@ def statistics(found: Weights, interleaved: bool = False) -> dict[str, np.ndarra
     at = list(found.layout.members)
     column = {key: k for k, key in enumerate(found.keys)}
 
-    def weight(query, key):
+    def weight(query: str, key: str) -> np.ndarray:
         return found.weight[:, :, :, list(found.queries).index(query), column[key]]
 
-    def between(k, earlier):
+    def between(k: int, earlier: Iterable[int]) -> np.ndarray:
         return sum(weight(f"member {k}", f"member {j}") for j in earlier) + np.zeros_like(found.weight[..., 0, 0])
 
     after_first = range(2, members + 1)

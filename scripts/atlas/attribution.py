@@ -10,7 +10,9 @@ TransformerLens gives the same numbers by `logit_attrs` where its weights are fo
 the checkpoint's own weights, as here, its stacks lack the norm's weight and the two biases.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from atlas.components import MLP, Component
 from atlas.errors import StudyError
 from atlas.job import progress
 from atlas.metrics import per_prompt
-from atlas.models import Model, mlp_hook, z_hook
+from atlas.models import Hook, Model, mlp_hook, z_hook
 from atlas.statistics import Bootstrap, interval_columns
 
 COLUMNS = ["part", "name", "layer", "head", "value", "ci_low", "ci_high"]
@@ -55,12 +57,12 @@ def point_names(n_layers: int) -> list[str]:
     return [f"{point} {layer}" for layer in range(n_layers) for point in ("resid_pre", "resid_mid")] + ["resid_post"]
 
 
-def read_stream(model: Model, tokens, edits=()) -> Stream:
+def read_stream(model: Model, tokens: torch.Tensor, edits: Iterable[Hook] = ()) -> Stream:
     """Run one batch of tokens [N, S], with (hook name, function) ``edits``, and read the last position."""
     found: dict[str, torch.Tensor] = {}
 
-    def saver(name):
-        def hook(x, hook):
+    def saver(name: str) -> Callable[..., torch.Tensor]:
+        def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
             last = x[:, -1].detach()
             found[name] = last.to(torch.promote_types(last.dtype, torch.float32))
             return x
@@ -71,7 +73,7 @@ def read_stream(model: Model, tokens, edits=()) -> Stream:
     names = ["hook_embed", f"blocks.{model.n_layers - 1}.hook_resid_post"]
     positional = model.weights.w_pos is not None if model.weights else learned in model.bridge.hook_dict
     names += [learned] if positional else []
-    each = {
+    each: dict[str, Callable[[int], str]] = {
         "z": z_hook,
         "attn_out": lambda layer: f"blocks.{layer}.hook_attn_out",
         "mlp_out": mlp_hook,
@@ -102,6 +104,7 @@ class Readout:
 
     @classmethod
     def of(cls, model: Model) -> "Readout":
+        own: Sequence[Any]
         if model.weights:
             norm, w = model.weights.norm_final, model.weights
             own, eps, centred = (norm.weight, norm.bias, w.w_u.T, w.b_u), norm.eps, norm.centred
@@ -110,10 +113,11 @@ class Readout:
         weight, bias, w_u, b_u = (
             None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in own
         )
+        assert weight is not None and w_u is not None
         return cls(weight, bias, eps, centred, w_u, b_u)
 
     @staticmethod
-    def _of_bridge(bridge):
+    def _of_bridge(bridge: Any) -> tuple[list[Any], float, bool]:
         cfg = bridge.cfg
         kind = "RMS" if cfg.final_rms else cfg.normalization_type
         if kind not in ("LN", "RMS"):
@@ -121,19 +125,19 @@ class Readout:
         own = [getattr(bridge.ln_final, name, None) for name in ("weight", "bias")] + [bridge.W_U, bridge.b_U]
         return own, cfg.eps, kind == "LN"
 
-    def scale(self, x):
+    def scale(self, x: torch.Tensor) -> torch.Tensor:
         """[..., 1] what the final norm divides the (centred) residual x [..., D] by."""
         return (self.centre(x).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
 
-    def centre(self, x):
+    def centre(self, x: torch.Tensor) -> torch.Tensor:
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
-    def norm(self, x):
+    def norm(self, x: torch.Tensor) -> torch.Tensor:
         """The final norm of residuals [..., D], each with its own scale."""
         x = self.centre(x) / self.scale(x) * self.weight
         return x if self.bias is None else x + self.bias
 
-    def unembed(self, x):
+    def unembed(self, x: torch.Tensor) -> torch.Tensor:
         """[..., d_vocab] of [..., D]."""
         x = x @ self.w_u
         return x if self.b_u is None else x + self.b_u
@@ -148,7 +152,9 @@ class Attributor:
     unembedding_bias: torch.Tensor  # [N]
 
     @classmethod
-    def of(cls, readout: Readout, resid_post, answer, incorrect) -> "Attributor":
+    def of(
+        cls, readout: Readout, resid_post: torch.Tensor, answer: torch.Tensor, incorrect: torch.Tensor
+    ) -> "Attributor":
         """``resid_post`` [N, D]: the final residual whose scale is used; ``answer``, ``incorrect``: [N] token ids."""
         unembedded = (readout.w_u[:, answer] - readout.w_u[:, incorrect]).T
         direction = readout.centre(unembedded * readout.weight) / readout.scale(resid_post)
@@ -159,12 +165,12 @@ class Attributor:
             zeros if readout.b_u is None else readout.b_u[answer] - readout.b_u[incorrect],
         )
 
-    def __call__(self, writes):
+    def __call__(self, writes: torch.Tensor) -> torch.Tensor:
         """[..., N] of writes [..., N, D]."""
         return (writes * self.direction).sum(-1)
 
 
-def head_attribution(model: Model, z, attributor: Attributor):
+def head_attribution(model: Model, z: torch.Tensor, attributor: Attributor) -> torch.Tensor:
     """[L, H, N] attribution of heads, b_O left out, from their z [L, N, H, d_head] at the last position."""
     out = []
     for layer, own in enumerate(z):
@@ -174,7 +180,7 @@ def head_attribution(model: Model, z, attributor: Attributor):
 
 
 # ---- attribution of a task -----------------------------------------------------------------------------------
-def attribute(model: Model, prompts: Prompts) -> list[tuple[dict, np.ndarray]]:
+def attribute(model: Model, prompts: Prompts) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Every row of the table: its keys (part, name, layer, head) and its values per prompt [N].
 
     Parts: ``accumulated``, the residual at each point (without the constant rows, so that the last point plus the two
@@ -185,7 +191,8 @@ def attribute(model: Model, prompts: Prompts) -> list[tuple[dict, np.ndarray]]:
     """
     if prompts.position is not None:
         raise ValueError("attribution reads prompts at their last token; give it prompts without padding")
-    readout, keys, parts = Readout.of(model), None, []
+    readout, parts = Readout.of(model), []
+    keys: list[dict[str, Any]] = []
     for batch in progress(model.batches(len(prompts)), "attribution"):
         stream = read_stream(model, prompts.tokens[batch])
         answer, incorrect = (x[batch].to(model.device) for x in (prompts.answer, prompts.incorrect))
@@ -197,10 +204,12 @@ def attribute(model: Model, prompts: Prompts) -> list[tuple[dict, np.ndarray]]:
     return list(zip(keys, np.concatenate(parts, axis=1), strict=True))
 
 
-def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tuple[dict, torch.Tensor]]:
+def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tuple[dict[str, Any], torch.Tensor]]:
     """The rows of one batch, in the order of the forward pass."""
 
-    def row(part, name, values, layer=NO_LAYER, head=MLP):
+    def row(
+        part: str, name: str, values: torch.Tensor, layer: int = NO_LAYER, head: int = MLP
+    ) -> tuple[dict[str, Any], torch.Tensor]:
         return {"part": part, "name": name, "layer": layer, "head": head}, values
 
     by_head = head_attribution(model, stream.z, attributor)
@@ -226,7 +235,9 @@ def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tup
     return out
 
 
-def refuse_a_remainder(rows, logit_diff, dtype) -> None:
+def refuse_a_remainder(
+    rows: list[tuple[dict[str, Any], torch.Tensor]], logit_diff: torch.Tensor, dtype: torch.dtype
+) -> None:
     """Refuse rows that do not sum to ``logit_diff`` [N], up to the rounding of the model's dtype.
 
     At least float32's: some norms round to it in any model.
@@ -243,6 +254,8 @@ def refuse_a_remainder(rows, logit_diff, dtype) -> None:
             )
 
 
-def attribution_rows(attributed, bootstrap: Bootstrap) -> list[dict]:
+def attribution_rows(
+    attributed: Iterable[tuple[dict[str, Any], np.ndarray]], bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
     """The rows of `attribution.parquet` less model and task: means over prompts, in logit difference, either sign."""
     return [keys | interval_columns(bootstrap.mean(values)) for keys, values in attributed]

@@ -6,10 +6,12 @@ the scales is reported, and attributions are each run's own (after / before = th
 changes).
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from atlas.ablation import Prompts, Replacement
 from atlas.attention import head_rows
@@ -18,7 +20,7 @@ from atlas.components import Component
 from atlas.intervals import column_means
 from atlas.job import progress
 from atlas.metrics import per_prompt
-from atlas.models import Model, z_hook
+from atlas.models import Hook, Model, z_hook
 from atlas.statistics import Bootstrap
 
 
@@ -32,7 +34,7 @@ class Run:
     scale: np.ndarray
 
 
-def run(model: Model, readout: Readout, prompts: Prompts, batch: slice, edits=()) -> Run:
+def run(model: Model, readout: Readout, prompts: Prompts, batch: slice, edits: Iterable[Hook] = ()) -> Run:
     """A batch of prompts under ``edits``, with attributions by the run's own scale."""
     answer, incorrect = (x[batch].to(model.device) for x in (prompts.answer, prompts.incorrect))
     stream = read_stream(model, prompts.tokens[batch], edits)
@@ -42,11 +44,11 @@ def run(model: Model, readout: Readout, prompts: Prompts, batch: slice, edits=()
     return Run(*(x.double().cpu().numpy() for x in (by_head.permute(2, 0, 1), difference, scale)))
 
 
-def ablation(head: Component, substitute: Replacement, batch: slice) -> tuple:
+def ablation(head: Component, substitute: Replacement, batch: slice) -> Hook:
     """(hook name, function) that replaces one head's z at the last position alone."""
     values = substitute.reader(batch)("z", head.layer)[:, -1, head.head]  # [1 or n, d_head]
 
-    def hook(z, hook):
+    def hook(z: torch.Tensor, hook: object) -> torch.Tensor:
         z = z.clone()
         z[:, -1, head.head] = values.to(z.dtype)
         return z
@@ -55,13 +57,14 @@ def ablation(head: Component, substitute: Replacement, batch: slice) -> tuple:
 
 
 def before_and_after(
-    model: Model, prompts: Prompts, substitute: Replacement, heads
+    model: Model, prompts: Prompts, substitute: Replacement, heads: Sequence[Component]
 ) -> tuple[Run, dict[Component, Run]]:
     """The intact run, and for each of ``heads`` one with that head ablated at the last position only."""
     if prompts.position is not None:
         raise ValueError("backup heads read prompts at their last token; give prompts without padding")
     readout, substitute = Readout.of(model), substitute.to(model.device)
-    before, after = [], {head: [] for head in heads}
+    before: list[Run] = []
+    after: dict[Component, list[Run]] = {head: [] for head in heads}
     for batch in progress(model.batches(len(prompts)), "backup heads"):
         before.append(run(model, readout, prompts, batch))
         for head in heads:

@@ -1,10 +1,13 @@
 """Run the node searches and edge methods on the fixtures and compare what they find with what they must find."""
 
 import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from atlas import activations, eap, edge_search, models
-from atlas.ablation import Ablator, replacement
-from atlas.components import Circuit, heads, mlps
+from atlas.ablation import Ablator, Prompts, replacement
+from atlas.components import AnyCircuit, Circuit, heads, mlps
 from atlas.edges import EdgeAblator, engine_of, graph_of, with_embeddings
 from atlas.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
 from atlas.graph import Edge, EdgeCircuit
@@ -20,7 +23,7 @@ EXACT = ("path_patching", "acdc", "iterative_edges")
 NOTHING = 1e-4  # scores (logit differences of order 8) up to this are rounding
 
 
-def make_ablators(folder, prompts, batch_size: int = 64) -> dict[str, Ablator]:
+def make_ablators(folder: Path | str, prompts: Prompts, batch_size: int = 64) -> dict[str, Ablator]:
     """An ablator of a built fixture for each kind of ablation."""
     model = models.load(folder, device="cpu", batch_size=batch_size)
     cache, means = activations.collect(model, prompts.corrupted_tokens)
@@ -38,7 +41,7 @@ def search(method: str, ablator: Ablator, threshold: float) -> tuple[Circuit, in
     """
     asked = 0
 
-    def percents(circuits):
+    def percents(circuits: list[AnyCircuit]) -> list[float]:
         nonlocal asked
         asked += len(circuits)
         return ablator.percents_of_full(circuits)
@@ -58,7 +61,7 @@ def names(circuit: Circuit) -> str:
     return " ".join(map(str, [*heads(circuit), *mlps(circuit)]))
 
 
-def rates(found: Circuit, truth: Circuit) -> dict:
+def rates(found: AnyCircuit, truth: AnyCircuit) -> dict[str, Any]:
     """Share of what was found that is true, and share of what is true that was found."""
     right = len(found & truth)
     return {"precision": right / len(found) if found else float(not truth), "recall": right / len(truth)}
@@ -75,7 +78,7 @@ def edge_ablator(ablator: Ablator, kind: str) -> EdgeAblator:
 def edge_scores(method: str, ablator: EdgeAblator) -> dict[Edge, float]:
     """The mean score of every edge by path_patching, eap or eap_ig; rounding counts as 0."""
     if method == "path_patching":
-        scored = edge_search.path_patching(ablator, ablator.graph.edges)
+        scored: Iterable[tuple[Edge, Any]] = edge_search.path_patching(ablator, ablator.graph.edges)
     else:
         scored = eap.scores(ablator, POINTS if method == "eap_ig" else None).items()
     return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored}
@@ -95,7 +98,9 @@ def search_edges(method: str, ablator: EdgeAblator) -> EdgeCircuit:
     return found
 
 
-def certify_edges(fixture: Fixture, nodes: dict[str, Ablator], methods=edge_search.METHODS) -> list[dict]:
+def certify_edges(
+    fixture: Fixture, nodes: dict[str, Ablator], methods: Sequence[str] = edge_search.METHODS
+) -> list[dict[str, Any]]:
     """One row per edge method and kind of ablation; methods that score edges also get their AUROC against the truth."""
     rows = []
     for kind, shared in nodes.items():
@@ -121,7 +126,7 @@ def certify_edges(fixture: Fixture, nodes: dict[str, Ablator], methods=edge_sear
     return rows
 
 
-def certify(fixture: Fixture, folder) -> list[dict]:
+def certify(fixture: Fixture, folder: Path | str) -> list[dict[str, Any]]:
     """One row per method, kind of ablation and threshold, on a built fixture; no search sees another's scores."""
     rows, ablators = [], make_ablators(folder, fixture.prompts())
     if fixture.edges:
@@ -143,7 +148,7 @@ def certify(fixture: Fixture, folder) -> list[dict]:
     return rows
 
 
-def describe(fixture: Fixture) -> dict:
+def describe(fixture: Fixture) -> dict[str, Any]:
     """A fixture's truth and what is expected of every method, as JSON that a person can read."""
     return {
         "name": fixture.name,

@@ -1,6 +1,7 @@
 """The tensors of a checkpoint folder, by name, each read when asked for, without building the model."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ class Checkpoint:
     ``folder``: where the files are; ``device`` and ``dtype``: of the tensors it gives.
     """
 
-    def __init__(self, folder, device: str = "cpu", dtype: torch.dtype = torch.float32):
-        self.folder, self.device, self.dtype, self.sources = folder, device, dtype, {}
+    def __init__(self, folder: Path | str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.folder, self.device, self.dtype = folder, device, dtype
+        self.sources: dict[str, Callable[[str], torch.Tensor]] = {}
         for file in shards(Path(folder)):
             if file.suffix == ".safetensors":
                 handle = safe_open(file, framework="pt", device=device)

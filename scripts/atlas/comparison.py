@@ -1,44 +1,54 @@
 """The circuits of a study that are compared, and what they have in common."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from atlas import artifacts
-from atlas.components import Circuit, Component, from_json
+from atlas.components import AnyCircuit, Circuit, Component, from_json
 from atlas.graph import EMBED, Edge, EdgeCircuit, parse
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EDGE_SCORES = ("eap_ig", "eap", "path_patching")  # in order of preference: the first two cover every edge
 
 
-def circuit_at(path, order: str, threshold: float) -> Circuit:
+def circuit_at(path: Path | str, order: str, threshold: float) -> Circuit:
     """The circuit that a task's search found in an order at a threshold."""
     found = artifacts.read_json(path)["circuits"]
     return from_json(next(c for c in found if (c["order"], c["threshold"]) == (order, threshold)))
 
 
-def chosen_circuits(paths, order: str, threshold: float) -> dict[str, Circuit]:
+def chosen_circuits(paths: Sequence[Path | str], order: str, threshold: float) -> dict[str, Circuit]:
     """Task -> its circuit at this order and threshold, then ``shared`` (intersection) and ``union``."""
     circuits = {artifacts.read_json(path)["task"]: circuit_at(path, order, threshold) for path in paths}
     found = list(circuits.values())
     return circuits | {"shared": frozenset.intersection(*found), "union": frozenset.union(*found)}
 
 
-def reported_edges(content: dict) -> EdgeCircuit:
+def reported_edges(content: dict[str, Any]) -> EdgeCircuit:
     """The edge circuit that a study reports, from `edge_circuits.json`: that of iterative_edges."""
     return parse(next(c for c in content["circuits"] if c["method"] == "iterative_edges")["edges"])
 
 
-def edge_values(scores) -> dict[Edge, float]:
+def edge_values(scores: pd.DataFrame) -> dict[Edge, float]:
     """Edge -> its score, from `edge_scores.parquet`, by the first method of EDGE_SCORES that the study ran."""
     method = next((m for m in EDGE_SCORES if (scores.method == m).any()), None)
     rows = scores[scores.method == method]
     return {Edge(s, r): v for s, r, v in zip(rows.sender, rows.receiver, rows.value, strict=True)}
 
 
-def method_circuits(nodes: dict, edges: dict | None) -> dict[str, dict[str, frozenset]]:
+def method_circuits(nodes: dict[str, Any], edges: dict[str, Any] | None) -> dict[str, dict[str, AnyCircuit]]:
     """Level (component, edge) -> label of the method -> circuit, for all circuits found for a task.
 
     ``nodes``: a task's `circuits.json`; ``edges``: its `edge_circuits.json`, if any. Labels name what distinguishes the
     circuits: order and threshold, tau, ranking.
     """
-    found = {"component": {f"{c['order']} T={c['threshold']:g}": from_json(c) for c in nodes["circuits"]}, "edge": {}}
+    found: dict[str, dict[str, AnyCircuit]] = {"component": {}, "edge": {}}
+    found["component"] = {f"{c['order']} T={c['threshold']:g}": from_json(c) for c in nodes["circuits"]}
     for c in (edges or {"circuits": []})["circuits"]:
         label = c["method"] + (f" {c['ranking']}" if c["ranking"] else "")
         label += {"acdc": f" tau={c['setting']:g}", "iterative_edges": f" T={c['setting']:g}"}.get(c["method"], "")
@@ -47,7 +57,7 @@ def method_circuits(nodes: dict, edges: dict | None) -> dict[str, dict[str, froz
     return found
 
 
-def methods_of(nodes: dict, edges: dict | None) -> list[dict]:
+def methods_of(nodes: dict[str, Any], edges: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Rows (task, level, method, name): which components and edges each method kept.
 
     Edge methods also say which components they keep: those that write along one of their edges.

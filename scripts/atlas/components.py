@@ -1,6 +1,7 @@
 """Names of components, and of components at some positions only, and sets of them."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 MLP = -1  # the `head` of an MLP in tables
 
@@ -53,13 +54,14 @@ class Site(NamedTuple):
 
 
 Circuit = frozenset[Component | Site]  # what is kept: components everywhere, sites at their role's positions alone
+AnyCircuit = frozenset[Any]  # such a circuit, or one of edges (graph.py)
 
 
 def parse(name: str) -> Component | Site:
     return Site.parse(name) if "@" in name else Component.parse(name)
 
 
-def roles(layout: dict, prepend_bos: bool) -> dict[str, list[int]]:
+def roles(layout: dict[str, Any], prepend_bos: bool) -> dict[str, list[int]]:
     """Role -> its positions in the prompts of a task, from the ``layout`` in `prompts.json`.
 
     Every position has one role: ``last``, where the model answers, also if a member stands there; ``bos``; ``members``;
@@ -78,7 +80,7 @@ def roles(layout: dict, prepend_bos: bool) -> dict[str, list[int]]:
     return {role: positions for role, positions in found.items() if positions}
 
 
-def sites(circuit, role_names) -> Circuit:
+def sites(circuit: Iterable[Component], role_names: Iterable[str]) -> Circuit:
     """Each component of a circuit at each role: as much as the circuit itself, divided."""
     return frozenset(Site(c.layer, c.head, role) for c in circuit for role in role_names)
 
@@ -88,11 +90,11 @@ def all_components(n_layers: int, n_heads: int) -> list[Component]:
     return [Component(layer, head) for layer in range(n_layers) for head in [*range(n_heads), MLP]]
 
 
-def heads(circuit) -> list[Component]:
+def heads(circuit: Iterable[Any]) -> list[Component]:
     return sorted(c for c in circuit if not c.is_mlp)
 
 
-def mlps(circuit) -> list[Component]:
+def mlps(circuit: Iterable[Any]) -> list[Component]:
     return sorted(c for c in circuit if c.is_mlp)
 
 
@@ -101,15 +103,15 @@ def profile(circuit: Circuit, n_layers: int) -> list[int]:
     return [sum(c.layer == layer for c in heads(circuit)) for layer in range(n_layers)]
 
 
-def to_json(circuit) -> dict:
+def to_json(circuit: Iterable[Component | Site]) -> dict[str, Any]:
     return {"heads": [str(c) for c in heads(circuit)], "mlps": [str(c) for c in mlps(circuit)]}
 
 
-def from_json(entry: dict) -> Circuit:
+def from_json(entry: dict[str, Any]) -> Circuit:
     return frozenset(parse(name) for name in [*entry["heads"], *entry["mlps"]])
 
 
-def group_columns(components) -> dict:
+def group_columns(components: Sequence[Component]) -> dict[str, Any]:
     """The table columns of a component or of a group (`bisect`): its names, and its layer, or -1 for several."""
     if len(components) == 1:
         return columns(components[0])
@@ -118,6 +120,6 @@ def group_columns(components) -> dict:
     return {"component": " ".join(map(str, components)), "layer": layer, "head": MLP}
 
 
-def columns(component: Component | Site) -> dict:
+def columns(component: Component | Site) -> dict[str, Any]:
     """The table columns that name a component."""
     return {"component": str(component), "layer": component.layer, "head": component.head}

@@ -1,11 +1,18 @@
 """Random controls: sets of heads with a circuit's number of heads in every layer (methods: metrics)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from itertools import combinations, product
 from math import comb, prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atlas.components import Circuit, Component, heads, profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def matched_sets(
@@ -32,15 +39,16 @@ def matched_sets(
         choices = [list(combinations(pool, k)) for pool, k in zip(pools, need, strict=True)]
         sets = [frozenset(c for layer in pick for c in layer) for pick in product(*choices)]
         return [s for s in sets if s != own], f"all {possible} possible sets"
-    rng, sets = np.random.default_rng(seed), {}
-    while len(sets) < count:
+    rng = np.random.default_rng(seed)
+    drawn: dict[frozenset[Component], None] = {}
+    while len(drawn) < count:
         pick = [pool[i] for pool, k in zip(pools, need, strict=True) for i in rng.permutation(len(pool))[:k]]
         if frozenset(pick) != own:
-            sets[frozenset(pick)] = None
-    return list(sets), ""
+            drawn[frozenset(pick)] = None
+    return list(drawn), ""
 
 
-def p_value(value: float, controls, low_is_extreme: bool) -> float:
+def p_value(value: float, controls: Sequence[float] | np.ndarray, low_is_extreme: bool) -> float:
     """(1 + r) / (1 + n), r of the n controls at least as extreme as ``value``."""
     controls = np.asarray(controls)
     r = int((controls <= value).sum() if low_is_extreme else (controls >= value).sum())
@@ -62,7 +70,7 @@ SUMMARY_COLUMNS = (
 )
 
 
-def summarise(controls) -> list[dict]:
+def summarise(controls: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per question, circuit and task: the circuit's value among its controls (a table as in docs/artifacts.md).
 
     Ablating a necessary set leaves less than ablating its controls does; a sufficient set keeps more than they keep.

@@ -6,6 +6,7 @@ tokenizer, so documents become ids by look-up and text by joining.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Family:
         return [self.members[(start + step * i) % len(self.members)] for i in range(length)]
 
 
-def families(spec: dict) -> dict[str, Family]:
+def families(spec: dict[str, Any]) -> dict[str, Family]:
     """Families of a training specification; ``range: [a, b]`` stands for the numerals a..b."""
     out = {}
     for name, block in spec["families"].items():
@@ -51,7 +52,7 @@ def pieces(text: str) -> list[str]:
     return re.findall(r" ?\w+| ?[^\w\s]", text)
 
 
-def vocabulary(spec: dict) -> list[str]:
+def vocabulary(spec: dict[str, Any]) -> list[str]:
     """Every token string of the corpus, with and without a leading space, in a fixed order."""
     words: dict[str, None] = {}
     sources = [m for f in families(spec).values() for m in f.members]
@@ -67,7 +68,7 @@ def vocabulary(spec: dict) -> list[str]:
 class Corpus:
     """Draws documents of a training specification; every draw comes from the generator that is passed in."""
 
-    def __init__(self, spec: dict):
+    def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.row_length = spec["architecture"]["n_positions"]
         self.families = families(spec)
@@ -84,7 +85,7 @@ class Corpus:
             self.held_out_pairs[kind] = upper | upper.T
 
     # ---- parts -------------------------------------------------------------------------------------------
-    def fillers(self, rng, kind: str, count: int, held_out: bool) -> list[str]:
+    def fillers(self, rng: np.random.Generator, kind: str, count: int, held_out: bool) -> list[str]:
         """``count`` distinct fillers that are pairwise held-out pairs, or pairwise training pairs."""
         names, allowed = self.spec["fillers"][kind], self.held_out_pairs[kind] == held_out
         while True:
@@ -95,8 +96,10 @@ class Corpus:
                 if len(chosen) == count:
                     return [names[i] for i in chosen]
 
-    def clauses(self, rng, template: str, members: list[str], held_out: bool = False) -> list[str]:
-        kind = re.search(r"{(name|object)}", template).group(1)
+    def clauses(self, rng: np.random.Generator, template: str, members: list[str], held_out: bool = False) -> list[str]:
+        slot = re.search(r"{(name|object)}", template)
+        assert slot
+        kind = slot[1]
         fillers = self.fillers(rng, kind, len(members), held_out)
         text = " ".join(template.format(m=m, **{kind: f}) for m, f in zip(members, fillers, strict=True))
         return pieces(text)
@@ -105,23 +108,25 @@ class Corpus:
         return pieces((", " if comma else " ").join(members))
 
     def problem(self, form: str, family: Family, index: int, sign: int, word: str) -> list[str]:
-        at = lambda k: family.members[(index + sign * k) % len(family.members)]  # noqa: E731
+        def at(k: int) -> str:
+            return family.members[(index + sign * k) % len(family.members)]
+
         distance = self.spec["problem_distances"][word]
         unit = self.spec["problem_units"][family.name]
         after = "after" if sign > 0 else "before"
         return pieces(form.format(m=at(0), a=at(1), b=at(distance), k=word, unit=unit, after=after))
 
     # ---- documents ---------------------------------------------------------------------------------------
-    def random_family(self, rng) -> Family:
+    def random_family(self, rng: np.random.Generator) -> Family:
         return list(self.families.values())[rng.choice(len(self._family_share), p=self._family_share)]
 
-    def random_problem(self, rng, form: str, family: Family) -> list[str]:
+    def random_problem(self, rng: np.random.Generator, form: str, family: Family) -> list[str]:
         reach = max(self.spec["problem_distances"].values())
         sign = int(rng.choice([1, -1]))
         index = int(rng.choice(family.starts(sign, reach + 1)))
         return self.problem(form, family, index, sign, str(rng.choice(list(self.spec["problem_distances"]))))
 
-    def document(self, rng) -> list[str]:
+    def document(self, rng: np.random.Generator) -> list[str]:
         kind = self._kinds[rng.choice(len(self._kinds), p=self._kind_share)]
         if kind == "repeat":
             block = list(rng.choice(self.repeatable, rng.integers(4, 14)))
@@ -144,7 +149,7 @@ class Corpus:
             return self.clauses(rng, str(rng.choice(self.spec["templates"])), members)
         return self.bare(members, comma=rng.random() < 0.5)
 
-    def row(self, rng) -> list[str]:
+    def row(self, rng: np.random.Generator) -> list[str]:
         """Documents joined by the end mark; half of the rows start with one, so that both BOS policies work."""
         out = [END] if rng.random() < 0.5 else []
         while len(out) < self.row_length:

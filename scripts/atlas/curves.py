@@ -1,5 +1,8 @@
 """Faithfulness of edge circuits of every size, and the areas that sum it up (methods: metrics)."""
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -11,16 +14,17 @@ from atlas.graph import Edge, EdgeCircuit, parse
 from atlas.statistics import Bootstrap, interval_columns
 
 
-def rankings(scores: pd.DataFrame, ablator: EdgeAblator, names) -> dict[tuple[str, str], list[Edge]]:
+def rankings(scores: pd.DataFrame, ablator: EdgeAblator, names: Sequence[str]) -> dict[tuple[str, str], list[Edge]]:
     """(method, ranking) -> all edges, most important first, for every method that scored all of them.
 
     ``scores``: columns method, sender, receiver, value (M without the edge - M full).
     """
-    place, found = {edge: i for i, edge in enumerate(ablator.graph.edges)}, {}
+    place = {edge: i for i, edge in enumerate(ablator.graph.edges)}
+    found: dict[tuple[str, str], list[Edge]] = {}
     for method, rows in scores.groupby("method", sort=False):
         values = {Edge(*pair): v for *pair, v in zip(rows.sender, rows.receiver, rows.value, strict=True)}
         if len(values) == len(place):
-            values = {edge: values[edge] for edge in sorted(values, key=place.get)}
+            values = {edge: values[edge] for edge in sorted(values, key=place.__getitem__)}
             found |= {(method, ranking): ranked(values, ranking) for ranking in names}
     return found
 
@@ -33,10 +37,13 @@ def random_rankings(ablator: EdgeAblator, draws: int, seed: int) -> list[list[Ed
 class Curves:
     """Collects rows of `edge_curves` and `edge_areas` for one task."""
 
-    def __init__(self, ablator: EdgeAblator, bootstrap: Bootstrap, identity: dict, shares):
+    def __init__(
+        self, ablator: EdgeAblator, bootstrap: Bootstrap, identity: dict[str, Any], shares: Iterable[float]
+    ) -> None:
         self.ablator, self.bootstrap, self.identity, self.shares = ablator, bootstrap, identity, list(shares)
         self.full, self.empty = ablator.logit_diff(ablator.everything), ablator.logit_diff(frozenset())
-        self.points, self.areas = [], []
+        self.points: list[dict[str, Any]] = []
+        self.areas: list[dict[str, Any]] = []
 
     def circuit(self, method: str, ranking: str, setting: float, edges: EdgeCircuit) -> np.ndarray:
         """Add one circuit; returns its logit differences [N]."""
@@ -59,17 +66,20 @@ class Curves:
                 found.append(self.circuit(method, ranking, setting, edge_search.top(order, size)))
         for metric, area in (("cpr", cpr), ("cmd", cmd)):
 
-            def of_means(full, empty, *means, area=area):
+            def of_means(
+                full: np.ndarray, empty: np.ndarray, *means: np.ndarray, area: Callable[..., np.ndarray] = area
+            ) -> np.ndarray:
                 f = (np.stack(means) - empty) / (full - empty)
                 draws = f.reshape(len(orders), len(sizes), *f.shape[1:])
-                return np.mean([area(self.shares, draw) for draw in draws], axis=0)
+                mean: np.ndarray = np.mean([area(self.shares, draw) for draw in draws], axis=0)
+                return mean
 
             estimate = self.bootstrap.statistic(of_means, self.full, self.empty, *found)
             row = self.identity | {"method": method, "ranking": ranking, "metric": metric}
             self.areas.append(row | interval_columns(estimate))
 
 
-def searched(content: dict) -> list[tuple[str, str, float, EdgeCircuit]]:
+def searched(content: dict[str, Any]) -> list[tuple[str, str, float, EdgeCircuit]]:
     """(method, ranking, setting, edges) of the circuits in `edge_circuits.json` that no ranking gave."""
     return [
         (c["method"], c["ranking"], c["setting"], parse(c["edges"])) for c in content["circuits"] if not c["ranking"]

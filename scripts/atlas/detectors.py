@@ -9,6 +9,8 @@ TransformerLens's `detect_head` divides the same sum by the number of all rows i
 induction scores end at about one half; ours = theirs x rows / positions that have the weight.
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -23,7 +25,9 @@ from atlas.statistics import Bootstrap
 DETECTORS = ("previous", "duplicate", "induction")
 
 
-def repeated_tokens(candidates, length: int, sequences: int, seed: int, bos: int | None = None) -> torch.Tensor:
+def repeated_tokens(
+    candidates: Iterable[int], length: int, sequences: int, seed: int, bos: int | None = None
+) -> torch.Tensor:
     """[sequences, (1 +) 2 length] random tokens, different ones within a half, twice; after ``bos`` where given."""
     candidates = [c for c in candidates if c != bos]
     if len(candidates) < length:
@@ -53,13 +57,13 @@ def targets(length: int, bos: bool) -> dict[str, tuple[list[int], list[int]]]:
     }
 
 
-def scores(model: Model, tokens, bos: bool) -> dict[str, np.ndarray]:
+def scores(model: Model, tokens: torch.Tensor, bos: bool) -> dict[str, np.ndarray]:
     """Detector -> scores per sequence [n, L, H], on tokens from `repeated_tokens`."""
     n, wanted = len(tokens), targets((tokens.shape[1] - bos) // 2, bos)
     out = {name: np.zeros((n, model.n_layers, model.n_heads)) for name in DETECTORS}
 
-    def reader(layer, batch):
-        def hook(pattern, hook):
+    def reader(layer: int, batch: slice) -> Callable[..., torch.Tensor]:
+        def hook(pattern: torch.Tensor, hook: object) -> torch.Tensor:
             for name, (queries, keys) in wanted.items():
                 out[name][batch, layer] = pattern[:, :, queries, keys].float().mean(-1).cpu().numpy()
             return pattern

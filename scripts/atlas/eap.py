@@ -9,9 +9,11 @@ clean run. All runs are of the whole, unablated model.
 """
 
 from itertools import groupby
+from typing import Any
 
 import torch
 
+from atlas.architectures import Block
 from atlas.edges import EdgeAblator, EdgeRun, Pass
 from atlas.engine import project
 from atlas.graph import EMBED, LOGITS, Edge
@@ -28,16 +30,18 @@ def scores(ablator: EdgeAblator, points: int | None = None) -> dict[Edge, torch.
     return {edge: torch.cat([part[edge] for part in found]) for edge in found[0]}
 
 
-def of_batch(run: EdgeRun, answer, incorrect, points: int | None) -> dict[Edge, torch.Tensor]:
+def of_batch(
+    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None
+) -> dict[Edge, torch.Tensor]:
     differences = carried(run)
     shares = [1.0] if points is None else [(i - 0.5) / points for i in range(1, points + 1)]
     total: dict[str, torch.Tensor] = {}
     for share in shares:
         for receiver, gradient in gradients(run, answer, incorrect, share).items():
             total[receiver] = total[receiver] + gradient if receiver in total else gradient
-    out = {}
-    for count, receivers in groupby(run.graph.receivers, lambda receiver: len(run.graph.senders_of(receiver))):
-        receivers = list(receivers)
+    out: dict[Edge, torch.Tensor] = {}
+    for count, group in groupby(run.graph.receivers, lambda receiver: len(run.graph.senders_of(receiver))):
+        receivers = list(group)
         by_input = torch.stack([total[receiver].flatten(1) for receiver in receivers], dim=2)  # [N, S D, receivers]
         # what an ablated edge would add to the receiver's input is minus the difference that it carries
         values = (-(differences[:, :count] @ by_input) / len(shares)).cpu()
@@ -57,18 +61,19 @@ def carried(run: EdgeRun) -> torch.Tensor:
         return torch.stack(every, dim=1)
 
 
-def gradients(run: EdgeRun, answer, incorrect, share: float) -> dict[str, torch.Tensor]:
+def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float) -> dict[str, torch.Tensor]:
     """Receiver -> gradient of the summed logit difference by its input before the norm, [N, S, D].
 
     The embeddings are ``share`` of the way from the ablated to the clean ones.
     """
-    engine, read = run.engine, {}
+    engine = run.engine
+    read: dict[Any, torch.Tensor] = {}
     with torch.no_grad():
         clean, ablated = engine.weights.embed(run.tokens), run.ablated(EMBED)
         start = ablated + share * (clean - ablated)
     with torch.enable_grad():
         x = start.requires_grad_(True)
-        normed = []
+        normed: list[torch.Tensor] = []
         for layer, block in enumerate(engine.blocks):
             x = layer_with_reads(run, layer, block, x, read, normed)
         read[LOGITS] = x
@@ -82,7 +87,9 @@ def gradients(run: EdgeRun, answer, incorrect, share: float) -> dict[str, torch.
     return out
 
 
-def layer_with_reads(run: EdgeRun, layer: int, block, x, read: dict, normed: list):
+def layer_with_reads(
+    run: EdgeRun, layer: int, block: Block, x: torch.Tensor, read: dict[Any, torch.Tensor], normed: list[torch.Tensor]
+) -> torch.Tensor:
     """One layer of the whole model; notes queries, keys and values and the MLP's own reading of the residual."""
     normed.append(x.detach())
     y = block.norm1(x)
@@ -96,7 +103,9 @@ def layer_with_reads(run: EdgeRun, layer: int, block, x, read: dict, normed: lis
     return after + block.mlp(block.norm2(own))
 
 
-def by_input_of_heads(run: EdgeRun, layer: int, block, x, by_read: dict) -> dict[str, torch.Tensor]:
+def by_input_of_heads(
+    run: EdgeRun, layer: int, block: Block, x: torch.Tensor, by_read: dict[Any, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Gradients by queries, keys and values, carried back through the projections and the norm to the residual x."""
     out = {}
     for part in "qkv":

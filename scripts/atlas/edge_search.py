@@ -3,12 +3,18 @@
 Everything here sees scores only, and asks for them through `percents` (percent of full of edge circuits).
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atlas.graph import Edge, EdgeCircuit, Graph
 from atlas.search import CLOSE, Order, Percents, Rule, Step, node_search
+
+if TYPE_CHECKING:
+    from atlas.edges import EdgeAblator
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of all edges
 METHODS = ("path_patching", "acdc", "iterative_edges", "eap", "eap_ig")
@@ -21,7 +27,7 @@ def by_receivers(graph: Graph) -> Order:
     place = {edge: i for i, edge in enumerate(graph.edges)}
 
     def order(sweep: int, direction: str, kept: EdgeCircuit) -> list[Edge]:
-        return sorted(kept, key=place.get, reverse=direction == "backward")
+        return sorted(kept, key=place.__getitem__, reverse=direction == "backward")
 
     return order
 
@@ -50,7 +56,7 @@ def acdc(graph: Graph, start: EdgeCircuit, tau: float, percents: Percents, chang
         yield Step(1, "backward", (edge,), percent, removed, kept, close)
 
 
-def path_patching(ablator, edges) -> Iterator[tuple[Edge, np.ndarray]]:
+def path_patching(ablator: EdgeAblator, edges: Iterable[Edge]) -> Iterator[tuple[Edge, np.ndarray]]:
     """(edge, effect per prompt [N]) with that edge alone ablated in the whole model: M(without the edge) - M(full) of
     the logit difference, so that the effect of an edge that helps is negative."""
     full = ablator.logit_diff(ablator.everything)
@@ -62,27 +68,28 @@ def top(ranking: list[Edge], count: int) -> EdgeCircuit:
     return frozenset(ranking[:count])
 
 
-def grid_sizes(total: int, grid=GRID) -> list[int]:
+def grid_sizes(total: int, grid: Sequence[float] = GRID) -> list[int]:
     """Numbers of edges at shares of all of them, at least one each."""
     return [max(1, round(share * total)) for share in grid]
 
 
-def area(shares, values):
+def area(shares: Sequence[float], values: np.ndarray) -> np.ndarray:
     """Area under ``values`` [sizes, ...] over ``shares`` of the edges, linear x, trapezoid."""
-    return np.trapezoid(values, np.asarray(shares, dtype=float), axis=0)
+    found: np.ndarray = np.trapezoid(values, np.asarray(shares, dtype=float), axis=0)
+    return found
 
 
-def cpr(shares, faithfulness):
+def cpr(shares: Sequence[float], faithfulness: np.ndarray) -> np.ndarray:
     """Area under the faithfulness curve over circuit sizes (Mueller et al. 2025); higher is better."""
     return area(shares, np.asarray(faithfulness))
 
 
-def cmd(shares, faithfulness):
+def cmd(shares: Sequence[float], faithfulness: np.ndarray) -> np.ndarray:
     """Area between the faithfulness curve and 1; 0 is best."""
     return area(shares, np.abs(1 - np.asarray(faithfulness)))
 
 
-def auroc(scores, truth) -> float:
+def auroc(scores: Any, truth: Any) -> float:
     """Chance that a true edge has a higher score than a false one; equal scores count half.
 
     ``scores``, ``truth`` [edges], truth boolean with both values present.

@@ -15,15 +15,25 @@ the live senders reads the whole stream less these, so that a model with nearly 
 one. Which way a sum is taken depends on the circuit alone, never on what happens to be remembered.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from atlas.ablation import Ablator, Prompts, Replacement
-from atlas.engine import Engine, Memory, Positions, at_least_float32, chosen, project
+from atlas.architectures import Weights
+from atlas.engine import Engine, Memory, Positions, Substitute, at_least_float32, chosen, project
 from atlas.errors import StudyError
 from atlas.graph import EMBED, LOGITS, EdgeCircuit, Graph
+from atlas.models import Model
+
+if TYPE_CHECKING:
+    from atlas.memo import Memo
 
 
 @dataclass(frozen=True)
@@ -32,13 +42,13 @@ class EdgeReplacement(Replacement):
 
     embed: torch.Tensor
 
-    def to(self, device) -> "EdgeReplacement":
+    def to(self, device: str) -> EdgeReplacement:
         return EdgeReplacement(*(x.to(device) for x in (self.z, self.mlp_out, self.rows, self.embed)))
 
-    def reader(self, batch: slice):
+    def reader(self, batch: slice) -> Substitute:
         read_components = super().reader(batch)
 
-        def read(name: str, layer: int = 0):
+        def read(name: str, layer: int = 0) -> torch.Tensor:
             if name != EMBED:
                 return read_components(name, layer)
             return self.embed if len(self.embed) == 1 else self.embed[batch]
@@ -47,7 +57,7 @@ class EdgeReplacement(Replacement):
 
 
 def with_embeddings(
-    substitute: Replacement, kind: str, model, prompts: Prompts, reference: Prompts | None = None
+    substitute: Replacement, kind: str, model: Model, prompts: Prompts, reference: Prompts | None = None
 ) -> EdgeReplacement:
     """Add the ablated embeddings of a kind of ablation to a replacement of components.
 
@@ -56,7 +66,7 @@ def with_embeddings(
     weights = engine_of(model).weights
     reference = reference or prompts
 
-    def embed(tokens):
+    def embed(tokens: torch.Tensor) -> torch.Tensor:
         return at_least_float32(weights.embed(tokens.to(model.device))).cpu()
 
     match kind:
@@ -76,7 +86,7 @@ def with_embeddings(
     return EdgeReplacement(substitute.z, substitute.mlp_out, substitute.rows, values)
 
 
-def engine_of(model) -> Engine:
+def engine_of(model: Model) -> Engine:
     """The live engine of a model; raises StudyError where its architecture has none."""
     if model.weights is None:
         name = type(getattr(model.bridge, "original_model", None)).__name__
@@ -87,7 +97,7 @@ def engine_of(model) -> Engine:
     return Engine(model.weights)
 
 
-def graph_of(weights) -> Graph:
+def graph_of(weights: Weights) -> Graph:
     """The graph of an engine's weights."""
     block = weights.blocks[0]
     return Graph(len(weights.blocks), block.w_q.shape[1], block.w_k.shape[1], block.parallel)
@@ -100,12 +110,21 @@ class EdgeRun:
     `EdgeReplacement.reader`. ``positions``: where the score reads the model, by default the last position.
     """
 
-    def __init__(self, engine: Engine, graph: Graph, tokens, substitute, positions=None, budget: int = 2**29):
+    def __init__(
+        self,
+        engine: Engine,
+        graph: Graph,
+        tokens: torch.Tensor,
+        substitute: Substitute,
+        positions: torch.Tensor | None = None,
+        budget: int = 2**29,
+    ) -> None:
         self.engine, self.blocks, self.graph, self.tokens = engine, engine.blocks, graph, tokens
         self.substitute = substitute
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
-        self.memory, self.identities = Memory(budget), {}
+        self.memory = Memory(budget)
+        self.identities: dict[Hashable, int] = {}
         self.bases = self.constant_parts()
 
     # ---- what is the same for all circuits ---------------------------------------------------------------
@@ -120,7 +139,7 @@ class EdgeRun:
         return bases
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
         return self.engine.weights.w_u.dtype
 
     def level(self, receiver: str) -> int:
@@ -129,7 +148,7 @@ class EdgeRun:
         return 2 * layer + (receiver[0] == "m" and not self.graph.parallel)
 
     # ---- one circuit -------------------------------------------------------------------------------------
-    def final_residual(self, edges: EdgeCircuit):
+    def final_residual(self, edges: EdgeCircuit) -> torch.Tensor:
         """[N, K, D] at the positions of the score, with only these edges kept; all must have a path to the logits."""
         incoming: dict[str, list[str]] = {}
         kept = set(edges)
@@ -139,11 +158,11 @@ class EdgeRun:
         with torch.no_grad():
             return Pass(self, incoming).final()
 
-    def identity(self, description) -> int:
+    def identity(self, description: Hashable) -> int:
         """A small number for all that determines a write; equal numbers mean equal writes."""
         return self.identities.setdefault(description, len(self.identities))
 
-    def ablated(self, node: str):
+    def ablated(self, node: str) -> torch.Tensor:
         """What an ablated node writes, [1 or N, S, D]."""
         if node == EMBED:
             return self.substitute(EMBED, 0).to(self.dtype)
@@ -165,24 +184,24 @@ class Pass:
     [1 or N, K, ...].
     """
 
-    def __init__(self, run: EdgeRun, incoming: dict[str, list[str]], wide: set[str] | None = None):
+    def __init__(self, run: EdgeRun, incoming: dict[str, list[str]], wide: set[str] | None = None) -> None:
         self.run, self.graph, self.incoming = run, run.graph, incoming
         self.identities: dict[str, int] = {EMBED: run.identity(EMBED)}
         self.outputs: dict[str, torch.Tensor] = {}  # z of heads, what MLPs write
-        self.inputs: dict[tuple, torch.Tensor] = {}
+        self.inputs: dict[tuple[Any, ...], torch.Tensor] = {}
         self.live = {sender for found in incoming.values() for sender in found}
         self.wide = self.needed_everywhere() if wide is None else wide
 
     def needed_everywhere(self) -> set[str]:
         """Senders that a key or value, or what is itself needed everywhere, reads; of others one position is enough."""
-        wide = set()
+        wide: set[str] = set()
         for node in reversed(self.graph.senders[1:]):
             for port in self.graph.ports[node]:
                 if port[-1] in "kv" or node in wide:
                     wide.update(self.incoming.get(port, ()))
         return wide
 
-    def final(self):
+    def final(self) -> torch.Tensor:
         run = self.run
         for layer in range(self.graph.n_layers):
             heads = [h for h in self.graph.heads if f"{layer}.{h}" in self.live]
@@ -193,7 +212,7 @@ class Pass:
         x = self.read(LOGITS, everywhere=False)
         return x.expand(len(run.tokens), *x.shape[1:])
 
-    def remembered(self, key, make):
+    def remembered(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         found = self.run.memory.get(key)
         return self.run.memory.put(key, make()) if found is None else found
 
@@ -210,10 +229,10 @@ class Pass:
             self.outputs[node] = found
         return found is not None
 
-    def keep(self, node: str, output) -> None:
+    def keep(self, node: str, output: torch.Tensor) -> None:
         self.outputs[node] = self.run.memory.put((self.identities[node], node in self.wide), output)
 
-    def output(self, node: str, everywhere: bool):
+    def output(self, node: str, everywhere: bool) -> torch.Tensor:
         found = self.outputs[node]
         return self.run.positions.take(found) if node in self.wide and not everywhere else found
 
@@ -237,14 +256,16 @@ class Pass:
         for i, head in enumerate(heads):
             self.keep(f"{layer}.{head}", z[:, i].contiguous())  # a copy of its own: memory counts what it holds
 
-    def projected(self, layer: int, part: str, owners: list[int], everywhere: bool, w, b):
+    def projected(
+        self, layer: int, part: str, owners: list[int], everywhere: bool, w: torch.Tensor, b: torch.Tensor
+    ) -> torch.Tensor:
         """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
         together: dict[tuple[str, ...], list[int]] = {}
         shared = part != "q" and self.graph.n_kv_heads < self.graph.n_heads
         for owner in dict.fromkeys(owners):
             port = f"{layer}.{'kv' if shared else ''}{owner}.{part}"
             together.setdefault(tuple(self.incoming.get(port, ())), []).append(owner)
-        found = {}
+        found: dict[int, torch.Tensor] = {}
         for senders, who in together.items():
             x = project(self.normed(layer, senders, everywhere), chosen(w, who, 1), b[who])
             if who == owners:
@@ -254,23 +275,23 @@ class Pass:
         return torch.stack([found[owner].expand(rows, -1, -1) for owner in owners], dim=1)
 
     # ---- what receivers read -----------------------------------------------------------------------------
-    def normed(self, layer: int, senders: tuple[str, ...], everywhere: bool):
+    def normed(self, layer: int, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
         key = (layer, senders, everywhere)
         if key not in self.inputs:
             self.inputs[key] = self.run.blocks[layer].norm1(self.total(2 * layer, senders, everywhere))
         return self.inputs[key]
 
-    def read(self, receiver: str, everywhere: bool):
+    def read(self, receiver: str, everywhere: bool) -> torch.Tensor:
         return self.total(self.run.level(receiver), self.incoming.get(receiver, ()), everywhere)
 
-    def total(self, level: int, senders, everywhere: bool):
+    def total(self, level: int, senders: Sequence[str], everywhere: bool) -> torch.Tensor:
         """base + differences of the senders, [1 or N, S or K, D]; or, where fewer are missing, all less the missing."""
         kept = set(senders)
         missing = [s for s in self.before(level, everywhere) if s not in kept]
         if len(missing) < len(kept):
             x, rest, sign = self.stream(level, everywhere), missing, -1
         else:
-            x, rest, sign = self.at(self.run.bases[level], everywhere), senders, 1
+            x, rest, sign = self.at(self.run.bases[level], everywhere), list(senders), 1
         for _, block in groupby(rest, self.graph.layer_of):
             x = x.add(self.sum(tuple(block), everywhere), alpha=sign)
         return x
@@ -281,10 +302,10 @@ class Pass:
         senders = self.graph.senders[: 1 + layer * (self.graph.n_heads + 1) + after_heads * self.graph.n_heads]
         return [s for s in senders if s in (self.wide if everywhere else self.live)]
 
-    def at(self, x, everywhere: bool):
+    def at(self, x: torch.Tensor, everywhere: bool) -> torch.Tensor:
         return x if everywhere else self.run.positions.take(x)
 
-    def stream(self, level: int, everywhere: bool):
+    def stream(self, level: int, everywhere: bool) -> torch.Tensor:
         """The residual stream with all live senders' writes in it, and the ablated ones of all others."""
         live = self.before(level, everywhere)
         if not everywhere and all(s in self.wide for s in live):
@@ -292,7 +313,7 @@ class Pass:
         key = ("stream", level, everywhere, tuple(map(self.identities.get, live)))
         return self.remembered(key, lambda: self.next_stream(level, set(live), everywhere))
 
-    def next_stream(self, level: int, live: set[str], everywhere: bool):
+    def next_stream(self, level: int, live: set[str], everywhere: bool) -> torch.Tensor:
         if level == 0:
             x = self.run.engine.weights.embed(self.run.tokens) if EMBED in live else self.run.bases[0]
             return self.at(x, everywhere)
@@ -302,17 +323,17 @@ class Pass:
             return x + (self.output(node, everywhere) if node in live else self.at(self.run.ablated(node), everywhere))
         names, block = [f"{layer}.{h}" for h in self.graph.heads], self.run.blocks[layer]
         ablated = self.at(self.run.substitute("z", layer).to(x.dtype), everywhere)
-        z = [self.output(s, everywhere) if s in live else ablated[:, :, h] for h, s in enumerate(names)]
-        n = max(map(len, z))
-        z = torch.cat([part.expand(n, -1, -1) for part in z], dim=2)
+        parts = [self.output(s, everywhere) if s in live else ablated[:, :, h] for h, s in enumerate(names)]
+        n = max(map(len, parts))
+        z = torch.cat([part.expand(n, -1, -1) for part in parts], dim=2)
         return x + block.b_o + z @ block.w_o.flatten(0, 1)
 
-    def difference(self, node: str, everywhere: bool):
+    def difference(self, node: str, everywhere: bool) -> torch.Tensor:
         """What the edges of a sender carry: its write less its ablated write."""
         key = ("difference", self.identities[node], everywhere)
         return self.remembered(key, lambda: self.write(node, everywhere) - self.at(self.run.ablated(node), everywhere))
 
-    def write(self, node: str, everywhere: bool):
+    def write(self, node: str, everywhere: bool) -> torch.Tensor:
         if node == EMBED:
             return self.at(self.run.engine.weights.embed(self.run.tokens), everywhere)
         output = self.output(node, everywhere)
@@ -320,12 +341,12 @@ class Pass:
             return output
         return output @ self.run.blocks[self.graph.layer_of(node)].w_o[head_of(node)]
 
-    def sum(self, senders: tuple[str, ...], everywhere: bool):
+    def sum(self, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
         """Sum of the differences of senders of one layer."""
         if len(senders) == 1:
             return self.difference(senders[0], everywhere)
         key = ("sum", tuple(map(self.identities.get, senders)), everywhere)
-        return self.remembered(key, lambda: sum(self.difference(s, everywhere) for s in senders))
+        return self.remembered(key, lambda: cast(torch.Tensor, sum(self.difference(s, everywhere) for s in senders)))
 
 
 class EdgeAblator(Ablator):
@@ -335,9 +356,19 @@ class EdgeAblator(Ablator):
     circuit is scored and remembered.
     """
 
+    engine: Engine
+    live: list[EdgeRun]
+    substitute: EdgeReplacement
+
     def __init__(
-        self, model, graph: Graph, prompts: Prompts, substitute: EdgeReplacement, metrics=("logit_diff",), memo=None
-    ):
+        self,
+        model: Model,
+        graph: Graph,
+        prompts: Prompts,
+        substitute: EdgeReplacement,
+        metrics: Iterable[str] = ("logit_diff",),
+        memo: Memo | None = None,
+    ) -> None:
         engine_of(model)  # refuses where there is none
         if prompts.several_tokens:
             raise StudyError("edges: edge circuits are scored on answers of one token alone; set edges.methods: []")
@@ -366,24 +397,24 @@ class EdgeAblator(Ablator):
             for batch in self.batches
         ]
 
-    def scores_of(self, circuits: list[EdgeCircuit]) -> list[dict]:
+    def scores_of(self, circuits: list[EdgeCircuit]) -> list[dict[str, Any]]:
         """Scores of circuits that may differ in any edge; raises ValueError on an edge that the model does not have."""
         for circuit in circuits:
             if not circuit <= self.everything:
                 raise ValueError(f"not an edge of this model: {min(circuit - self.everything)}")
         return super().scores_of([self.graph.live(circuit) for circuit in circuits])
 
-    def logits(self, circuit: EdgeCircuit):
+    def logits(self, circuit: EdgeCircuit) -> torch.Tensor:
         self.evaluations += 1
         return torch.cat(self.each_batch(lambda i: self.engine.unembed(self.live[i].final_residual(circuit)[:, 0])))
 
-    def logit_diffs(self, circuits: list[EdgeCircuit]):
+    def logit_diffs(self, circuits: list[EdgeCircuit]) -> torch.Tensor:
         """[C, N]."""
 
-        def run(i, circuit):
+        def run(i: int, circuit: EdgeCircuit) -> torch.Tensor:
             batch = self.batches[i]
             x = self.live[i].final_residual(circuit)[:, 0]
             return self.engine.logit_diff(x, self.answer[batch], self.incorrect[batch])
 
         self.evaluations += len(circuits)
-        return torch.stack([torch.cat(self.each_batch(lambda i, c=c: run(i, c))) for c in circuits])
+        return torch.stack([torch.cat(self.each_batch(partial(run, circuit=c))) for c in circuits])

@@ -17,6 +17,7 @@ Everything is differentiable with respect to the embeddings and the substitutes;
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -27,22 +28,24 @@ from atlas.errors import StudyError
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
 
+Substitute = Callable[[str, int], torch.Tensor]  # (name, layer) -> what replaces its ablated components
+
 
 class Positions:
     """Where a score reads the model: [K] for all rows alike, or [N, K] (right-padded rows end at various positions)."""
 
-    def __init__(self, index: torch.Tensor):
+    def __init__(self, index: torch.Tensor) -> None:
         rows_agree = index.dim() == 1 or bool((index == index[:1]).all())
         self.index = index[0] if index.dim() == 2 and rows_agree else index
 
-    def take(self, x):
+    def take(self, x: torch.Tensor) -> torch.Tensor:
         """x [N or 1, S, ...] at the positions: [N or 1, K, ...]."""
         if self.index.dim() == 1:
             return x.index_select(1, self.index)
         rows = torch.arange(len(self.index), device=x.device)[:, None]
         return x.expand(len(self.index), *x.shape[1:])[rows, self.index]
 
-    def mask(self, s: int):
+    def mask(self, s: int) -> torch.Tensor | None:
         """May the query at a position see key j? [1 or N, 1, K, S]; None where all see everything."""
         if self.index.dim() == 1 and bool((self.index == s - 1).all()):
             return None
@@ -56,13 +59,20 @@ class Positions:
 class Engine:
     """The forward pass of a model with the components outside a circuit replaced."""
 
-    def __init__(self, weights: Weights):
+    def __init__(self, weights: Weights) -> None:
         self.weights, self.blocks = weights, weights.blocks
 
     # ---- one layer ---------------------------------------------------------------------------------------
     def layer(
-        self, index: int, x, circuit: Circuit, substitute, out: Positions | None, inside: Positions | None, roles=None
-    ):
+        self,
+        index: int,
+        x: torch.Tensor,
+        circuit: Circuit,
+        substitute: Substitute,
+        out: Positions | None,
+        inside: Positions | None,
+        roles: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Residual after layer ``index`` from the one before it.
 
         x [N, S, D], or [N, K, D] at ``inside``, in which case the layer keeps no head. The result is at every position,
@@ -77,7 +87,7 @@ class Engine:
         """Heads that are kept somewhere."""
         return sorted({c.head for c in circuit if c.layer == index and c.head != MLP})
 
-    def mix(self, block: Block, x, heads: list[int], out: Positions | None):
+    def mix(self, block: Block, x: torch.Tensor, heads: list[int], out: Positions | None) -> torch.Tensor:
         """z of these heads from the residual x [N, S, D]: [N, S or K, len(heads), d_head]."""
         x = block.norm1(x)
         group = block.w_q.shape[1] // block.w_k.shape[1]
@@ -89,7 +99,14 @@ class Engine:
         rows = [used.index(h // group) for h in heads] if group > 1 else None
         return self.attend(q, k, v, out, rows).transpose(1, 2)
 
-    def attend(self, q, k, v, out: Positions | None = None, rows: list[int] | None = None):
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        out: Positions | None = None,
+        rows: list[int] | None = None,
+    ) -> torch.Tensor:
         """z [N, h, P, d_head] of queries [N, h, P, d_head], at every position or at ``out``.
 
         k, v [N, g, S, d_head]; ``rows`` [h]: which of the g each query reads, where that is not its own.
@@ -105,22 +122,33 @@ class Engine:
         mask = None if out is None else out.mask(k.shape[2])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None)
 
-    def finish(self, index, x, circuit, kept, z, substitute, out, inside, roles=None):
+    def finish(
+        self,
+        index: int,
+        x: torch.Tensor,
+        circuit: Circuit,
+        kept: list[int],
+        z: torch.Tensor | None,
+        substitute: Substitute,
+        out: Positions | None,
+        inside: Positions | None,
+        roles: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """The layer's output from z of the kept heads, the substitutes of the others, and the MLP."""
         block = self.blocks[index]
         resid = x if out is None or inside is not None else out.take(x)
         at = inside or out  # where substitutes are read
 
-        def read(name):
+        def read(name: str) -> torch.Tensor:
             values = substitute(name, index)
             return (values if at is None else at.take(values)).to(x.dtype)
 
         partial = {head: where_kept(names, roles) for head, names in partly_kept(index, circuit).items()}
 
-        def intact(which):
+        def intact(which: Iterable[int]) -> torch.Tensor:
             """[1 or N, P, len(which), 1]: where components are left as they are."""
             everywhere = torch.ones(1, 1, dtype=torch.bool, device=x.device)
-            masks = (partial.get(h, everywhere) for h in which)
+            masks = [partial.get(h, everywhere) for h in which]
             masks = [m if at is None or m is everywhere else at.take(m) for m in masks]
             return torch.stack(torch.broadcast_tensors(*masks), dim=2)[..., None]
 
@@ -130,6 +158,7 @@ class Engine:
             write = write + read("z")[:, :, ablated].flatten(2) @ chosen(block.w_o, ablated, 0).flatten(0, 1)
         after = resid + write
         if kept:
+            assert z is not None
             if partial.keys() - {MLP}:
                 z = torch.where(intact(kept), z, read("z")[:, :, kept])
             w_o = chosen(block.w_o, kept, 0).flatten(0, 1)
@@ -151,12 +180,12 @@ class Engine:
         return (s * per_token + logits * 4 * w.w_u.shape[0]) * w.w_u.element_size()
 
     # ---- the end -----------------------------------------------------------------------------------------
-    def unembed(self, x):
+    def unembed(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [..., d_vocab] of final residuals [..., D]; at least float32."""
         logits = self.weights.norm_final(x) @ self.weights.w_u.T
         return at_least_float32(logits if self.weights.b_u is None else logits + self.weights.b_u)
 
-    def logit_diff(self, x, answer, incorrect):
+    def logit_diff(self, x: torch.Tensor, answer: torch.Tensor, incorrect: torch.Tensor) -> torch.Tensor:
         """The one column difference that the metric needs, [N], of final residuals [N, D]; at least float32."""
         w, b = self.weights.w_u, self.weights.b_u
         direction = at_least_float32(w[answer]) - at_least_float32(w[incorrect])
@@ -173,29 +202,30 @@ def partly_kept(layer: int, circuit: Circuit) -> dict[int, list[str]]:
     return found
 
 
-def where_kept(names: list[str], roles: dict | None):
+def where_kept(names: list[str], roles: dict[str, torch.Tensor] | None) -> torch.Tensor:
     """[1 or N, S] mask of the positions of these roles; raises StudyError where the prompts have no such role."""
-    unknown = sorted(set(names) - set(roles or ()))
+    known = roles or {}
+    unknown = sorted(set(names) - set(known))
     if unknown:
         raise StudyError(
             f"circuit: no position of these prompts has the role {unknown[0]!r}; "
-            f"known roles: {', '.join(roles or ()) or 'none'}"
+            f"known roles: {', '.join(known) or 'none'}"
         )
-    return torch.stack(torch.broadcast_tensors(*(roles[name] for name in names))).any(0)
+    return torch.stack(torch.broadcast_tensors(*(known[name] for name in names))).any(0)
 
 
-def chosen(w, heads: list[int], dim: int):
+def chosen(w: torch.Tensor, heads: list[int], dim: int) -> torch.Tensor:
     """The slices of these heads; no copy where they are all of them."""
     return w if len(heads) == w.shape[dim] else w.index_select(dim, torch.tensor(heads, device=w.device))
 
 
-def project(x, w, b):
+def project(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """x [N, P, D] through w [D, h, d_head] and b [h, d_head]: [N, h, P, d_head]."""
     out = torch.addmm(b.flatten(), x.flatten(0, 1), w.flatten(1))
     return out.view(*x.shape[:2], *w.shape[1:]).transpose(1, 2)
 
 
-def rotate(x, cos, sin):
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary embedding of the first d_rotary entries of x [N, h, P, d_head]; cos, sin [(N,) P, d_rotary]."""
     if cos.dim() == 3:
         cos, sin = cos[:, None], sin[:, None]
@@ -206,22 +236,23 @@ def rotate(x, cos, sin):
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
-def at_least_float32(x):
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Memory:
     """Tensors by key; the longest unused go when they take more than ``budget`` bytes."""
 
-    def __init__(self, budget: int):
-        self.budget, self.bytes, self.values = budget, 0, OrderedDict()
+    def __init__(self, budget: int) -> None:
+        self.budget, self.bytes = budget, 0
+        self.values: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
-    def get(self, key):
+    def get(self, key: Hashable) -> torch.Tensor | None:
         if key in self.values:
             self.values.move_to_end(key)
         return self.values.get(key)
 
-    def put(self, key, x):
+    def put(self, key: Hashable, x: torch.Tensor) -> torch.Tensor:
         if key not in self.values:
             self.bytes += x.numel() * x.element_size()
         self.values[key] = x
@@ -241,13 +272,20 @@ class LiveRun:
     MLP means).
     """
 
-    def __init__(self, engine: Engine, tokens, positions=None, budget: int = BUDGET, roles=None):
+    def __init__(
+        self,
+        engine: Engine,
+        tokens: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        budget: int = BUDGET,
+        roles: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         self.engine, self.tokens, self.roles = engine, tokens, roles
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
         self.memory = Memory(budget)  # (layer, everywhere?, circuit below) -> residual entering it
 
-    def final_residual(self, circuit: Circuit, substitute):
+    def final_residual(self, circuit: Circuit, substitute: Substitute) -> torch.Tensor:
         """[N, K, D] at the positions of the score."""
         top = last_head(circuit)
         below = [frozenset(c for c in circuit if c.layer < layer) for layer in range(self.n_layers + 1)]
@@ -255,7 +293,7 @@ class LiveRun:
             start, x = self.known(below, top)
             return self.run(start, self.n_layers, x, circuit, substitute, top, below)
 
-    def final_residuals(self, circuits: list[Circuit], substitute):
+    def final_residuals(self, circuits: list[Circuit], substitute: Substitute) -> torch.Tensor:
         """[C, N, K, D] of circuits that differ in one layer only: below it they share residuals and its attention,
         above it they run as one batch."""
         differ = {c.layer for c in frozenset().union(*circuits) - frozenset.intersection(*circuits)}
@@ -275,7 +313,7 @@ class LiveRun:
             rows = []
             for circuit in circuits:
                 kept = self.engine.kept_heads(layer, circuit)
-                own = z[:, :, [heads.index(h) for h in kept]] if kept else None
+                own = z[:, :, [heads.index(h) for h in kept]] if kept and z is not None else None
                 rows.append(self.engine.finish(layer, x, circuit, kept, own, substitute, out, inside, self.roles))
             x, n = torch.cat(rows), len(self.tokens)
             stacked, roles = repeated(substitute, len(circuits)), self.roles
@@ -286,7 +324,8 @@ class LiveRun:
                     p and p.repeat(len(circuits)) for p in (self.where(above, top), self.where(above + 1, top))
                 )
                 x = self.engine.layer(above, x, circuits[0], stacked, out, inside, roles)
-        return x.unflatten(0, (len(circuits), n))
+        found: torch.Tensor = x.unflatten(0, (len(circuits), n))
+        return found
 
     @property
     def n_layers(self) -> int:
@@ -296,7 +335,16 @@ class LiveRun:
         """Positions at which the residual entering ``layer`` is needed; None: everywhere."""
         return None if layer <= top else self.positions
 
-    def run(self, start, stop, x, circuit, substitute, top, below):
+    def run(
+        self,
+        start: int,
+        stop: int,
+        x: torch.Tensor,
+        circuit: Circuit,
+        substitute: Substitute,
+        top: int,
+        below: list[Circuit],
+    ) -> torch.Tensor:
         """The residual entering layer ``stop`` from the one entering ``start``; remembers those between."""
         for layer in range(start, stop):
             out, inside = self.where(layer + 1, top), self.where(layer, top)
@@ -304,7 +352,7 @@ class LiveRun:
             self.memory.put((layer + 1, layer + 1 <= top, below[layer + 1]), x)
         return x
 
-    def known(self, below, top):
+    def known(self, below: list[Circuit], top: int) -> tuple[int, torch.Tensor]:
         """The highest layer whose input is remembered, and that input; else the embeddings."""
         for layer in range(len(below) - 1, 0, -1):
             for everywhere in (True,) if layer <= top else (False, True):
@@ -320,10 +368,10 @@ def last_head(circuit: Circuit) -> int:
     return max((c.layer for c in circuit if not c.is_mlp), default=-1)
 
 
-def repeated(substitute, times: int):
+def repeated(substitute: Substitute, times: int) -> Substitute:
     """A substitute for ``times`` copies of the rows, one after another."""
 
-    def read(name, layer):
+    def read(name: str, layer: int) -> torch.Tensor:
         values = substitute(name, layer)
         return values if len(values) == 1 else values.repeat(times, *[1] * (values.dim() - 1))
 

@@ -5,13 +5,14 @@ the columns of one circuit (docs/artifacts.md); the caller adds which model, tas
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from atlas.ablation import Ablator, Prompts, corrupted_runs
-from atlas.components import Circuit, Site, columns
+from atlas.components import AnyCircuit, Circuit, Component, Site, columns
 from atlas.errors import StudyError
 from atlas.models import Model
 from atlas.statistics import Bootstrap, interval_columns
@@ -21,7 +22,7 @@ log = logging.getLogger("atlas")
 METRICS = ("logit_diff", "prob_diff", "kl", "top1", "answer_rank")  # those of an ablator for `metrics_of`
 
 
-def metrics_of(ablator: Ablator, circuit, bootstrap: Bootstrap) -> list[dict]:
+def metrics_of(ablator: Ablator, circuit: AnyCircuit, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """(metric, value, interval) of a circuit: the means of the ablator's metrics, and what they come to of full.
 
     The baseline of faithfulness is the ablator's empty circuit: without components, or without edges.
@@ -34,7 +35,7 @@ def metrics_of(ablator: Ablator, circuit, bootstrap: Bootstrap) -> list[dict]:
     return [{"metric": metric} | interval_columns(estimate) for metric, estimate in estimates.items()]
 
 
-def subsets(circuit, samples: int, seed: int) -> list[frozenset]:
+def subsets(circuit: AnyCircuit, samples: int, seed: int) -> list[AnyCircuit]:
     """Random non-empty subsets of a circuit: first a size, uniform from 1 to the circuit's, then that many members.
 
     Draws are independent and may repeat. Where the circuit has no more than ``samples`` subsets they are all listed.
@@ -47,7 +48,9 @@ def subsets(circuit, samples: int, seed: int) -> list[frozenset]:
     return [frozenset(members[i] for i in rng.permutation(len(members))[:size]) for size in sizes]
 
 
-def completeness(ablator: Ablator, circuit, samples: int, seed: int, bootstrap: Bootstrap) -> Iterator[dict]:
+def completeness(
+    ablator: Ablator, circuit: AnyCircuit, samples: int, seed: int, bootstrap: Bootstrap
+) -> Iterator[dict[str, Any]]:
     """|F(C without K) - F(full without K)| for random K within the circuit C (`subsets`).
 
     A circuit is complete if removing a part of it does to it what it does to the whole model; a twin that was left out
@@ -63,7 +66,7 @@ def completeness(ablator: Ablator, circuit, samples: int, seed: int, bootstrap: 
         yield row | interval_columns(difference)
 
 
-def minimality(ablator: Ablator, circuit, bootstrap: Bootstrap) -> Iterator[dict]:
+def minimality(ablator: Ablator, circuit: AnyCircuit, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
     """Percentage points of full that the circuit loses without each of its members alone; negative: it gains."""
     full, own = ablator.logit_diff(ablator.everything), ablator.logit_diff(circuit)
     for member in sorted(circuit):
@@ -72,15 +75,18 @@ def minimality(ablator: Ablator, circuit, bootstrap: Bootstrap) -> Iterator[dict
         yield {"name": str(member)} | interval_columns(loss)
 
 
-def position_effects(ablator: Ablator, components, kept: Circuit, bootstrap: Bootstrap) -> Iterator[dict]:
+def position_effects(
+    ablator: Ablator, components: Iterable[Component], kept: Circuit, bootstrap: Bootstrap
+) -> Iterator[dict[str, Any]]:
     """Percentage points of full lost when a component is ablated at the positions of one role in the full model.
 
     ``kept``: the position-level circuit, for the column of that name; a component in it is kept at every role. The
     ablator's prompts must know their roles (`Prompts.with_roles`).
     """
-    full = ablator.logit_diff(ablator.everything)
+    full, roles = ablator.logit_diff(ablator.everything), ablator.prompts.roles
+    assert roles is not None
     for component in sorted(components):
-        for role in ablator.prompts.roles:
+        for role in roles:
             site = Site(component.layer, component.head, role)
             left = ablator.logit_diff(ablator.without({site}))
             loss = bootstrap.statistic(lambda f, without: 100 * (f - without) / f, full, left)
@@ -96,14 +102,16 @@ class Patching:
     corrupted one. Noising near 0: the circuit is necessary. Denoising near 1: it is sufficient.
     """
 
-    def __init__(self, model: Model, prompts: Prompts, cache: dict | None = None, allow_no_effect: bool = False):
+    def __init__(
+        self, model: Model, prompts: Prompts, cache: dict[str, Any] | None = None, allow_no_effect: bool = False
+    ) -> None:
         """``cache``: `activations.pt`, if it holds these prompts; ``allow_no_effect``: `rows` warns, and goes on."""
         self.allow_no_effect = allow_no_effect
         clean = cache and {"prompt": cache["prompt"], "corrupted": cache["clean"]}
         self.noised = Ablator(model, prompts, corrupted_runs(model, prompts, cache))
         self.denoised = Ablator(model, prompts.swapped(), corrupted_runs(model, prompts.swapped(), clean))
 
-    def rows(self, circuit: Circuit, bootstrap: Bootstrap) -> list[dict]:
+    def rows(self, circuit: Circuit, bootstrap: Bootstrap) -> list[dict[str, Any]]:
         """(metric, value, interval) of noising and denoising a circuit of components, sites among them.
 
         Also of its heads alone: MLPs write most of what the logits read, so that a circuit which holds them all carries

@@ -1,5 +1,8 @@
 """Sentences about edges, evaluation, positions, stability and generation, by rule from the numbers (see summary.py)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 
 from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
@@ -23,21 +26,23 @@ def reported(table: pd.DataFrame) -> pd.DataFrame:
     return held_out if len(held_out) else table
 
 
-def cell(table: pd.DataFrame, **where) -> pd.Series | None:
+def cell(table: pd.DataFrame, **where: object) -> pd.Series | None:
     """The one row with these values, or None."""
     for key, value in where.items():
         table = table[table[key] == value]
     return table.iloc[0] if len(table) else None
 
 
-def span(values, digits: int = 2) -> str:
+def span(values: Sequence[float], digits: int = 2) -> str:
     """`0.61 to 0.72`, or one number where both print alike."""
     low, high = number(min(values), digits), number(max(values), digits)
     return low if low == high else f"{low} to {high}"
 
 
 # ---- edges ---------------------------------------------------------------------------------------------------
-def edge_findings(evaluation: pd.DataFrame, circuits: dict, areas: pd.DataFrame | None, tasks: list[str]) -> list[str]:
+def edge_findings(
+    evaluation: pd.DataFrame, circuits: dict[str, Any], areas: pd.DataFrame | None, tasks: list[str]
+) -> list[str]:
     """Size of the reported edge circuits, what they keep, and which ranking of edges is best; nothing without edges."""
     table, sizes, sentences = reported(evaluation), [], []
     for task in tasks:
@@ -45,6 +50,7 @@ def edge_findings(evaluation: pd.DataFrame, circuits: dict, areas: pd.DataFrame 
         if row is None:
             return []
         total, faith = circuits[task]["total_edges"], cell(table, task=task, circuit="edges", metric="faithfulness")
+        assert faith is not None
         share = f"{row['edges']:.0f} of {total} edges ({100 * row['edges'] / total:.1f} %)"
         sizes.append(f"{share} for {words(task)}, which give {percent(row)}")
         text = (
@@ -84,7 +90,7 @@ def _best(areas: pd.DataFrame, task: str) -> str:
     return f"{words(task).capitalize()}: {'; '.join(parts)}."
 
 
-def _ranking(row) -> str:
+def _ranking(row: Mapping[str, Any]) -> str:
     return f"{METHODS.get(row['method'], words(row['method']))} ({row['ranking']})"
 
 
@@ -105,7 +111,7 @@ def edge_overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: 
             f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random edges; "
             f"{p_value(row['p_layer_matched'])})."
         )
-    kinds: dict[tuple, list[str]] = {}
+    kinds: dict[tuple[Any, ...], list[str]] = {}
     for row in typology.itertuples():
         pair = f"{words(row.circuit_a)} and {words(row.circuit_b)} ({row.reason})"
         kinds.setdefault((row.level, row.type), []).append(pair)
@@ -307,7 +313,7 @@ def _written(name: str, rows: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _left(row) -> str:
+def _left(row: Mapping[str, Any]) -> str:
     heads = {"shared": "the shared heads", "union": "the heads of any circuit"}
     text = f"{percent(row, 100)} without {heads.get(row['heads'], 'the ' + words(row['heads']) + ' heads')}"
     about = [f"random sets {number(100 * row['control_median'], 1)} %", p_value(row["p"])] if row["controls"] else []

@@ -13,8 +13,12 @@ component, and every edge, that carries something to the logits that differs bet
 fixtures defeat some methods by design; `expected` says what a method returns, which then is not the truth.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +47,9 @@ from atlas.planted import (
     linear_units,
     threshold_units,
 )
+
+if TYPE_CHECKING:
+    from atlas.ablation import Prompts
 
 KINDS = ("mean", "zero", "resample")
 NODE_METHODS = ("layers", "ascending_effect", "random", "bisect", "speculative")
@@ -94,7 +101,7 @@ class Fixture:
     family: str
     shows: str
     plan: Plan
-    slots: tuple
+    slots: tuple[Any, ...]
     answer: int
     incorrect: int
     nodes: Mapping[str, Circuit]
@@ -130,36 +137,40 @@ class Fixture:
 
         return frozenset(Edge(e.sender, port(e.receiver)) for e in found)
 
-    def build(self, folder):
+    def build(self, folder: Path | str) -> Path:
         """Write the checkpoint and its tokenizer to a folder; return its path."""
         return build(self.plan, self.family, folder)
 
-    def rows(self) -> list[dict]:
+    def rows(self) -> list[dict[str, Any]]:
         """Prompts as rows of `prompts.parquet` (the columns that scoring needs): M x ROUNDS, aligned, answer last."""
         rows = []
         for number in range(M * ROUNDS):
             start = number % M
             rng = np.random.default_rng([self.plan.seed, number])
             fillers = [FILLERS[i] for i in rng.permutation(len(FILLERS))]
-            texts = [[BOS], [BOS]]
+            texts: list[list[str]] = [[BOS], [BOS]]
             for slot in self.slots:
                 filler = fillers.pop() if slot == FILLER else None
                 for run in (0, 1):
                     texts[run].append(filler or member(start + slot[run]))
-            row = {"prompt": number, "template": "planted", "split": "search", "start": start}
+            row: dict[str, Any] = {"prompt": number, "template": "planted", "split": "search", "start": start}
             row |= {"text": " ".join(texts[0]), "corrupted_text": " ".join(texts[1])}
             row |= {"answer": member(start + self.answer), "incorrect": member(start + self.incorrect)}
             row |= {"tokens": ids(texts[0]), "corrupted_tokens": ids(texts[1])}
             rows.append(row | {f"{key}_token": ids([row[key]])[0] for key in ("answer", "incorrect")})
         return rows
 
-    def prompts(self):
+    def prompts(self) -> Prompts:
         """The same as tensors."""
         from atlas.ablation import Prompts
 
         rows = self.rows()
-        columns = {name: torch.tensor([row[name] for row in rows]) for name in ("tokens", "corrupted_tokens")}
-        answers = {name: torch.tensor([row[f"{name}_token"] for row in rows]) for name in ("answer", "incorrect")}
+        columns: dict[str, Any] = {
+            name: torch.tensor([row[name] for row in rows]) for name in ("tokens", "corrupted_tokens")
+        }
+        answers: dict[str, Any] = {
+            name: torch.tensor([row[f"{name}_token"] for row in rows]) for name in ("answer", "incorrect")
+        }
         group = torch.zeros(len(rows), dtype=torch.long)
         return Prompts(**columns, **answers, prompt=[row["prompt"] for row in rows], group=group)
 
@@ -168,7 +179,7 @@ def member(i: int) -> str:
     return MEMBERS[i % M]
 
 
-def ids(words) -> list[int]:
+def ids(words: Iterable[str]) -> list[int]:
     return [VOCABULARY.index(word) for word in words]
 
 
@@ -191,11 +202,11 @@ def successor(layer: int, head: int, gain: float = 1.0, read: str = "found") -> 
     return Head(layer, head, SELF, read, (Write("next", gain, 1),))
 
 
-def every_kind(value) -> dict:
+def every_kind(value: Any) -> dict[str, Any]:
     return dict.fromkeys(KINDS, value)
 
 
-def with_zero(always: str, zero: str) -> dict:
+def with_zero(always: str, zero: str) -> dict[str, Any]:
     """True edges: ``always``, and under `zero` also those whose content is the same in every prompt."""
     return every_kind(edges(always)) | {"zero": edges(f"{always} {zero}")}
 
@@ -205,12 +216,12 @@ def attention(names: str) -> str:
     return " ".join(f"embed->{name}.{part}" for name in names.split() for part in "qk")
 
 
-def all_of(*sets) -> dict:
+def all_of(*sets: dict[str, Any]) -> dict[str, Any]:
     """kind -> what one of ``sets`` (each kind -> edges) holds."""
     return {kind: tuple(s[kind] for s in sets) for kind in KINDS}
 
 
-def while_attention_stays(truth: dict) -> dict:
+def while_attention_stays(truth: dict[str, Any]) -> dict[str, Any]:
     """What `eap_ig` finds where each step is linear, or has a slope somewhere, between ablated and clean embeddings.
 
     Under `mean` and `resample` these differ in members alone, so no head attends elsewhere on the way. Under `zero`
@@ -219,11 +230,11 @@ def while_attention_stays(truth: dict) -> dict:
     return {kind: (truth[kind],) for kind in KINDS if kind != "zero"}
 
 
-def less(found: dict, names: str) -> dict:
+def less(found: dict[str, Any], names: str) -> dict[str, Any]:
     return {kind: found[kind] - edges(names) for kind in KINDS}
 
 
-def solved(truth: dict, eap: dict) -> dict:
+def solved(truth: dict[str, Any], eap: dict[str, Any]) -> dict[str, Any]:
     """Every method that measures effects finds the truth; gradients find ``eap``.
 
     Gradients do not see what a sharp softmax attends to: its slope is below 1e-13. (`eap_ig` is stated by fixtures
@@ -589,5 +600,5 @@ def all_fixtures() -> list[Fixture]:
     return [make(family) for family in FAMILIES for make in MAKERS]
 
 
-def ids_of(fixtures) -> list[str]:
+def ids_of(fixtures: Iterable[Fixture]) -> list[str]:
     return [f.id for f in fixtures]

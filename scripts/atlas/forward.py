@@ -6,14 +6,16 @@ TransformerLens, which takes longer than most of their work. TransformerLens is 
 
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import torch
 
 from atlas.architectures import Block, Weights
 from atlas.engine import project, rotate
+from atlas.models import Hook
 
-OF_BLOCKS = ("hook_resid_pre", "ln1.hook_out", "attn.hook_v", "attn.hook_pattern", "attn.hook_z")
+OF_BLOCKS: tuple[str, ...] = ("hook_resid_pre", "ln1.hook_out", "attn.hook_v", "attn.hook_pattern", "attn.hook_z")
 OF_BLOCKS += ("hook_attn_out", "hook_mlp_out", "hook_resid_post")
 EMBED, POSITIONS = "hook_embed", "pos_embed.hook_out"
 BLOCK_HOOK = re.compile(rf"blocks\.\d+\.({'|'.join(map(re.escape, OF_BLOCKS))})")
@@ -24,7 +26,7 @@ def knows(name: str) -> bool:
     return name in (EMBED, POSITIONS) or BLOCK_HOOK.fullmatch(name) is not None
 
 
-def final_residual(weights: Weights, tokens, edits=()):
+def final_residual(weights: Weights, tokens: torch.Tensor, edits: Iterable[Hook] = ()) -> torch.Tensor:
     """[N, S, D] after the last block, of tokens [N, S].
 
     ``edits``: (hook name, function) pairs. A function takes an activation in TransformerLens's shape and a hook with
@@ -34,7 +36,7 @@ def final_residual(weights: Weights, tokens, edits=()):
     for name, function in edits:
         functions[name].append(function)
 
-    def at(name, x):
+    def at(name: str, x: torch.Tensor) -> torch.Tensor:
         for function in functions.get(name, ()):
             changed = function(x, hook=SimpleNamespace(name=name))
             x = x if changed is None else changed
@@ -54,7 +56,9 @@ def final_residual(weights: Weights, tokens, edits=()):
     return x
 
 
-def mixed(weights: Weights, block: Block, normed, name: str, at):
+def mixed(
+    weights: Weights, block: Block, normed: torch.Tensor, name: str, at: Callable[[str, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """z [N, S, H, d_head] of the normed residual [N, S, D]."""
     maps = ((block.w_q, block.b_q), (block.w_k, block.b_k), (block.w_v, block.b_v))
     q, k, v = (project(normed, w, b) for w, b in maps)

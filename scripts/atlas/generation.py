@@ -5,6 +5,7 @@ computed with the heads ablated, never changes: causal attention looks back only
 not depend on what is written after it. Rows of one batch may have different heads ablated.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from atlas.architectures import Block, Weights
 from atlas.components import Circuit
 from atlas.engine import Engine, project, rotate
-from atlas.models import Model, z_hook
+from atlas.models import Hook, Model, z_hook
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Removal:
     means: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, sets: list[Circuit], n_layers: int, n_heads: int, means=None) -> "Removal":
+    def of(cls, sets: list[Circuit], n_layers: int, n_heads: int, means: torch.Tensor | None = None) -> "Removal":
         """One set of heads for each row."""
         heads = torch.zeros(len(sets), n_layers, n_heads, dtype=torch.bool)
         for row, chosen in enumerate(sets):
@@ -36,10 +37,10 @@ class Removal:
                 heads[row, head.layer, head.head] = True
         return cls(heads, means)
 
-    def take(self, rows: slice, device) -> "Removal":
+    def take(self, rows: slice, device: torch.device) -> "Removal":
         return Removal(self.heads[rows].to(device), None if self.means is None else self.means.to(device))
 
-    def apply(self, z, layer: int, start: int):
+    def apply(self, z: torch.Tensor, layer: int, start: int) -> torch.Tensor:
         """z [N, P, H, d_head] of the positions from ``start`` on, with the heads ablated."""
         ablated = self.heads[:, layer, None, :, None]
         if self.means is None:
@@ -52,11 +53,11 @@ class Removal:
 class Cache:
     """Keys and values of the ``length`` tokens read so far; room for ``capacity``."""
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int) -> None:
         self.capacity, self.length = capacity, 0
         self.layers: dict[int, torch.Tensor] = {}
 
-    def extend(self, layer: int, keys, values):
+    def extend(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Those of all tokens up to now, from those of the new ones, [N, G, P, d_head] each."""
         if layer not in self.layers:
             n, groups, _, d_head = keys.shape
@@ -67,7 +68,7 @@ class Cache:
         return kept[:, :, :, :end]
 
 
-def forward(weights: Weights, tokens, removal: Removal, cache: Cache):
+def forward(weights: Weights, tokens: torch.Tensor, removal: Removal, cache: Cache) -> torch.Tensor:
     """Logits [N, d_vocab] after the last of ``tokens`` [N, P], a whole prompt or one token after those of ``cache``."""
     start = cache.length
     x = weights.embed(tokens, start)
@@ -79,7 +80,7 @@ def forward(weights: Weights, tokens, removal: Removal, cache: Cache):
     return Engine(weights).unembed(x[:, -1])
 
 
-def attend(weights: Weights, block: Block, x, cache: Cache, layer: int):
+def attend(weights: Weights, block: Block, x: torch.Tensor, cache: Cache, layer: int) -> torch.Tensor:
     """z [N, P, H, d_head] of all heads at the new positions, from the residual there."""
     start, new = cache.length, x.shape[1]
     if start and new > 1:
@@ -98,11 +99,18 @@ class Generator:
     """Decodes with the engine and its cache; without an engine (``use_engine=False``, or an architecture that has none)
     through TransformerLens hooks, where every step reads the whole text again."""
 
-    def __init__(self, model: Model, use_engine: bool = True):
+    def __init__(self, model: Model, use_engine: bool = True) -> None:
         self.model = model
         self.weights = model.weights if use_engine else None
 
-    def generate(self, tokens, steps: int, sets: list[Circuit], means=None, end: int | None = None):
+    def generate(
+        self,
+        tokens: torch.Tensor,
+        steps: int,
+        sets: list[Circuit],
+        means: torch.Tensor | None = None,
+        end: int | None = None,
+    ) -> torch.Tensor:
         """The ``steps`` most likely next tokens, one after another, [N, steps], of prompts [N, S] of one length.
 
         ``sets``: the heads ablated in each row. ``means`` [L, S, H, d_head]: see `Removal`. After the token ``end`` a
@@ -122,11 +130,11 @@ class Generator:
         if not self.weights:
             return self.model.batch_size
         block = self.weights.blocks[0]
-        cached = 2 * len(self.weights.blocks) * block.w_k.shape[1] * block.w_k.shape[2] * length
+        cached: int = 2 * len(self.weights.blocks) * block.w_k.shape[1] * block.w_k.shape[2] * length
         per_row = cached * block.w_k.element_size() + Engine(self.weights).bytes_per_row(length, logits=1)
         return max(1, int(self.model.memory_mb * 2**20) // per_row)
 
-    def decode(self, tokens, steps: int, removal: Removal, rows: slice, end: int | None):
+    def decode(self, tokens: torch.Tensor, steps: int, removal: Removal, rows: slice, end: int | None) -> torch.Tensor:
         """One batch of `generate`."""
         removal = removal.take(rows, tokens.device)
         cache, text, unread = Cache(tokens.shape[1] + steps), tokens, tokens
@@ -143,7 +151,7 @@ class Generator:
             text = torch.cat((text, unread), dim=1)
         return text[:, tokens.shape[1] :]
 
-    def hooks(self, removal: Removal):
+    def hooks(self, removal: Removal) -> Iterator[Hook]:
         """The same ablation as hooks on the bridge."""
         for layer in range(self.model.n_layers):
             yield z_hook(layer), lambda z, hook, layer=layer: removal.apply(z, layer, 0)

@@ -4,13 +4,20 @@ A prompt set is a list of (text, answer). With ``members``, ``{0}`` stands for a
 on, so that one wording makes a prompt from every member it fits: ``["{0} {1} {2}", " {3}"]``.
 """
 
+from __future__ import annotations
+
 import string
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atlas.errors import StudyError
 from atlas.tasks import MAX_DRAWS, expand_members
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CORRUPTED = 64  # corrupted texts per wording, for the means
 STATUS = ("used", "failed", "rejected")  # failed: the unablated model does not give the answer
@@ -35,7 +42,7 @@ def with_space(answer: str) -> str:
     return f" {answer}" if answer[:1].isalnum() else answer
 
 
-def make_set(name: str, block: dict, per_text: int, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
+def make_set(name: str, block: dict[str, Any], per_text: int, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
     """The (text, answer) pairs of a prompt set, and corrupted texts for means.
 
     ``block`` has ``texts`` and either ``members`` (with ``step``, ``cyclic``) or, if means are wanted, ``corrupted``.
@@ -71,22 +78,28 @@ def starts_of(n: int, step: int, cyclic: bool, offsets: list[int]) -> list[int]:
     return [i for i in range(n) if all(0 <= i + step * k < n for k in offsets)]
 
 
-def render(parts, by_step: dict[int, str]) -> str:
+def render(parts: Iterable[tuple[str, int | None]], by_step: dict[int, str]) -> str:
     return "".join(literal + ("" if k is None else by_step[k]) for literal, k in parts)
 
 
-def others(by_step: dict[int, str], members, rng, where: str) -> dict[int, str]:
+def others(by_step: dict[int, str], members: Sequence[str], rng: np.random.Generator, where: str) -> dict[int, str]:
     """For every slot a random member other than its own."""
     if len(set(members)) < 2:
         raise StudyError(f"{where}.members: one member leaves no other for corrupted texts; give at least 2")
     drawn = {}
     for k, own in by_step.items():
-        candidates = (members[rng.integers(len(members))] for _ in range(MAX_DRAWS))
+        candidates = (members[int(rng.integers(len(members)))] for _ in range(MAX_DRAWS))
         drawn[k] = next(m for m in candidates if m != own)
     return drawn
 
 
-def encode_set(name: str, pairs, tokenizer, prepend_bos: bool, max_tokens: int | None) -> list[dict]:
+def encode_set(
+    name: str,
+    pairs: list[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    prepend_bos: bool,
+    max_tokens: int | None,
+) -> list[dict[str, Any]]:
     """Rows with ``tokens`` (BOS included) and ``answer_tokens``: what follows the text's ids when its answer follows.
 
     A prompt is rejected, with its reason, where the text has other tokens once the answer follows, and where the model
@@ -112,12 +125,14 @@ def encode_set(name: str, pairs, tokenizer, prepend_bos: bool, max_tokens: int |
     return rows
 
 
-def ids_of(tokenizer, texts: list[str]) -> list[list[int]]:
+def ids_of(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Ids without special tokens."""
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def corrupted_of_length(name: str, corrupted, tokenizer, prepend_bos: bool, length: int) -> list[list[int]]:
+def corrupted_of_length(
+    name: str, corrupted: list[str], tokenizer: PreTrainedTokenizerBase, prepend_bos: bool, length: int
+) -> list[list[int]]:
     """The ids of the corrupted texts that have ``length`` tokens; raises StudyError where none has."""
     bos = [tokenizer.bos_token_id] if prepend_bos else []
     found = [bos + ids for ids in ids_of(tokenizer, corrupted) if len(bos) + len(ids) == length]
@@ -129,8 +144,8 @@ def corrupted_of_length(name: str, corrupted, tokenizer, prepend_bos: bool, leng
     return found
 
 
-def text_after(tokenizer, tokens: list[int], new: list[int], end: int | None) -> str:
+def text_after(tokenizer: PreTrainedTokenizerBase, tokens: list[int], new: list[int], end: int | None) -> str:
     """The text that ``new`` ids add to a prompt's, up to the end mark."""
     new = new[: new.index(end)] if end in new else new
-    before, after = (tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (tokens, tokens + new))
-    return after[len(before) :] if after.startswith(before) else tokenizer.decode(new)
+    before, after = (str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in (tokens, tokens + new))
+    return after[len(before) :] if after.startswith(before) else str(tokenizer.decode(new))

@@ -3,6 +3,8 @@
 Needs no torch: figures and pages read the same tables.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -69,7 +71,7 @@ def summarise(
     return pd.DataFrame(rows)
 
 
-def _shares(part: pd.DataFrame, bootstrap: Bootstrap) -> dict:
+def _shares(part: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Any]:
     right = part[part["draw"] < 0].sort_values("prompt")["right"].to_numpy(dtype=float)
     controls = part[part["draw"] >= 0].groupby("draw")["right"].mean()
     row = {"prompts": len(right)} | interval_columns(bootstrap.mean(right) if len(right) else (np.nan,) * 3)

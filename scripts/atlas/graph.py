@@ -10,7 +10,7 @@ An edge is direct: it is what one receiver reads of one sender, and nothing that
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atlas.components import Circuit, Component
 
@@ -46,9 +46,10 @@ class Graph:
     parallel: bool = False
 
     @classmethod
-    def of(cls, description: dict) -> "Graph":
+    def of(cls, description: dict[str, Any]) -> "Graph":
         """From `model.json`."""
-        return cls(*(description[k] for k in ("n_layers", "n_heads", "n_kv_heads")), description["parallel_blocks"])
+        layers, heads, kv_heads = (description[k] for k in ("n_layers", "n_heads", "n_kv_heads"))
+        return cls(layers, heads, kv_heads, description["parallel_blocks"])
 
     # ---- names -------------------------------------------------------------------------------------------
     def port(self, layer: int, head: int, part: str) -> str:
@@ -65,7 +66,7 @@ class Graph:
     @cached_property
     def receivers(self) -> list[str]:
         """In the order of the forward pass."""
-        out = []
+        out: list[str] = []
         for layer in range(self.n_layers):
             out += dict.fromkeys(self.port(layer, head, part) for part in "qkv" for head in self.heads)
             out.append(f"m{layer}")
@@ -95,7 +96,7 @@ class Graph:
     @cached_property
     def ports(self) -> dict[str, list[str]]:
         """Node -> the receivers that it reads: itself for MLPs and `logits`, three for a head, none for `embed`."""
-        ports = {EMBED: [], LOGITS: [LOGITS]}
+        ports: dict[str, list[str]] = {EMBED: [], LOGITS: [LOGITS]}
         for layer in range(self.n_layers):
             ports |= {f"{layer}.{head}": [self.port(layer, head, part) for part in "qkv"] for head in self.heads}
             ports[f"m{layer}"] = [f"m{layer}"]

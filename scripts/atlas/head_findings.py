@@ -1,5 +1,8 @@
 """Sentences about what the heads do, chosen by rule from the numbers (see summary.py)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from atlas.plots.lens_page import point_name
@@ -11,7 +14,7 @@ NAMED = 3  # heads that a sentence names
 LEAST = 0.01  # logits; smaller changes of a head's attribution are not counted as backup
 
 
-def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict) -> list[str]:
+def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict[str, Any]) -> list[str]:
     """How the heads of the circuits are called, and which are called differently from task to task."""
     if roles.empty:
         return ["No circuit holds a head, so there is none to explain."]
@@ -39,8 +42,8 @@ def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict) -> li
         both = _different(roles) - _different(of_main)
         if both:
             verb = "is" if len(both) == 1 else "are"
-            names = listing(sorted(both, key=place))
-            sentences.append(f"Counting the other tasks, {names} {verb} called differently on some of them too.")
+            named = listing(sorted(both, key=place))
+            sentences.append(f"Counting the other tasks, {named} {verb} called differently on some of them too.")
     never = [label for label in LABELS if label not in thresholds]
     if never:
         sentences.append(f"No threshold is set for {listing(never)}, so no head can be called that.")
@@ -68,7 +71,7 @@ def _differences(roles: pd.DataFrame, where: str) -> list[str]:
     return sentences or [f"No head is called differently on different {where}."]
 
 
-def _known(row, thresholds: dict) -> str:
+def _known(row: Mapping[str, Any], thresholds: dict[str, Any]) -> str:
     """The label of one head on one task with its score, or how near it comes to a label."""
     if row["label"] != UNLABELLED:
         return f"it is called {row['label']} there (score {number(row['score: ' + row['label']], 2)})"
@@ -80,7 +83,9 @@ def _known(row, thresholds: dict) -> str:
     return f"it has no label there, and comes nearest to {near} (score {score}, threshold {threshold})"
 
 
-def evidence_findings(roles: pd.DataFrame, attribution: pd.DataFrame, tasks: list[str], thresholds: dict) -> list[str]:
+def evidence_findings(
+    roles: pd.DataFrame, attribution: pd.DataFrame, tasks: list[str], thresholds: dict[str, Any]
+) -> list[str]:
     """The head that matters most on each task, with what is known of it; and what writes for and against the answer."""
     sentences = []
     for task in tasks:
@@ -155,7 +160,7 @@ def lens_findings(lens: pd.DataFrame, lead: pd.DataFrame, increments: pd.DataFra
     return sentences
 
 
-def detector_findings(detectors: pd.DataFrame, thresholds: dict) -> list[str]:
+def detector_findings(detectors: pd.DataFrame, thresholds: dict[str, Any]) -> list[str]:
     """Heads with a general pattern of attention."""
     parts = []
     for detector, label in (("previous", "previous token"), ("duplicate", "duplicate"), ("induction", "induction")):
@@ -195,7 +200,7 @@ def backup_findings(backup: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
-def head_findings(tables: dict, main: list[str], thresholds: dict) -> list[str]:
+def head_findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any]) -> list[str]:
     """Everything above; the first sentence stands in the short version."""
     return [
         *label_findings(tables["roles"], main, thresholds),
@@ -207,7 +212,7 @@ def head_findings(tables: dict, main: list[str], thresholds: dict) -> list[str]:
     ]
 
 
-def label_table(roles: pd.DataFrame, tasks: list[str]) -> dict | None:
+def label_table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
     """Every head with its label on every task; a star where they differ."""
     wide = roles.pivot(index="component", columns="task", values="label").reindex(columns=tasks)
     differs = set(roles.loc[roles["differs"], "component"])

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from atlas.components import Circuit, all_components, heads, mlps
 from atlas.errors import StudyError
@@ -21,12 +22,12 @@ ROUNDING = 1e-6  # relative; scores of graph JSON are float32, so members of a g
 
 
 # ---- study JSON ----------------------------------------------------------------------------------------------
-def to_study(circuit: Circuit) -> dict:
+def to_study(circuit: Circuit) -> dict[str, Any]:
     """`{"heads": [[layer, head], ...], "mlps": [layer, ...]}`, sorted integers."""
     return {"heads": [[c.layer, c.head] for c in heads(circuit)], "mlps": [c.layer for c in mlps(circuit)]}
 
 
-def from_study(content: dict, graph: Graph) -> Circuit:
+def from_study(content: dict[str, Any], graph: Graph) -> Circuit:
     """Inverse of `to_study`; names (`4.3`, `m2`) are read too, as in `circuits.json`. Raises StudyError."""
     known = {str(c): c for c in all_components(graph.n_layers, graph.n_heads)}
     found = set()
@@ -43,7 +44,7 @@ def from_study(content: dict, graph: Graph) -> Circuit:
     return frozenset(found)
 
 
-def _component_name(value) -> str:
+def _component_name(value: object) -> str:
     """`4.3` of "4.3" or [4, 3]; `m2` of "m2" or 2; of anything else a name that no component has."""
     if isinstance(value, str):
         return value
@@ -60,7 +61,7 @@ def to_graph_json(
     scores: dict[Edge, float] | None = None,
     nodes: Circuit | None = None,
     d_model: int | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Graph JSON of a circuit; every query head of a group gets the edges into its shared keys and values.
 
     ``scores``: of every edge, in the sign of `edge_scores` (negative helps). The file has the opposite sign, since that
@@ -86,7 +87,7 @@ def to_graph_json(
     }
 
 
-def from_graph_json(content: dict, graph: Graph) -> tuple[EdgeCircuit, dict[Edge, float]]:
+def from_graph_json(content: dict[str, Any], graph: Graph) -> tuple[EdgeCircuit, dict[Edge, float]]:
     """Edges with `in_graph`, and the scores of all edges that have one, negative if the edge helps (`to_graph_json`).
 
     Which nodes are in the graph follows from the edges, as in the library; the flags of nodes are not used. A score may
@@ -122,7 +123,7 @@ def from_graph_json(content: dict, graph: Graph) -> tuple[EdgeCircuit, dict[Edge
     return frozenset(circuit), scores
 
 
-def nodes_from_graph_json(content: dict, graph: Graph) -> Circuit:
+def nodes_from_graph_json(content: dict[str, Any], graph: Graph) -> Circuit:
     """The heads and MLPs with `in_graph`, for a file that says nothing of edges. Raises StudyError."""
     _check_cfg(content, graph)
     flags = _node_flags(content, graph)
@@ -148,7 +149,7 @@ def _spellings(edge: Edge, graph: Graph) -> list[str]:
     return [f"{_spell(edge.sender)}->{_spell(node)}{part}" for node in graph.readers(edge.receiver)]
 
 
-def _check_cfg(content: dict, graph: Graph) -> None:
+def _check_cfg(content: dict[str, Any], graph: Graph) -> None:
     cfg = content.get("cfg")
     for key, field in CFG.items():
         if not isinstance(cfg, dict) or key not in cfg:
@@ -157,7 +158,7 @@ def _check_cfg(content: dict, graph: Graph) -> None:
             raise StudyError(f"cfg.{key} is {cfg[key]!r}, but this model has {getattr(graph, field)}; use its own file")
 
 
-def _node_flags(content: dict, graph: Graph) -> dict[str, bool]:
+def _node_flags(content: dict[str, Any], graph: Graph) -> dict[str, bool]:
     """Name in graph JSON -> in the graph, of the nodes listed: `{"m0": true}` or `{"m0": {"in_graph": true, ...}}`."""
     nodes, known = content.get("nodes", {}), {_spell(node) for node in [*graph.senders, LOGITS]}
     if not isinstance(nodes, dict):
@@ -184,7 +185,7 @@ def _refuse_unknown(names: list[str], graph: Graph) -> None:
     raise StudyError(f"edges: {_some(names)} not in this model ({_size(graph)}, {kind} blocks); remove")
 
 
-def _flag(value, where: str) -> bool:
+def _flag(value: object, where: str) -> bool:
     """`in_graph` of an entry, which may be the flag itself."""
     flag = value.get("in_graph") if isinstance(value, dict) else value
     if flag not in (True, False):  # 1 and 0 pass
@@ -192,7 +193,7 @@ def _flag(value, where: str) -> bool:
     return bool(flag)
 
 
-def _score(value, name: str) -> float | None:
+def _score(value: object, name: str) -> float | None:
     score = value.get("score") if isinstance(value, dict) else None
     if score is None:
         return None
@@ -206,7 +207,7 @@ def _agree(a: float | None, b: float | None) -> bool:
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
-def read_circuit(path, graph: Graph, select: dict | None = None) -> Circuit | EdgeCircuit:
+def read_circuit(path: Path | str, graph: Graph, select: dict[str, Any] | None = None) -> Circuit | EdgeCircuit:
     """The circuit of nodes or of edges in a JSON file of any format above or of this project's own (docs).
 
     ``select``: key -> value, picks exactly one of a file with several `circuits`. Raises StudyError naming the file.
@@ -214,7 +215,9 @@ def read_circuit(path, graph: Graph, select: dict | None = None) -> Circuit | Ed
     return read_circuit_and_level(path, graph, select)[0]
 
 
-def read_circuit_and_level(path, graph: Graph, select: dict | None = None) -> tuple[Circuit | EdgeCircuit, str]:
+def read_circuit_and_level(
+    path: Path | str, graph: Graph, select: dict[str, Any] | None = None
+) -> tuple[Circuit | EdgeCircuit, str]:
     """`read_circuit`, and `node` or `edge`: an empty circuit of nodes keeps the embeddings, one of edges nothing."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -226,7 +229,7 @@ def read_circuit_and_level(path, graph: Graph, select: dict | None = None) -> tu
         raise StudyError(f"{path}: {error}") from None
 
 
-def _recognise(content, graph: Graph, select: dict | None) -> tuple[Circuit | EdgeCircuit, str]:
+def _recognise(content: Any, graph: Graph, select: dict[str, Any] | None) -> tuple[Circuit | EdgeCircuit, str]:
     if not isinstance(content, dict):
         raise StudyError("not a JSON object; see docs/interchange.md for the formats of circuits")
     if content.get("graph", asdict(graph)) != asdict(graph):
@@ -250,7 +253,7 @@ def _recognise(content, graph: Graph, select: dict | None) -> tuple[Circuit | Ed
     raise StudyError(f"holds no circuit (keys: {_some(content) or 'none'}); give heads and mlps, or edges")
 
 
-def _named_edges(names: list, graph: Graph) -> EdgeCircuit:
+def _named_edges(names: list[Any], graph: Graph) -> EdgeCircuit:
     known = {str(edge): edge for edge in graph.edges}
     for name in names:
         if not isinstance(name, str) or name not in known:
@@ -258,10 +261,12 @@ def _named_edges(names: list, graph: Graph) -> EdgeCircuit:
     return frozenset(known[name] for name in names)
 
 
-def _pick(circuits, select: dict) -> dict:
+def _pick(circuits: object, select: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(circuits, list) or not all(isinstance(c, dict) for c in circuits):
         raise StudyError("circuits: a list of objects is expected")
-    found = [c for c in circuits if all(key in c and c[key] == value for key, value in select.items())]
+    found: list[dict[str, Any]] = [
+        c for c in circuits if all(key in c and c[key] == value for key, value in select.items())
+    ]
     if len(found) == 1:
         return found[0]
     known = {key: list(dict.fromkeys(str(c.get(key)) for c in circuits)) for key in select}

@@ -1,5 +1,7 @@
 """Means of many columns at once, each with its bootstrap interval over prompts: maps have thousands of cells."""
 
+from typing import Any
+
 import numpy as np
 
 from atlas.statistics import Bootstrap
@@ -7,7 +9,7 @@ from atlas.statistics import Bootstrap
 CHUNK = 4096  # columns whose resamples are held at a time
 
 
-def column_means(bootstrap: Bootstrap, values, counts=None) -> dict[str, np.ndarray]:
+def column_means(bootstrap: Bootstrap, values: Any, counts: Any = None) -> dict[str, np.ndarray]:
     """Table columns ``value``, ``ci_low``, ``ci_high``, each [R], of per-prompt values [N, R].
 
     With ``counts`` (same shape) a column is sum(values) / sum(counts), as for shares of instances of which a prompt may

@@ -3,15 +3,19 @@
 import errno
 import logging
 import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, TypeVar
 
 from atlas.errors import StudyError
 
+Item = TypeVar("Item")
 log = logging.getLogger("atlas")
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some")
 REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable")
 
 
-def start(snakemake) -> None:
+def start(snakemake: Any) -> None:
     """Log to the rule's log file and to stderr; a StudyError ends the job with its message alone."""
     logging.raiseExceptions = False  # a log that cannot be written is no reason to stop
     sys.excepthook = _report
@@ -23,17 +27,17 @@ def start(snakemake) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def _report(kind, error, trace) -> None:
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, StudyError):
         log.error("error: %s", error)
-    elif issubclass(kind, OSError) and error.errno in REMEDIES:
+    elif isinstance(error, OSError) and error.errno in REMEDIES:
         remedy = REMEDIES[error.errno]
         log.error("error: %s: %s; %s and run again, what was computed stays", error.filename, error.strerror, remedy)
     else:
         log.error("unexpected error", exc_info=(kind, error, trace))
 
 
-def progress(items, description: str):
+def progress(items: Iterable[Item], description: str) -> Iterable[Item]:
     """A progress bar on a terminal, nothing elsewhere."""
     from tqdm import tqdm
 

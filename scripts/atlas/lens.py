@@ -6,9 +6,12 @@ that point, and the unembedding with its bias, once each and in float32; its las
 lens `raw` omits the norm, as the published increment statistic did.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from atlas.ablation import Prompts
 from atlas.attribution import Readout, point_names, read_stream
@@ -43,7 +46,7 @@ class Lens:
     @property
     def leads(self) -> np.ndarray:
         """[P, N] is the answer first?"""
-        return self.rank == 0
+        return np.asarray(self.rank == 0)
 
 
 def read_lenses(model: Model, prompts: Prompts, k: int) -> dict[str, Lens]:
@@ -51,7 +54,7 @@ def read_lenses(model: Model, prompts: Prompts, k: int) -> dict[str, Lens]:
     if prompts.position is not None:
         raise ValueError("the lens reads prompts at their last token; give it prompts without padding")
     readout, names = Readout.of(model), point_names(model.n_layers)
-    found = {kind: [] for kind in KINDS}
+    found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     for batch in progress(model.batches(len(prompts)), "logit lens"):
         points = read_stream(model, prompts.tokens[batch]).points()
         answer, incorrect = (x[batch].to(model.device) for x in (prompts.answer, prompts.incorrect))
@@ -64,7 +67,9 @@ def read_lenses(model: Model, prompts: Prompts, k: int) -> dict[str, Lens]:
     }
 
 
-def looked_at(readout: Readout, x, kind: str, answer, incorrect, k: int) -> list[np.ndarray]:
+def looked_at(
+    readout: Readout, x: torch.Tensor, kind: str, answer: torch.Tensor, incorrect: torch.Tensor, k: int
+) -> list[np.ndarray]:
     """logit_diff [N], rank [N], top ids [N, k] and their logits [N, k] of residuals x [N, D]."""
     logits = readout.unembed(readout.norm(x) if kind == "norm" else x)
     scores = per_prompt(["logit_diff", "answer_rank"], logits, answer, incorrect)
@@ -74,7 +79,7 @@ def looked_at(readout: Readout, x, kind: str, answer, incorrect, k: int) -> list
 
 
 # ---- tables --------------------------------------------------------------------------------------------------
-def lens_rows(lenses: dict[str, Lens], bootstrap: Bootstrap) -> list[dict]:
+def lens_rows(lenses: dict[str, Lens], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """`lens.parquet` less model and task: mean logit difference, share of prompts led by the answer, median rank."""
     rows = []
     for kind, lens in lenses.items():
@@ -85,7 +90,7 @@ def lens_rows(lenses: dict[str, Lens], bootstrap: Bootstrap) -> list[dict]:
     return rows
 
 
-def token_rows(lens: Lens, prompt: list[int], decode) -> list[dict]:
+def token_rows(lens: Lens, prompt: list[int], decode: Callable[[int], str]) -> list[dict[str, Any]]:
     """`lens_tokens.parquet` less model and task: the top tokens of every prompt at every point, place 1 first.
 
     ``decode``: token id -> text. ``answer_place`` is the answer's place, 1 where it leads.
@@ -108,11 +113,11 @@ def token_rows(lens: Lens, prompt: list[int], decode) -> list[dict]:
     ]
 
 
-def lead_rows(lens: Lens, prompt: list[int]) -> list[dict]:
+def lead_rows(lens: Lens, prompt: list[int]) -> list[dict[str, Any]]:
     """`lens_lead.parquet` less model and task: the first point where the answer leads, and from which it leads to the
     end; -1 and "never" where there is none."""
 
-    def named(key, point):
+    def named(key: str, point: int) -> dict[str, Any]:
         return {key: int(point), f"{key}_name": lens.names[point] if point != NEVER else "never"}
 
     rows = []
@@ -124,24 +129,26 @@ def lead_rows(lens: Lens, prompt: list[int]) -> list[dict]:
     return rows
 
 
-def earlier_members(prompts: Prompts, positions: list[int]):
+def earlier_members(prompts: Prompts, positions: list[int]) -> np.ndarray:
     """[N, members] ids of each prompt's shown members; where their positions are unknown, of the incorrect answer."""
     return (prompts.tokens[:, positions] if len(positions) else prompts.incorrect[:, None]).numpy()
 
 
-def increment_rows(lenses: dict[str, Lens], answer, members, bootstrap: Bootstrap) -> list[dict]:
+def increment_rows(
+    lenses: dict[str, Lens], answer: torch.Tensor, members: np.ndarray, bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
     """`lens_increments.parquet` less model and task.
 
     The share of prompts whose top-1 is an earlier member before a block and the answer after it, for every block:
     points 2 l and 2 l + 2. ``answer`` [N] and ``members`` [N, m] are token ids; an answer that was shown as a member
     (cyclic tasks) is no earlier member.
     """
-    answer, rows = np.asarray(answer), []
+    answers, rows = np.asarray(answer), []
     for kind, lens in lenses.items():
         for point in range(0, len(lens.names) - 1, 2):
             before, after = lens.top[point], lens.top[point + 2]
-            was_member = (before[:, None] == members).any(1) & (before != answer)
-            value, low, high = bootstrap.mean(was_member & (after == answer))
+            was_member = (before[:, None] == members).any(1) & (before != answers)
+            value, low, high = bootstrap.mean(was_member & (after == answers))
             keys = {"lens": kind, "from_point": point, "to_point": point + 2}
-            rows.append(keys | {"share": value, "ci_low": low, "ci_high": high, "prompts": len(answer)})
+            rows.append(keys | {"share": value, "ci_low": low, "ci_high": high, "prompts": len(answers)})
     return rows

@@ -11,10 +11,11 @@ import errno
 import hashlib
 import struct
 import uuid
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ import torch
 from atlas.artifacts import digest
 from atlas.components import Circuit
 
+CODE: tuple[str, ...]
 CODE = ("ablation", "activations", "architectures", "checkpoint", "edges", "engine", "forward", "graph", "metrics")
 CODE += ("models",)
 PACKAGES = ("torch", "transformer_lens")  # another version may give other last digits
@@ -34,14 +36,14 @@ def code_digest() -> str:
     return digest({name: hashlib.sha256((folder / f"{name}.py").read_bytes()).hexdigest() for name in CODE})
 
 
-def tensor_digest(tensor) -> str:
+def tensor_digest(tensor: torch.Tensor) -> str:
     return digest(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
 class Memo:
     """Circuit -> per-prompt scores [N] of each metric, for one context (a dict that JSON can hold)."""
 
-    def __init__(self, folder, context: dict, metrics):
+    def __init__(self, folder: Path | str, context: dict[str, Any], metrics: Iterable[str]) -> None:
         self.metrics = tuple(metrics)
         versions = {name: version(name) for name in PACKAGES}
         key = digest({"context": context, "metrics": self.metrics, "code": code_digest(), "versions": versions})

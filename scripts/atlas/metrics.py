@@ -4,11 +4,21 @@ Answers of several tokens are teacher-forced: the model runs once on each prompt
 incorrect answer, and an answer scores the sum of the log-probabilities of its tokens, each given all before it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 METRICS = ("logit_diff", "prob_diff", "kl", "top1", "answer_rank", "log_prob")
 PAD = -1  # in place of a token where an answer has fewer than another
 
 
-def passes(logits, answer, incorrect, probability_ratio: float):
+def passes(
+    logits: torch.Tensor, answer: torch.Tensor, incorrect: torch.Tensor, probability_ratio: float
+) -> torch.Tensor:
     """[N] bool: the answer has the highest logit, and p(answer) > probability_ratio x p(incorrect).
 
     Of several tokens (see `per_prompt`) each has the highest logit, and p is of the whole answer.
@@ -26,7 +36,13 @@ def passes(logits, answer, incorrect, probability_ratio: float):
     return (logits.argmax(-1) == answer) & (p[rows, answer] > probability_ratio * p[rows, incorrect])
 
 
-def per_prompt(names, logits, answer, incorrect, clean_logits=None) -> dict:
+def per_prompt(
+    names: Sequence[str],
+    logits: torch.Tensor,
+    answer: torch.Tensor,
+    incorrect: torch.Tensor,
+    clean_logits: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
     """The named metrics of logits at the answer position.
 
     Args:
@@ -49,7 +65,7 @@ def per_prompt(names, logits, answer, incorrect, clean_logits=None) -> dict:
         return of_several_tokens(names, logits, answer, incorrect, clean_logits)
     rows = torch.arange(len(logits), device=logits.device)
     of_answer, of_incorrect = logits[rows, answer], logits[rows, incorrect]
-    out = {}
+    out: dict[str, torch.Tensor] = {}
     for name in names:
         match name:
             case "logit_diff":
@@ -58,6 +74,7 @@ def per_prompt(names, logits, answer, incorrect, clean_logits=None) -> dict:
                 p = logits.softmax(-1)
                 value = p[rows, answer] - p[rows, incorrect]
             case "kl":
+                assert clean_logits is not None
                 log_p, log_clean = logits.log_softmax(-1), clean_logits.log_softmax(-1)
                 value = (log_clean.exp() * (log_clean - log_p)).sum(-1)
             case "top1":
@@ -75,14 +92,14 @@ def per_prompt(names, logits, answer, incorrect, clean_logits=None) -> dict:
 
 
 # ---- answers of several tokens -------------------------------------------------------------------------------
-def paired(answer, incorrect):
+def paired(answer: torch.Tensor, incorrect: torch.Tensor) -> torch.Tensor:
     """[2 N, K] of [N, K] and [N, K]: the answer of each prompt, and after it the incorrect one."""
     import torch
 
     return torch.stack((answer, incorrect), 1).flatten(0, 1)
 
 
-def log_probs(logits, targets):
+def log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """[R] log-probability of each row's whole answer, in nats: the sum over its tokens.
 
     logits [R, K, d_vocab] at the position before each of the ``targets`` [R, K], in which `PAD` stands for no token.
@@ -91,7 +108,13 @@ def log_probs(logits, targets):
     return (of_target - logits.logsumexp(-1)).where(targets != PAD, 0).sum(-1)
 
 
-def of_several_tokens(names, logits, answer, incorrect, clean_logits=None) -> dict:
+def of_several_tokens(
+    names: Sequence[str],
+    logits: torch.Tensor,
+    answer: torch.Tensor,
+    incorrect: torch.Tensor,
+    clean_logits: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
     """`per_prompt` of answers of several tokens; of one token each metric is what it is there.
 
     ``logit_diff`` and ``prob_diff`` are differences of the log-probability and of the probability of the whole answers
@@ -101,10 +124,10 @@ def of_several_tokens(names, logits, answer, incorrect, clean_logits=None) -> di
     right, wrong = log_probs(logits, paired(answer, incorrect)).view(-1, 2).unbind(1)
     real, tokens = answer != PAD, answer.clamp(min=0).flatten()
     each = [name for name in names if name in ("kl", "top1", "answer_rank")]
-    clean = clean_logits[::2].flatten(0, 1) if "kl" in each else None
+    clean = clean_logits[::2].flatten(0, 1) if clean_logits is not None and "kl" in each else None
     by_token = per_prompt(each, logits[::2].flatten(0, 1), tokens, tokens, clean) if each else {}
     by_token = {name: values.view_as(real) for name, values in by_token.items()}
-    out = {}
+    out: dict[str, torch.Tensor] = {}
     for name in names:
         match name:
             case "logit_diff":

@@ -5,20 +5,32 @@ checkpoint's own z: on its tensors where the architecture is known (architecture
 TransformerBridge, which is built when first needed.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from atlas.artifacts import digest, digest_file
 from atlas.errors import StudyError
 
+if TYPE_CHECKING:
+    import torch
+
+    from atlas.architectures import Weights
+
+
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 TEXT_FILES = ("*.json", "*.txt", "*.model")
 
+Hook = tuple[str, Callable[..., Any]]  # name, and what makes of an activation what replaces it
+
 
 # ---- finding a model, without torch --------------------------------------------------------------------------
-def resolve(name: str, block: dict, root) -> Path:
+def resolve(name: str, block: dict[str, Any], root: Path | str) -> Path:
     """The local folder of a model: its own ``path``, or the cached (if need be downloaded) snapshot of its ``hub`` id.
 
     Raises StudyError with the remedy when it cannot be reached.
@@ -46,15 +58,16 @@ def resolve(name: str, block: dict, root) -> Path:
         ) from None
 
 
-def settings_of(folder) -> dict:
+def settings_of(folder: Path | str) -> dict[str, Any]:
     """The Hugging Face configuration of a checkpoint folder, with what its file leaves out filled in."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder)
-    return json.loads(config.to_json_string(use_diff=False))
+    settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return settings
 
 
-def describe(name: str, folder: Path) -> dict:
+def describe(name: str, folder: Path) -> dict[str, Any]:
     """Sizes from the model's config, that config, and digests of the model's files."""
     from transformers import AutoConfig
 
@@ -85,18 +98,18 @@ class Model:
     """A loaded model."""
 
     folder: Path
-    weights: object  # architectures.Weights; None where the architecture has none
+    weights: Weights | None  # None where the architecture has none
     n_layers: int
     n_heads: int
     d_head: int
     d_model: int
     device: str
-    dtype: object  # torch.dtype
+    dtype: torch.dtype
     batch_size: int
     memory_mb: int = 1024  # beside the weights: half for remembered residuals, half for one batch on its way
 
     @cached_property
-    def bridge(self):
+    def bridge(self) -> Any:
         """TransformerLens's TransformerBridge of the same checkpoint."""
         return boot(self.folder, self.device, self.dtype)
 
@@ -105,18 +118,24 @@ class Model:
         """Key/value heads: fewer than query heads where several share one."""
         if self.weights:
             return self.weights.blocks[0].w_k.shape[1]
-        return getattr(self.bridge.cfg, "n_key_value_heads", None) or self.n_heads
+        return int(getattr(self.bridge.cfg, "n_key_value_heads", None) or self.n_heads)
 
-    def w_o(self, layer: int):
+    def w_o(self, layer: int) -> torch.Tensor:
         """[n_heads, d_head, d_model]."""
         return self.weights.blocks[layer].w_o if self.weights else self.bridge.blocks[layer].attn.W_O.detach()
 
-    def b_o(self, layer: int):
+    def b_o(self, layer: int) -> torch.Tensor | None:
         """[d_model], or None where the model has none."""
         b_o = self.weights.blocks[layer].b_o if self.weights else self.bridge.blocks[layer].attn.b_O
         return None if b_o is None or not b_o.any() else b_o.detach()
 
-    def run(self, tokens, edits=(), position=None, on_bridge: bool = False):
+    def run(
+        self,
+        tokens: torch.Tensor,
+        edits: Iterable[Hook] = (),
+        position: torch.Tensor | None = None,
+        on_bridge: bool = False,
+    ) -> torch.Tensor:
         """Logits at the last position [N, d_vocab], at least float32; ``edits`` are (hook name, function) pairs.
 
         Only that position is unembedded; ``position`` [N, K] gives each row others: [N, K, d_vocab]. Tokens [N, S] are
@@ -126,7 +145,7 @@ class Model:
 
         from atlas import engine, forward
 
-        def read(x, hook=None):
+        def read(x: torch.Tensor, hook: object = None) -> torch.Tensor:
             if position is None:
                 return x[:, -1:]
             return x[torch.arange(len(x), device=x.device)[:, None], position.to(x.device)]
@@ -159,12 +178,12 @@ def mlp_hook(layer: int) -> str:
 
 
 def load(
-    folder,
+    folder: Path | str,
     device: str = "auto",
     dtype: str = "float32",
     batch_size: int = 64,
     memory_mb: int = 1024,
-    settings: dict | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Model:
     """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu; ``settings`` as in `weights_of`."""
     import torch
@@ -187,7 +206,7 @@ def load(
     return model
 
 
-def boot(folder, device: str, dtype):
+def boot(folder: Path | str, device: str, dtype: torch.dtype) -> Any:
     """TransformerLens's bridge of a checkpoint folder."""
     import os
 

@@ -16,8 +16,10 @@ it, so a head that writes nothing to the unembedding scores 0. Among few members
 top k; `next over copy` (k = 0: it needs none) is the share of instances where the next member's logit is the larger.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,12 +41,12 @@ ROUNDING = 1e-6  # logits closer than this share of the distance to the largest 
 
 
 # ---- targets -------------------------------------------------------------------------------------------------
-def successors(frame, layout: Layout) -> dict[int, int]:
+def successors(frame: pd.DataFrame, layout: Layout) -> dict[int, int]:
     """Token id of a member -> id of the next one, from the prompts (all of a task): members in order, then the answer.
 
     A member that different prompts continue differently (a file of several series) has none.
     """
-    found: dict[int, set] = {}
+    found: dict[int, set[int]] = {}
     for tokens, answer in zip(frame.tokens, frame.answer_token, strict=True):
         shown = [int(tokens[p]) for p in layout.members] + [int(answer)]
         for first, second in pairwise(shown):
@@ -52,9 +54,9 @@ def successors(frame, layout: Layout) -> dict[int, int]:
     return {first: next(iter(after)) for first, after in found.items() if len(after) == 1}
 
 
-def ids_of_words(frame, layout: Layout) -> dict[str, int]:
+def ids_of_words(frame: pd.DataFrame, layout: Layout) -> dict[str, int]:
     """Member -> token id, of the members that occur in prompts or answers."""
-    out = {}
+    out: dict[str, int] = {}
     for row in frame.itertuples():
         out |= {word: int(row.tokens[p]) for word, p in zip(row.members, layout.members, strict=True)}
         out[row.answer] = int(row.answer_token)
@@ -69,9 +71,10 @@ class Target:
     pool: tuple[int, ...]
 
 
-def task_targets(succession: dict[int, int], members) -> dict[str, Target]:
+def task_targets(succession: dict[int, int], members: Iterable[int]) -> dict[str, Target]:
     """The scores that need one task alone; ``members``: token ids of its members."""
-    back, pool = {}, tuple(sorted(members))
+    back: dict[int, set[int]] = {}
+    pool = tuple(sorted(members))
     for first, second in succession.items():
         back.setdefault(second, set()).add(first)
     maps = {
@@ -93,7 +96,7 @@ def cross_target(own: list[str], own_ids: dict[str, int], other: list[str], othe
 
 
 # ---- what heads read and write -------------------------------------------------------------------------------
-def values_after_block_0(model: Model, tokens, positions, norm: str) -> torch.Tensor:
+def values_after_block_0(model: Model, tokens: torch.Tensor, positions: list[int], norm: str) -> torch.Tensor:
     """v [L, N, P, H, d_head] of every head from the residual after block 0 at ``positions``, W_V and b_V applied.
 
     One run records that residual; a second one puts it before every layer (`own`), or its norm by block 1 behind every
@@ -103,12 +106,12 @@ def values_after_block_0(model: Model, tokens, positions, norm: str) -> torch.Te
         raise StudyError("heads.ov.norms: block1 needs a model of two layers or more; leave it out")
     kept, v = {}, {}
 
-    def keep(x, hook):
+    def keep(x: torch.Tensor, hook: object) -> torch.Tensor:
         kept["residual"] = x
         return x
 
-    def reader(layer):
-        def hook(x, hook):
+    def reader(layer: int) -> Callable[..., torch.Tensor]:
+        def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
             v[layer] = x[:, positions].repeat_interleave(model.n_heads // x.shape[2], dim=2)
             return x
 
@@ -125,12 +128,12 @@ def values_after_block_0(model: Model, tokens, positions, norm: str) -> torch.Te
     return torch.stack([v[layer] for layer in range(model.n_layers)])
 
 
-def z_at(model: Model, tokens, position: int) -> torch.Tensor:
+def z_at(model: Model, tokens: torch.Tensor, position: int) -> torch.Tensor:
     """z [L, N, 1, H, d_head] of every head at one position."""
     z = {}
 
-    def reader(layer):
-        def hook(x, hook):
+    def reader(layer: int) -> Callable[..., torch.Tensor]:
+        def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
             z[layer] = x[:, [position]]
             return x
 
@@ -152,21 +155,29 @@ class Scores:
     counts: np.ndarray
 
     @classmethod
-    def empty(cls, ks, model: Model, known) -> "Scores":
+    def empty(cls, ks: Sequence[int], model: Model, known: torch.Tensor) -> "Scores":
         """``known`` [N, P]: instances that have a target."""
         shape = (len(known), model.n_layers, model.n_heads, len(ks))
         return cls(tuple(ks), np.zeros(shape), np.zeros(shape), known.sum(1).numpy())
 
 
-def bars(logits, ks) -> torch.Tensor:
+def bars(logits: torch.Tensor, ks: Sequence[int]) -> torch.Tensor:
     """[..., K] what a logit must exceed to be in the top k: the (k + 1)-th largest, and no rounding above it."""
     largest = logits.topk(min(max(ks) + 1, logits.shape[-1]), dim=-1).values
-    out = [largest[..., k] if k < logits.shape[-1] else torch.full_like(largest[..., 0], -torch.inf) for k in ks]
-    out = torch.stack(out, dim=-1)
+    found = [largest[..., k] if k < logits.shape[-1] else torch.full_like(largest[..., 0], -torch.inf) for k in ks]
+    out = torch.stack(found, dim=-1)
     return torch.where(out.isinf(), out, out + ROUNDING * (largest[..., :1] - out))
 
 
-def scores(model: Model, tokens, layout: Layout, wanted: dict[str, Target], ks, norm: str, answers=None) -> dict:
+def scores(
+    model: Model,
+    tokens: torch.Tensor,
+    layout: Layout,
+    wanted: dict[str, Target],
+    ks: Sequence[int],
+    norm: str,
+    answers: Any = None,
+) -> dict[str, Scores]:
     """Score name -> Scores, on prompts [N, S]. ``answers`` [N], token ids, is needed `in place` alone."""
     in_place, positions = norm == "in place", list(layout.members)
     if in_place:
@@ -201,7 +212,7 @@ def scores(model: Model, tokens, layout: Layout, wanted: dict[str, Target], ks, 
     return out
 
 
-def lookup(tokens, of: dict[int, int]) -> torch.Tensor:
+def lookup(tokens: torch.Tensor, of: dict[int, int]) -> torch.Tensor:
     return torch.tensor([[of.get(int(t), NONE) for t in row] for row in tokens])
 
 

@@ -1,11 +1,13 @@
 """How much circuits share, and how much they would share by chance (methods: comparison)."""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from atlas.components import Circuit, heads, mlps, profile
+from atlas.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.graph import LOGITS, Edge, EdgeCircuit, Graph
 
 COLUMNS = (
@@ -25,12 +27,12 @@ COLUMNS = (
 TYPES = ("same members", "shared core with branches", "disjoint", "undecided")
 
 
-def jaccard(a: frozenset, b: frozenset) -> float:
+def jaccard(a: AnyCircuit, b: AnyCircuit) -> float:
     """|A and B| / |A or B|; two empty sets are equal, so 1."""
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
-def overlap_coefficient(a: frozenset, b: frozenset) -> float:
+def overlap_coefficient(a: AnyCircuit, b: AnyCircuit) -> float:
     """|A and B| / min(|A|, |B|); 1 if either is empty, since it lies within the other."""
     return len(a & b) / min(len(a), len(b)) if a and b else 1.0
 
@@ -50,7 +52,7 @@ def hypergeometric(population: int, a: int, b: int) -> np.ndarray:
     return np.concatenate([np.zeros(low), weights / weights.sum()])
 
 
-def blockwise(blocks) -> np.ndarray:
+def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
     """P(k shared) in all of (population, a, b) together, each drawn on its own: the convolution over blocks."""
     out = np.ones(1)
     for population, a, b in blocks:
@@ -68,7 +70,7 @@ def tail(distribution: np.ndarray, shared: int) -> float:
     return float(min(1.0, distribution[shared:].sum()))
 
 
-def chance(population: int, blocks, a: frozenset, b: frozenset) -> dict:
+def chance(population: int, blocks: Iterable[tuple[int, int, int]], a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
     """``expected``, both p-values, and the smallest p that any overlap of circuits with these blocks could have."""
     matched = blockwise(blocks)
     return {
@@ -80,7 +82,7 @@ def chance(population: int, blocks, a: frozenset, b: frozenset) -> dict:
 
 
 # ---- pairs of circuits ---------------------------------------------------------------------------------------
-def compare(circuits: dict[str, Circuit], n_layers: int, n_heads: int) -> list[dict]:
+def compare(circuits: dict[str, Circuit], n_layers: int, n_heads: int) -> list[dict[str, Any]]:
     """One row per pair of circuits and level (heads, mlps, components); see docs/artifacts.md for the columns.
 
     ``expected`` and the p-values hold for heads: shared heads expected for random circuits with the same numbers of
@@ -97,7 +99,7 @@ def compare(circuits: dict[str, Circuit], n_layers: int, n_heads: int) -> list[d
     return rows
 
 
-def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict]:
+def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[str, Any]]:
     """One row per pair, level `edges`, with the columns of `compare`.
 
     Where `compare` holds heads per layer fixed, this holds the number of edges from each layer into each kind of input
@@ -123,7 +125,7 @@ def block(edge: Edge, graph: Graph) -> tuple[int, int, str]:
     return graph.layer_of(edge.sender), graph.layer_of(edge.receiver), kind
 
 
-def _row(name_a: str, name_b: str, level: str, a: frozenset, b: frozenset) -> dict:
+def _row(name_a: str, name_b: str, level: str, a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
     unknown = dict.fromkeys(COLUMNS, np.nan)
     return unknown | {
         "circuit_a": name_a,
@@ -138,8 +140,8 @@ def _row(name_a: str, name_b: str, level: str, a: frozenset, b: frozenset) -> di
 
 
 def compare_models(
-    circuits: dict[tuple[str, str], frozenset], graphs: dict[str, Graph], edges: bool = False
-) -> tuple[list[dict], list[str]]:
+    circuits: dict[tuple[str, str], AnyCircuit], graphs: dict[str, Graph], edges: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Circuits of one task in several models: rows (``task``, and COLUMNS with models as circuits), and notes.
 
     ``circuits``: (model, task) -> circuit, of nodes or of ``edges``. Component 4.3 of one model has a counterpart only
@@ -167,7 +169,7 @@ def shape(graph: Graph, edges: bool) -> str:
 
 
 # ---- types of overlap ----------------------------------------------------------------------------------------
-def typology(row: dict, same: float = 0.8, alpha: float = 0.05) -> tuple[str, str]:
+def typology(row: dict[str, Any], same: float = 0.8, alpha: float = 0.05) -> tuple[str, str]:
     """Type of overlap of two circuits (one of TYPES) from a row of `compare` or `compare_edges`, and why.
 
     Same members: Jaccard index of ``same`` or more. Disjoint: nothing shared, or no more than expected. Shared core
@@ -192,7 +194,7 @@ def typology(row: dict, same: float = 0.8, alpha: float = 0.05) -> tuple[str, st
     return "undecided", f"{versus}, but p = {p:.2g} is not below {alpha:g}"
 
 
-def typologies(overlap_rows: list[dict], same: float = 0.8, alpha: float = 0.05) -> list[dict]:
+def typologies(overlap_rows: list[dict[str, Any]], same: float = 0.8, alpha: float = 0.05) -> list[dict[str, Any]]:
     """`typology` of every pair at the levels that have a p-value, heads and edges; a ``model`` is carried along."""
     rows = []
     for row in overlap_rows:

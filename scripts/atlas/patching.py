@@ -14,9 +14,12 @@ Two ways that agree to rounding. `HookPatcher` runs the whole model on Transform
 4. Where the two runs hold equal bits (before the first member, say) a patch changes nothing and none is run.
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +33,10 @@ from atlas.job import progress
 from atlas.models import Model, slices
 from atlas.statistics import Bootstrap, interval_columns
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+BatchRun = Callable[..., list[np.ndarray]]  # of one batch: see `with_engine`
 log = logging.getLogger("atlas")
 
 DIRECTIONS = ("denoising", "noising")
@@ -64,7 +71,7 @@ def all_patches(n_layers: int, n_heads: int, n_kv_heads: int, n_positions: int) 
     return positions + heads
 
 
-def roles(layout: dict, bos: bool) -> list[str]:
+def roles(layout: dict[str, Any], bos: bool) -> list[str]:
     """What stands at each position: `member 1` .. `member k`, `last` (the answer position), `bos`, else `separator`.
 
     A member that stands last keeps its number.
@@ -78,7 +85,7 @@ def roles(layout: dict, bos: bool) -> list[str]:
     return names
 
 
-def spread(frame, at_most: int | None):
+def spread(frame: pd.DataFrame, at_most: int | None) -> pd.DataFrame:
     """At most so many prompts, evenly over the first members and the templates; all of them for None.
 
     Rows are sorted by first member, template and number, and taken at equal distances; prompts of files have no first
@@ -111,11 +118,11 @@ class Layer:
 class EnginePatcher:
     """Patched final residuals at the last position, of one batch and two recorded runs."""
 
-    def __init__(self, weights: Weights):
+    def __init__(self, weights: Weights) -> None:
         self.weights, self.blocks = weights, weights.blocks
         self.group = weights.n_heads // self.blocks[0].w_k.shape[1]  # query heads per key/value head
 
-    def record(self, tokens) -> list[Layer]:
+    def record(self, tokens: torch.Tensor) -> list[Layer]:
         """The layers of a run on tokens [N, S]."""
         layers, x = [], self.weights.embed(tokens)
         for block in self.blocks:
@@ -129,7 +136,7 @@ class EnginePatcher:
             x = after + mlp_out
         return layers
 
-    def patched(self, base: list[Layer], source: list[Layer], patch: Patch):
+    def patched(self, base: list[Layer], source: list[Layer], patch: Patch) -> torch.Tensor:
         """[N, D] after the last layer at the last position of run ``base`` with one activation of run ``source``."""
         here, there = base[patch.layer], source[patch.layer]
         last = patch.layer == len(self.blocks) - 1
@@ -157,7 +164,7 @@ class EnginePatcher:
         x = self.after_attention(patch.layer, here, here.after[:, rows] + write, rows)
         return self.upwards(base, patch.layer + 1, x, start)
 
-    def patched_z(self, here: Layer, there: Layer, patch: Patch):
+    def patched_z(self, here: Layer, there: Layer, patch: Patch) -> tuple[list[int], torch.Tensor]:
         """(query heads, their z [N, len, S, d_head]) in run ``here`` with a head's activation of run ``there``."""
         h, group = patch.head, self.group
         mine, kv = slice(h, h + 1), slice(h // group, h // group + 1)
@@ -174,12 +181,12 @@ class EnginePatcher:
             return names, here.pattern[:, heads] @ there.v[:, mine]
         return names, self.attend(here.q[:, heads], there.k[:, mine]) @ here.v[:, mine]
 
-    def after_attention(self, layer: int, base: Layer, after, rows: slice):
+    def after_attention(self, layer: int, base: Layer, after: torch.Tensor, rows: slice) -> torch.Tensor:
         """The layer's output at some positions, from the residual after its attention there."""
         block = self.blocks[layer]
         return after + (base.mlp_out[:, rows] if block.parallel else block.mlp(block.norm2(after)))
 
-    def upwards(self, base: list[Layer], layer: int, x, start: int):
+    def upwards(self, base: list[Layer], layer: int, x: torch.Tensor, start: int) -> torch.Tensor:
         """[N, D] after the last layer at the last position, from the residual x entering ``layer`` at ``start``..."""
         for index in range(layer, len(self.blocks)):
             block, last = self.blocks[index], index == len(self.blocks) - 1
@@ -193,7 +200,9 @@ class EnginePatcher:
             x = after + block.mlp(block.norm2(x if block.parallel else after))
         return x[:, -1]
 
-    def project(self, block: Block, x, start: int, last_query: bool = False):
+    def project(
+        self, block: Block, x: torch.Tensor, start: int, last_query: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """q (perhaps only of the last position), k and v of the residual x [N, P, D] at positions ``start``..."""
         x = block.norm1(x)
         q = engine.project(x[:, -1:] if last_query else x, block.w_q, block.b_q)
@@ -203,14 +212,14 @@ class EnginePatcher:
             k, q = engine.rotate(k, cos, sin), engine.rotate(q, cos[-q.shape[2] :], sin[-q.shape[2] :])
         return q, k, v
 
-    def grouped(self, x):
+    def grouped(self, x: torch.Tensor) -> torch.Tensor:
         """[N, G, ...] as [N, H, ...]."""
         return x if self.group == 1 else x.repeat_interleave(self.group, 1)
 
-    def attend(self, q, k):
+    def attend(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Causal attention pattern [N, H, S, S] of q [N, H, S, d_head] and k [N, H, G or 1, d_head]."""
         k = k if k.shape[1] in (1, q.shape[1]) else self.grouped(k)
-        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        scores: torch.Tensor = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         future = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
         return scores.masked_fill(future, -torch.inf).softmax(-1)
 
@@ -221,7 +230,7 @@ class EnginePatcher:
         return (2 * s * own * len(self.blocks)) * w.w_u.element_size() + engine.Engine(w).bytes_per_row(s, logits=0)
 
 
-def replaced(x, p: int, row):
+def replaced(x: torch.Tensor, p: int, row: torch.Tensor) -> torch.Tensor:
     """x [N, S, D] from position p on, with ``row`` [N, D] at p."""
     return torch.cat((row[:, None], x[:, p + 1 :]), 1)
 
@@ -234,15 +243,16 @@ def hook_name(site: str, layer: int) -> str:
 class HookPatcher:
     """The same on the bridge: patched logits at the last position."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model) -> None:
         self.model = model
 
-    def record(self, tokens, patches: list[Patch]) -> dict:
+    def record(self, tokens: torch.Tensor, patches: list[Patch]) -> dict[str, torch.Tensor]:
         """Hook name -> activation, of every activation that ``patches`` name, on the CPU."""
         found = {}
 
-        def saver(name):  # a hook may have several names, so the one asked for is kept
-            def hook(x, hook):
+        def saver(name: str) -> Callable[..., torch.Tensor]:
+            # a hook may have several names, so the one asked for is kept
+            def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
                 found[name] = x.detach().cpu()
                 return x
 
@@ -252,15 +262,15 @@ class HookPatcher:
         self.model.run(tokens, [(name, saver(name)) for name in names], on_bridge=True)
         return found
 
-    def patched(self, tokens, source: dict, patch: Patch):
+    def patched(self, tokens: torch.Tensor, source: dict[str, torch.Tensor], patch: Patch) -> torch.Tensor:
         """[N, d_vocab] of a run on tokens with one activation of run ``source``."""
         name = hook_name(patch.site, patch.layer)
         if patch.head < 0:
-            where = (slice(None), patch.position)
+            where: tuple[slice | int, ...] = (slice(None), patch.position)
         else:
             where = (slice(None), patch.head) if patch.site == "pattern" else (slice(None), slice(None), patch.head)
 
-        def put(x, hook):
+        def put(x: torch.Tensor, hook: object) -> torch.Tensor:
             x = x.clone()
             x[where] = source[name][where].to(x)
             return x
@@ -301,14 +311,20 @@ def patch_all(model: Model, prompts: Prompts, use_engine: bool = True) -> Patche
     return Patched(patches, clean, corrupted, dict(zip(DIRECTIONS, values, strict=True)))
 
 
-def with_engine(weights: Weights):
+def with_engine(weights: Weights) -> BatchRun:
     """A function of one batch: (clean, corrupted [N], denoised, noised [patches, N])."""
     patcher, whole = EnginePatcher(weights), engine.Engine(weights)
 
-    def run(tokens, corrupted_tokens, answer, incorrect, patches):
+    def run(
+        tokens: torch.Tensor,
+        corrupted_tokens: torch.Tensor,
+        answer: torch.Tensor,
+        incorrect: torch.Tensor,
+        patches: list[Patch],
+    ) -> list[np.ndarray]:
         answer, incorrect = answer.to(tokens.device), incorrect.to(tokens.device)
 
-        def score(x):
+        def score(x: torch.Tensor) -> torch.Tensor:
             return whole.logit_diff(x, answer, incorrect)
 
         clean, corrupted = patcher.record(tokens), patcher.record(corrupted_tokens)
@@ -323,12 +339,18 @@ def with_engine(weights: Weights):
     return run
 
 
-def with_hooks(model: Model):
+def with_hooks(model: Model) -> BatchRun:
     """The same on the bridge."""
     patcher = HookPatcher(model)
 
-    def run(tokens, corrupted_tokens, answer, incorrect, patches):
-        def score(logits):
+    def run(
+        tokens: torch.Tensor,
+        corrupted_tokens: torch.Tensor,
+        answer: torch.Tensor,
+        incorrect: torch.Tensor,
+        patches: list[Patch],
+    ) -> list[np.ndarray]:
+        def score(logits: torch.Tensor) -> torch.Tensor:
             rows = torch.arange(len(logits))
             return logits.cpu()[rows, answer] - logits.cpu()[rows, incorrect]
 
@@ -343,7 +365,7 @@ def with_hooks(model: Model):
     return run
 
 
-def patching_rows(patched: Patched, names: list[str], bootstrap: Bootstrap) -> list[dict]:
+def patching_rows(patched: Patched, names: list[str], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """The rows of `patching.parquet` less model and task.
 
     value = (M(patched) - M(corrupted)) / (M(clean) - M(corrupted)) of the mean logit differences M, in both directions:

@@ -19,11 +19,17 @@ Why such a model does exactly what its plan says:
    replacement, changes no logit beyond rounding.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MEMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")  # cyclic: one follows eight
 FILLERS = ("box", "cup", "hat", "key", "map", "pen", "bag", "jar", "lid", "net")
@@ -153,7 +159,7 @@ class Plan:
     seed: int = 0
 
     @cached_property
-    def _heads(self) -> dict:
+    def _heads(self) -> dict[tuple[int, int], Head]:
         return {(h.layer, h.head): h for h in self.heads}
 
     def head(self, layer: int, head: int) -> Head | None:
@@ -172,7 +178,7 @@ SHARPNESS = 64.0  # what planned units are fed is of this order, with either sig
 
 
 def dimension(space: str, k: int) -> int:
-    return SPACE[space].start + k
+    return int(SPACE[space].start) + k
 
 
 def linear_units(space: str, shift: int) -> tuple[Unit, ...]:
@@ -218,13 +224,14 @@ def dead_zone_units(space: str, shift: int, gain: float) -> tuple[Unit, ...]:
 class Weights:
     """Matrices of a plan in one convention: inputs are rows, ``x @ w``; float64, rounded when the model is filled."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.rng = torch.Generator().manual_seed(plan.seed)
 
-    def random(self, *shape, fan_in: int = 0) -> torch.Tensor:
+    def random(self, *shape: int, fan_in: int = 0) -> torch.Tensor:
         """Normal numbers of variance GAIN^2 / fan_in (by default the number of rows)."""
-        return GAIN / (fan_in or shape[0]) ** 0.5 * torch.randn(*shape, generator=self.rng, dtype=torch.float64)
+        scale: float = GAIN / (fan_in or shape[0]) ** 0.5
+        return scale * torch.randn(*shape, generator=self.rng, dtype=torch.float64)
 
     def junk(self, rows: int, fan_in: int = 0) -> torch.Tensor:
         """[rows, D] that write to junk and `balance` alone."""
@@ -278,7 +285,7 @@ class Weights:
 FAMILIES = ("gpt2", "llama")
 
 
-def tokenizer():
+def tokenizer() -> PreTrainedTokenizerBase:
     """A fast tokenizer: one token per word, BOS never added by itself."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -295,7 +302,7 @@ def tokenizer():
     )
 
 
-def build(plan: Plan, family: str, folder) -> Path:
+def build(plan: Plan, family: str, folder: Path | str) -> Path:
     """Write the checkpoint of a plan, tokenizer included, to ``folder``; the same plan gives the same bytes."""
     from atlas import planted_gpt2, planted_llama
 

@@ -5,7 +5,10 @@ position or the one at a given distance. Random components have random biases, p
 their hidden units; b_O and the MLPs' output biases write to junk.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,8 +35,11 @@ from atlas.planted import (
     balance,
 )
 
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
-def model(plan: Plan):
+
+def model(plan: Plan) -> GPT2LMHeadModel:
     """The model of a plan, on the CPU, in float32."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -52,7 +58,8 @@ def model(plan: Plan):
         bos_token_id=0,
         eos_token_id=0,
     )
-    out, weights = GPT2LMHeadModel(config).eval(), Weights(plan)
+    out, weights = GPT2LMHeadModel(config), Weights(plan)
+    out.eval()
     with torch.no_grad():
         out.transformer.wte.weight.copy_(weights.embeddings())
         out.transformer.wpe.weight.copy_(positions())
@@ -66,7 +73,7 @@ def model(plan: Plan):
     return out
 
 
-def fill_norm(norm) -> None:
+def fill_norm(norm: Any) -> None:
     norm.weight.fill_(NORM_WEIGHT)
     norm.bias.zero_()
 
@@ -79,7 +86,7 @@ def positions() -> torch.Tensor:
     return balance(rows)
 
 
-def fill_attention(attention, weights: Weights, layer: int) -> None:
+def fill_attention(attention: Any, weights: Weights, layer: int) -> None:
     d, w_o = D_MODEL, []
     for h in range(N_HEADS):
         head = weights.plan.head(layer, h)
@@ -122,7 +129,7 @@ def queries_and_keys(head: Head) -> tuple[torch.Tensor, torch.Tensor]:
     return q * math.sqrt(D_HEAD), k
 
 
-def fill_mlp(mlp, weights: Weights, plan: Mlp | None) -> None:
+def fill_mlp(mlp: Any, weights: Weights, plan: Mlp | None) -> None:
     """Planned hidden units first, then random ones that write to junk."""
     w_in, b_in = weights.random(D_MODEL, D_MLP), weights.random(D_MLP, fan_in=4)
     w_out = weights.junk(D_MLP)

@@ -14,7 +14,10 @@ key (1, 0). At distance d and frequency w their score is qa cos(w d) - qb sin(w 
 neighbour has random queries and writes to junk. A plan has at most one head in a group.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -40,13 +43,16 @@ from atlas.planted import (
     balance,
 )
 
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
 GROUP = 2  # query heads per key/value head
 ROPE_THETA = 1e16
 FROZEN = range(6, D_HEAD // 2)
 SECOND = D_HEAD // 2  # from the first to the second dimension of a pair
 
 
-def model(plan: Plan):
+def model(plan: Plan) -> LlamaForCausalLM:
     """The model of a plan, on the CPU, in float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,7 +71,8 @@ def model(plan: Plan):
         bos_token_id=0,
         eos_token_id=0,
     )
-    out, weights = LlamaForCausalLM(config).eval(), Weights(plan)
+    out, weights = LlamaForCausalLM(config), Weights(plan)
+    out.eval()
     with torch.no_grad():
         out.model.embed_tokens.weight.copy_(weights.embeddings())
         out.lm_head.weight.copy_(weights.unembedding())
@@ -78,7 +85,7 @@ def model(plan: Plan):
     return out
 
 
-def fill_attention(attention, weights: Weights, layer: int) -> None:
+def fill_attention(attention: Any, weights: Weights, layer: int) -> None:
     for group in range(N_HEADS // GROUP):
         members = range(group * GROUP, (group + 1) * GROUP)
         planned = [head for h in members if (head := weights.plan.head(layer, h))]
@@ -129,7 +136,7 @@ def dimensions(space: str) -> range:
     return range(SPACE[space].start, SPACE[space].stop)
 
 
-def fill_mlp(mlp, weights: Weights, plan: Mlp | None) -> None:
+def fill_mlp(mlp: Any, weights: Weights, plan: Mlp | None) -> None:
     """Planned hidden units first, then random ones that write to junk.
 
     A unit's gate gets what it is fed, the bias through `one`; its up-projection reads `one` and is 1.

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from atlas.tasks import is_held_out
 REQUIRED = ("text", "answer", "incorrect")
 
 
-def read_file(path, select: str | None, key: str) -> pd.DataFrame:
+def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
     """A table of prompts; ``select`` is a pandas query such as ``row < 512``."""
     path = Path(path)
     if not path.is_file():
@@ -45,10 +46,10 @@ def read_file(path, select: str | None, key: str) -> pd.DataFrame:
 def column(frame: pd.DataFrame, name: str, key: str) -> list[str]:
     if name not in frame.columns:
         raise StudyError(f"{key}: no column {name!r}; there are {', '.join(map(str, frame.columns))}")
-    return frame[name].astype(str).tolist()
+    return list(frame[name].astype(str))
 
 
-def prompts_from_file(name: str, file: dict, root, held_out_share: float) -> list[dict]:
+def prompts_from_file(name: str, file: dict[str, Any], root: Path | str, held_out_share: float) -> list[dict[str, Any]]:
     """Prompts of a task whose block has ``file``; rows in the order of the file.
 
     Corrupted texts come from column ``corrupted_text`` of the same file, or row by row from a second file
@@ -72,7 +73,8 @@ def prompts_from_file(name: str, file: dict, root, held_out_share: float) -> lis
         raise StudyError(f"{key}: no rows selected")
     templates = column(clean, columns["template"], f"{key}.columns.template") if "template" in columns else None
     members = [column(clean, c, f"{key}.columns.members") for c in columns.get("members", [])]
-    prompts, counts = [], {}
+    prompts: list[dict[str, Any]] = []
+    counts: dict[str, int] = {}
     for i, text in enumerate(fields["text"]):
         template = templates[i] if templates else "file"
         k = counts[template] = counts.get(template, -1) + 1

@@ -1,13 +1,25 @@
 """The aligned prompts of a task for one model: made from members and templates, or read from the user's file."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from atlas import prompt_files, tasks, tokens
 from atlas.errors import StudyError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def prompts_of(
-    name: str, block: dict, tokenizer, prepend_bos: bool, max_tokens: int | None, root
+    name: str,
+    block: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    prepend_bos: bool,
+    max_tokens: int | None,
+    root: Path | str | None,
 ) -> tuple[tokens.Encoded, dict[str, list[str]]]:
     """The prompts of a task's block (over the defaults of `prompts`), and by kind the fillers that were left out.
 
@@ -17,6 +29,7 @@ def prompts_of(
     """
     dropped, multi_token = {}, block.get("multi_token", False)
     if "file" in block:
+        assert root is not None
         rows = prompt_files.prompts_from_file(name, block["file"], root, block["held_out_share"])
     else:
         usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}

@@ -12,8 +12,10 @@ not compute has a row without our value (`not computed`).
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -31,18 +33,21 @@ RANDOM = "the model has random weights"
 LAYERED = re.compile(r"(?:m|attn |resid_pre |resid_mid |block )?(\d+)(?:[.@]\d+)?")  # items that name a layer
 HEADED = re.compile(r"\d+\.(\d+)")
 
+Tables = dict[str, pd.DataFrame]
+Figure = Callable[[Tables, dict[str, Any]], pd.DataFrame]  # rows of a figure, of the tables and the chosen circuit
+
 
 # ---- what was published --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Published:
     """A publication: `about` is study.json, `values` has figure, task, item and published; both with our names."""
 
-    about: dict
+    about: dict[str, Any]
     values: pd.DataFrame
-    completions: list[dict]
+    completions: list[dict[str, Any]]
 
 
-def read(folder) -> Published:
+def read(folder: Path | str) -> Published:
     """The publication in a folder, its tasks and items under the names that a study of ours gives them."""
     folder = Path(folder)
     about = json.loads((folder / "study.json").read_text())
@@ -73,13 +78,13 @@ class Studied:
     (member x place in different sequences of members); `layouts`: task -> layout of prompts.json.
     """
 
-    model: dict
-    settings: dict[str, dict]
-    prompts: dict[str, dict]
-    layouts: dict[str, dict]
+    model: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
+    prompts: dict[str, dict[str, Any]]
+    layouts: dict[str, dict[str, Any]]
 
 
-def prompts_of(frame: pd.DataFrame) -> dict:
+def prompts_of(frame: pd.DataFrame) -> dict[str, Any]:
     """Digest, number and instances of a task's prompts (prompts.parquet)."""
     frame = frame.sort_values("prompt")
     columns = [frame[name] for name in ("text", "corrupted_text", "answer", "incorrect")]
@@ -91,7 +96,7 @@ def prompts_of(frame: pd.DataFrame) -> dict:
     }
 
 
-def _values(table: pd.DataFrame, item, factor: float = 1) -> pd.DataFrame:
+def _values(table: pd.DataFrame, item: str | pd.Series, factor: float = 1) -> pd.DataFrame:
     """Rows of a figure: task, item, ours and its interval, from a table with value, ci_low, ci_high."""
     columns = dict(zip(OURS, ("value", "ci_low", "ci_high"), strict=True))
     found = pd.DataFrame({name: factor * table[column] for name, column in columns.items()})
@@ -100,31 +105,31 @@ def _values(table: pd.DataFrame, item, factor: float = 1) -> pd.DataFrame:
     return found.astype({"item": str})
 
 
-def _circuit(tables, chosen):
+def _circuit(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     members = tables["membership"].rename(columns={"circuit": "task"})
     members = members.assign(value=1.0, ci_low=float("nan"), ci_high=float("nan"))
     return _values(members, members["component"])
 
 
-def _percent_of_full(tables, chosen):
+def _percent_of_full(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     table = tables["faithfulness"]
     table = table[(table["split"] == "search") & (table["metric"] == "percent_of_full")]
     table = table[(table["order"] == chosen["order"]) & (table["threshold"] == chosen["threshold"])]
     return _values(table, "circuit")
 
 
-def _cross(tables, chosen):
+def _cross(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     table = tables["cross"][tables["cross"]["metric"] == "percent_of_full"]
     return _values(table, table["circuit"])
 
 
-def _given_circuit(tables, chosen):
+def _given_circuit(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     table = tables["evaluation"][tables["evaluation"]["metric"] == "percent_of_full"]
     return _values(table, table["circuit"])
 
 
-def _single(mlps: bool):
-    def found(tables, chosen):
+def _single(mlps: bool) -> Figure:
+    def found(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
         table = tables["effects"]
         table = table[(table["kind"] == "mean") & (table["metric"] == "percent_of_full")]
         table = table[(table["head"] < 0) == mlps]
@@ -133,7 +138,7 @@ def _single(mlps: bool):
     return found
 
 
-def _removal(tables, chosen):
+def _removal(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     """Percent of full that is left: the circuit's less what it loses, with the interval of the loss."""
     table = tables["evaluation"]
     whole = table[(table["circuit"] == "nodes") & (table["metric"] == "percent_of_full")].set_index("task")["value"]
@@ -143,13 +148,13 @@ def _removal(tables, chosen):
     return _values(lost.assign(**left), lost["name"])
 
 
-def _clean_logit_diff(tables, chosen):
+def _clean_logit_diff(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     table = tables["clean"]
     table = table[(table["split"] == "all") & (table["metric"] == "logit_diff") & (table["run"] == "clean")]
     return _values(table, "mean")
 
 
-def _corrupted_over_clean(tables, chosen):
+def _corrupted_over_clean(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     """The ratio of two means; it has no interval of its own."""
     table = tables["clean"]
     table = table[(table["split"] == "all") & (table["metric"] == "logit_diff")]
@@ -158,8 +163,8 @@ def _corrupted_over_clean(tables, chosen):
     return _values(table.assign(value=table["corrupted"] / table["clean"], ci_low=nothing, ci_high=nothing), "ratio")
 
 
-def _ov(score: str):
-    def found(tables, chosen):
+def _ov(score: str) -> Figure:
+    def found(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
         table = tables["ov"]
         table = table[(table["norm"] == "block1") & (table["k"] == 5) & (table["score"] == score)]
         return _values(table, table["layer"].astype(str) + "." + table["head"].astype(str), 100)
@@ -167,14 +172,14 @@ def _ov(score: str):
     return found
 
 
-def _lens_increment(tables, chosen):
+def _lens_increment(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     table = tables["lens_increments"].rename(columns={"share": "value"})
     table = table[table["lens"] == "raw"]
     return _values(table, "block " + (table["from_point"] // 2).astype(str), 100)
 
 
-def _attribution(part: str):
-    def found(tables, chosen):
+def _attribution(part: str) -> Figure:
+    def found(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
         table = tables["attribution"]
         table = table[table["part"] == part]
         return _values(table, table["name"])
@@ -182,7 +187,7 @@ def _attribution(part: str):
     return found
 
 
-def _attribution_writes(tables, chosen):
+def _attribution_writes(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
     """As published, a layer's attention with its output bias, where it has one; a sum of two rows has no interval."""
     table = _attribution("write")(tables, chosen)
     bias = table["item"].str.startswith("bias ")
@@ -195,16 +200,16 @@ def _attribution_writes(tables, chosen):
     return table
 
 
-def _heads_only(found):
-    def heads(tables, chosen):
+def _heads_only(found: Figure) -> Figure:
+    def heads(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
         table = found(tables, chosen)
         return table[table["item"].str.fullmatch(HEADED.pattern)]
 
     return heads
 
 
-def _patching(site: str, positional: bool):
-    def found(tables, chosen):
+def _patching(site: str, positional: bool) -> Figure:
+    def found(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
         table = tables["patching"]
         table = table[(table["direction"] == "denoising") & (table["site"] == site)]
         place = "@" + table["position"].astype(str) if positional else "." + table["head"].astype(str)
@@ -236,7 +241,9 @@ FIGURES = {
 
 
 # ---- comparison ----------------------------------------------------------------------------------------------
-def compare(published: Published, tables: dict, studied: Studied, order: str, threshold: float) -> pd.DataFrame:
+def compare(
+    published: Published, tables: dict[str, Any], studied: Studied, order: str, threshold: float
+) -> pd.DataFrame:
     """A row for every published value, and for what was published but is not computed (columns: COLUMNS).
 
     `tables`: membership, cross and, of all main tasks together, faithfulness, evaluation, minimality, effects
@@ -260,7 +267,16 @@ def compare(published: Published, tables: dict, studied: Studied, order: str, th
     return table.astype(dict.fromkeys((*OURS, "published", "difference", "tolerance"), float) | {"within": "boolean"})
 
 
-def _of_task(name, spec, task, wanted, ours, published, studied, other) -> list[dict]:
+def _of_task(
+    name: str,
+    spec: dict[str, Any],
+    task: str,
+    wanted: pd.DataFrame,
+    ours: pd.DataFrame,
+    published: Published,
+    studied: Studied,
+    other: dict[str, int],
+) -> list[dict[str, Any]]:
     """The rows of one figure and task."""
     known = wanted.set_index("item")["published"].to_dict()
     mine = ours.set_index("item")[OURS].to_dict("index")
@@ -294,13 +310,13 @@ def _of_task(name, spec, task, wanted, ours, published, studied, other) -> list[
     return rows
 
 
-def is_record(spec: dict, task: str, about: dict, studied: Studied) -> bool:
+def is_record(spec: dict[str, Any], task: str, about: dict[str, Any], studied: Studied) -> bool:
     """Were the study's prompts of a task those that the figure was published for?"""
     wanted, ours = (prompts.get(task, {}).get("digest") for prompts in (about["prompts"], studied.prompts))
     return spec.get("prompts_of_record", True) and wanted is not None and ours == wanted
 
 
-def disagreements(spec: dict, task: str, about: dict, studied: Studied) -> list[str]:
+def disagreements(spec: dict[str, Any], task: str, about: dict[str, Any], studied: Studied) -> list[str]:
     """Why a task's values cannot be held against the published ones; empty where they can."""
     if task not in studied.settings:
         return []  # nothing is computed, which the rows say
@@ -323,7 +339,7 @@ def disagreements(spec: dict, task: str, about: dict, studied: Studied) -> list[
     return found
 
 
-def other_model(about: dict, studied: Studied) -> list[str]:
+def other_model(about: dict[str, Any], studied: Studied) -> list[str]:
     """Why the model is not the published one, as far as its description tells."""
     model, name = studied.model, about["model"]["name"]
     sizes = {key: wanted for key, wanted in about["model"].items() if key != "name" and model[key] != wanted}
@@ -331,7 +347,7 @@ def other_model(about: dict, studied: Studied) -> list[str]:
     return found + [f"the model has {key} {model[key]}, {name} {wanted}" for key, wanted in sizes.items()]
 
 
-def other_settings(needs: dict, settings: dict) -> list[str]:
+def other_settings(needs: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Which settings are others than agreement needs; lists and blocks without their content."""
     found = []
     for key, wanted in needs.items():
@@ -342,11 +358,11 @@ def other_settings(needs: dict, settings: dict) -> list[str]:
     return found
 
 
-def _places(layout: dict) -> str:
+def _places(layout: dict[str, Any]) -> str:
     return f"{layout['tokens']} tokens with members at {', '.join(map(str, layout['member_positions']))}"
 
 
-def absent(item: str, spec: dict, task: str, about: dict, studied: Studied) -> str:
+def absent(item: str, spec: dict[str, Any], task: str, about: dict[str, Any], studied: Studied) -> str:
     """Why this study cannot have an item; empty where it can."""
     if task not in studied.settings:
         return f"the study has no main task {task}"
@@ -361,7 +377,7 @@ def absent(item: str, spec: dict, task: str, about: dict, studied: Studied) -> s
     return ""
 
 
-def _other_circuits(published: Published, tables: dict) -> dict[str, int]:
+def _other_circuits(published: Published, tables: dict[str, Any]) -> dict[str, int]:
     """Task -> number of components that are in our circuit or the published one, not in both."""
     values, found = published.values[published.values["figure"] == "circuit"], {}
     for task, wanted in values.groupby("task", sort=False):
@@ -371,7 +387,7 @@ def _other_circuits(published: Published, tables: dict) -> dict[str, int]:
 
 
 # ---- what the model wrote ------------------------------------------------------------------------------------
-def _completions(published: Published, written: pd.DataFrame | None, studied: Studied) -> list[dict]:
+def _completions(published: Published, written: pd.DataFrame | None, studied: Studied) -> list[dict[str, Any]]:
     """A row for every published completion: 1 where ours begins like it, as far as the shorter of the two goes.
 
     Spaces are left out on both sides, since the published texts were joined from tokens without them. ``written`` is

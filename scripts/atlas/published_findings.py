@@ -1,5 +1,7 @@
 """Sentences and the table about published figures, by rule from the comparison (see summary.py and published.py)."""
 
+from typing import Any
+
 import pandas as pd
 
 from atlas.plots.wording import count, listing, number, words
@@ -60,7 +62,7 @@ def _circuits(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def published_table(table: pd.DataFrame) -> dict:
+def published_table(table: pd.DataFrame) -> dict[str, Any]:
     """A row for every figure and task: values, how many within tolerance, and how far the others are off."""
     rows = []
     for (title, task), part in table.groupby(["title", "task"], sort=False):

@@ -6,6 +6,7 @@ What such a study finds means nothing; its shapes, memory and time are those of 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from atlas.errors import StudyError
 
@@ -13,7 +14,7 @@ TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json",
 NOTE = "Random weights, made to try the workflow without a checkpoint. Nothing that is found in them means anything.\n"
 
 
-def read_config(name: str, path: Path, layers: int | None):
+def read_config(name: str, path: Path, layers: int | None) -> Any:
     """The Hugging Face config in a JSON file, cut to ``layers`` layers where that is given; raises StudyError."""
     from transformers import AutoConfig
 
@@ -28,7 +29,7 @@ def read_config(name: str, path: Path, layers: int | None):
     return config
 
 
-def tokenizer_folder(name: str, source: str, root) -> Path:
+def tokenizer_folder(name: str, source: str, root: Path | str) -> Path:
     """The local folder of a tokenizer: a path (from ``root``), or the cached or downloaded files of a hub id."""
     folder = Path(root) / Path(source).expanduser()
     if folder.is_dir():
@@ -44,7 +45,7 @@ def tokenizer_folder(name: str, source: str, root) -> Path:
         ) from None
 
 
-def build(name: str, config, tokenizer: Path, folder: Path, dtype: str, seed: int) -> int:
+def build(name: str, config: Any, tokenizer: Path, folder: Path, dtype: str, seed: int) -> int:
     """Write a checkpoint folder: weights as the architecture initialises them, its config, the tokenizer's files.
 
     Returns the number of parameters. Weights are drawn in ``dtype`` itself, so that a large model never stands in

@@ -19,15 +19,23 @@ What a head copies within the residual stream, to a place that the unembedding d
 tell: another head may read that place as anything. Such a head is known by what it attends to.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from atlas.components import Component
 
 LABELS = ("previous token", "induction", "duplicate", "successor", "copy", "inhibitor", "same-type detector")
 UNLABELLED = "unlabelled"
 
 
 # ---- evidence ------------------------------------------------------------------------------------------------
-def evidence(heads, tables: dict[str, pd.DataFrame], k: int) -> pd.DataFrame:
+def evidence(heads: Sequence[Component], tables: dict[str, pd.DataFrame], k: int) -> pd.DataFrame:
     """One row for each of ``heads`` (components) on one task, one column for each piece of evidence.
 
     ``tables``: `detectors` of the model, `attribution`, `attention_members` and `ov` of the task, and where there are
@@ -45,7 +53,7 @@ def evidence(heads, tables: dict[str, pd.DataFrame], k: int) -> pd.DataFrame:
         {"component": map(str, heads), "layer": [h.layer for h in heads], "head": [h.head for h in heads]}
     )
 
-    def add(column, table, *, value="value", **where):
+    def add(column: str, table: str, *, value: str = "value", **where: object) -> None:
         found = cells(tables.get(table), where, value)
         out[column] = [found.get((h.layer, h.head), np.nan) for h in heads]
 
@@ -60,7 +68,7 @@ def evidence(heads, tables: dict[str, pd.DataFrame], k: int) -> pd.DataFrame:
         add(detector, "detectors", detector=detector)
     for source, norm in (("ov", "own"), ("in_place", "in place")):
         for score in ("next", "copy"):
-            where = {"norm": norm, "score": score, "k": k}
+            where: dict[str, Any] = {"norm": norm, "score": score, "k": k}
             add(f"{source}_{score}", "ov", **where)
             add(f"{source}_{score}_baseline", "ov", value="baseline", **where)
         add(f"{source}_next_over_copy", "ov", norm=norm, score="next over copy")
@@ -75,7 +83,7 @@ def evidence(heads, tables: dict[str, pd.DataFrame], k: int) -> pd.DataFrame:
     return out
 
 
-def cells(table, where: dict, value: str) -> dict[tuple[int, int], float]:
+def cells(table: pd.DataFrame | None, where: dict[str, Any], value: str) -> dict[tuple[int, int], float]:
     """(layer, head) -> value of the rows of a table where these columns hold these values."""
     if table is None or not len(table):
         return {}
@@ -85,19 +93,18 @@ def cells(table, where: dict, value: str) -> dict[tuple[int, int], float]:
 
 
 # ---- labels --------------------------------------------------------------------------------------------------
-def scores(row) -> dict[str, float]:
+def scores(row: pd.Series) -> dict[str, float]:
     """Label -> its score, from one row of evidence; nan where the evidence is missing."""
 
-    def written(score, leads):
+    def written(score: str, leads: bool) -> float:
         """The larger share over both sources, of those where the next member leads in most instances, or does not."""
         shares = [(row[f"{source}_{score}"], row[f"{source}_next_over_copy"] > 0.5) for source in ("ov", "in_place")]
         return max((x if lead == leads else 0.0 for x, lead in shares if not np.isnan(x)), default=np.nan)
 
-    def attracted(query):
-        return (
-            np.minimum(row[f"{query}_to_members"], row[f"{query}_to_members_shuffled"])
-            - row[f"{query}_to_members_words"]
-        )
+    def attracted(query: str) -> float:
+        least = np.minimum(row[f"{query}_to_members"], row[f"{query}_to_members_shuffled"])
+        more: float = least - row[f"{query}_to_members_words"]
+        return more
 
     same_type = [x for x in (attracted("last"), attracted("member")) if not np.isnan(x)]
     return {

@@ -6,10 +6,11 @@ The decision logic sees nothing but percents, so published traces can be replaye
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import numpy as np
 
-from atlas.components import Circuit, Component
+from atlas.components import AnyCircuit, Component
 
 KINDS = ("head", "mlp")
 CLOSE = 1e-4  # percentage points: 1e-6 of the full model's score, about what float32 sums in another order differ by
@@ -55,21 +56,21 @@ class Step:
 
     sweep: int
     direction: str
-    components: tuple[Component, ...]
+    components: tuple[Any, ...]
     percent: float
     removed: bool
-    left: Circuit
+    left: AnyCircuit
     close: bool = False
 
 
-Percents = Callable[[list[Circuit]], list[float]]  # percent of full with only each circuit intact
-Order = Callable[[int, str, Circuit], list[Component]]  # (sweep from 1, direction, kept) -> components to visit
+Percents = Callable[[list[AnyCircuit]], list[float]]  # percent of full with only each circuit intact
+Order = Callable[[int, str, AnyCircuit], list[Any]]  # (sweep from 1, direction, kept) -> components to visit
 
 
 def by_layers(rule: Rule) -> Order:
     """The study's order: backward sweeps go last layer to first, forward sweeps first to last."""
 
-    def order(sweep: int, direction: str, kept: Circuit) -> list[Component]:
+    def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
         kinds = rule.visit[direction]
         layers = sorted({c.layer for c in kept}, reverse=direction == "backward")
         out = []
@@ -84,7 +85,7 @@ def by_layers(rule: Rule) -> Order:
 def by_effect(rule: Rule, percent_alone: dict[Component, float]) -> Order:
     """Smallest effect first: ``percent_alone`` is the percent of full with that component alone ablated."""
 
-    def order(sweep: int, direction: str, kept: Circuit) -> list[Component]:
+    def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
         visited = [c for c in kept if ("mlp" if c.is_mlp else "head") in rule.visit[direction]]
         return sorted(visited, key=lambda c: (abs(100 - percent_alone[c]), c))
 
@@ -94,14 +95,14 @@ def by_effect(rule: Rule, percent_alone: dict[Component, float]) -> Order:
 def by_chance(rule: Rule, seed: int) -> Order:
     """A random order, drawn anew for every sweep."""
 
-    def order(sweep: int, direction: str, kept: Circuit) -> list[Component]:
+    def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
         visited = sorted(c for c in kept if ("mlp" if c.is_mlp else "head") in rule.visit[direction])
         return [visited[i] for i in np.random.default_rng([seed, sweep]).permutation(len(visited))]
 
     return order
 
 
-def node_search(everything: Circuit, rule: Rule, order: Order, percents: Percents, batch: int = 1) -> Iterator[Step]:
+def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Percents, batch: int = 1) -> Iterator[Step]:
     """Yield every evaluation of an iterative search from the full model; the last step's ``left`` is the circuit.
 
     Sweeps alternate, backward first, until a sweep changes nothing. With ``batch`` > 1 the search speculates: for the
@@ -132,7 +133,7 @@ def same_layer(components: list[Component]) -> list[Component]:
     return [c for i, c in enumerate(components) if all(other.layer == c.layer for other in components[:i])]
 
 
-def bisect_search(everything: Circuit, rule: Rule, order: Order, percents: Percents) -> Iterator[Step]:
+def bisect_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Percents) -> Iterator[Step]:
     """Remove groups: try all that a sweep would visit, and split a group that may not go, down to single components.
 
     Takes far fewer evaluations than `node_search` where most components can go. Every removal is evaluated on what is
@@ -164,7 +165,13 @@ def sweeps() -> Iterator[tuple[int, str]]:
 
 
 def run(
-    name: str, seed: int | None, rule: Rule, everything: Circuit, percents: Percents, alone: dict, batch: int = 1
+    name: str,
+    seed: int | None,
+    rule: Rule,
+    everything: AnyCircuit,
+    percents: Percents,
+    alone: dict[Component, float],
+    batch: int = 1,
 ) -> Iterator[Step]:
     """The search of a study that goes by this name: layers, ascending_effect, random_<seed> or bisect.
 
@@ -182,7 +189,7 @@ def run(
     return node_search(everything, rule, order, percents, batch)
 
 
-def survival(circuits: list[Circuit]) -> dict[Component, float]:
+def survival(circuits: list[AnyCircuit]) -> dict[Component, float]:
     """Component -> share of the circuits that keep it, for every component kept by at least one."""
     union = frozenset().union(*circuits)
     return {c: sum(c in circuit for circuit in circuits) / len(circuits) for c in sorted(union)}

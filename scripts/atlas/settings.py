@@ -4,6 +4,9 @@ Imported by the Snakefile, so nothing heavy may be imported here.
 """
 
 import copy
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
 
 from atlas import generation_prompts
 from atlas.components import Component
@@ -18,7 +21,7 @@ COMPARABLE = {  # block -> keys that published figures depend on
 }
 
 
-def explain(error) -> str:
+def explain(error: Any) -> str:
     """One line for a jsonschema ValidationError: the key, the value, and what is allowed."""
     key = ".".join(str(part) for part in error.absolute_path)
     value = repr(error.instance)
@@ -59,7 +62,7 @@ def explain(error) -> str:
     return f"{at}{error.message}"
 
 
-def order_names(orders) -> dict[str, int | None]:
+def order_names(orders: Iterable[Any]) -> dict[str, int | None]:
     """Name of each search order -> its seed, if random: {"layers": None, "random_0": 0}."""
     return {
         o if isinstance(o, str) else f"random_{o['random']}": None if isinstance(o, str) else o["random"]
@@ -67,18 +70,19 @@ def order_names(orders) -> dict[str, int | None]:
     }
 
 
-def task_block(config: dict, task: str) -> dict:
+def task_block(config: dict[str, Any], task: str) -> dict[str, Any]:
     """A task's block over the defaults in ``prompts``."""
-    return config["prompts"] | config["tasks"][task]
+    block: dict[str, Any] = config["prompts"] | config["tasks"][task]
+    return block
 
 
-def of_one_token(config: dict, tasks) -> list[str]:
+def of_one_token(config: dict[str, Any], tasks: Iterable[str]) -> list[str]:
     """Those of the tasks whose answers are one token; all but node circuits needs that."""
     return [name for name in tasks if not config["tasks"][name].get("multi_token", False)]
 
 
 # ---- random weights ------------------------------------------------------------------------------------------
-def resolve(config: dict) -> dict:
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration that a study runs on: with ``weights: random`` the one rewritten for it, else itself."""
     if config["weights"] == "random":
         return with_random_weights(config)
@@ -88,7 +92,7 @@ def resolve(config: dict) -> dict:
     return config
 
 
-def with_random_weights(config: dict) -> dict:
+def with_random_weights(config: dict[str, Any]) -> dict[str, Any]:
     """A copy of the configuration that runs every stage on models of the same architecture with random weights.
 
     Their names end in `-random` and the title says so too. Every model reads `architecture` and `tokenizer`. A random
@@ -129,7 +133,7 @@ def with_random_weights(config: dict) -> dict:
     return out | {"circuits": {}, "layers": None, "tokenizer": None}
 
 
-def _random_model(name: str, config: dict) -> dict:
+def _random_model(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """A model's block for ``weights: random``: `architecture`, `tokenizer` and `layers` instead of a checkpoint."""
     block = config["models"][name]
     folder = block.get("path")
@@ -146,7 +150,7 @@ def _random_model(name: str, config: dict) -> dict:
 
 
 # ---- checks --------------------------------------------------------------------------------------------------
-def generation_prompt_sets(config: dict) -> dict[str, dict]:
+def generation_prompt_sets(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Name -> block of the prompt sets that are generated from, with what a set takes from a task written out."""
     found = {}
     for name, block in config["generation"]["prompts"].items():
@@ -172,7 +176,7 @@ def generation_prompt_sets(config: dict) -> dict[str, dict]:
     return found
 
 
-def check(config: dict) -> None:
+def check(config: dict[str, Any]) -> None:
     """Refuse a study whose parts do not fit together; raises StudyError."""
     study = config["study"]
     _known("study.models", study["models"], config["models"])
@@ -231,13 +235,13 @@ def check(config: dict) -> None:
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
 
 
-def check_published(config: dict, folder) -> None:
+def check_published(config: dict[str, Any], folder: Path) -> None:
     """Refuse a publication that is not among the folders of ``folder``; raises StudyError."""
     if config["published"] is not None:
         _known("published", [config["published"]], sorted(path.parent.name for path in folder.glob("*/study.json")))
 
 
-def comparable(config: dict, task: str) -> dict:
+def comparable(config: dict[str, Any], task: str) -> dict[str, Any]:
     """Dotted key -> value of what decides, for a task, whether published figures can be compared with ours.
 
     `file`: whether its prompts come from a file; what makes prompts is then None.
@@ -251,7 +255,7 @@ def comparable(config: dict, task: str) -> dict:
     return found | {key: None if "file" in block else value for key, value in made.items()} | {"file": "file" in block}
 
 
-def _known(key: str, names, known) -> None:
+def _known(key: str, names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise StudyError(f"{key}: {name!r} is unknown; there are {', '.join(known)}")

@@ -5,10 +5,13 @@ Families of runs: `orders` (other orders of the search, same data), `bootstrap` 
 of every family: the others are compared with it and with each other.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +19,16 @@ import torch
 
 from atlas import activations, search, studies
 from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, collected, replacement
-from atlas.components import Circuit, heads, mlps, profile
+from atlas.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.errors import StudyError
 from atlas.metrics import passes, per_prompt
 from atlas.models import Model
 from atlas.overlap import jaccard, layer_matched
 from atlas.prompt_making import prompts_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 log = logging.getLogger("atlas")
 
@@ -52,7 +59,7 @@ class Dataset:
     substitute: Replacement
 
 
-def resampled_means(run: dict, rows, group, length=None) -> dict:
+def resampled_means(run: dict[str, Any], rows: Any, group: Any, length: torch.Tensor | None = None) -> dict[str, Any]:
     """Per-position means over rows (which may repeat) of cached activations, [L, G, S, ...], float32.
 
     ``run``: z [L, N, S, H, d_head] and mlp_out [L, N, S, d_model]; ``rows`` [n] of them and ``group`` [n], 0..G-1;
@@ -73,7 +80,7 @@ def resampled_means(run: dict, rows, group, length=None) -> dict:
 
 
 def bootstraps(
-    model: Model, prompts: Prompts, means: dict, cache: dict, kind: str, count: int, seed: int
+    model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any], kind: str, count: int, seed: int
 ) -> Iterator[Dataset]:
     """As many prompts drawn from the search split with replacement, ``count`` times.
 
@@ -91,13 +98,16 @@ def bootstraps(
             )
         own = means
         if run:
+            assert rows_in_cache is not None
             expanded = drawn.rows()
             index = expanded.of_prompts(rows_in_cache[torch.tensor(rows)])
             own = means | {run: resampled_means(cache[run], index, expanded.group, expanded.length)}
         yield Dataset("bootstrap", f"resample {draw}", drawn, replacement(kind, model, drawn, own, cache))
 
 
-def changes(block: dict, seeds: list, templates: list, corruptions: list) -> Iterator[tuple[str, str, dict]]:
+def changes(
+    block: dict[str, Any], seeds: list[Any], templates: list[Any], corruptions: list[Any]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(family, name, changed keys of the task's block). What the task already has is its reported circuit, and skipped.
 
     A seed stands for both `seed` and `filler_seed`. Tasks from a file cannot be made anew and have no changes.
@@ -126,23 +136,23 @@ class Maker:
 
     model: Model
     task: str
-    block: dict
-    tokenizer: object
+    block: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
     prepend_bos: bool
     max_tokens: int | None
     kind: str
     by_template: bool
-    filter: dict | None = None
+    filter: dict[str, Any] | None = None
     allow_negative_clean: bool = False
 
-    def dataset(self, family: str, name: str, changed: dict) -> Dataset:
+    def dataset(self, family: str, name: str, changed: dict[str, Any]) -> Dataset:
         """The search split of the task with some keys of its block changed; raises StudyError naming the change."""
         try:
             return self._dataset(family, name, changed)
         except StudyError as error:
             raise StudyError(f"stability.{family}, {name}: {error}") from None
 
-    def _dataset(self, family: str, name: str, changed: dict) -> Dataset:
+    def _dataset(self, family: str, name: str, changed: dict[str, Any]) -> Dataset:
         block = self.block | changed
         encoded, _ = prompts_of(self.task, block, self.tokenizer, self.prepend_bos, self.max_tokens, root=None)
         if encoded.rejected:
@@ -189,7 +199,7 @@ class Run:
 
     family: str
     name: str
-    circuit: frozenset
+    circuit: AnyCircuit
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,7 @@ class NodeSearch:
     allow_negative_clean: bool = False
 
     def circuit(self, model: Model, data: Dataset) -> Circuit:
+        ablator: Ablator
         if self.legacy_mlp_means:
             ablator = LegacyAblator(model, data.prompts, data.substitute, data.prompts)
         else:
@@ -224,7 +235,7 @@ class NodeSearch:
         return found
 
 
-EdgeSearch = Callable[[Model, Prompts, Replacement, Circuit], frozenset]  # the edge circuit within a node circuit
+EdgeSearch = Callable[[Model, Prompts, Replacement, Circuit], AnyCircuit]  # the edge circuit within a node circuit
 
 
 def all_runs(
@@ -248,7 +259,7 @@ def all_runs(
         if data.family not in known:
             known.add(data.family)
             components.append(Run(data.family, own.name, reported))
-            if edge_search:
+            if reported_edges is not None:
                 edges.append(Run(data.family, own.name, reported_edges))
         circuit = node_search.circuit(model, data)
         components.append(Run(data.family, data.name, circuit))
@@ -259,15 +270,15 @@ def all_runs(
 
 
 # ---- what they share -----------------------------------------------------------------------------------------
-def families(runs: Iterable[Run]) -> dict[str, list[frozenset]]:
+def families(runs: Iterable[Run]) -> dict[str, list[AnyCircuit]]:
     """Family -> its circuits; a family of a single run says nothing about stability and is left out."""
-    found: dict[str, list[frozenset]] = {}
+    found: dict[str, list[AnyCircuit]] = {}
     for run in runs:
         found.setdefault(run.family, []).append(run.circuit)
     return {family: circuits for family, circuits in found.items() if len(circuits) > 1}
 
 
-def survival_rows(runs: Iterable[Run], level: str) -> list[dict]:
+def survival_rows(runs: Iterable[Run], level: str) -> list[dict[str, Any]]:
     """Rows of `stability`: the share of a family's runs that keep each component (or edge) that any of them keeps."""
     return [
         {"level": level, "name": str(kept), "family": family, "share": share, "runs": len(circuits)}
@@ -276,7 +287,7 @@ def survival_rows(runs: Iterable[Run], level: str) -> list[dict]:
     ]
 
 
-def summary_rows(runs: Iterable[Run], level: str, expected: Callable | None = None) -> list[dict]:
+def summary_rows(runs: Iterable[Run], level: str, expected: Callable[..., Any] | None = None) -> list[dict[str, Any]]:
     """Rows of `stability_summary`: sizes, what all runs share, and Jaccard indices of pairs of runs.
 
     ``expected(a, b)``: Jaccard index of two circuits under chance; its mean over pairs is the column ``expected``.
@@ -303,11 +314,11 @@ def expected_jaccard(a: Circuit, b: Circuit, n_layers: int, n_heads: int) -> flo
     return float(chance @ np.where(either > 0, shared / np.maximum(either, 1), 1.0))
 
 
-def to_json(runs: Iterable[Run], level: str) -> dict:
+def to_json(runs: Iterable[Run], level: str) -> dict[str, Any]:
     """Every run's circuit, and the intersection and union of each family, by name."""
     runs = list(runs)
 
-    def members(circuit) -> list[str]:
+    def members(circuit: AnyCircuit) -> list[str]:
         return [str(member) for member in sorted(circuit)]
 
     shared = [

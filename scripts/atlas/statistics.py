@@ -1,7 +1,9 @@
 """Bootstrap intervals over prompts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -22,26 +24,26 @@ class Bootstrap:
         """[resamples, n]: share of each prompt in each resample."""
         return np.random.default_rng(self.seed).multinomial(n, np.full(n, 1 / n), self.resamples) / n
 
-    def mean(self, values) -> tuple[float, float, float]:
+    def mean(self, values: np.ndarray) -> tuple[float, float, float]:
         """(mean, low, high) of per-prompt values [n]."""
         return self.statistic(lambda m: m, values)
 
-    def percent(self, values, full) -> tuple[float, float, float]:
+    def percent(self, values: np.ndarray, full: np.ndarray) -> tuple[float, float, float]:
         """Percent of full: 100 x mean(values) / mean(full), both per prompt [n]."""
         return self.statistic(lambda m, f: 100 * m / f, values, full)
 
-    def faithfulness(self, values, full, empty) -> tuple[float, float, float]:
+    def faithfulness(self, values: np.ndarray, full: np.ndarray, empty: np.ndarray) -> tuple[float, float, float]:
         """(M(C) - M(empty)) / (M(full) - M(empty)) of per-prompt values [n] (methods: metrics)."""
         return self.statistic(lambda m, f, e: (m - e) / (f - e), values, full, empty)
 
-    def statistic(self, function, *samples) -> tuple[float, float, float]:
+    def statistic(self, function: Callable[..., Any], *samples: np.ndarray) -> tuple[float, float, float]:
         """(estimate, low, high) of ``function`` of the means of paired samples [n]."""
-        samples = [np.asarray(s, dtype=float) for s in samples]
-        weights = self.weights(len(samples[0]))
-        low, high = np.percentile(function(*(weights @ s for s in samples)), [2.5, 97.5])
-        return float(function(*(s.mean() for s in samples))), float(low), float(high)
+        values = [np.asarray(s, dtype=float) for s in samples]
+        weights = self.weights(len(values[0]))
+        low, high = np.percentile(function(*(weights @ s for s in values)), [2.5, 97.5])
+        return float(function(*(s.mean() for s in values))), float(low), float(high)
 
 
-def interval_columns(estimate: tuple[float, float, float]) -> dict:
+def interval_columns(estimate: tuple[float, float, float]) -> dict[str, Any]:
     """The table columns of an estimate with its interval."""
     return dict(zip(("value", "ci_low", "ci_high"), estimate, strict=True))

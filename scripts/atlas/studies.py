@@ -1,20 +1,33 @@
 """Put together what a job needs to score circuits on one task: model, prompts, means, ablator."""
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from atlas import artifacts, models, tensors
 from atlas.errors import StudyError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from atlas.ablation import Ablator, Prompts, Replacement
+    from atlas.edges import EdgeAblator
+    from atlas.memo import Memo
+
 log = logging.getLogger("atlas")
 
 
-def load_model(model_json, settings: dict) -> models.Model:
+def load_model(model_json: Path | str, settings: dict[str, Any]) -> models.Model:
     """The model described by ``model.json``; ``settings``: device, dtype, batch_size."""
     description = artifacts.read_json(model_json)
     return models.load(description["folder"], settings=description["settings"], **settings)
 
 
-def read_prompts(prompts_path, clean_path, split: str | None):
+def read_prompts(prompts_path: Path | str, clean_path: Path | str, split: str | None) -> pd.DataFrame:
     """Prompts of a split that passed the filter, in order of ``prompt``; all splits when ``split`` is None."""
     frame = artifacts.read_table(prompts_path)
     clean = artifacts.read_table(clean_path)
@@ -25,21 +38,21 @@ def read_prompts(prompts_path, clean_path, split: str | None):
     return frame.sort_values("prompt", ignore_index=True)
 
 
-def report_split(prompts_path) -> str:
+def report_split(prompts_path: Path | str) -> str:
     """The split that results are reported on: held_out, or search in a study that holds nothing out."""
     return "held_out" if (artifacts.read_table(prompts_path).split == "held_out").any() else "search"
 
 
 def make_ablator(
-    model,
-    paths: dict,
+    model: models.Model,
+    paths: dict[str, Any],
     split: str,
     kind: str,
     legacy_mlp_means: bool = False,
-    metrics=("logit_diff",),
-    memo_folder=None,
+    metrics: Iterable[str] = ("logit_diff",),
+    memo_folder: Path | str | None = None,
     roles: dict[str, list[int]] | None = None,
-):
+) -> Ablator:
     """An ablator on a split of a task; ``roles`` (`components.roles`) where its circuits hold sites.
 
     ``paths`` holds model (`model.json`), prompts, clean, means and, for resample, activations. With ``memo_folder``
@@ -62,7 +75,14 @@ def make_ablator(
     return LegacyAblator(model, prompts, substitute, reference, metrics, memo=memo)
 
 
-def make_edge_ablator(model, paths: dict, split: str, kind: str, metrics=("logit_diff",), memo_folder=None):
+def make_edge_ablator(
+    model: models.Model,
+    paths: dict[str, Any],
+    split: str,
+    kind: str,
+    metrics: Iterable[str] = ("logit_diff",),
+    memo_folder: Path | str | None = None,
+) -> EdgeAblator:
     """The same for edge circuits; their replacement has embeddings too, with means from the search split."""
     from atlas.ablation import Prompts, replacement
     from atlas.edges import EdgeAblator, with_embeddings
@@ -79,7 +99,16 @@ def make_edge_ablator(model, paths: dict, split: str, kind: str, metrics=("logit
     return EdgeAblator(model, Graph.of(artifacts.read_json(paths["model"])), scored, substitute, metrics, memo)
 
 
-def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy: bool, metrics):
+def open_memo(
+    folder: Path | str | None,
+    model: models.Model,
+    model_json: Path | str,
+    prompts: Prompts,
+    substitute: Replacement,
+    kind: str,
+    legacy: bool,
+    metrics: Iterable[str],
+) -> Memo | None:
     """The memo of everything that determines a score, or None without a folder."""
     from atlas.memo import Memo, tensor_digest
 
@@ -100,7 +129,7 @@ def open_memo(folder, model, model_json, prompts, substitute, kind: str, legacy:
     return Memo(folder, context, metrics)
 
 
-def refuse_no_effect(task: str, full, empty, allow: bool = False) -> None:
+def refuse_no_effect(task: str, full: np.ndarray, empty: np.ndarray, allow: bool = False) -> None:
     """Faithfulness divides by M(full) - M(empty); refuse a task where that is nearly nothing.
 
     ``allow`` (the config's `allow_negative_clean`) turns the refusal into a warning, unless there is no effect at all.

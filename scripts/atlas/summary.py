@@ -4,6 +4,8 @@ Every `*_findings` function takes tables and returns sentences. The first senten
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +15,7 @@ from atlas.plots import pages
 from atlas.plots.wording import count, interval, listing, number, numbers_of_tokens, p_value, percent, place, words
 
 
-def against(row, floor: float) -> str:
+def against(row: Mapping[str, Any], floor: float) -> str:
     """Where an interval lies: `above`, `below` or `around` the floor."""
     return "above" if row["ci_low"] > floor else "below" if row["ci_high"] < floor else "around"
 
@@ -48,7 +50,7 @@ def clean_findings(clean: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
-def answer_findings(info: dict[str, dict], tasks: list[str]) -> list[str]:
+def answer_findings(info: dict[str, dict[str, Any]], tasks: list[str]) -> list[str]:
     """Which tasks have answers of several tokens, how many, and how they are scored."""
     sentences = []
     for task in tasks:
@@ -63,7 +65,7 @@ def answer_findings(info: dict[str, dict], tasks: list[str]) -> list[str]:
     return sentences
 
 
-def prompt_findings(clean: pd.DataFrame, info: dict[str, dict], tasks: list[str]) -> list[str]:
+def prompt_findings(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks: list[str]) -> list[str]:
     """Which prompts and fillers were left out."""
     sentences = []
     rejected = {t: info[t]["counts"]["rejected"] for t in tasks if sum(info[t]["counts"]["rejected"].values())}
@@ -81,7 +83,7 @@ def prompt_findings(clean: pd.DataFrame, info: dict[str, dict], tasks: list[str]
                 f"{words(task).capitalize()}: the fast tokenizer splits {slow['different']} of {slow['compared']} "
                 "texts unlike the slow one beside it."
             )
-    dropped: dict[str, set] = {}
+    dropped: dict[str, set[str]] = {}
     for task in tasks:
         for kind, fillers in info[task]["dropped_fillers"].items():
             dropped.setdefault(kind, set()).update(fillers)
@@ -170,7 +172,7 @@ def overlap_findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: lis
     sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA})."]
     sentences += [_pair(row) for _, row in pairs.iterrows()]
     for task in tasks:
-        own = circuits[task] - set.union(*(c for t, c in circuits.items() if t != task))
+        own = circuits[task] - set[str]().union(*(c for t, c in circuits.items() if t != task))
         sentences.append(
             f"In the {words(task)} circuit alone: {listing(sorted(own, key=place))}."
             if own
@@ -183,7 +185,7 @@ def _members(membership: pd.DataFrame, circuit: str) -> set[str]:
     return set(membership.loc[membership["circuit"] == circuit, "component"])
 
 
-def _pair(row) -> str:
+def _pair(row: Mapping[str, Any]) -> str:
     names = f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])}"
     text = (
         f"{names} share {count(row['shared'], 'head')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
@@ -268,7 +270,7 @@ def control_findings(summary: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _verdict(row) -> str:
+def _verdict(row: Mapping[str, Any]) -> str:
     best_p = 1 / (1 + row["controls"])
     if row["p"] >= ALPHA and best_p >= ALPHA:
         return f"So few sets of this shape exist that p cannot fall below {best_p:.2g}, which decides nothing"
@@ -278,13 +280,20 @@ def _verdict(row) -> str:
     return f"Ablating the {words(row['circuit'])} heads does {more} harm than ablating random sets{rest}"
 
 
-def _control_name(row) -> str:
+def _control_name(row: Mapping[str, Any]) -> str:
     if row["circuit"] == row["task"]:
         return f"{row['question']} of the {words(row['circuit'])} circuit"
     return f"{row['question']} of the {words(row['circuit'])} heads for {words(row['task'])}"
 
 
-def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings: dict, provenance: dict) -> str:
+def summary_page(
+    tables: dict[str, Any],
+    info: dict[str, Any],
+    circuits: dict[str, Any],
+    model: dict[str, Any],
+    settings: dict[str, Any],
+    provenance: dict[str, Any],
+) -> str:
     """The findings of one model.
 
     `tables` holds the tables of that name (`clean` is clean_summary.parquet, `cross` cross.parquet, and so on); `info`
@@ -319,7 +328,7 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     }
     # What stands in the short version is not said again, unless it is all that a section has to say.
     details = {name: sentences[1:] for name, sentences in found.items()}
-    sections = [
+    sections: list[dict[str, Any]] = [
         {
             "title": "The full model on clean and corrupted prompts",
             "sentences": details["clean"],
@@ -427,12 +436,12 @@ def summary_page(tables: dict, info: dict, circuits: dict, model: dict, settings
     )
 
 
-def _head_links(roles, model: str) -> list[tuple[str, str]]:
+def _head_links(roles: pd.DataFrame, model: str) -> list[tuple[str, str]]:
     """(address, name) of every head's card, relative to the summary's folder."""
     return [(f"{model}.heads.html#h{name}", name) for name in sorted(roles["component"].unique(), key=place)]
 
 
-def _plain(value) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {content}" for key, content in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -5,7 +5,9 @@ always agrees with its own fields (methods: the published code's defect 1).
 """
 
 import string
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ CORRUPTIONS = (
 MAX_DRAWS = 10_000
 
 
-def expand_members(block) -> tuple[str, ...]:
+def expand_members(block: dict[str, Any] | Iterable[Any]) -> tuple[str, ...]:
     """Members as strings; ``{range: [1, 20]}`` stands for the numerals 1 to 20, both included."""
     if isinstance(block, dict):
         low, high = block["range"]
@@ -59,9 +61,10 @@ class Template:
     def filler_kind(self) -> str | None:
         return next((field for _, field in self.slots if field not in (None, "m")), None)
 
-    def render(self, members, fillers) -> Text:
+    def render(self, members: list[str], fillers: list[str]) -> Text:
         """Clauses for the members, then a last clause cut before its member, without trailing space."""
-        text, spans = "", []
+        text = ""
+        spans: list[tuple[int, int]] = []
         for i in range(len(members) + 1):
             text += " " if i else ""
             for literal, field in self.slots:
@@ -98,9 +101,10 @@ class Task:
     tokens: tuple[int, ...] | None = None  # of each member on a tokenizer, where they may be several
 
     @classmethod
-    def from_config(cls, name: str, block: dict) -> "Task":
+    def from_config(cls, name: str, block: dict[str, Any]) -> "Task":
         """From a task's block merged over the defaults in ``prompts``; raises StudyError on impossible values."""
-        corruption, position = block["corruption"], None
+        corruption: Any = block["corruption"]
+        position: int | None = None
         if isinstance(corruption, dict):
             corruption, position = "position", corruption["position"]
         task = cls(
@@ -168,7 +172,7 @@ class Task:
                 f"{where}: {len(self.members)} members are too few to show {self.shown} and continue with step "
                 f"{self.step:+d}; add members or lower `shown`"
             )
-        if self.corruption == "position" and not 0 <= self.position < self.shown:
+        if self.corruption == "position" and self.position not in range(self.shown):
             raise StudyError(
                 f"{where}.corruption.position: {self.position} is not one of the slots 0 to {self.shown - 1}"
             )
@@ -190,7 +194,7 @@ class Task:
     def check_fillers(self, kind: str) -> None:
         """Fillers are distinct single words, none of which is a member of the task."""
         seen, members = set(), {m.casefold() for m in self.members}
-        for filler in self.fillers[kind]:
+        for filler in (self.fillers or {})[kind]:
             if filler.casefold() in members:
                 raise StudyError(f"prompts.fillers.{kind}: {filler!r} is a member of task {self.name}; remove it")
             if filler in seen or not filler or any(c.isspace() for c in filler):
@@ -212,7 +216,7 @@ def is_held_out(k: int, share: float) -> bool:
 
 
 # ---- corruptions ---------------------------------------------------------------------------------------------
-def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
+def corrupt(task: Task, clean: list[str], answer: str, rng: np.random.Generator) -> list[str]:
     """Corrupted members for the shown members ``clean`` (same length, row-aligned).
 
     `random_members`: no slot keeps its member, the last two are not successive, the answer is not last.
@@ -226,12 +230,13 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
     """
     members = list(task.members)
     pools = [task.alike(m) for m in clean]  # of each slot
+    slot = task.position or 0
     as_long = task.tokens is not None and min(map(len, pools)) > 1
 
-    def draw(accept, *proposals):
+    def draw(accept: Callable[[list[str]], bool], *proposals: Any) -> list[str]:
         for propose in filter(None, proposals):
             for _ in range(MAX_DRAWS):
-                candidate = propose()
+                candidate: list[str] = propose()
                 if accept(candidate) and not (task.forbid_answer and answer in candidate):
                     return candidate
         raise StudyError(
@@ -239,18 +244,18 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
             f"{len(members)} members; add members, choose another corruption or set forbid_answer: false"
         )
 
-    def ends_well(c):
+    def ends_well(c: list[str]) -> bool:
         return not task.follows(c[-2], c[-1]) and c[-1] != answer
 
-    def random_choice(pool):
+    def random_choice(pool: list[str]) -> list[str]:
         return [pool[i] for i in rng.integers(len(pool), size=len(clean))]
 
-    def repeated(pool):
+    def repeated(pool: list[str]) -> list[str]:
         return [pool[rng.integers(len(pool))]] * len(clean)
 
-    def one_slot(pool):
+    def one_slot(pool: list[str]) -> list[str]:
         out = list(clean)
-        out[task.position] = pool[rng.integers(len(pool))]
+        out[slot] = pool[rng.integers(len(pool))]
         return out
 
     fixed = {
@@ -281,7 +286,7 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
         case "position":
             return draw(
                 lambda c: c != clean and c[-1] != answer,
-                as_long and (lambda: one_slot(pools[task.position])),
+                as_long and (lambda: one_slot(pools[slot])),
                 lambda: one_slot(members),
             )
         case name if name in fixed:
@@ -290,7 +295,7 @@ def corrupt(task: Task, clean: list[str], answer: str, rng) -> list[str]:
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
-def make_prompts(task: Task) -> list[dict]:
+def make_prompts(task: Task) -> list[dict[str, Any]]:
     """All prompts of a task, in order of ``prompt``.
 
     ``prompt`` = row x number of templates + template index, and fillers depend on ``filler_seed``, template and row
@@ -334,5 +339,5 @@ def draw_fillers(task: Task, kind: str | None, template_number: int, row: int) -
     if kind is None:
         return []
     rng = np.random.default_rng([task.filler_seed, template_number, row])
-    pool = task.fillers[kind]
+    pool = (task.fillers or {})[kind]
     return [pool[i] for i in rng.permutation(len(pool))[: task.shown + 1]]

@@ -1,15 +1,23 @@
 """What the model reads, token by token: ids, strings and roles of a few prompts; and a second opinion on the ids."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from atlas.components import roles
 from atlas.tokens import encode
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 COLUMNS = ("prompt", "template", "run", "position", "id", "piece", "string", "role")
 
 
-def rows(prompts: list[dict], layout: dict, tokenizer, prepend_bos: bool) -> list[dict]:
+def rows(
+    prompts: list[dict[str, Any]], layout: dict[str, Any], tokenizer: PreTrainedTokenizerBase, prepend_bos: bool
+) -> list[dict[str, Any]]:
     """Every token of one prompt per template, clean and corrupted, with the answers that follow; columns as above.
 
     ``piece`` is the tokenizer's own name of a token, ``string`` the characters of the text that it adds (a word's
@@ -17,7 +25,7 @@ def rows(prompts: list[dict], layout: dict, tokenizer, prepend_bos: bool) -> lis
     `components.roles`, and ``answer`` and ``incorrect`` at the positions after the last, one for each of their tokens.
     """
     role_at = {position: role for role, positions in roles(layout, prepend_bos).items() for position in positions}
-    first = {}
+    first: dict[Any, dict[str, Any]] = {}
     for prompt in prompts:
         first.setdefault(prompt["template"], prompt)
     found = []
@@ -41,14 +49,16 @@ def rows(prompts: list[dict], layout: dict, tokenizer, prepend_bos: bool) -> lis
     return found
 
 
-def _strings(tokenizer, text: str, prepend_bos: bool) -> list[str]:
+def _strings(tokenizer: PreTrainedTokenizerBase, text: str, prepend_bos: bool) -> list[str]:
     """The characters that each token adds to those before it, an empty string for BOS."""
     _, (spans,) = encode(tokenizer, [text])
     ends = [0, *(end for _, end in spans)]
     return [""] * prepend_bos + [text[a:b] for a, b in pairwise(ends)]
 
 
-def compare_with_slow(folder, tokenizer, texts: list[str]) -> dict | None:
+def compare_with_slow(
+    folder: Path | str, tokenizer: PreTrainedTokenizerBase, texts: list[str]
+) -> dict[str, Any] | None:
     """How often the SentencePiece model that lies beside a fast tokenizer splits these texts differently.
 
     ``{"compared", "different", "example"}`` (the first text that differs, or None); None where the folder has no such

@@ -5,23 +5,35 @@ answer part ways. So the answer position comes from ids, and a tokenizer that pu
 (Llama-2) gets that space into the prompt, where it stands when the text goes on.
 """
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import StudyError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+Offsets = Sequence[tuple[int, int]]  # character spans
+Places = tuple[int, tuple[tuple[int, int], ...]]  # prompt length, first and last token of each member
 
 
 @dataclass
 class Encoded:
     """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
 
-    rows: list[dict]
-    layout: dict  # tokens (prompt length), member_positions, answer_position: the position that predicts the answer;
-    # with multi_token also member_spans (first and last position) and how many answers have how many tokens
-    rejected: Counter = field(default_factory=Counter)  # reason -> number of prompts
+    rows: list[dict[str, Any]]
+    # tokens (prompt length), member_positions, answer_position: the position that predicts the answer; with
+    # multi_token also member_spans (first and last position) and how many answers have how many tokens
+    layout: dict[str, Any]
+    rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of prompts
 
 
-def load_tokenizer(source: str):
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder or hub id; must be a fast one, because positions come from character offsets."""
     from transformers import AutoTokenizer
 
@@ -31,7 +43,7 @@ def load_tokenizer(source: str):
     return tokenizer
 
 
-def encode(tokenizer, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
     """Ids without special tokens, and the character span of each token."""
     if not texts:
         return [], []
@@ -39,12 +51,12 @@ def encode(tokenizer, texts: list[str]) -> tuple[list[list[int]], list[list[tupl
     return out["input_ids"], out["offset_mapping"]
 
 
-def covering(span: tuple[int, int], offsets) -> list[int]:
+def covering(span: tuple[int, int], offsets: Offsets) -> list[int]:
     """Indices of the tokens that share a character with ``span``."""
     return [i for i, (a, b) in enumerate(offsets) if a < span[1] and b > span[0]]
 
 
-def drifted(tokenizer, ids: list[list[int]]) -> list[bool]:
+def drifted(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[bool]:
     """For each row of ids (no BOS): does its text, tokenised again, give other ids?"""
     if not ids:
         return []
@@ -54,21 +66,21 @@ def drifted(tokenizer, ids: list[list[int]]) -> list[bool]:
 
 
 # ---- checks before prompts are made --------------------------------------------------------------------------
-def tokens_in_text(tokenizer, words: list[str], before: str) -> list[int]:
+def tokens_in_text(tokenizer: PreTrainedTokenizerBase, words: list[str], before: str) -> list[int]:
     """For each word the number of tokens it takes after ``before``."""
     _, offsets = encode(tokenizer, [before + word for word in words])
     start = len(before)
     return [len(covering((start, start + len(word)), row)) for word, row in zip(words, offsets, strict=True)]
 
 
-def single_token_fillers(tokenizer, words) -> list[str]:
+def single_token_fillers(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> list[str]:
     """The words that are one token at the start of a text and after a space."""
     words = list(words)
     counts = zip(words, tokens_in_text(tokenizer, words, ""), tokens_in_text(tokenizer, words, "so "), strict=True)
     return [word for word, first, inside in counts if first == inside == 1]
 
 
-def check_members(tokenizer, task_name: str, members) -> None:
+def check_members(tokenizer: PreTrainedTokenizerBase, task_name: str, members: Sequence[str]) -> None:
     """Raise StudyError naming the members that are more than one token after a space."""
     counts = tokens_in_text(tokenizer, list(members), "so ")
     long = [f"{m!r} ({n} tokens)" for m, n in zip(members, counts, strict=True) if n != 1]
@@ -81,7 +93,11 @@ def check_members(tokenizer, task_name: str, members) -> None:
 
 # ---- prompts -------------------------------------------------------------------------------------------------
 def encode_prompts(
-    rows: list[dict], tokenizer, prepend_bos: bool, task_name: str, multi_token: bool = False
+    rows: list[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    prepend_bos: bool,
+    task_name: str,
+    multi_token: bool = False,
 ) -> Encoded:
     """Add ``tokens``, ``corrupted_tokens`` and ``answer_token``, ``incorrect_token`` to rows; reject misaligned ones.
 
@@ -112,7 +128,8 @@ def encode_prompts(
     each = (drifted(tokenizer, ids) for ids in (right_ids, wrong_ids, corrupted_ids))
     drifts = [any(row) for row in zip(*each, strict=True)]
 
-    rejected, kept = Counter(), []
+    rejected: Counter[str] = Counter()
+    kept: list[tuple[dict[str, Any], Places]] = []
     for i, row in enumerate(rows):
         reason = _reason(row)
         if not reason and multi_token:
@@ -138,7 +155,7 @@ def encode_prompts(
             row |= {"answer_tokens": right_ids[i][n:], "incorrect_tokens": wrong_ids[i][n:]}
         else:
             row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
-        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places))))
+        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places or ()))))
 
     if not kept:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
@@ -158,12 +175,12 @@ def encode_prompts(
     return Encoded(aligned, layout, rejected)
 
 
-def _numbers(lists) -> dict[str, int]:
+def _numbers(lists: Iterable[list[int]]) -> dict[str, int]:
     """Number of tokens -> how many of the lists have it, in order; text, as the keys of JSON are."""
     return {str(n): count for n, count in sorted(Counter(map(len, lists)).items())}
 
 
-def _reason(row) -> str:
+def _reason(row: Mapping[str, Any]) -> str:
     """Why a prompt cannot be used whatever its tokens, or an empty string."""
     if row["answer"].strip() == row["incorrect"].strip():
         return "answer and incorrect answer are equal"
@@ -172,7 +189,9 @@ def _reason(row) -> str:
     return ""
 
 
-def _reason_of_one(row, plain, right, wrong, corrupted, spans) -> str:
+def _reason_of_one(
+    row: Mapping[str, Any], plain: list[int], right: list[int], wrong: list[int], corrupted: list[int], spans: Offsets
+) -> str:
     """The same for answers of one token, from the ids of the text alone and with either answer."""
     if len(right) != len(wrong) or right[:-1] != wrong[:-1]:
         return "an answer is not one token"
@@ -185,7 +204,9 @@ def _reason_of_one(row, plain, right, wrong, corrupted, spans) -> str:
     return ""
 
 
-def _reason_of_several(plain, corrupted_plain, right, wrong, corrupted) -> str:
+def _reason_of_several(
+    plain: list[int], corrupted_plain: list[int], right: list[int], wrong: list[int], corrupted: list[int]
+) -> str:
     """The same for answers of several tokens."""
     n = len(plain)
     texts = (right, plain), (wrong, plain), (corrupted, corrupted_plain)
@@ -201,25 +222,25 @@ def _reason_of_several(plain, corrupted_plain, right, wrong, corrupted) -> str:
     return ""
 
 
-def _places(spans, offsets, multi_token: bool) -> tuple[tuple[int, int], ...] | None:
+def _places(spans: Offsets | None, offsets: Offsets, multi_token: bool) -> tuple[tuple[int, int], ...] | None:
     """First and last token of each member: () where spans are unknown, None where one has none, or more than it may."""
     found = [covering(span, offsets) for span in spans or ()]
     refused = any(not f or (len(f) > 1 and not multi_token) for f in found)
     return None if refused else tuple((f[0], f[-1]) for f in found)
 
 
-def _refuse_misaligned_templates(kept, layout, task_name: str) -> None:
-    by_template: dict[str, Counter] = {}
+def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Places]], layout: Places, task_name: str) -> None:
+    by_template: dict[str, Counter[Places]] = {}
     for row, found in kept:
         by_template.setdefault(row["template"], Counter())[found] += 1
-    for template, found in by_template.items():
-        if layout not in found:
-            (length, members), _ = found.most_common(1)[0]
+    for template, layouts in by_template.items():
+        if layout not in layouts:
+            (length, members), _ = layouts.most_common(1)[0]
             raise StudyError(
                 f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {_shown(members)}, "
                 f"others give {layout[0]} with members at {_shown(layout[1])}; all templates of a task must align"
             )
 
 
-def _shown(places) -> list:
+def _shown(places: Iterable[tuple[int, int]]) -> list[Any]:
     return [first if first == last else f"{first}-{last}" for first, last in places]

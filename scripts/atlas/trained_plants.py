@@ -11,22 +11,29 @@ mean over the batch or zero): (a) random sets outside the nodes, target: the row
 random sets outside, target: the partner's logits.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from atlas.components import all_components
-from atlas.fixtures import BOS, FILLER, KINDS, SERIES, Expected, Fixture, circuit, every_kind
-from atlas.planted import FILLERS, LOGIT, MEMBERS, VOCABULARY, M, Plan, tokenizer
+from atlas.components import Circuit, all_components
+from atlas.fixtures import FILLER, KINDS, SERIES, Expected, Fixture, circuit, every_kind
+from atlas.planted import BOS, FILLERS, LOGIT, MEMBERS, VOCABULARY, M, Plan, tokenizer
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 N_LAYERS, N_HEADS, D_MODEL = 2, 4, 64
 STEPS = 1000  # half a minute on one core
 SHARE_ALLOWED = 0.01  # of effect outside the nodes; see `certificate`
 
 
-def new_model(seed: int):
+def new_model(seed: int) -> GPT2LMHeadModel:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
@@ -46,7 +53,7 @@ def new_model(seed: int):
     return GPT2LMHeadModel(config)
 
 
-def random_prompts(rng, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_prompts(rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens [n, S] laid out as `SERIES` but with random members, and the last member's index [n]."""
     first_member, first_filler = VOCABULARY.index(MEMBERS[0]), VOCABULARY.index(FILLERS[0])
     members = rng.integers(M, size=(n, len(SERIES)))
@@ -71,28 +78,29 @@ class Exchange:
     Activations: ``z`` and ``mlp`` are lists by layer of [n, S, H, d_head] and [n, S, D].
     """
 
-    def __init__(self, model):
-        self.recorded = {"z": {}, "mlp": {}}
-        self.put = None  # (activations, mask [n, L, H + 1]; the last column is the MLP)
+    def __init__(self, model: Any) -> None:
+        self.recorded: dict[str, dict[int, torch.Tensor]] = {"z": {}, "mlp": {}}
+        # (activations, mask [n, L, H + 1]; the last column is the MLP)
+        self.put: tuple[dict[str, Any], torch.Tensor] | None = None
         self.handles = []
         for layer, block in enumerate(model.transformer.h):
             before, after = block.attn.c_proj.register_forward_pre_hook, block.mlp.register_forward_hook
             self.handles.append(before(lambda _, args, layer=layer: (self.z(layer, args[0]),)))
             self.handles.append(after(lambda _, args, out, layer=layer: self.mlp(layer, out)))
 
-    def remove(self):
+    def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def z(self, layer, flat):
-        z = flat.unflatten(-1, (N_HEADS, -1))
+    def z(self, layer: int, flat: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = flat.unflatten(-1, (N_HEADS, -1))
         self.recorded["z"][layer] = z
         if self.put:
             source, mask = self.put
             z = torch.where(mask[:, layer, None, :N_HEADS, None], source["z"][layer], z)
         return z.flatten(-2)
 
-    def mlp(self, layer, out):
+    def mlp(self, layer: int, out: torch.Tensor) -> torch.Tensor:
         self.recorded["mlp"][layer] = out
         if self.put:
             source, mask = self.put
@@ -100,7 +108,7 @@ class Exchange:
         return out
 
 
-def mask_of(components) -> torch.Tensor:
+def mask_of(components: Iterable[Any]) -> torch.Tensor:
     """[L, H + 1] True at these components."""
     mask = torch.zeros(N_LAYERS, N_HEADS + 1, dtype=torch.bool)
     for c in components:
@@ -108,10 +116,10 @@ def mask_of(components) -> torch.Tensor:
     return mask
 
 
-def sources(recorded: dict, partner: torch.Tensor, kind: str) -> dict:
+def sources(recorded: dict[str, Any], partner: torch.Tensor, kind: str) -> dict[str, Any]:
     """What replaces the activations of row i: those of row partner[i], their mean over the batch, or zeros."""
 
-    def of(x):
+    def of(x: torch.Tensor) -> torch.Tensor:
         if kind == "zero":
             return torch.zeros_like(x)
         return x.mean(0, keepdim=True).expand_as(x) if kind == "mean" else x[partner]
@@ -119,7 +127,7 @@ def sources(recorded: dict, partner: torch.Tensor, kind: str) -> dict:
     return {name: {layer: of(x) for layer, x in layers.items()} for name, layers in recorded.items()}
 
 
-def train(nodes, steps: int, seed: int = 0, rows: int = 64, rate: float = 3e-3):
+def train(nodes: Circuit, steps: int, seed: int = 0, rows: int = 64, rate: float = 3e-3) -> GPT2LMHeadModel:
     """A model with these planted nodes; deterministic for one machine and number of threads."""
     model, rng = new_model(seed), np.random.default_rng(seed)
     exchange = Exchange(model)
@@ -151,10 +159,11 @@ def train(nodes, steps: int, seed: int = 0, rows: int = 64, rate: float = 3e-3):
         optimizer.step()
         schedule.step()
     exchange.remove()
-    return model.eval()
+    model.eval()
+    return model
 
 
-def certificate(model, nodes, seed: int = 1, rows: int = 512) -> dict[str, dict[str, float]]:
+def certificate(model: GPT2LMHeadModel, nodes: Circuit, seed: int = 1, rows: int = 512) -> dict[str, dict[str, float]]:
     """How far the planted nodes are the whole truth, on fresh random prompts; kind -> set of components -> share.
 
     The change of the logits [n, d_vocab] when a set is ablated, as root mean square, in units of the change when the
@@ -166,15 +175,16 @@ def certificate(model, nodes, seed: int = 1, rows: int = 512) -> dict[str, dict[
     tokens, _ = random_prompts(rng, rows)
     partner = torch.tensor(rng.permutation(rows))
 
-    def logits(source=None, components=()):
-        exchange.put = source and (source, mask_of(components).expand(rows, -1, -1))
+    def logits(source: dict[str, Any] | None = None, components: Iterable[Any] = ()) -> torch.Tensor:
+        exchange.put = (source, mask_of(components).expand(rows, -1, -1)) if source else None
         with torch.no_grad():
-            return model(tokens).logits[:, -1]
+            found: torch.Tensor = model(tokens).logits[:, -1]
+        return found
 
     clean = logits()
     recorded = {name: dict(layers) for name, layers in exchange.recorded.items()}
 
-    def change(kind, components):
+    def change(kind: str, components: Iterable[Any]) -> float:
         return float((logits(sources(recorded, partner, kind), components) - clean).square().mean().sqrt())
 
     unit, outside, out = change("resample", nodes), [c for c in everything if c not in nodes], {}
@@ -191,7 +201,7 @@ class TrainedFixture(Fixture):
 
     steps: int = STEPS
 
-    def build(self, folder) -> Path:
+    def build(self, folder: Path | str) -> Path:
         model = train(self.nodes["resample"], self.steps, self.plan.seed)
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)

@@ -1,15 +1,23 @@
 """Train and test the shipped model from one specification (resources/models/<name>/training.yaml)."""
 
+from __future__ import annotations
+
 import math
 import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from atlas.corpus import END, Corpus
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
 
-def build_tokenizer(spec: dict):
+
+def build_tokenizer(spec: dict[str, Any]) -> PreTrainedTokenizerBase:
     """Byte-level BPE whose vocabulary is all bytes plus every word of the corpus, whole.
 
     ``ignore_merges`` looks a word up before any merging, so a known word is always one token and an unknown one
@@ -34,7 +42,7 @@ def build_tokenizer(spec: dict):
     )
 
 
-def token_ids(tokenizer, spec: dict) -> dict[str, int]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, spec: dict[str, Any]) -> dict[str, int]:
     """Id of every token string of the corpus; raises if one of them is not a single token."""
     ids = {}
     for token in [*Corpus(spec).vocabulary, END]:
@@ -45,7 +53,7 @@ def token_ids(tokenizer, spec: dict) -> dict[str, int]:
     return ids
 
 
-def build_model(spec: dict, vocab_size: int, end_id: int):
+def build_model(spec: dict[str, Any], vocab_size: int, end_id: int) -> GPT2LMHeadModel:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -61,7 +69,7 @@ def build_model(spec: dict, vocab_size: int, end_id: int):
     return GPT2LMHeadModel(config)
 
 
-def component_penalty(model) -> torch.Tensor:
+def component_penalty(model: Any) -> torch.Tensor:
     """Sum over heads of sqrt(|W_V| |W_O|) plus sum over MLPs of sqrt(|W_in| |W_out|), Frobenius norms."""
     total = torch.zeros(())
     heads, width = model.config.n_head, model.config.n_embd
@@ -78,15 +86,19 @@ def ramp(step: int, steps: int, start: float, end: float) -> float:
     return min(1.0, max(0.0, (step / steps - start) / (end - start)))
 
 
-def learning_rate(step: int, optimisation: dict) -> float:
+def learning_rate(step: int, optimisation: dict[str, Any]) -> float:
     """Linear warm-up, then cosine to zero; a factor of the peak rate."""
     warmup, steps = optimisation["warmup_steps"], optimisation["steps"]
     if step < warmup:
-        return (step + 1) / warmup
+        return float((step + 1) / warmup)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def train(spec: dict, log, on_step=None):
+def train(
+    spec: dict[str, Any],
+    log: Callable[[dict[str, Any]], None],
+    on_step: Callable[[int, GPT2LMHeadModel], None] | None = None,
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerBase]:
     """Train from scratch; returns (model, tokenizer).
 
     ``log(dict)`` receives one row per ``log_every`` steps; ``on_step(step, model)`` is called after every step.
@@ -139,7 +151,9 @@ def train(spec: dict, log, on_step=None):
 
 
 # ---- evaluation ----------------------------------------------------------------------------------------------
-def evaluation_prompts(spec: dict, prompts: int):
+def evaluation_prompts(
+    spec: dict[str, Any], prompts: int
+) -> Iterator[tuple[str, str, int, str, list[list[str]], list[int]]]:
     """Yield (task, family, step, form, token rows, scored positions).
 
     Each row is a whole text; the tokens at the scored positions are the answers, predicted from what stands before.
@@ -173,7 +187,9 @@ def evaluation_prompts(spec: dict, prompts: int):
     yield "repeated random text", "any", 0, "repeat", rows, list(range(12, 20))
 
 
-def evaluate(model, tokenizer, spec: dict, prompts: int):
+def evaluate(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, spec: dict[str, Any], prompts: int
+) -> pd.DataFrame:
     """Top-1 accuracy per task as a table (task, family, step, form, prompts, top1)."""
     import pandas as pd
 

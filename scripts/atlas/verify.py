@@ -9,7 +9,7 @@ from atlas.errors import StudyError
 FOREIGN = {"memo", "checkpoint", "models", "model"}  # folders whose files are in formats of others, without seals
 
 
-def damaged(folder) -> tuple[int, list[str]]:
+def damaged(folder: Path | str) -> tuple[int, list[str]]:
     """Number of artifacts below a folder, and one line for each that is not what was written there."""
     files = [f for f in sorted(Path(folder).rglob("*")) if f.suffix in (".parquet", ".json", ".pt") and f.is_file()]
     files = [f for f in files if not FOREIGN & set(f.relative_to(folder).parts[:-1])]

@@ -1,10 +1,13 @@
 """Where the heads of the circuits look: mean attention between roles, on the prompts and on variants of them."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from atlas.plots import maps, style, wording
@@ -30,7 +33,8 @@ def axes_of(table: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 def role_grid(rows: pd.DataFrame, queries: list[str], keys: list[str]) -> np.ndarray:
     """[queries, keys] mean weight of one head in one variant; nan where a key comes after the query."""
-    return rows.pivot(index="query_role", columns="key_role", values="value").reindex(queries, columns=keys).to_numpy()
+    grid = rows.pivot(index="query_role", columns="key_role", values="value").reindex(queries, columns=keys)
+    return np.asarray(grid)
 
 
 def strongest(heads: list[str], effects: dict[str, float]) -> list[str]:
@@ -39,7 +43,14 @@ def strongest(heads: list[str], effects: dict[str, float]) -> list[str]:
     return sorted(ranked[:ROWS_UP_TO], key=wording.place)
 
 
-def draw(attention, members, membership: pd.DataFrame, effects: dict, tasks: list[str], sequential: str):
+def draw(
+    attention: pd.DataFrame,
+    members: pd.DataFrame,
+    membership: pd.DataFrame,
+    effects: dict[str, Any],
+    tasks: list[str],
+    sequential: str,
+) -> Figure:
     """A row for each head of any circuit, a block of columns for each task, a column of maps for each variant.
 
     `effects`: head -> how much it matters, which decides what is left out of a very long figure.
@@ -72,7 +83,7 @@ def draw(attention, members, membership: pd.DataFrame, effects: dict, tasks: lis
         shares = _shares(maximum, heads)
         for r, name in enumerate(heads):
             y = 1 - (top + (r + 0.5) * each - GAP / 2) / down
-            look = {"weight": "bold", "color": style.INK} if name in own else {"color": style.GREY}
+            look: dict[str, Any] = {"weight": "bold", "color": style.INK} if name in own else {"color": style.GREY}
             fig.text((left + NAME - 0.05) / across, y, name, ha="right", va="center", size=style.TINY, **look)
             if name in shares:
                 text, weight = wording.number(shares[name]), "bold" if shares[name] >= 50 else "normal"
@@ -88,20 +99,24 @@ def draw(attention, members, membership: pd.DataFrame, effects: dict, tasks: lis
     return fig
 
 
-def _grids(rows: pd.DataFrame, name: str, variants, queries, keys) -> dict[str, np.ndarray]:
+def _grids(
+    rows: pd.DataFrame, name: str, variants: list[str], queries: list[str], keys: list[str]
+) -> dict[str, np.ndarray]:
     layer, _, head = wording.place(name)
     rows = rows[(rows["layer"] == layer) & (rows["head"] == head)]
     return {v: role_grid(rows[rows["variant"] == v], queries, keys) for v in variants}
 
 
-def _column(ax, grids: list, queries, keys, cmap, gap: float, named: bool) -> None:
+def _column(
+    ax: Axes, grids: list[np.ndarray], queries: list[str], keys: list[str], cmap: Colormap, gap: float, named: bool
+) -> None:
     """Maps of one variant, head under head; ``gap``: share of a head's height that stays white."""
     step = (1 - gap) / len(queries)
     edges = [r + step * q for r in range(len(grids)) for q in range(len(queries) + 1)]
     between = np.full((1, len(keys)), np.nan)
     stacked = np.concatenate([row for grid in grids for row in (grid, between)])[:-1] if grids else between
     for r in range(len(grids)):
-        frame = {"facecolor": style.GHOST, "edgecolor": style.FAINT, "linewidth": 0.4}
+        frame: dict[str, Any] = {"facecolor": style.GHOST, "edgecolor": style.FAINT, "linewidth": 0.4}
         ax.add_patch(Rectangle((-0.5, r), len(keys), 1 - gap, zorder=0, **frame))
     ax.pcolormesh(
         np.arange(len(keys) + 1) - 0.5,

@@ -1,9 +1,14 @@
 """What writes the answer: the logit difference gathered along the model, layer by layer and head by head."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.plots import maps, style, wording
@@ -13,7 +18,9 @@ ACROSS = 3
 LOOKS = {"attn": ("clean", "o", "attention layer"), "m": ("circuit", "s", "MLP"), "bias": (None, "D", "b_O")}
 
 
-def draw(attribution: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], colours: dict, diverging: str):
+def draw(
+    attribution: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], colours: dict[str, str], diverging: str
+) -> Figure:
     """A column for each task: the accumulated residual, what each layer writes, what each head writes."""
     heads = attribution[(attribution["part"] == "head") & (attribution["head"] >= 0)]
     norm = style.centred(float(heads["value"].abs().max()) if len(heads) else 1)
@@ -54,7 +61,7 @@ def draw(attribution: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], 
     return fig
 
 
-def _accumulated(ax, rows: pd.DataFrame, colour: str, layers: int) -> None:
+def _accumulated(ax: Axes, rows: pd.DataFrame, colour: str, layers: int) -> None:
     x = np.arange(len(rows)) / 2
     ax.fill_between(x, rows["ci_low"], rows["ci_high"], color=style.tint(colour, 0.3), lw=0)
     ax.plot(x, rows["value"], color=colour, lw=1.2, marker="o", markersize=2.5)
@@ -71,7 +78,8 @@ def _kind(name: str) -> str:
 
 def places(names: list[str], layers: int) -> dict[str, float]:
     """x of every write: constants before the layers and after them, three places within a layer."""
-    shift, x = {"attn": -0.25, "bias": 0.0, "m": 0.25}, {}
+    shift: dict[str, float] = {"attn": -0.25, "bias": 0.0, "m": 0.25}
+    x: dict[str, float] = {}
     for name in names:
         if name in CONSTANTS:
             nth = list(CONSTANTS).index(name)
@@ -81,7 +89,7 @@ def places(names: list[str], layers: int) -> dict[str, float]:
     return x
 
 
-def _writes(ax, rows: pd.DataFrame, colours: dict, layers: int) -> None:
+def _writes(ax: Axes, rows: pd.DataFrame, colours: dict[str, str], layers: int) -> None:
     at = places(list(rows["name"]), layers)
     kinds = rows["name"].map(lambda name: "bias" if name in CONSTANTS else _kind(name))
     for kind, part in rows.assign(x=rows["name"].map(at)).groupby(kinds, sort=False):
@@ -95,7 +103,7 @@ def _writes(ax, rows: pd.DataFrame, colours: dict, layers: int) -> None:
         ax.scatter(part["x"], part["value"], s=size, marker=marker, color=colour, linewidth=0, zorder=3)
     constants = {at[name]: text for name, text in CONSTANTS.items() if name in at}
     step = math.ceil(layers / 12)
-    ticks = {**{layer: str(layer) for layer in range(0, layers, step)}, **constants}
+    ticks: dict[float, str] = {**{layer: str(layer) for layer in range(0, layers, step)}, **constants}
     ax.set_xticks(list(ticks), list(ticks.values()))
     for tick in ax.get_xticklabels():
         if not tick.get_text().isdigit():
@@ -105,7 +113,7 @@ def _writes(ax, rows: pd.DataFrame, colours: dict, layers: int) -> None:
     ax.grid(axis="y")
 
 
-def _heads(ax, rows: pd.DataFrame, circuit: list[str], norm, diverging: str) -> None:
+def _heads(ax: Axes, rows: pd.DataFrame, circuit: list[str], norm: Normalize, diverging: str) -> None:
     grid = maps.head_grid(rows)
     heads = rows[rows["head"] >= 0]
     sure = (heads["ci_low"] > 0) | (heads["ci_high"] < 0)
@@ -114,15 +122,15 @@ def _heads(ax, rows: pd.DataFrame, circuit: list[str], norm, diverging: str) -> 
     ax.set_xlabel("head", size=style.SMALL, labelpad=1)
 
 
-def _legend(colours: dict, attribution: pd.DataFrame) -> list:
+def _legend(colours: dict[str, str], attribution: pd.DataFrame) -> list[Artist]:
     names = set(attribution.loc[attribution["part"] == "write", "name"])
-    handles = []
+    handles: list[Artist] = []
     for kind, (colour, marker, label) in LOOKS.items():
         if kind == "bias" and not any(name.startswith("bias") for name in names):
             continue
         shade = colours[colour] if colour else style.GREY
         label = "b_O and other constants" if kind == "bias" else label
         handles.append(Line2D([], [], ls="", marker=marker, markersize=4, color=shade, label=label))
-    framed = {"markerfacecolor": "white", "markeredgecolor": style.INK}
+    framed: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": style.INK}
     handles.append(Line2D([], [], ls="", marker="s", markersize=6, label="head of the circuit", **framed))
     return handles

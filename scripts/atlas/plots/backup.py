@@ -3,6 +3,7 @@
 import math
 
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -22,7 +23,7 @@ def others(backup: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(verdict=rises.map({True: "rises", False: ""}) + falls.map({True: "falls", False: ""}))
 
 
-def draw(backup: pd.DataFrame, tasks: list[str], colours: dict):
+def draw(backup: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
     """A column for each task: above, every head before and after each ablation; below, the norm's scale ratio."""
     rows = others(backup)
     columns = min(ACROSS, len(tasks))
@@ -67,10 +68,10 @@ def draw(backup: pd.DataFrame, tasks: list[str], colours: dict):
         low.set_ylim(1 - 1.25 * spread, 1 + 1.25 * spread)
         low.grid(axis="y")
         low.set_xlabel("ablated head", size=style.SMALL, labelpad=1)
-        for axis, label in ((ax, "after (logits)"), (low, "scale after\n/ before")):
-            axis.tick_params(labelsize=style.TINY, labelleft=i % columns == 0)
+        for panel, label in ((ax, "after (logits)"), (low, "scale after\n/ before")):
+            panel.tick_params(labelsize=style.TINY, labelleft=i % columns == 0)
             if i % columns == 0:
-                axis.set_ylabel(label, size=style.SMALL)
+                panel.set_ylabel(label, size=style.SMALL)
     handles = [
         Line2D([], [], ls="", marker="o", markersize=4, color=colours["clean"], label="surely higher after"),
         Line2D([], [], ls="", marker="o", markersize=4, color=colours["circuit"], label="surely lower after"),

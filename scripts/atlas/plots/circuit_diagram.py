@@ -4,7 +4,11 @@ Only nodes are known at this level, so no edge between components is drawn; the 
 residual stream, which every component reads and writes.
 """
 
+from typing import Any
+
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
 
 from atlas.plots import style, wording
@@ -32,7 +36,9 @@ def drops(effects: pd.DataFrame, kind: str) -> pd.Series:
     return 100 - rows.groupby("component")["value"].mean()
 
 
-def draw(membership: pd.DataFrame, effects: pd.DataFrame, circuit: str, tasks: list[str], kind: str, colours: dict):
+def draw(
+    membership: pd.DataFrame, effects: pd.DataFrame, circuit: str, tasks: list[str], kind: str, colours: dict[str, str]
+) -> Figure:
     """`circuit` is a main task or `shared`; `effects` are the tables of that task (of all main tasks for `shared`).
 
     `colours` has `circuit` (components shared by main tasks) and `clean` (components of this task alone).
@@ -65,8 +71,8 @@ def draw(membership: pd.DataFrame, effects: pd.DataFrame, circuit: str, tasks: l
         _node(ax, x, layer, size, component, members.get(component), colours, font)
     n_mlps = sum(map(wording.is_mlp, members))
     name = "Shared by all main tasks" if circuit == "shared" else wording.words(circuit)
-    size = f"{wording.count(len(members) - n_mlps, 'head')}, {wording.count(n_mlps, 'MLP')}" if members else "empty"
-    ax.text(left + 0.05, -1.65 - 0.15 / unit, f"{name}: {size}", weight="bold", va="center")
+    counted = f"{wording.count(len(members) - n_mlps, 'head')}, {wording.count(n_mlps, 'MLP')}" if members else "empty"
+    ax.text(left + 0.05, -1.65 - 0.15 / unit, f"{name}: {counted}", weight="bold", va="center")
     if members:
         several = circuit == "shared" and len(tasks) > 1
         over = f"{style.one_kind(effects, kind)}-ablated alone" + (",\nmean over the main tasks" if several else "")
@@ -77,10 +83,10 @@ def draw(membership: pd.DataFrame, effects: pd.DataFrame, circuit: str, tasks: l
 
 def radius(share: float, smallest: float) -> float:
     """The node's area grows in proportion to the drop; share is the drop over the largest drop."""
-    return (smallest**2 + min(max(share, 0), 1) * (LARGEST**2 - smallest**2)) ** 0.5
+    return float((smallest**2 + min(max(share, 0), 1) * (LARGEST**2 - smallest**2)) ** 0.5)
 
 
-def _look(kin: str | None, colours: dict) -> dict:
+def _look(kin: str | None, colours: dict[str, str]) -> dict[str, Any]:
     if kin == "all":
         return {"facecolor": colours["circuit"], "edgecolor": style.INK, "linewidth": 0.8}
     if kin == "some":
@@ -95,7 +101,9 @@ def _look(kin: str | None, colours: dict) -> dict:
     return {"facecolor": "white", "edgecolor": style.FAINT, "linewidth": 0.5}
 
 
-def _node(ax, x: float, y: float, size: float, label: str, kin: str | None, colours: dict, font: float) -> None:
+def _node(
+    ax: Axes, x: float, y: float, size: float, label: str, kin: str | None, colours: dict[str, str], font: float
+) -> None:
     look = _look(kin, colours)
     if wording.is_mlp(label):
         ax.add_patch(Rectangle((x - 0.9 * size, y - 0.9 * size), 1.8 * size, 1.8 * size, zorder=2, **look))
@@ -109,7 +117,7 @@ def _node(ax, x: float, y: float, size: float, label: str, kin: str | None, colo
     )
 
 
-def _spine(ax, x: float, layers: int, right: float, unit: float) -> None:
+def _spine(ax: Axes, x: float, layers: int, right: float, unit: float) -> None:
     for layer in range(layers):
         ax.plot([x, right], [layer, layer], color=style.GHOST, lw=0.6, zorder=0)
         ax.text(
@@ -146,7 +154,7 @@ def _spine(ax, x: float, layers: int, right: float, unit: float) -> None:
         )
 
 
-def _size_legend(ax, x: float, y: float, unit: float, smallest: float, largest_drop: float, over: str) -> None:
+def _size_legend(ax: Axes, x: float, y: float, unit: float, smallest: float, largest_drop: float, over: str) -> None:
     text = f"Size: drop of % of full when {over}"
     ax.text(x, y, text, size=style.SMALL, va="center")
     x += max(map(len, text.split("\n"))) * 0.56 * style.SMALL / (72 * unit) + 0.4
@@ -158,7 +166,7 @@ def _size_legend(ax, x: float, y: float, unit: float, smallest: float, largest_d
         x += 2 * size + 0.6 / unit
 
 
-def _kin_legend(fig, kins: set, n_tasks: int, colours: dict, ghosts: bool) -> None:
+def _kin_legend(fig: Figure, kins: set[str], n_tasks: int, colours: dict[str, str], ghosts: bool) -> None:
     everywhere = "in both main tasks" if n_tasks == 2 else f"in all {n_tasks} main tasks"
     names = {"all": everywhere, "some": "in some of them", "only": "in this task alone"}
     if n_tasks == 1:

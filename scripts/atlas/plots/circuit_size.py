@@ -3,8 +3,12 @@
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import ColorType
 
 from atlas.plots import style, wording
 
@@ -17,7 +21,7 @@ def sizes(faithfulness: pd.DataFrame) -> pd.DataFrame:
     return faithfulness.assign(components=faithfulness["heads"] + faithfulness["mlps"])
 
 
-def draw(faithfulness: pd.DataFrame, tasks: list[str], sequential: str):
+def draw(faithfulness: pd.DataFrame, tasks: list[str], sequential: str) -> Figure:
     """Columns are tasks; rows are metric x (components, heads). Hollow: search prompts, filled: held-out prompts."""
     table = sizes(faithfulness)
     orders, thresholds = list(table["order"].unique()), sorted(table["threshold"].unique())
@@ -54,7 +58,9 @@ def draw(faithfulness: pd.DataFrame, tasks: list[str], sequential: str):
     return fig
 
 
-def _panel(ax, rows: pd.DataFrame, size: str, spread: float, orders: list[str], shades: dict) -> None:
+def _panel(
+    ax: Axes, rows: pd.DataFrame, size: str, spread: float, orders: list[str], shades: dict[float, ColorType]
+) -> None:
     """Search points stand `spread` left of their size, held-out points as far to its right."""
     for row in rows.itertuples():
         held_out = row.split == "held_out"
@@ -76,13 +82,13 @@ def _panel(ax, rows: pd.DataFrame, size: str, spread: float, orders: list[str], 
     ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _legend(orders: list[str], shades: dict, splits: set) -> list:
-    def mark(marker, face, edge, label):
+def _legend(orders: list[str], shades: dict[float, ColorType], splits: set[str]) -> list[Artist]:
+    def mark(marker: str, face: ColorType, edge: ColorType, label: str) -> Line2D:
         return Line2D(
             [], [], ls="", marker=marker, markersize=4.5, markerfacecolor=face, markeredgecolor=edge, label=label
         )
 
-    handles = [
+    handles: list[Artist] = [
         mark(MARKERS[i % len(MARKERS)], style.GREY, style.GREY, f"order {wording.words(order)}")
         for i, order in enumerate(orders)
     ]

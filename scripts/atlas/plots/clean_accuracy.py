@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from atlas.plots import style, wording
 
@@ -9,7 +10,7 @@ PANELS = {"top1": ("top-1 accuracy (%)", 100), "logit_diff": ("logit difference"
 RUNS = {"clean": ("o", -0.14), "corrupted": ("s", 0.14)}  # run: marker, offset in rows
 
 
-def draw(summary: pd.DataFrame, tasks: list[str], main_tasks: list[str], colours: dict):
+def draw(summary: pd.DataFrame, tasks: list[str], main_tasks: list[str], colours: dict[str, str]) -> Figure:
     """`summary` is clean_summary.parquet of all tasks together; a row for each task, in the order of `tasks`."""
     table = summary[summary["split"] == "all"]
     metrics = [metric for metric in PANELS if (table["metric"] == metric).any()]
@@ -48,16 +49,16 @@ def draw(summary: pd.DataFrame, tasks: list[str], main_tasks: list[str], colours
         (1.11, "prompts", [f"{n:.0f}" for n in known["prompts"]]),
         (1.27, "kept", [f"{100 * share:.0f} %" for share in known["share_kept"]]),
     ):
-        for y, text in [(-0.75, title), *enumerate(texts)]:
+        for line, text in [(-0.75, title), *enumerate(texts)]:
             axes[-1].text(
                 x,
-                y,
+                line,
                 text,
                 transform=axes[-1].get_yaxis_transform(),
                 ha="center",
                 va="center",
                 size=style.SMALL,
-                color=style.GREY if y < 0 else style.INK,
+                color=style.GREY if line < 0 else style.INK,
             )
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig

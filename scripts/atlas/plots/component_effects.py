@@ -1,10 +1,14 @@
 """What ablating one component at a time does: a map of all components, and the strongest ones with intervals."""
 
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from atlas.plots import style, wording
@@ -21,7 +25,7 @@ def changes(effects: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def draw(effects: pd.DataFrame, kind: str, diverging: str, colour: str, strongest: int = 10):
+def draw(effects: pd.DataFrame, kind: str, diverging: str, colour: str, strongest: int = 10) -> Figure:
     """All kinds of ablation in the table, `kind` first; `colour` marks that kind among the strongest components."""
     table, kind = changes(effects), style.one_kind(effects, kind)
     kinds = sorted(table["kind"].unique(), key=lambda name: (name != kind, name))
@@ -68,7 +72,7 @@ def _cell(kinds: int, heads: int) -> tuple[float, int]:
     return fit(min(kinds, 2)), min(kinds, 2)
 
 
-def _map(ax, table: pd.DataFrame, norm, cmap, cell: float, strongest: int) -> None:
+def _map(ax: Axes, table: pd.DataFrame, norm: Normalize, cmap: Colormap, cell: float, strongest: int) -> None:
     layers, heads = table["layer"].max() + 1, table["head"].max() + 1
     grid = np.full((layers, heads), np.nan)
     mlps = np.full((layers, 1), np.nan)
@@ -77,7 +81,7 @@ def _map(ax, table: pd.DataFrame, norm, cmap, cell: float, strongest: int) -> No
             mlps[row.layer, 0] = row.value
         else:
             grid[row.layer, row.head] = row.value
-    edges = {"norm": norm, "cmap": cmap, "edgecolor": "white", "linewidth": 0.4}
+    edges: dict[str, Any] = {"norm": norm, "cmap": cmap, "edgecolor": "white", "linewidth": 0.4}
     rows = np.arange(layers + 1) - 0.5
     ax.pcolormesh(np.arange(heads + 1) - 0.5, rows, grid, **edges)
     ax.pcolormesh(np.array([heads - 0.5, heads + 0.5]) + GAP, rows, mlps, **edges)
@@ -102,7 +106,7 @@ def _map(ax, table: pd.DataFrame, norm, cmap, cell: float, strongest: int) -> No
     ax.spines[:].set_visible(False)
 
 
-def _points(ax, table: pd.DataFrame, kinds: list[str], colour: str, strongest: int) -> None:
+def _points(ax: Axes, table: pd.DataFrame, kinds: list[str], colour: str, strongest: int) -> None:
     first = table[table["kind"] == kinds[0]]
     first = first.assign(size=first["value"].abs()).nlargest(strongest, "size")
     names = list(first["component"])

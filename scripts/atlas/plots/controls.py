@@ -4,6 +4,9 @@ import textwrap
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from atlas.plots import style, wording
 
@@ -14,7 +17,7 @@ QUESTIONS = {
 ROW = 0.34  # inches
 
 
-def draw(draws: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], colours: dict):
+def draw(draws: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
     """A panel for each question, a row for each (circuit, task). `colours` has `circuit`."""
     pairs = {question: _pairs(summary[summary["question"] == question], tasks) for question in QUESTIONS}
     pairs = {question: found for question, found in pairs.items() if found} or {"sufficiency": []}
@@ -29,10 +32,10 @@ def draw(draws: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], colours: 
     for ax, (question, found) in zip(axes, pairs.items(), strict=True):
         _notes(ax, summary[summary["question"] == question], found)
     axes[-1].set_xlabel("% of full")
-    labels = {}
+    labels: dict[str, Artist] = {}
     for ax in axes:
         labels |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    fig.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=3)
+    fig.legend(list(labels.values()), list(labels), loc="outside upper center", ncols=3)
     return fig
 
 
@@ -47,11 +50,13 @@ def _name(circuit: str, task: str) -> str:
     return wording.words(task) if circuit == task else f"{wording.words(circuit)} \u2192 {wording.words(task)}"
 
 
-def _row(summary: pd.DataFrame, circuit: str, task: str):
+def _row(summary: pd.DataFrame, circuit: str, task: str) -> pd.Series:
     return summary[(summary["circuit"] == circuit) & (summary["task"] == task)].iloc[0]
 
 
-def _panel(ax, draws: pd.DataFrame, summary: pd.DataFrame, pairs: list, colours: dict) -> None:
+def _panel(
+    ax: Axes, draws: pd.DataFrame, summary: pd.DataFrame, pairs: list[tuple[str, str]], colours: dict[str, str]
+) -> None:
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(max(1, len(pairs)) - 0.5, -0.5)
@@ -98,13 +103,13 @@ def _panel(ax, draws: pd.DataFrame, summary: pd.DataFrame, pairs: list, colours:
     ax.axvline(100, color=style.GREY, lw=0.7, ls=(0, (5, 3)), zorder=0)
 
 
-def _limits(axes) -> None:
+def _limits(axes: np.ndarray) -> None:
     """Nothing kept (0) and the full model (100) are always in view."""
     low, high = axes[0].get_xlim()
     axes[0].set_xlim(min(low, -3), max(high, 103))
 
 
-def _notes(ax, summary: pd.DataFrame, pairs: list) -> None:
+def _notes(ax: Axes, summary: pd.DataFrame, pairs: list[tuple[str, str]]) -> None:
     """Why a row has no controls, written on the side where the circuit's point is not."""
     middle = sum(ax.get_xlim()) / 2
     for y, (circuit, task) in enumerate(pairs):

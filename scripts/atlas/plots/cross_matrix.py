@@ -3,6 +3,7 @@
 import matplotlib
 import pandas as pd
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from atlas.plots import style, wording
@@ -15,7 +16,7 @@ def values(cross: pd.DataFrame) -> pd.DataFrame:
     return cross[cross["metric"] == "percent_of_full"]
 
 
-def draw(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], sequential: str):
+def draw(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], sequential: str) -> Figure:
     """Rows: circuits of the main tasks, then `shared`, `union`, `all but shared`. Columns: `tasks`, main ones first.
 
     A percentage has two fixed ends, nothing kept (0) and the full model (100), so the map is sequential between them.

@@ -1,8 +1,12 @@
 """A sample of the prompts of one task: clean beside corrupted, members marked, and how many prompts there are."""
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from atlas.plots import style, wording
@@ -13,7 +17,7 @@ LINE = 1.75 * SIZE  # from line to line
 LABEL = 46  # points left of the text, for "clean" and "corrupted"
 
 
-def draw(prompts: pd.DataFrame, info: dict, colours: dict, examples: int = 3):
+def draw(prompts: pd.DataFrame, info: dict[str, Any], colours: dict[str, str], examples: int = 3) -> Figure:
     """`info` is prompts.json. `colours` has `clean` and `corrupted`. At least one example for each template."""
     columns = int((72 * style.PAGE - LABEL) / ADVANCE) - 1
     templates = prompts.groupby("template", sort=False)
@@ -40,7 +44,7 @@ def draw(prompts: pd.DataFrame, info: dict, colours: dict, examples: int = 3):
     ax.text(2, LINE, f"{wording.words(prompts['task'].iloc[0])}", weight="bold", size=style.TEXT, va="center")
     y = 2.1 * LINE
     for i, text in enumerate(head):
-        mono = {"family": "monospace"} if i >= said else {}
+        mono: dict[str, Any] = {"family": "monospace"} if i >= said else {}
         ax.text(2, y, text, size=SIZE, va="center", color=style.INK, **mono)
         y += LINE
     for row, clean, corrupted in blocks:
@@ -52,7 +56,7 @@ def draw(prompts: pd.DataFrame, info: dict, colours: dict, examples: int = 3):
     return fig
 
 
-def _sample(templates, examples: int) -> list:
+def _sample(templates: Any, examples: int) -> list[pd.Series]:
     """Search prompts spread over the templates and over their rows, the same ones in every run."""
     each = -(-examples // len(templates))
     rows = []
@@ -63,7 +67,7 @@ def _sample(templates, examples: int) -> list:
     return rows
 
 
-def _several(layout: dict) -> str:
+def _several(layout: dict[str, Any]) -> str:
     """Numbers of tokens of members and answers, of a task where they may be several."""
     right, wrong = (wording.numbers_of_tokens(layout[key]) for key in ("answer_tokens", "incorrect_tokens"))
     members = wording.listing(last - first + 1 for first, last in layout["member_spans"])
@@ -71,17 +75,17 @@ def _several(layout: dict) -> str:
     return f"{shown}answers of {right}, incorrect ones of {wrong}"
 
 
-def _template(template) -> str:
+def _template(template: object) -> str:
     return template if isinstance(template, str) else f"template {template}"
 
 
-def _block(row, columns: int) -> tuple:
+def _block(row: pd.Series, columns: int) -> tuple[pd.Series, list[Any], list[Any]]:
     clean = wrap(row["text"], spans(row["text"], row["members"]), columns)
     corrupted = wrap(row["corrupted_text"], spans(row["corrupted_text"], row["corrupted_members"]), columns)
     return row, clean, corrupted
 
 
-def spans(text: str, members) -> list[tuple[int, int]]:
+def spans(text: str, members: Iterable[str]) -> list[tuple[int, int]]:
     """Where the members stand in the text, searched one after the other as whole words."""
     found, start = [], 0
     for member in members:
@@ -106,7 +110,7 @@ def wrap(text: str, marks: list[tuple[int, int]], columns: int) -> list[tuple[st
     return lines
 
 
-def _lines(ax, y: float, label: str, lines: list, colour: str) -> float:
+def _lines(ax: Axes, y: float, label: str, lines: list[Any], colour: str) -> float:
     ax.text(2, y, label, size=SIZE, va="center", color=style.GREY)
     for text, marks in lines:
         for a, b in marks:
@@ -118,7 +122,7 @@ def _lines(ax, y: float, label: str, lines: list, colour: str) -> float:
     return y
 
 
-def _answers(ax, y: float, row, colours: dict) -> float:
+def _answers(ax: Axes, y: float, row: pd.Series, colours: dict[str, str]) -> float:
     answer, incorrect = row["answer"].strip(), row["incorrect"].strip()
     ax.text(2, y, "answer", size=SIZE, va="center", color=style.GREY)
     _chip(ax, LABEL, y, len(answer), facecolor=colours["clean"])
@@ -131,7 +135,7 @@ def _answers(ax, y: float, row, colours: dict) -> float:
     return y + LINE
 
 
-def _chip(ax, x: float, y: float, characters: int, facecolor: str, edgecolor: str = "none") -> None:
+def _chip(ax: Axes, x: float, y: float, characters: int, facecolor: str, edgecolor: str = "none") -> None:
     pad = 0.25 * ADVANCE
     box = (x - pad, y - 0.68 * SIZE), characters * ADVANCE + 2 * pad, 1.36 * SIZE
     ax.add_patch(Rectangle(*box, facecolor=facecolor, edgecolor=edgecolor, linewidth=0.6))

@@ -1,7 +1,10 @@
 """Which heads are previous-token, duplicate-token or induction heads, on repeated random tokens."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from atlas.plots import maps, style, wording
 
@@ -9,7 +12,7 @@ NAMES = {"previous": "previous token", "duplicate": "duplicate token", "inductio
 NUMBERED = 0.19  # inches of a cell that a number fits in
 
 
-def draw(detectors: pd.DataFrame, outlined: list[str], thresholds: dict[str, float], sequential: str):
+def draw(detectors: pd.DataFrame, outlined: list[str], thresholds: dict[str, float], sequential: str) -> Figure:
     """Three maps, layer x head. `thresholds`: label -> the score from which a head is called that."""
     layers, heads = detectors["layer"].max() + 1, detectors["head"].max() + 1
     wide = (style.PAGE - 1.05) / 3 - 0.15
@@ -26,7 +29,11 @@ def draw(detectors: pd.DataFrame, outlined: list[str], thresholds: dict[str, flo
             named = row.value >= thresholds.get(label, 2)
             if cell >= NUMBERED and (named or row.value >= 0.2):
                 ink = style.ink_on(cmap(norm(row.value)))
-                look = {"ha": "center", "va": "center_baseline", "weight": "bold" if named else "normal"}
+                look: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center_baseline",
+                    "weight": "bold" if named else "normal",
+                }
                 ax.text(row.head, row.layer, f"{row.value:.1f}", size=style.TINY - 0.5, color=ink, **look)
             elif named:
                 ax.scatter(row.head, row.layer, s=5, color=style.ink_on(cmap(norm(row.value))), linewidth=0)

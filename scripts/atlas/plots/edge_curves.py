@@ -1,7 +1,12 @@
 """How much of the task edge circuits of every size keep, by the method that chose the edges; and the areas under it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -15,7 +20,7 @@ LOW, HIGH = -0.35, 1.35  # of faithfulness shown; beyond lie only circuits too s
 AREAS = {"cpr": "CPR", "cmd": "CMD"}
 
 
-def colours_of(colours: dict) -> dict[str, str]:
+def colours_of(colours: dict[str, str]) -> dict[str, str]:
     """By method. `colours` has `clean` and `circuit`."""
     ranked = dict(zip(RANKED, (colours["clean"], colours["circuit"], THIRD), strict=True))
     return ranked | dict(zip(SEARCHED, (style.INK, FOURTH, FIFTH), strict=True))
@@ -32,7 +37,7 @@ def method_name(method: str, ranking: str) -> str:
     return f"{name}, {ranking}" if ranking else name
 
 
-def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: dict):
+def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
     """A column for each task: size against faithfulness, and below the areas CPR and CMD of the ranked methods."""
     shades = colours_of(colours)
     curves, areas = on_split(curves[curves["metric"] == "faithfulness"]), on_split(areas)
@@ -61,7 +66,7 @@ def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: d
     return fig
 
 
-def _curves(ax, rows: pd.DataFrame, shades: dict) -> None:
+def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
     smallest = max(rows["share"].min(), 1e-5)
     ax.set(xscale="log", xlim=(0.8 * smallest, 1.25), ylim=(LOW, HIGH), xlabel="share of all edges")
     ax.grid()
@@ -107,7 +112,7 @@ def _curves(ax, rows: pd.DataFrame, shades: dict) -> None:
         ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", size=style.TINY, color=style.GREY)
 
 
-def _outside(ax, rows: pd.DataFrame, colour: str) -> int:
+def _outside(ax: Axes, rows: pd.DataFrame, colour: str) -> int:
     """Mark values beyond the axis with a triangle at its end; how many there are."""
     out = rows[(rows["value"] < LOW) | (rows["value"] > HIGH)]
     for row in out.itertuples():
@@ -117,7 +122,7 @@ def _outside(ax, rows: pd.DataFrame, colour: str) -> int:
     return len(out)
 
 
-def _areas(ax, rows: pd.DataFrame, methods: list, shades: dict) -> None:
+def _areas(ax: Axes, rows: pd.DataFrame, methods: list[tuple[str, str]], shades: dict[str, str]) -> None:
     for y, (method, ranking) in enumerate(methods):
         here = rows[(rows["method"] == method) & (rows["ranking"] == ranking)]
         for row in here.itertuples():
@@ -134,9 +139,11 @@ def _areas(ax, rows: pd.DataFrame, methods: list, shades: dict) -> None:
     ax.grid()
 
 
-def _legend(curves: pd.DataFrame, areas: pd.DataFrame, shades: dict) -> list:
+def _legend(curves: pd.DataFrame, areas: pd.DataFrame, shades: dict[str, str]) -> list[Artist]:
     found = set(curves["method"])
-    handles = [Line2D([], [], color=shades[m], lw=1.5, label=name) for m, name in RANKED.items() if m in found]
+    handles: list[Artist] = [
+        Line2D([], [], color=shades[m], lw=1.5, label=name) for m, name in RANKED.items() if m in found
+    ]
     styles = {"signed": "-", "absolute": (0, (3, 1.5))}
     used = set(curves["ranking"])
     handles += [
@@ -155,6 +162,6 @@ def _legend(curves: pd.DataFrame, areas: pd.DataFrame, shades: dict) -> list:
     ]
     if len(areas):
         handles.append(Line2D([], [], ls="", marker="o", markersize=4, color=style.GREY, label="CPR (1 is best)"))
-        hollow = {"markerfacecolor": "white", "markeredgecolor": style.GREY}
+        hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": style.GREY}
         handles.append(Line2D([], [], ls="", marker="s", markersize=4, label="CMD (0 is best)", **hollow))
     return handles

@@ -4,7 +4,12 @@ Rows are layers, first at the top. An edge runs from the foot of the component t
 reads; ports are the cells q, k and v on top of a head, or of a key/value head that several query heads share.
 """
 
+from typing import Any
+
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Rectangle
 from matplotlib.path import Path
@@ -19,6 +24,7 @@ HEIGHT, PORT = 0.29, 0.115  # inches: of a head, and of the ports on top of it
 LEFT, RIGHT, TOP = 0.5, 1.0, 0.35  # inches: layer names, MLPs, title
 THICK, THIN = 3.2, 0.4  # points
 RAISES, NO_PATH = (0, (2.2, 1.1)), (0, (2, 1.5))  # dashes
+Places = dict[str, tuple[float, float, float]]  # node -> centre and width
 
 
 def edges_of(membership: pd.DataFrame, circuit: str, tasks: list[str]) -> pd.DataFrame:
@@ -39,7 +45,9 @@ def edges_of(membership: pd.DataFrame, circuit: str, tasks: list[str]) -> pd.Dat
     return edges.assign(kin=kin).reset_index(drop=True)
 
 
-def draw(membership: pd.DataFrame, circuit: str, tasks: list[str], graph: Graph, method: str | None, colours: dict):
+def draw(
+    membership: pd.DataFrame, circuit: str, tasks: list[str], graph: Graph, method: str | None, colours: dict[str, str]
+) -> Figure:
     """`circuit` is a main task or `shared`; `membership` has the edges of the main tasks' circuits and their scores.
 
     `method` gave the scores; without one all lines are alike. `colours` has `circuit` (edges that main tasks share) and
@@ -113,7 +121,7 @@ def draw(membership: pd.DataFrame, circuit: str, tasks: list[str], graph: Graph,
 
 def thickness(share: float) -> float:
     """Points, growing with the square root of the score, so that weak edges can be seen beside the strongest."""
-    return max(THIN, THICK * share**0.5)
+    return float(max(THIN, THICK * share**0.5))
 
 
 def _pairs(edges: pd.DataFrame) -> list[Edge]:
@@ -125,7 +133,7 @@ def _boxes(edges: pd.DataFrame, graph: Graph) -> dict[int, list[str]]:
     names = {name for name in edges["sender"] if "." in name}
     names |= {receiver.rsplit(".", 1)[0] for receiver in edges["receiver"] if "." in receiver}
 
-    def order(name: str) -> tuple:
+    def order(name: str) -> tuple[int, ...]:
         if ".kv" in name:
             return int(graph.readers(f"{name}.k")[0].split(".")[1]), 0
         return int(name.split(".")[1]), 1
@@ -135,7 +143,7 @@ def _boxes(edges: pd.DataFrame, graph: Graph) -> dict[int, list[str]]:
     }
 
 
-def _curve(sender: str, receiver: str, places: dict, bar: tuple, bottom: float) -> Path:
+def _curve(sender: str, receiver: str, places: Places, bar: tuple[float, float], bottom: float) -> Path:
     """From the sender's foot to the receiver's port. Edges of the two bars start and end right above and below.
 
     What runs along the column of MLPs swings out to its right, so that it passes none of them.
@@ -164,12 +172,12 @@ def _curve(sender: str, receiver: str, places: dict, bar: tuple, bottom: float) 
     return Path(corners, [Path.MOVETO] + 3 * [Path.CURVE4])
 
 
-def _look(kin: str, colours: dict) -> dict:
+def _look(kin: str, colours: dict[str, str]) -> dict[str, Any]:
     shade = {"all": colours["circuit"], "some": style.tint(colours["circuit"], 0.5), "only": colours["clean"]}
     return {"edgecolor": shade[kin], "alpha": 0.9}
 
 
-def _bar(ax, ends: tuple, top: float, text: str) -> None:
+def _bar(ax: Axes, ends: tuple[float, float], top: float, text: str) -> None:
     ax.add_patch(
         FancyBboxPatch(
             (ends[0], top),
@@ -185,9 +193,9 @@ def _bar(ax, ends: tuple, top: float, text: str) -> None:
     ax.text(sum(ends) / 2, top + 0.1, text, ha="center", va="center", size=style.SMALL, zorder=5)
 
 
-def _box(ax, name: str, place: tuple, read: set, graph: Graph, lost: bool) -> None:
+def _box(ax: Axes, name: str, place: tuple[float, float, float], read: set[str], graph: Graph, lost: bool) -> None:
     x, y, wide = place
-    line = {"edgecolor": style.INK, "linewidth": 0.7, "linestyle": NO_PATH if lost else "-"}
+    line: dict[str, Any] = {"edgecolor": style.INK, "linewidth": 0.7, "linestyle": NO_PATH if lost else "-"}
     ax.add_patch(Rectangle((x - wide / 2, y - HEIGHT / 2), wide, HEIGHT, facecolor="white", zorder=4, **line))
     if name[0] == "m":
         ax.text(x, y, name, ha="center", va="center", size=style.SMALL, zorder=6)
@@ -222,7 +230,7 @@ def _box(ax, name: str, place: tuple, read: set, graph: Graph, lost: bool) -> No
     ax.text(x, y + PORT / 2, name, ha="center", va="center", size=style.TINY, zorder=6)
 
 
-def _ties(ax, places: dict, graph: Graph) -> None:
+def _ties(ax: Axes, places: Places, graph: Graph) -> None:
     """A grey line from each key/value head to the heads of its group that are drawn."""
     for name, (x, y, _) in places.items():
         if ".kv" in name:
@@ -231,24 +239,35 @@ def _ties(ax, places: dict, graph: Graph) -> None:
                 ax.plot([x, max(ends)], [y + 0.04, y + 0.04], color=style.GREY, lw=1.6, zorder=3.5)
 
 
-def _legend(fig, ax, lines, method, largest, faint, lost, n_tasks, colours, bottom) -> None:
+def _legend(
+    fig: Figure,
+    ax: Axes,
+    lines: pd.DataFrame,
+    method: str | None,
+    largest: float,
+    faint: int,
+    lost: bool,
+    n_tasks: int,
+    colours: dict[str, str],
+    bottom: float,
+) -> None:
     everywhere = "in both main tasks" if n_tasks == 2 else f"in all {n_tasks} main tasks"
     names = {"all": everywhere, "some": "in some of them", "only": "in this task alone"}
     if n_tasks == 1:
         names = {"only": "in the circuit"}
     present = set(lines["kin"])
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=_look(kin, colours)["edgecolor"], lw=2, label=label)
         for kin, label in names.items()
         if kin in present
     ]
     if faint:
         handles.append(Line2D([], [], color=style.FAINT, lw=1.2, label="weaker"))
-    if (lines["value"] > 0).any():
+    if method and (lines["value"] > 0).any():
         label = f"removing it would raise the logit difference, by {RANKED[method]}"
         handles.append(Line2D([], [], color=style.INK, lw=1, ls=RAISES, label=label))
     if lost:
-        box = {"facecolor": "white", "edgecolor": style.INK, "linewidth": 0.7, "linestyle": NO_PATH}
+        box: dict[str, Any] = {"facecolor": "white", "edgecolor": style.INK, "linewidth": 0.7, "linestyle": NO_PATH}
         handles.append(Patch(label="no path to the logits", **box))
     if not handles:
         return

@@ -1,7 +1,12 @@
 """The reported circuits on every metric, and whether they are complete and minimal."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -48,8 +53,12 @@ def scaled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(
-    evaluation: pd.DataFrame, completeness: pd.DataFrame, minimality: pd.DataFrame, tasks: list[str], colours: dict
-):
+    evaluation: pd.DataFrame,
+    completeness: pd.DataFrame,
+    minimality: pd.DataFrame,
+    tasks: list[str],
+    colours: dict[str, str],
+) -> Figure:
     """A row of panels for each task: metrics, minimality and completeness. `colours` has `circuit` and `clean`."""
     held_out = evaluation[evaluation["split"] == "held_out"]
     evaluation = held_out if len(held_out) else evaluation
@@ -79,10 +88,10 @@ def draw(
     return fig
 
 
-def _metrics(ax, rows: pd.DataFrame, metrics: list[str], looks: dict, shown: list[str]) -> None:
+def _metrics(ax: Axes, rows: pd.DataFrame, metrics: list[str], looks: dict[str, Any], shown: list[str]) -> None:
     ax.set(xlim=(-0.25, 1.35), ylim=(len(metrics) - 0.5, -0.5))
-    for y in range(0, len(metrics), 2):
-        ax.axhspan(y - 0.5, y + 0.5, color=style.GHOST, alpha=0.5, lw=0, zorder=0)
+    for i in range(0, len(metrics), 2):
+        ax.axhspan(i - 0.5, i + 0.5, color=style.GHOST, alpha=0.5, lw=0, zorder=0)
     for x in (0, 1):
         ax.axvline(x, color=style.GREY, lw=0.7, ls=(0, (5, 3)), zorder=1)
     step = 0.34 / max(1, len(looks) - 1)
@@ -123,7 +132,7 @@ def _metrics(ax, rows: pd.DataFrame, metrics: list[str], looks: dict, shown: lis
     ax.spines[:].set_visible(False)
 
 
-def _bars(ax, rows: pd.DataFrame, colour: str) -> None:
+def _bars(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     """Percentage points of full that each component's removal costs, dearest first; hollow where the interval has 0."""
     if len(rows) > NAMED_UP_TO:
         text = f"{len(rows) - NAMED_UP_TO} smaller ones not shown"
@@ -142,7 +151,7 @@ def _bars(ax, rows: pd.DataFrame, colour: str) -> None:
     ax.spines["bottom"].set_visible(False)
 
 
-def _curve(ax, rows: pd.DataFrame, colour: str) -> None:
+def _curve(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     """The same for edges, too many to name."""
     rows = rows.sort_values("value", ascending=False, kind="stable")
     x = np.arange(1, len(rows) + 1)
@@ -154,7 +163,7 @@ def _curve(ax, rows: pd.DataFrame, colour: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def _completeness(ax, rows: pd.DataFrame, looks: dict) -> None:
+def _completeness(ax: Axes, rows: pd.DataFrame, looks: dict[str, Any]) -> None:
     for circuit, (colour, marker) in looks.items():
         part = rows[rows["circuit"] == circuit]
         ax.scatter(
@@ -173,7 +182,7 @@ def _completeness(ax, rows: pd.DataFrame, looks: dict) -> None:
     ax.grid()
 
 
-def _legend(looks: dict) -> list:
+def _legend(looks: dict[str, Any]) -> list[Artist]:
     return [
         Line2D([], [], ls="", marker=marker, color=colour, markersize=4, label=f"circuit: {wording.words(circuit)}")
         for circuit, (colour, marker) in looks.items()

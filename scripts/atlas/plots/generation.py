@@ -1,7 +1,12 @@
 """What a model writes while heads are ablated: how often it is still right, beside random heads, and the outputs."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from atlas.plots import pages, style, wording
 
@@ -10,7 +15,7 @@ ROW = 0.24  # inches
 ALPHA = 0.05
 
 
-def draw(outputs: pd.DataFrame, summary: pd.DataFrame, colours: dict):
+def draw(outputs: pd.DataFrame, summary: pd.DataFrame, colours: dict[str, str]) -> Figure:
     """A panel for each prompt set, a row for each head set; sensitive prompts left out. `colours` has `circuit`."""
     summary = summary[summary["over"] == "robust"]
     names, heads = (list(dict.fromkeys(summary[key])) for key in ("set", "heads"))
@@ -31,14 +36,14 @@ def draw(outputs: pd.DataFrame, summary: pd.DataFrame, colours: dict):
     for ax in axes[:, 0]:
         ax.set_ylabel("heads ablated")
     fig.supxlabel("% of prompts still right", size=style.TEXT)
-    labels = {}
+    labels: dict[str, Artist] = {}
     for ax in axes.flat:
         labels |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    fig.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=3)
+    fig.legend(list(labels.values()), list(labels), loc="outside upper center", ncols=3)
     return fig
 
 
-def _panel(ax, outputs: pd.DataFrame, rows: pd.DataFrame, colours: dict) -> None:
+def _panel(ax: Axes, outputs: pd.DataFrame, rows: pd.DataFrame, colours: dict[str, str]) -> None:
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     ax.set_xticks([0, 50, 100])
@@ -71,7 +76,7 @@ def _panel(ax, outputs: pd.DataFrame, rows: pd.DataFrame, colours: dict) -> None
         )
 
 
-def _verdict(row, colour: str) -> tuple[str, str, str]:
+def _verdict(row: pd.Series, colour: str) -> tuple[str, str, str]:
     """Face, edge and legend of a head set's mark."""
     if not row["controls"]:
         return "white", style.GREY, "these heads, no random sets possible"
@@ -109,20 +114,20 @@ def quoted(text: str) -> str:
     return f"\u201c{text}\u201d"
 
 
-def unablated(row) -> str:
+def unablated(row: pd.Series) -> str:
     if row.status == "rejected":
         return f"rejected: {row.reason}"
     return "\u2713" if row.status == "used" else f"{quoted(row.output)}, set aside"
 
 
-def _cell(row) -> str:
+def _cell(row: pd.Series | None) -> str:
     """An output under ablation; a dash for a prompt that was not used."""
     if row is None:
         return "\u2013"
     return ("\u2713" if row.right else quoted(row.output)) + (" *" if row.sensitive else "")
 
 
-def _heads_table(heads: pd.DataFrame) -> dict:
+def _heads_table(heads: pd.DataFrame) -> dict[str, Any]:
     counts = heads[heads["draw"] >= 0].groupby("heads").size()
     rows = [
         [wording.words(row.heads), row.components.replace(" ", ", "), str(counts.get(row.heads, 0)), row.note]

@@ -1,9 +1,13 @@
 """A page of cards: for every head of a circuit its label, a picture, and the evidence of every task side by side."""
 
+from collections.abc import Callable
+from typing import Any
+
 import matplotlib
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.colors import to_hex
+from matplotlib.typing import ColorType
 
 from atlas.plots import attention, maps
 from atlas.plots.ov import LEAST, title_of
@@ -39,10 +43,12 @@ MEMBERS = [  # statistic, variant, name
 ]
 SOURCES = {"own": "through its norm", "in place": "in place"}  # the norm of block 1 stays in the tables
 DASH, RANDOM = "\u2013", "; random "
+Place = tuple[str, int, int]  # task, layer, head
+Cell = Callable[[Place], str]
 
 
 # ---- evidence ------------------------------------------------------------------------------------------------
-def index(table: pd.DataFrame | None, *keys: str) -> dict:
+def index(table: pd.DataFrame | None, *keys: str) -> dict[tuple[Any, ...], dict[str, Any]]:
     """(task, layer, head, *keys) -> row; nothing for a table without rows."""
     if table is None or not len(table):
         return {}
@@ -50,7 +56,7 @@ def index(table: pd.DataFrame | None, *keys: str) -> dict:
     return dict(zip(zip(*columns, strict=True), table.to_dict("records"), strict=True))
 
 
-def lines(tables: dict[str, pd.DataFrame], k: int) -> list[tuple[str, str, object]]:
+def lines(tables: dict[str, pd.DataFrame], k: int) -> list[tuple[str, str, Cell]]:
     """(group, name, function of (task, layer, head) -> cell) of the evidence on a card, in its order."""
     effects = index(tables["effects"])
     patching = index(tables["patching"], "direction")
@@ -58,26 +64,26 @@ def lines(tables: dict[str, pd.DataFrame], k: int) -> list[tuple[str, str, objec
     members = index(tables["members"], "variant", "statistic")
     ov = index(tables["ov"], "norm", "score", "k")
 
-    def plain(found, *keys, digits=2):
-        def cell(at):
+    def plain(found: dict[tuple[Any, ...], dict[str, Any]], *keys: str, digits: int = 2) -> Cell:
+        def cell(at: Place) -> str:
             row = found.get((*at, *keys))
             return interval(row, digits) if row else DASH
 
         return cell
 
-    def lost(at):
+    def lost(at: Place) -> str:
         row = effects.get(at)
         ends = row and {"value": 100 - row["value"], "ci_low": 100 - row["ci_high"], "ci_high": 100 - row["ci_low"]}
-        return interval(ends, 1) if row else DASH
+        return interval(ends, 1) if ends else DASH
 
-    def written(norm, score, k):
-        def cell(at):
+    def written(norm: str, score: str, k: int) -> Cell:
+        def cell(at: Place) -> str:
             row = ov.get((*at, norm, score, k))
             return f"{interval(row, 2)}{RANDOM}{number(row['baseline'], 2)}" if row else DASH
 
         return cell
 
-    out = [("Ablated alone", "points of % of full lost", lost)]
+    out: list[tuple[str, str, Cell]] = [("Ablated alone", "points of % of full lost", lost)]
     out += [("Patching its output", d, plain(patching, d)) for d in ("denoising", "noising")]
     out.append(("Direct attribution", "logits", plain(attribution)))
     out += [("Attention", name, plain(members, variant, statistic)) for statistic, variant, name in MEMBERS]
@@ -93,13 +99,13 @@ def lines(tables: dict[str, pd.DataFrame], k: int) -> list[tuple[str, str, objec
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------
-def score_picture(rows: pd.DataFrame, thresholds: dict, tasks: list[str], colours: list[str]) -> str:
+def score_picture(rows: pd.DataFrame, thresholds: dict[str, Any], tasks: list[str], colours: list[str]) -> str:
     """SVG: the score of every label in every main task, and its threshold."""
     left, wide, step = 132, 190, 17
     down = step * len(LABELS) + 22
     parts = [f'<svg width="{left + wide + 18}" height="{down}" role="img" aria-label="scores of labels">']
 
-    def x(value):
+    def x(value: float) -> float:
         return left + wide * min(max(value, -0.1), 1.05)
 
     for share in (0, 0.5, 1):
@@ -122,7 +128,9 @@ def score_picture(rows: pd.DataFrame, thresholds: dict, tasks: list[str], colour
     return "".join([*parts, "</svg>"])
 
 
-def attention_picture(rows: pd.DataFrame, queries: list[str], keys: list[str], task: str, shade) -> str:
+def attention_picture(
+    rows: pd.DataFrame, queries: list[str], keys: list[str], task: str, shade: Callable[[float], str]
+) -> str:
     """SVG: mean weights of one head between roles, queries downwards; ``shade``: weight -> colour."""
     cell, left, top = 14, 30, 4
     across, down = left + cell * len(keys) + 4, top + cell * len(queries) + 36
@@ -145,7 +153,7 @@ def attention_picture(rows: pd.DataFrame, queries: list[str], keys: list[str], t
 
 
 # ---- the page ------------------------------------------------------------------------------------------------
-def page(tables: dict, settings: dict, model: str) -> str:
+def page(tables: dict[str, Any], settings: dict[str, Any], model: str) -> str:
     """`tables`: `roles`, `effects` (percent of full, one kind of ablation), `patching` (of z), `attribution` (of
     heads), `members`, `ov`, `attention` and `detectors`, of all tasks; `settings`: `title`, `main_tasks`, `tasks`,
     `labels` (thresholds), `k`, `sequential`."""
@@ -162,7 +170,7 @@ def page(tables: dict, settings: dict, model: str) -> str:
         own = roles[roles["component"] == name]
         layer, _, head = place(name)
         labels = dict(zip(own["task"], own["label"], strict=True))
-        groups: dict[str, list] = {}
+        groups: dict[str, list[Any]] = {}
         for group, line, cell in evidence:
             cells = [cell((task, layer, head)) for task in tasks]
             if set(cells) != {DASH}:
@@ -208,7 +216,7 @@ def page(tables: dict, settings: dict, model: str) -> str:
     )
 
 
-def _task_colours(n: int, sequential: str):
+def _task_colours(n: int, sequential: str) -> list[ColorType]:
     return [matplotlib.colormaps[sequential](0.1 + 0.75 * i / max(1, n - 1)) for i in range(n)]
 
 

@@ -1,9 +1,13 @@
 """Where the answer appears: the logit lens along the residual stream."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from atlas.plots import style, wording
@@ -12,7 +16,9 @@ ACROSS = 3
 WIDE_BAR = 0.17  # in layers
 
 
-def draw(lens: pd.DataFrame, lead: pd.DataFrame, increments: pd.DataFrame, tasks: list[str], colours: dict):
+def draw(
+    lens: pd.DataFrame, lead: pd.DataFrame, increments: pd.DataFrame, tasks: list[str], colours: dict[str, str]
+) -> Figure:
     """A column for each task; rows: logit difference, share of prompts that the answer leads, the points where it comes
     to lead, and the prompts that turn from an earlier member to the answer within a block."""
     columns = min(ACROSS, len(tasks))
@@ -50,14 +56,14 @@ def draw(lens: pd.DataFrame, lead: pd.DataFrame, increments: pd.DataFrame, tasks
     return fig
 
 
-def _curve(ax, rows: pd.DataFrame, colour: str) -> None:
+def _curve(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     x = rows["point"] / 2
     ax.fill_between(x, rows["ci_low"], rows["ci_high"], color=style.tint(colour, 0.3), lw=0)
     ax.plot(x, rows["value"], color=colour, lw=1.2, marker="o", markersize=2.5)
     ax.axhline(0, color=style.GREY, lw=0.7)
 
 
-def _leads(ax, lead: pd.DataFrame, layers: int, colours: dict) -> None:
+def _leads(ax: Axes, lead: pd.DataFrame, layers: int, colours: dict[str, str]) -> None:
     """Bars at every point; prompts on which the answer never leads are counted in words."""
     points = np.arange(2 * layers + 1)
     for column, shift, colour in (("leads", -0.5, colours["corrupted"]), ("stays", 0.5, colours["clean"])):
@@ -69,7 +75,7 @@ def _leads(ax, lead: pd.DataFrame, layers: int, colours: dict) -> None:
         ax.text(0.03, 0.86, text, transform=ax.transAxes, size=style.TINY, color=style.GREY)
 
 
-def _increments(ax, rows: pd.DataFrame, colours: dict) -> None:
+def _increments(ax: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
     for kind, shift, marker, colour in (("norm", -0.08, "o", colours["clean"]), ("raw", 0.08, "s", colours["circuit"])):
         part = rows[rows["lens"] == kind].sort_values("from_point")
         x = (part["from_point"] + part["to_point"]) / 4 + shift
@@ -77,8 +83,8 @@ def _increments(ax, rows: pd.DataFrame, colours: dict) -> None:
         ax.scatter(x, part["share"], s=13, marker=marker, color=colour, linewidth=0, zorder=3)
 
 
-def _legend(colours: dict) -> list:
-    marks = {"markersize": 4, "ls": ""}
+def _legend(colours: dict[str, str]) -> list[Artist]:
+    marks: dict[str, Any] = {"markersize": 4, "ls": ""}
     return [
         Line2D([], [], marker="o", color=colours["clean"], label="lens with the final norm", **marks),
         Line2D([], [], marker="s", color=colours["circuit"], label="without it (last row)", **marks),

@@ -1,5 +1,7 @@
 """A page with the logit lens of a few prompts: the top tokens at every point of the residual stream."""
 
+from typing import Any
+
 import pandas as pd
 
 from atlas.plots.pages import HTML
@@ -20,7 +22,7 @@ def point_name(name: str) -> str:
     )
 
 
-def prompt_rows(tokens: pd.DataFrame) -> list[dict]:
+def prompt_rows(tokens: pd.DataFrame) -> list[dict[str, Any]]:
     """One row for each point of one prompt: name, (token, logit, is it the answer?) by place, the answer's place."""
     return [
         {
@@ -35,10 +37,14 @@ def prompt_rows(tokens: pd.DataFrame) -> list[dict]:
 
 
 def page(
-    tokens: dict[str, pd.DataFrame], prompts: dict[str, pd.DataFrame], lead: pd.DataFrame, chosen: dict, title: str
-):
+    tokens: dict[str, pd.DataFrame],
+    prompts: dict[str, pd.DataFrame],
+    lead: pd.DataFrame,
+    chosen: dict[str, Any],
+    title: str,
+) -> str:
     """`tokens` (lens_tokens.parquet) and `prompts` by task, `lead` of all; `chosen`: task -> prompts to show."""
-    sections = []
+    sections: list[dict[str, Any]] = []
     for task, table in tokens.items():
         texts, leads = prompts[task].set_index("prompt"), lead[lead["task"] == task].set_index("prompt")
         shown = []

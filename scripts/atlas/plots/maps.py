@@ -1,11 +1,15 @@
 """Maps that the figures about heads share: layer by head, with the heads of a circuit outlined."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import ListedColormap
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from atlas.plots import style, wording
@@ -37,7 +41,16 @@ def cell_height(layers: int, most: float = 0.15, in_all: float = 1.7) -> float:
     return min(most, in_all / layers)
 
 
-def draw(ax, grid: np.ndarray, cmap, norm, outlined=(), dots=None, span: float = 1, lines="white"):
+def draw(
+    ax: Axes,
+    grid: np.ndarray,
+    cmap: str | Colormap,
+    norm: Normalize,
+    outlined: Iterable[str] = (),
+    dots: np.ndarray | None = None,
+    span: float = 1,
+    lines: str = "white",
+) -> None:
     """A map of numbers, rows downwards; heads of ``outlined`` (names) framed.
 
     ``dots`` [rows, columns]: cells with a dot. ``span``: columns of the axis that one column of the map covers (key and
@@ -75,7 +88,7 @@ def from_white(sequential: str) -> ListedColormap:
 
 def named(points: pd.DataFrame, most: int, spans: tuple[float, float]) -> pd.DataFrame:
     """The first ``most`` points (x, y) of which none lies close to an earlier one: their names do not overlap."""
-    kept = []
+    kept: list[tuple[Any, float, float]] = []
     for row in points.itertuples():
         if len(kept) < most and not any(
             abs(row.x - x) < 0.22 * spans[0] and abs(row.y - y) < 0.06 * spans[1] for _, x, y in kept
@@ -84,13 +97,22 @@ def named(points: pd.DataFrame, most: int, spans: tuple[float, float]) -> pd.Dat
     return points.loc[[index for index, _, _ in kept]]
 
 
-def number_ticks(ax, columns: int | None, rows: int | None) -> None:
+def number_ticks(ax: Axes, columns: int | None, rows: int | None) -> None:
     """Whole numbers at the sides of a map, at most about eight; none at a side for None."""
     for n, put in ((columns, ax.set_xticks), (rows, ax.set_yticks)):
         put(range(0, n, math.ceil(n / 8)) if n else [])
 
 
-def bar(fig, left: float, top: float, height: float, cmap, norm, title: str, extend: str = "neither"):
+def bar(
+    fig: Figure,
+    left: float,
+    top: float,
+    height: float,
+    cmap: Colormap | str,
+    norm: Normalize,
+    title: str,
+    extend: str = "neither",
+) -> Axes:
     """A colour bar, placed in inches."""
     ax = style.axes_at(fig, left, top, 0.09, height)
     fig.colorbar(matplotlib.cm.ScalarMappable(norm, cmap), cax=ax, extend=extend)

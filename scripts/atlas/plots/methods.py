@@ -1,6 +1,7 @@
 """Which components and edges several methods agree on: an UpSet plot for each task and level."""
 
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from atlas.plots import style, wording
@@ -23,7 +24,7 @@ def intersections(found: pd.DataFrame) -> tuple[list[str], list[tuple[tuple[str,
     return methods, sorted(groups.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))
 
 
-def draw(methods: pd.DataFrame, tasks: list[str], colours: dict):
+def draw(methods: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
     """A row for each task: components left, edges right. `colours` has `clean` (bars) and `circuit` (found by all)."""
     levels = [level for level in LEVELS if (methods["level"] == level).any()]
     names = [len(wording.words(m)) for m in methods["method"].unique()]
@@ -44,7 +45,16 @@ def draw(methods: pd.DataFrame, tasks: list[str], colours: dict):
     return fig
 
 
-def _upset(fig, found, left: float, top: float, side: float, columns: int, title: str, colours: dict) -> None:
+def _upset(
+    fig: Figure,
+    found: pd.DataFrame,
+    left: float,
+    top: float,
+    side: float,
+    columns: int,
+    title: str,
+    colours: dict[str, str],
+) -> None:
     methods, groups = intersections(found)
     shown, rest = groups[:columns], groups[columns:]
     deep = ROW * len(methods)

@@ -1,9 +1,11 @@
 """What heads write about the member they read: itself, the next one, the one before, a member of another task."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from atlas.plots import maps, style, wording
 
@@ -28,7 +30,7 @@ def panels(table: pd.DataFrame, k: int) -> tuple[list[tuple[str, str]], list[str
     return [p for p in ordered if p not in weak], [title_of(*p) for p in ordered if p in weak]
 
 
-def draw(ov: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], k: int, sequential: str):
+def draw(ov: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], k: int, sequential: str) -> Figure:
     """Maps of all heads, task by task; a dot where the interval lies above the score with a random member."""
     shown = {task: panels(ov[ov["task"] == task], k) for task in tasks}
     if not any(found for found, _ in shown.values()):
@@ -45,7 +47,7 @@ def draw(ov: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], k: int, s
         fig.text(0.05 / style.PAGE, 1 - (top + 0.1) / down, wording.words(task), weight="bold", size=style.TEXT)
         note = f"no head reaches {100 * LEAST:.0f} %: {wording.listing(weak)}" if weak else ""
         note = note if found else "not scored: where members stand is not known"
-        look = {"size": style.TINY, "color": style.GREY, "ha": "right"}
+        look: dict[str, Any] = {"size": style.TINY, "color": style.GREY, "ha": "right"}
         fig.text(1 - 0.6 / style.PAGE, 1 - (top + 0.1) / down, note, **look)
         circuit = maps.circuit_heads(membership, task)
         for i, (kind, score) in enumerate(found):

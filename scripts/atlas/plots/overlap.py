@@ -1,9 +1,12 @@
 """What the circuits of the main tasks have in common: components (an UpSet plot), pair by pair, and beside chance."""
 
 import textwrap
+from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -12,11 +15,12 @@ from atlas.plots import style, wording
 LINE, CELL = 0.135, 0.86  # inches: a line of component names, width of a pair
 LEVELS = {"heads": "Heads", "mlps": "MLPs", "edges": "Edges"}
 TYPES = {"shared core with branches": "shared core", "same members": "same", "disjoint": "disjoint"}  # in a cell
+Groups = list[tuple[tuple[str, ...], list[str]]]  # see `intersections`
 
 
 def intersections(membership: pd.DataFrame, tasks: list[str]) -> list[tuple[tuple[str, ...], list[str]]]:
     """(the tasks whose circuits hold them and no other, components), most tasks first, then most components."""
-    holders: dict[str, set] = {}
+    holders: dict[str, set[str]] = {}
     for row in membership[membership["circuit"].isin(tasks)].itertuples():
         holders.setdefault(row.component, set()).add(row.circuit)
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -25,7 +29,14 @@ def intersections(membership: pd.DataFrame, tasks: list[str]) -> list[tuple[tupl
     return sorted(groups.items(), key=lambda item: (-len(item[0]), -len(item[1]), item[0]))
 
 
-def draw(membership, overlap, typology, tasks: list[str], colours: dict, sequential: str):
+def draw(
+    membership: pd.DataFrame,
+    overlap: pd.DataFrame,
+    typology: pd.DataFrame,
+    tasks: list[str],
+    colours: dict[str, str],
+    sequential: str,
+) -> Figure:
     """From the tables of those names. `colours` has `clean` (heads) and `circuit` (MLPs)."""
     groups = intersections(membership, tasks)
     if len(tasks) > 1 and not any(len(names) == len(tasks) for names, _ in groups):
@@ -83,7 +94,9 @@ def draw(membership, overlap, typology, tasks: list[str], colours: dict, sequent
     return fig
 
 
-def _matrix(ax, groups, tops, heights, tasks, membership) -> None:
+def _matrix(
+    ax: Axes, groups: Groups, tops: list[float], heights: list[float], tasks: list[str], membership: pd.DataFrame
+) -> None:
     sizes = membership["circuit"].value_counts()
     ax.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(sum(heights), 0))
     ax.axis("off")
@@ -106,11 +119,15 @@ def _matrix(ax, groups, tops, heights, tasks, membership) -> None:
         )
 
 
-def _bars(ax, groups, tops, upset, colours) -> None:
+def _bars(ax: Axes, groups: Groups, tops: list[float], upset: float, colours: dict[str, str]) -> None:
     heads = [sum(not wording.is_mlp(c) for c in components) for _, components in groups]
     mlps = [len(components) - n for n, (_, components) in zip(heads, groups, strict=True)]
     ax.barh(tops, heads, height=0.17, color=colours["clean"])
-    hatched = {"facecolor": style.tint(colours["circuit"], 0.35), "edgecolor": colours["circuit"], "hatch": "/////"}
+    hatched: dict[str, Any] = {
+        "facecolor": style.tint(colours["circuit"], 0.35),
+        "edgecolor": colours["circuit"],
+        "hatch": "/////",
+    }
     for y, a, b in zip(tops, heads, mlps, strict=True):
         if b:
             ax.barh(y, b, left=a, height=0.17, linewidth=0.7, **hatched)
@@ -141,7 +158,9 @@ def _per_row(tasks: list[str]) -> int:
     return max(1, int((style.PAGE - _label(tasks) + 0.2) / (CELL * max(1, len(tasks) - 1) + 0.2)))
 
 
-def _jaccards(ax, rows: pd.DataFrame, kinds: dict, tasks: list[str], sequential: str, named: bool) -> None:
+def _jaccards(
+    ax: Axes, rows: pd.DataFrame, kinds: dict[tuple[str, str, str], str], tasks: list[str], sequential: str, named: bool
+) -> None:
     """A matrix of pairs; p-values for heads and edges, since too few MLPs exist for one."""
     cmap = matplotlib.colormaps[sequential]
     for row in rows.itertuples():
@@ -154,7 +173,7 @@ def _jaccards(ax, rows: pd.DataFrame, kinds: dict, tasks: list[str], sequential:
         kind = kinds.get((row.circuit_a, row.circuit_b, row.level))
         lines += [TYPES.get(kind, kind)] if kind else []
         text = "\n".join(lines)
-        look = {"size": style.TINY, "linespacing": 1.2, "color": style.ink_on(colour)}
+        look: dict[str, Any] = {"size": style.TINY, "linespacing": 1.2, "color": style.ink_on(colour)}
         ax.text(i, j - 1, text, ha="center", va="center", **look)
     n = len(tasks) - 1
     ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))

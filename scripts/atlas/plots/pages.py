@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
@@ -16,7 +17,7 @@ def circuit_rows(faithfulness: pd.DataFrame, task: str, threshold: float, order:
     return rows[rows["order"] == order].set_index(["split", "metric"])
 
 
-def clean_table(clean: pd.DataFrame, info: dict[str, dict], tasks: list[str]) -> dict:
+def clean_table(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks: list[str]) -> dict[str, Any]:
     rows = []
     table = clean[clean["split"] == "all"].set_index(["task", "run", "metric"]).sort_index()
     for task in tasks:
@@ -43,7 +44,9 @@ def clean_table(clean: pd.DataFrame, info: dict[str, dict], tasks: list[str]) ->
     return {"header": header, "rows": rows}
 
 
-def circuit_table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int) -> dict:
+def circuit_table(
+    faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int
+) -> dict[str, Any]:
     rows = []
     for task in tasks:
         table = circuit_rows(faithfulness, task, threshold, order)
@@ -67,14 +70,14 @@ def circuit_table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float
     return {"header": header, "rows": rows}
 
 
-def cross_table(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str]) -> dict:
+def cross_table(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str]) -> dict[str, Any]:
     table = cross[cross["metric"] == "percent_of_full"].set_index(["circuit", "task"])
     circuits = [c for c in (*main_tasks, *COMBINED) if c in table.index.get_level_values(0)]
     rows = [[words(circuit), *(interval(table.loc[(circuit, task)], 0) for task in tasks)] for circuit in circuits]
     return {"header": ["circuit, kept alone", *map(words, tasks)], "rows": rows}
 
 
-def overlap_table(overlap: pd.DataFrame) -> dict | None:
+def overlap_table(overlap: pd.DataFrame) -> dict[str, Any] | None:
     rows = [
         [
             f"{words(row['circuit_a'])}, {words(row['circuit_b'])}",
@@ -92,7 +95,7 @@ def overlap_table(overlap: pd.DataFrame) -> dict | None:
     return {"header": header, "rows": rows} if rows else None
 
 
-def controls_table(summary: pd.DataFrame) -> dict:
+def controls_table(summary: pd.DataFrame) -> dict[str, Any]:
     rows = [
         [
             row["question"],
@@ -112,7 +115,7 @@ def controls_table(summary: pd.DataFrame) -> dict:
     return {"header": header, "rows": rows}
 
 
-def generation_table(summary: pd.DataFrame) -> dict:
+def generation_table(summary: pd.DataFrame) -> dict[str, Any]:
     """Every prompt set with every head set, sensitive prompts left out; the last column has all prompts."""
     everywhere = summary[summary["over"] == "all"].set_index(["set", "heads"])
     rows = []
@@ -130,7 +133,7 @@ def generation_table(summary: pd.DataFrame) -> dict:
     return {"header": [*header, "p", "% right, all prompts"], "rows": rows}
 
 
-def areas_table(areas: pd.DataFrame, tasks: list[str]) -> dict | None:
+def areas_table(areas: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
     """CPR and CMD of every ranking, on held-out prompts where there are any."""
     held_out = areas[areas["split"] == "held_out"]
     table = (held_out if len(held_out) else areas).set_index(["task", "method", "ranking", "metric"])
@@ -149,7 +152,7 @@ def areas_table(areas: pd.DataFrame, tasks: list[str]) -> dict | None:
     return {"header": header, "rows": rows} if rows else None
 
 
-def evaluation_table(evaluation: pd.DataFrame, tasks: list[str]) -> dict | None:
+def evaluation_table(evaluation: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
     """Every circuit on every metric, on held-out prompts where there are any."""
     held_out = evaluation[evaluation["split"] == "held_out"]
     table = (held_out if len(held_out) else evaluation).set_index(["task", "circuit", "metric"])
@@ -167,7 +170,7 @@ def evaluation_table(evaluation: pd.DataFrame, tasks: list[str]) -> dict | None:
     return {"header": ["task", "circuit", *map(words, metrics)], "rows": rows} if rows else None
 
 
-def stability_table(summary: pd.DataFrame, tasks: list[str]) -> dict | None:
+def stability_table(summary: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
     rows = [
         [
             words(row["task"]),
@@ -201,10 +204,10 @@ def strongest_edges(scores: pd.DataFrame, n: int = 20) -> pd.DataFrame:
     return top.sort_values(["task", "method"], kind="stable")
 
 
-def frame_table(frame: pd.DataFrame) -> dict:
+def frame_table(frame: pd.DataFrame) -> dict[str, Any]:
     """A whole table, as it is, with numbers rounded to four digits."""
 
-    def cell(value) -> str:
+    def cell(value: object) -> str:
         if isinstance(value, float) and not isinstance(value, bool):
             return "\u2013" if math.isnan(value) else f"{value:.4g}"
         return "\u2013" if value is None else str(value)
@@ -319,7 +322,7 @@ PAGE = HTML.from_string("""\
 ROWS_UP_TO = 300
 
 
-def warning(model: dict) -> str:
+def warning(model: dict[str, Any]) -> str:
     """What stands above every page of a model (model.json) with random weights; empty for others."""
     if not model.get("random_weights"):
         return ""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from atlas.plots import maps, style, wording
 
@@ -21,7 +22,7 @@ def changes(patching: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def draw(patching: pd.DataFrame, circuit: list[str], diverging: str):
+def draw(patching: pd.DataFrame, circuit: list[str], diverging: str) -> Figure:
     """One task: above, layer x position for three sites; below, layer x head for five. `circuit` names its heads."""
     table = changes(patching)
     at, of_heads = table[table["head"] < 0], table[table["head"] >= 0]
@@ -40,7 +41,7 @@ def limit(rows: pd.DataFrame) -> float:
     return float(values.max()) if values.notna().any() else 1.0
 
 
-def _positions(fig, rows: pd.DataFrame, layers: int, wide: float, tall: float, diverging: str) -> None:
+def _positions(fig: Figure, rows: pd.DataFrame, layers: int, wide: float, tall: float, diverging: str) -> None:
     roles = rows.drop_duplicates("position").set_index("position")["role"].sort_index()
     named = roles[roles != "separator"]
     norm = style.centred(limit(rows))
@@ -63,7 +64,16 @@ def _positions(fig, rows: pd.DataFrame, layers: int, wide: float, tall: float, d
     maps.bar(fig, style.PAGE - BAR + 0.12, 0.75, min(1.6, 2.4 * tall), diverging, norm, "change of the\nscore, 0 to 1")
 
 
-def _heads(fig, rows, size, top: float, wide: float, tall: float, circuit: list[str], diverging: str) -> None:
+def _heads(
+    fig: Figure,
+    rows: pd.DataFrame,
+    size: tuple[int, int],
+    top: float,
+    wide: float,
+    tall: float,
+    circuit: list[str],
+    diverging: str,
+) -> None:
     norm, (layers, heads) = style.centred(limit(rows)), size
     for d, direction in enumerate(DIRECTIONS):
         for s, (site, name) in enumerate(HEADS.items()):

@@ -1,9 +1,13 @@
 """Why a head matters: patching where it looks (pattern) against what it finds there (value) against both (output)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from atlas.plots import maps, patching, style, wording
@@ -25,7 +29,7 @@ def by_head(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def draw(tables: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], diverging: str):
+def draw(tables: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], diverging: str) -> Figure:
     """A column for each task, a row for each direction; colour is the change when the output (z) is patched."""
     table = patching.changes(tables[tables["head"] >= 0])
     points = {
@@ -57,7 +61,7 @@ def draw(tables: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], diver
     return fig
 
 
-def _panel(ax, points: pd.DataFrame, circuit: list[str], norm, diverging: str, limits) -> None:
+def _panel(ax: Axes, points: pd.DataFrame, circuit: list[str], norm: Any, diverging: str, limits: list[Any]) -> None:
     cmap = matplotlib.colormaps[diverging]
     names = [f"{layer}.{head}" for layer, head in zip(points["layer"], points["head"], strict=True)]
     points = points.assign(name=names, inside=[name in circuit for name in names])
@@ -78,7 +82,8 @@ def _panel(ax, points: pd.DataFrame, circuit: list[str], norm, diverging: str, l
     strong = strong[strong["size"] >= WEAK * norm.vmax].sort_values("size", ascending=False)
     for row in maps.named(strong, NAMED, tuple(high - low for low, high in limits)).itertuples():
         ax.annotate(row.name, (row.x, row.y), (3.5, 2.5), textcoords="offset points", size=style.TINY, zorder=4)
-    for line, (low, high), put in zip((ax.axvline, ax.axhline), limits, (ax.set_xlim, ax.set_ylim), strict=True):
+    puts: tuple[Callable[..., Any], ...] = (ax.set_xlim, ax.set_ylim)
+    for line, (low, high), put in zip((ax.axvline, ax.axhline), limits, puts, strict=True):
         line(0, color=style.GREY, lw=0.6, zorder=1)
         low, high = min(low, 0), max(high, 0)
         edge = 0.1 * (high - low) or 1

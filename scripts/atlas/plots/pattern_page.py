@@ -1,6 +1,7 @@
 """A page to look through attention patterns of the circuits' heads on real prompts, offline and by itself."""
 
 import json
+from typing import Any
 
 from markupsafe import Markup
 
@@ -8,7 +9,7 @@ from atlas.plots.pages import HTML
 from atlas.plots.wording import count, words
 
 
-def compact(page: dict, circuit: list[str], labels: dict[str, str]) -> dict:
+def compact(page: dict[str, Any], circuit: list[str], labels: dict[str, str]) -> dict[str, Any]:
     """One task's patterns.json as the page holds it: weights in thousandths, row by row up to the query itself."""
     return {
         "title": words(page["task"]),
@@ -26,7 +27,9 @@ def compact(page: dict, circuit: list[str], labels: dict[str, str]) -> dict:
     }
 
 
-def page(patterns: dict[str, dict], circuits: dict[str, list[str]], labels: dict, title: str, colour: str) -> str:
+def page(
+    patterns: dict[str, dict[str, Any]], circuits: dict[str, list[str]], labels: dict[str, Any], title: str, colour: str
+) -> str:
     """`patterns`: patterns.json by task; `circuits`: names of each circuit's heads; `labels`: task -> head -> label."""
     data = [compact(found, circuits[task], labels.get(task, {})) for task, found in patterns.items()]
     shown = sum(len(task["prompts"]) for task in data)

@@ -3,6 +3,9 @@
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
 
 from atlas.plots import style, wording
 
@@ -12,7 +15,7 @@ ROWS_UP_TO = 48
 ROLES = ("members", "separators", "last", "bos")
 
 
-def draw(positions: pd.DataFrame, tasks: list[str], diverging: str):
+def draw(positions: pd.DataFrame, tasks: list[str], diverging: str) -> Figure:
     """A panel for each task: components x roles of positions, in percentage points of the full model's score.
 
     Negative change (a loss) is the lower end of the map, as in the maps of component effects.
@@ -59,7 +62,9 @@ def strongest(rows: pd.DataFrame, roles: list[str]) -> tuple[pd.DataFrame, pd.Da
     return change.loc[shown], kept.loc[shown].astype(bool), len(change) - len(shown)
 
 
-def _panel(ax, change: pd.DataFrame, kept: pd.DataFrame, roles: list[str], limit: float, diverging: str):
+def _panel(
+    ax: Axes, change: pd.DataFrame, kept: pd.DataFrame, roles: list[str], limit: float, diverging: str
+) -> QuadMesh:
     cmap, norm = matplotlib.colormaps[diverging], style.centred(limit)
     image = ax.pcolormesh(
         np.arange(len(roles) + 1) - 0.5,

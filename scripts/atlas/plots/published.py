@@ -1,7 +1,11 @@
 """Our values against published ones: a panel for each figure, and a strip for each circuit."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from atlas.plots import style, wording
 from atlas.published import COMPARED, NOT_COMPUTED
@@ -14,7 +18,7 @@ STRIPS = (("both", "in both"), ("ours", "ours alone"), ("published", "published 
 ROOM = 0.06  # share of an axis left free at its ends
 
 
-def draw(table: pd.DataFrame, colours: dict):
+def draw(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
     """`table`: comparison/published.parquet. `colours`: `clean` within tolerance, `circuit` outside it."""
     table = table[table["status"] != NOT_COMPUTED]
     strips = circuit_strips(table[table["figure"] == "circuit"])
@@ -35,7 +39,7 @@ def draw(table: pd.DataFrame, colours: dict):
     return fig
 
 
-def marks(rows: pd.DataFrame, colours: dict) -> list[tuple[pd.DataFrame, str, str]]:
+def marks(rows: pd.DataFrame, colours: dict[str, str]) -> list[tuple[pd.DataFrame, str, str]]:
     """(rows, face colour, edge colour): within the tolerance, outside it, and not comparable."""
     compared = rows["status"] == COMPARED
     within = rows["within"].fillna(False).astype(bool)
@@ -54,7 +58,7 @@ def limits(rows: pd.DataFrame) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _panel(ax, title: str, rows: pd.DataFrame, colours: dict) -> None:
+def _panel(ax: Axes, title: str, rows: pd.DataFrame, colours: dict[str, str]) -> None:
     ends, tolerance = np.array(limits(rows)), rows["tolerance"].max()
     ax.fill_between(ends, ends - tolerance, ends + tolerance, color=style.GHOST, linewidth=0, zorder=0)
     ax.plot(ends, ends, color=style.GREY, lw=0.7, zorder=1)
@@ -76,7 +80,7 @@ def wrapped(title: str, width: int = 24) -> str:
     return wording.words(title.replace(" ", "_"), width)
 
 
-def _legend(fig, colours: dict) -> None:
+def _legend(fig: Figure, colours: dict[str, str]) -> None:
     across, down = fig.get_size_inches()
     names = ((colours["clean"], colours["clean"], "within the tolerance"), (colours["circuit"],) * 2 + ("outside",))
     for i, (face, edge, name) in enumerate((*names, ("white", style.GREY, "not comparable"))):
@@ -100,7 +104,7 @@ def circuit_strips(rows: pd.DataFrame) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _strip(fig, top: float, width: float, task: str, strip: dict, colours: dict) -> float:
+def _strip(fig: Figure, top: float, width: float, task: str, strip: dict[str, Any], colours: dict[str, str]) -> float:
     """A line of names for each of STRIPS; returns where the next strip starts, in inches from the top."""
     across, down = fig.get_size_inches()
     fig.text(LEFT / 2 / across, 1 - (top + 0.05) / down, f"Circuit of {wording.words(task)}", weight="bold", va="top")

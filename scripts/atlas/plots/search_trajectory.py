@@ -1,11 +1,13 @@
 """Every evaluation of the node search, in order: what each candidate's removal would leave, and what was decided."""
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from atlas.plots import style, wording
 
 
-def draw(trace: pd.DataFrame, orders: list[str], colours: dict):
+def draw(trace: pd.DataFrame, orders: list[str], colours: dict[str, str]) -> Figure:
     """A panel for each threshold and order. `colours` has `clean` (removed candidates) and `circuit` (kept ones)."""
     searches = [(order, t) for order in orders for t in sorted(trace["threshold"].unique())]
     fig = style.figure(style.PAGE, 2.15 * len(searches) + 0.35)
@@ -20,7 +22,7 @@ def draw(trace: pd.DataFrame, orders: list[str], colours: dict):
     return fig
 
 
-def _search(ax, rows: pd.DataFrame, order: str, threshold: float, colours: dict) -> None:
+def _search(ax: Axes, rows: pd.DataFrame, order: str, threshold: float, colours: dict[str, str]) -> None:
     removed, kept = rows[rows["removed"]], rows[~rows["removed"]]
     ax.scatter(
         removed["step"],
@@ -66,7 +68,7 @@ def _search(ax, rows: pd.DataFrame, order: str, threshold: float, colours: dict)
         )
 
 
-def _sizes(ax, above, rows: pd.DataFrame) -> None:
+def _sizes(ax: Axes, above: Axes, rows: pd.DataFrame) -> None:
     ax.fill_between(rows["step"], rows["heads"] + rows["mlps"], step="mid", color=style.tint(style.GREY, 0.55), lw=0)
     ax.fill_between(rows["step"], rows["mlps"], step="mid", color=style.GREY, lw=0)
     ax.set(xlim=above.get_xlim(), ylim=(0, 1.1 * (rows["heads"] + rows["mlps"]).max()), ylabel="left")

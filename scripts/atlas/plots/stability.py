@@ -1,12 +1,17 @@
 """How far a circuit depends on what the search is given: order of candidates, prompts, seeds, templates, corruption."""
 
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
 
 from atlas.plots import style, wording
 
@@ -22,7 +27,9 @@ FAMILIES = {
 LINES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2, 1, 2, 1, 2))]  # one for each family
 
 
-def draw(stability: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], sequential: str, rows_per_block: int = 30):
+def draw(
+    stability: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], sequential: str, rows_per_block: int = 30
+) -> Figure:
     """Above: share of runs that keep each component, in columns task x family, the same in every block of rows.
 
     Below, task by task: mean Jaccard index of pairs of runs, and for edges the sorted shares of runs.
@@ -92,7 +99,7 @@ def _family(summary: pd.DataFrame, family: str) -> str:
     return f"{FAMILIES[family]} ({int(summary.loc[summary['family'] == family, 'runs'].max())})"
 
 
-def _map(ax, part: pd.DataFrame, tasks: list[str], families: list[str], cmap, norm) -> None:
+def _map(ax: Axes, part: pd.DataFrame, tasks: list[str], families: list[str], cmap: Colormap, norm: Normalize) -> None:
     values = part.to_numpy()
     ax.pcolormesh(
         np.arange(part.shape[1] + 1) - 0.5,
@@ -129,13 +136,13 @@ def _map(ax, part: pd.DataFrame, tasks: list[str], families: list[str], cmap, no
             ax.axhline(i - 0.5, color=style.GREY, lw=0.6)
 
 
-def _looks(sequential: str) -> dict[str, tuple]:
+def _looks(sequential: str) -> dict[str, tuple[ColorType, str, float]]:
     """Colour, marker and height within the row, by level."""
     shades = matplotlib.colormaps[sequential]
     return {"component": (shades(0.15), "o", -0.17), "edge": (shades(0.6), "s", 0.17)}
 
 
-def _jaccards(ax, summary: pd.DataFrame, families: list[str], sequential: str) -> None:
+def _jaccards(ax: Axes, summary: pd.DataFrame, families: list[str], sequential: str) -> None:
     for level, (colour, marker, shift) in _looks(sequential).items():
         for row in summary[summary["level"] == level].itertuples():
             y = families.index(row.family) + shift
@@ -150,7 +157,7 @@ def _jaccards(ax, summary: pd.DataFrame, families: list[str], sequential: str) -
     ax.grid(axis="x")
 
 
-def _survival(ax, edges: pd.DataFrame, families: list[str]) -> None:
+def _survival(ax: Axes, edges: pd.DataFrame, families: list[str]) -> None:
     """The edges that any run keeps, the most frequent first."""
     for family in families:
         shares = edges.loc[edges["family"] == family, "share"].sort_values(ascending=False).to_numpy()
@@ -170,11 +177,11 @@ def _survival(ax, edges: pd.DataFrame, families: list[str]) -> None:
     ax.grid()
 
 
-def _legend(summary: pd.DataFrame, sequential: str) -> list:
+def _legend(summary: pd.DataFrame, sequential: str) -> list[Artist]:
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, lw=1.2, label=f"{level}s: mean and range over pairs")
         for level, (colour, marker, _) in _looks(sequential).items()
         if (summary["level"] == level).any()
     ]
-    chance = {"marker": "|", "markersize": 8, "markeredgewidth": 1.2}
+    chance: dict[str, Any] = {"marker": "|", "markersize": 8, "markeredgewidth": 1.2}
     return [*handles, Line2D([], [], ls="", color=style.INK, label="chance, equal numbers per layer", **chance)]

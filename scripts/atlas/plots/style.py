@@ -1,13 +1,22 @@
 """What all figures have in common: sizes in inches, text, colours, saving."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 from atlas.artifacts import atomic, provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMN, PAGE = 3.5, 7.2  # width of one column and of the page of a paper
 TEXT, SMALL, TINY = 8, 7, 6  # points, at the size the figure is drawn
@@ -50,18 +59,18 @@ matplotlib.rcParams.update(
 )
 
 
-def figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure, sizes in inches."""
     return Figure(figsize=(width, height), layout=layout)
 
 
-def axes_at(fig: Figure, left: float, top: float, width: float, height: float, **options):
+def axes_at(fig: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
     """Axes placed in inches from the figure's top left corner."""
     across, down = fig.get_size_inches()
     return fig.add_axes((left / across, 1 - (top + height) / down, width / across, height / down), **options)
 
 
-def save(fig: Figure, svg, png, dpi: int = 150, sources=()) -> None:
+def save(fig: Figure, svg: Path | str, png: Path | str, dpi: int = 150, sources: Iterable[Path | str] = ()) -> None:
     """Write the figure as SVG and PNG. Each file appears whole or not at all, and equal figures give equal bytes.
 
     Both files hold, as their description, the digests of the tables that the figure shows (`sources`, paths).
@@ -80,17 +89,18 @@ def centred(limit: float) -> CenteredNorm:
     return CenteredNorm(vcenter=0, halfrange=limit if limit > 0 else 1)
 
 
-def ink_on(colour) -> str:
+def ink_on(colour: ColorType) -> str:
     """Black or white, whichever reads better on this colour."""
     red, green, blue = to_rgb(colour)
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
 
 
-def tint(colour, share: float) -> str:
+def tint(colour: ColorType, share: float) -> str:
     """The colour mixed with white; share 1 is the colour itself."""
-    return to_hex([share * part + (1 - share) for part in to_rgb(colour)])
+    red, green, blue = (share * part + (1 - share) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
-def one_kind(effects, kind: str) -> str:
+def one_kind(effects: pd.DataFrame, kind: str) -> str:
     """The kind of ablation asked for, or the first one there is: effects need not be scored under the search's kind."""
     return kind if (effects["kind"] == kind).any() else effects["kind"].iloc[0]

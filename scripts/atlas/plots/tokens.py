@@ -1,8 +1,17 @@
 """One prompt of each template as the model reads it: the string, position, id and role of every token."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from atlas.plots import style, wording
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIZE = style.TINY  # points, monospace
 ADVANCE = 0.602 * SIZE  # width of a monospace character, in points
@@ -12,7 +21,7 @@ SHOWN = {"members": "member", "last": "last, answers", "bos": "BOS", "separators
 SHOWN |= {"incorrect": "incorrect"}
 
 
-def draw(tokens, slow: dict | None, colours: dict):
+def draw(tokens: pd.DataFrame, slow: dict[str, Any] | None, colours: dict[str, str]) -> Figure:
     """`slow` is the entry `slow_tokenizer` of prompts.json. `colours` has `clean` and `corrupted`."""
     width = 72 * style.PAGE
     blocks = [
@@ -49,9 +58,10 @@ def visible(string: str) -> str:
     return string.replace(" ", "␣").replace("\n", "↵") or "·"
 
 
-def _lines(rows, room: float) -> list[list[tuple[float, float, dict]]]:
+def _lines(rows: pd.DataFrame, room: float) -> list[list[tuple[float, float, dict[str, Any]]]]:
     """Boxes (left edge, width, token) divided into lines of at most ``room`` points."""
-    lines, x = [[]], 0.0
+    lines: list[list[tuple[float, float, dict[str, Any]]]] = [[]]
+    x = 0.0
     for token in rows.to_dict("records"):
         label = "<bos>" if token["role"] == "bos" else visible(token["string"])
         across = max(len(label), len(str(token["id"]))) * ADVANCE + 4
@@ -62,7 +72,7 @@ def _lines(rows, room: float) -> list[list[tuple[float, float, dict]]]:
     return lines
 
 
-def _faces(role: str, colours: dict) -> dict:
+def _faces(role: str, colours: dict[str, str]) -> dict[str, Any]:
     """How the box of a role is drawn."""
     fill = {
         "members": style.tint(colours["clean"], 0.35),
@@ -73,19 +83,19 @@ def _faces(role: str, colours: dict) -> dict:
     return {"facecolor": fill.get(role, "white"), "edgecolor": style.GREY if role == "incorrect" else style.FAINT}
 
 
-def _token(ax, x: float, y: float, across: float, token: dict, colours: dict) -> None:
+def _token(ax: Axes, x: float, y: float, across: float, token: dict[str, Any], colours: dict[str, str]) -> None:
     faces = _faces(token["role"], colours)
     ax.add_patch(Rectangle((x, y), across, BOX, linewidth=0.5, **faces))
     ink = style.ink_on(faces["facecolor"]) if faces["facecolor"] != "white" else style.INK
     middle = x + across / 2
-    text = {"ha": "center", "va": "center", "family": "monospace", "color": ink}
+    text: dict[str, Any] = {"ha": "center", "va": "center", "family": "monospace", "color": ink}
     ax.text(middle, y + 0.3 * BOX, token["label"], size=SIZE, **text)
     ax.text(middle, y + 0.74 * BOX, str(token["id"]), size=0.8 * SIZE, **text)
     below = text | {"color": style.GREY}
     ax.text(middle, y + BOX + 0.45 * SIZE, str(token["position"]), size=0.7 * SIZE, **below)
 
 
-def _legend(ax, y: float, roles: list[str], colours: dict) -> None:
+def _legend(ax: Axes, y: float, roles: list[str], colours: dict[str, str]) -> None:
     x = 2.0
     for role in roles:
         ax.add_patch(Rectangle((x, y - 0.5 * SIZE), 2 * SIZE, SIZE, linewidth=0.5, **_faces(role, colours)))
@@ -93,7 +103,7 @@ def _legend(ax, y: float, roles: list[str], colours: dict) -> None:
         x += (4 + 0.6 * len(SHOWN[role])) * SIZE
 
 
-def _about(slow: dict | None) -> str:
+def _about(slow: dict[str, Any] | None) -> str:
     if slow is None:
         return "no slow tokenizer to compare with"
     return f"{slow['different']} of {slow['compared']} texts split otherwise by the slow tokenizer"

@@ -1,5 +1,8 @@
 """Names and numbers as figures and pages print them; needs no matplotlib."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 COMBINED = ("shared", "union", "all but shared")  # circuits in the cross table that no search found
 
 
@@ -14,7 +17,7 @@ def words(name: str, width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def listing(items) -> str:
+def listing(items: Iterable[Any]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     items = list(map(str, items))
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
@@ -38,13 +41,13 @@ def number(value: float, digits: int = 0) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "\u2212")
 
 
-def interval(row, digits: int = 1, factor: float = 1) -> str:
+def interval(row: Mapping[str, Any], digits: int = 1, factor: float = 1) -> str:
     """`82.1 [80.0, 84.0]`, from `value`, `ci_low` and `ci_high`."""
     value, low, high = (number(factor * row[key], digits) for key in ("value", "ci_low", "ci_high"))
     return f"{value} [{low}, {high}]"
 
 
-def percent(row, factor: float = 1) -> str:
+def percent(row: Mapping[str, Any], factor: float = 1) -> str:
     """`82.1 % [80.0, 84.0]`."""
     return interval(row, 1, factor).replace(" [", " % [")
 
