@@ -43,7 +43,12 @@ def allowed(schema: dict, node: dict) -> str:
             words.append({"object": "block"}.get(kind, kind))
     bounds = [
         f"{sign} {node[w]}"
-        for w, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"))
+        for w, sign in (
+            ("minimum", ">="),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "<="),
+            ("exclusiveMaximum", "<"),
+        )
         if w in node
     ]
     return " or ".join(words) + (f" {' and '.join(bounds)}" if bounds else "")

@@ -1,6 +1,5 @@
 # Functions and names that the rules share. Parsed again inside every job: nothing heavy is imported here.
 import ast
-import copy
 import functools
 import hashlib
 import importlib.metadata
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import update_config, validate
+from snakemake.utils import update_config
 
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -28,26 +27,17 @@ for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.it
 
 
 def checked_config():
-    """Validate the configuration before anything runs; one line names what is wrong.
+    """Check the configuration before anything runs; one line names what is wrong.
 
     The default configuration is laid under it: a workflow that uses this one as a module gives only what it changes.
     """
-    given = copy.deepcopy(dict(config))
-    config.update(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    update_config(config, given)
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(whole, config)
+    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     try:
-        validate(config, "../schemas/config.schema.yaml")
-    except WorkflowError as error:
-        if error.__context__ is None:
-            raise
-        raise WorkflowError(f"config: {settings.explain(error.__context__)}") from None
-    try:
-        resolved = settings.resolve(config)
-        settings.check(resolved)
-        settings.check_published(resolved, ROOT / "resources" / "published")
+        config.update(settings.validated(whole, schema, ROOT / "resources" / "published"))
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None
-    config.update(resolved)
 
 
 def refuse_read_only(*folders):

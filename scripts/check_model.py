@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from atlas import artifacts, job, models
+from atlas import artifacts, job, model_checks, models
 
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params
 
 source = {"path": str(Path(snakemake.input[0]).resolve())} if p.random_weights else dict(p.source)
 folder = models.resolve(name, source, p.root)
+model_checks.check(name, folder)
 description = models.describe(name, folder) | {"random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
 settings = {"source": source}

@@ -4,12 +4,10 @@ import copy
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 from snakemake.utils import update_config
 
 from atlas.errors import StudyError
-from atlas.settings import check, explain, order_names
+from atlas.settings import order_names, validated
 from conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
@@ -27,10 +25,7 @@ def changed(config, key, value):
 
 def message(config) -> str:
     try:
-        Draft202012Validator(SCHEMA).validate(config)
-        check(config)
-    except ValidationError as error:
-        return explain(error)
+        validated(config, SCHEMA, ROOT / "resources" / "published")
     except StudyError as error:
         return str(error)
     return ""

@@ -20,12 +20,21 @@ class Checkpoint:
         self.folder, self.device, self.dtype = folder, device, dtype
         self.sources: dict[str, Callable[[str], torch.Tensor]] = {}
         for file in shards(Path(folder)):
-            if file.suffix == ".safetensors":
-                handle = safe_open(file, framework="pt", device=device)
-                self.sources |= dict.fromkeys(handle.keys(), handle.get_tensor)
-            else:
-                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-                self.sources |= dict.fromkeys(tensors, tensors.__getitem__)
+            try:
+                self._open(file)
+            except Exception as error:  # each format has its own kinds; a pickle that is more than tensors among them
+                said = " ".join(str(error).split())[:200]
+                raise StudyError(
+                    f"models: {file} cannot be read ({type(error).__name__}: {said}); fetch it again"
+                ) from None
+
+    def _open(self, file: Path) -> None:
+        if file.suffix == ".safetensors":
+            handle = safe_open(file, framework="pt", device=self.device)
+            self.sources |= dict.fromkeys(handle.keys(), handle.get_tensor)
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            self.sources |= dict.fromkeys(tensors, tensors.__getitem__)
 
     def name(self, name: str) -> str:
         """The name in the files: old checkpoints leave out the part before the first dot, the body's own name."""
@@ -53,5 +62,14 @@ def shards(folder: Path) -> list[Path]:
         if whole.is_file():
             return [whole]
         if index.is_file():
-            return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+            try:
+                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+                outside = [name for name in names if Path(name).name != name]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise StudyError(f"models: {index} is no index of weights; fetch it again") from None
+            missing = [name for name in names if not (folder / name).is_file()]
+            if outside or missing:
+                said = "is no file of this folder" if outside else "is missing"
+                raise StudyError(f"models: {index} names {(outside or missing)[0]!r}, which {said}; fetch all files")
+            return [folder / name for name in names]
     return []

@@ -6,6 +6,7 @@ on, so that one wording makes a prompt from every member it fits: ``["{0} {1} {2
 
 from __future__ import annotations
 
+import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,22 +20,24 @@ from atlas.tasks import MAX_DRAWS, expand_members
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+STEPS = re.compile(r"-?[0-9]{1,4}")
 CORRUPTED = 64  # corrupted texts per wording, for the means
 STATUS = ("used", "failed", "rejected")  # failed: the unablated model does not give the answer
 
 
 def slots(where: str, pattern: str) -> list[tuple[str, int | None]]:
     """(literal text, steps from the first member to the member after it); raises StudyError on any other field."""
-    found = []
-    for literal, field, _, _ in string.Formatter().parse(pattern):
-        try:
-            found.append((literal, None if field is None else int(field)))
-        except ValueError:
-            raise StudyError(
-                f"{where}: {{{field}}} in {pattern!r} is not a number of steps; write {{0}} for a member and {{2}} for "
-                "the one two steps on"
-            ) from None
-    return found
+    try:
+        parsed = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise StudyError(f"{where}: {pattern!r}: {error}; write {{{{ and }}}} for braces that are text") from None
+    wrong = [f for _, f, spec, conversion in parsed if f is not None and (not STEPS.fullmatch(f) or spec or conversion)]
+    if wrong:
+        raise StudyError(
+            f"{where}: {{{wrong[0]}}} in {pattern!r} is not a number of steps; write {{0}} for a member and {{2}} for "
+            "the one two steps on"
+        )
+    return [(literal, None if field is None else int(field)) for literal, field, _, _ in parsed]
 
 
 def with_space(answer: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.artifacts import digest, digest_file
 from atlas.errors import StudyError
+from atlas.model_checks import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -62,16 +63,14 @@ def settings_of(folder: Path | str) -> dict[str, Any]:
     """The Hugging Face configuration of a checkpoint folder, with what its file leaves out filled in."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     return settings
 
 
 def describe(name: str, folder: Path) -> dict[str, Any]:
-    """Sizes from the model's config, that config, and digests of the model's files."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
+    """Sizes from the model's config, that config, and digests of the model's files; refuses a bad config."""
+    config = read_config(name, folder)
     weights = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
     texts = [file for file in sorted(folder.glob("tokenizer*")) if file.is_file()]
     return {

@@ -1,5 +1,6 @@
 """Prompts from a user's Parquet or CSV file."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,8 @@ def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
     """A table of prompts; ``select`` is a pandas query such as ``row < 512``."""
     path = Path(path)
     if not path.is_file():
-        raise StudyError(f"{key}: {path} does not exist; give the path of a .parquet or .csv file")
+        said = "is no file" if path.exists() else "does not exist"
+        raise StudyError(f"{key}: {path} {said}; give the path of a .parquet or .csv file")
     if path.suffix not in (".parquet", ".csv"):
         raise StudyError(f"{key}: {path} is neither .parquet nor .csv")
     try:
@@ -25,7 +27,10 @@ def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
             pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
         )
     except Exception as error:  # whatever the reader says about a broken file
-        raise StudyError(f"{key}: {path} cannot be read as {path.suffix[1:]} ({error})") from None
+        raise StudyError(f"{key}: {path} cannot be read as {path.suffix[1:]} ({one_line(error)})") from None
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise StudyError(f"{key}: {path} has the column {str(twice[0])!r} twice; rename one")
     if select:
         if (
             path.suffix == ".csv"
@@ -34,19 +39,60 @@ def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
             query_frame = frame.where(numbers.isna(), numbers)
         else:
             query_frame = frame
+        where = f"{key.rsplit('.', 1)[0]}.select: {select!r}"
+        refuse_code(select, where)
         try:
             frame = frame.loc[query_frame.query(select, engine="python").index]
-        except Exception as error:
-            raise StudyError(
-                f"{key.rsplit('.', 1)[0]}.select: {select!r} does not select rows of {path.name} ({error})"
-            ) from None
+        except Exception as error:  # whatever pandas says about names and types
+            raise StudyError(f"{where} does not select rows of {path.name} ({one_line(error)})") from None
     return frame.reset_index(drop=True)
 
 
+COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
+LOGIC = (ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Invert, ast.BitAnd, ast.BitOr)
+VALUES = (ast.Expression, ast.Compare, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple)
+ALLOWED = (*VALUES, ast.BinOp, ast.Add, ast.Sub, ast.Mod, *COMPARISONS, *LOGIC)
+
+
+def refuse_code(select: str, where: str) -> None:
+    """Refuse a query that is more than comparisons of columns: pandas would call what it names.
+
+    A name in backticks stands for a column whose name is no word.
+    """
+    said = f"{where} is not a comparison of columns, such as row < 512 and split == 'a'"
+    try:
+        tree = ast.parse(re.sub(r"`[^`]*`", "column", select.strip()), mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise StudyError(said) from None
+    sums = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and not isinstance(node.op, LOGIC)]
+    texts = {id(part) for node in sums for part in (node.left, node.right) if _is_text(part)}
+    if any(not isinstance(node, ALLOWED) or id(node) in texts for node in ast.walk(tree)):
+        raise StudyError(said)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+
+
+def one_line(error: object) -> str:
+    """What another library says, on one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
 def column(frame: pd.DataFrame, name: str, key: str) -> list[str]:
+    """A column as text; raises StudyError where it is missing, or where a cell is empty or neither text nor number."""
     if name not in frame.columns:
-        raise StudyError(f"{key}: no column {name!r}; there are {', '.join(map(str, frame.columns))}")
-    return list(frame[name].astype(str))
+        known = ", ".join(map(str, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
+        raise StudyError(f"{key}: no column {name!r}; there are {known or 'none'}")
+    cells = frame[name].tolist()
+    for row, cell in enumerate(cells):
+        where = f"{key}: row {row} of column {name!r}"
+        if any(cell is nothing for nothing in (None, pd.NaT, pd.NA)) or str(cell).strip() in ("", "nan"):
+            raise StudyError(f"{where} is empty; fill it, or select other rows")
+        if not isinstance(cell, str | int | float):
+            raise StudyError(f"{where} holds a {type(cell).__name__}; give text or numbers")
+    return [str(cell) for cell in cells]
 
 
 def prompts_from_file(name: str, file: dict[str, Any], root: Path | str, held_out_share: float) -> list[dict[str, Any]]:

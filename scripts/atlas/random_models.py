@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import StudyError
+from atlas.model_checks import one_line
+from atlas.tokens import load_tokenizer
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json")
 NOTE = "Random weights, made to try the workflow without a checkpoint. Nothing that is found in them means anything.\n"
@@ -20,8 +22,12 @@ def read_config(name: str, path: Path, layers: int | None) -> Any:
 
     if not path.is_file():
         raise StudyError(f"models.{name}.architecture: {path} is not there; give the config.json of an architecture")
-    content = json.loads(path.read_text())
-    config = AutoConfig.for_model(content.pop("model_type"), **content)
+    try:
+        content = json.loads(path.read_text())
+        config = AutoConfig.for_model(content.pop("model_type"), **content)
+    except Exception as error:  # no JSON, no object, an unknown type, values of the wrong type
+        said = f"models.{name}.architecture: {path} is no configuration of a model ({one_line(error)})"
+        raise StudyError(f"{said}; give the config.json of an architecture") from None
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise StudyError(f"layers: {layers}, but {name} has {config.num_hidden_layers}; give fewer, or none")
@@ -54,12 +60,12 @@ def build(name: str, config: Any, tokenizer: Path, folder: Path, dtype: str, see
     import sys
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    words = len(AutoTokenizer.from_pretrained(tokenizer))
+    words = len(load_tokenizer(str(tokenizer)))
     if words > config.vocab_size:
         raise StudyError(
             f"models.{name}.tokenizer: {tokenizer} has {words} tokens, the architecture embeds {config.vocab_size}; "

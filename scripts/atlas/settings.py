@@ -4,9 +4,14 @@ Imported by the Snakefile, so nothing heavy may be imported here.
 """
 
 import copy
-from collections.abc import Collection, Iterable
+import math
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError, best_match
 
 from atlas import generation_prompts
 from atlas.components import Component
@@ -21,17 +26,82 @@ COMPARABLE = {  # block -> keys that published figures depend on
 }
 
 
+def validated(given: object, schema: dict[str, Any], published: Path) -> dict[str, Any]:
+    """The configuration that a study runs on, with defaults filled in and everything checked; ``given`` stays as it is.
+
+    ``published``: the folder of publications. Raises StudyError with one line that names the key, the value and what is
+    allowed; whatever a YAML or JSON file can hold may be given.
+    """
+    if not isinstance(given, dict):
+        raise StudyError(f"{shown(given)} is no configuration; give keys and values such as study: {{...}}")
+    _refuse_odd_text(given, ())
+    config = copy.deepcopy(given)
+    error = best_match(_STRICT(schema).iter_errors(config))  # fills in defaults on its way
+    if error is not None:
+        raise StudyError(explain(error))
+    resolved = resolve(config)
+    check(resolved)
+    check_published(resolved, published)
+    return resolved
+
+
+def _with_defaults(
+    validator: Any, properties: dict[str, Any], instance: Any, schema: dict[str, Any]
+) -> Iterator[ValidationError]:
+    if isinstance(instance, dict):
+        for name, node in properties.items():
+            if "default" in node:
+                instance.setdefault(name, copy.deepcopy(node["default"]))
+    yield from Draft202012Validator.VALIDATORS["properties"](validator, properties, instance, schema)
+
+
+def _is_integer(_: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: object, value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# JSON's integers include 96.0 and its numbers NaN; neither is what a count or a threshold can be
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
+_STRICT = validators.extend(Draft202012Validator, {"properties": _with_defaults}, type_checker=_TYPES)
+
+
+def _refuse_odd_text(value: object, path: tuple[object, ...]) -> None:
+    """Refuse keys that are no text, and text that no file and no tokenizer should get."""
+    at = ".".join(map(str, path)) or "the configuration"
+    if isinstance(value, str):
+        odd = next((c for c in value if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), None)
+        if odd is not None:
+            raise StudyError(f"{at}: {shown(value)} holds the control character {odd!r}; remove it")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise StudyError(f"{at}: the key {shown(key)} is no text; put it in quotes")
+            _refuse_odd_text(key, path)
+            _refuse_odd_text(inner, (*path, key))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _refuse_odd_text(inner, (*path, i))
+
+
+def shown(value: object) -> str:
+    """A value for a message: on one line, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def explain(error: Any) -> str:
     """One line for a jsonschema ValidationError: the key, the value, and what is allowed."""
     key = ".".join(str(part) for part in error.absolute_path)
-    value = repr(error.instance)
-    value = value if len(value) <= 60 else value[:57] + "..."
+    value = shown(error.instance)
     at = f"{key}: " if key else ""
     match error.validator:
         case "additionalProperties" if isinstance(error.instance, dict) and "properties" in error.schema:
             allowed = error.schema["properties"]
             unknown = next(name for name in error.instance if name not in allowed)
-            return f"{at}unknown key {unknown!r}; allowed are {', '.join(allowed)}"
+            return f"{at}unknown key {shown(unknown)}; allowed are {', '.join(allowed)}"
         case "required":
             missing = next(name for name in error.validator_value if name not in error.instance)
             return f"{at}key {missing!r} is missing"
@@ -53,13 +123,18 @@ def explain(error: Any) -> str:
             return f"{at}{value} is out of range; needs {' and '.join(bounds)}"
         case "minItems" | "minProperties":
             return f"{at}{value} has too few entries; needs at least {error.validator_value}"
+        case "maxItems" | "maxLength":
+            return f"{at}{value} is too long; at most {error.validator_value}"
+        case "minLength":
+            return f"{at}{value} is too short; at least {error.validator_value}"
+        case "uniqueItems":
+            return f"{at}{value} has an entry twice; name each once"
         case "pattern":
-            return f"{at}{value} does not match {error.validator_value}; {error.schema.get('description', '')}".rstrip(
-                "; "
-            )
+            said = f"{at}{value} does not match {shown(error.validator_value)}"
+            return said + (f"; {error.schema['description']}" if "description" in error.schema else "")
         case "not":
             return f"{at}{value} is reserved; choose another name"
-    return f"{at}{error.message}"
+    return f"{at}{value} is not allowed ({error.validator}: {shown(error.validator_value)})"
 
 
 def order_names(orders: Iterable[Any]) -> dict[str, int | None]:
@@ -182,6 +257,13 @@ def check(config: dict[str, Any]) -> None:
     _known("study.models", study["models"], config["models"])
     _known("study.tasks", study["tasks"], config["tasks"])
     _known("study.transfer_tasks", study["transfer_tasks"], config["tasks"])
+    for key, names in (("study.models", study["models"]), ("study.tasks", study["tasks"] + study["transfer_tasks"])):
+        folded = [name.casefold() for name in names]
+        twice = next((name for name in names if folded.count(name.casefold()) > 1 and names.count(name) == 1), None)
+        if twice:
+            raise StudyError(
+                f"{key}: {twice!r} is another name but for its case, which some disks do not tell; rename it"
+            )
     both = sorted(set(study["tasks"]) & set(study["transfer_tasks"]))
     if both:
         raise StudyError(f"study.transfer_tasks: {both[0]!r} is also in study.tasks; name it once")
@@ -194,6 +276,8 @@ def check(config: dict[str, Any]) -> None:
             raise StudyError(f"tasks.{name}: give `members`, or `file`")
         if "file" not in block:
             Task.from_config(name, block)
+            if name in study["tasks"]:
+                _check_variants(name, block, config["stability"])
     search, edges, comparison = config["search"], config["edges"], config["comparison"]
     several = [t for t in study["tasks"] + study["transfer_tasks"] if not of_one_token(config, [t])]
     searched = [t for t in several if t in study["tasks"]]
@@ -233,6 +317,16 @@ def check(config: dict[str, Any]) -> None:
         raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
+
+
+def _check_variants(name: str, block: dict[str, Any], stability: dict[str, Any]) -> None:
+    """Refuse other wordings and corruptions that a task cannot have."""
+    for key, of_task in (("templates", "templates"), ("corruptions", "corruption")):
+        for i, value in enumerate(stability[key]):
+            try:
+                Task.from_config(name, block | {of_task: value})
+            except StudyError as error:
+                raise StudyError(f"stability.{key}.{i}: {error}") from None
 
 
 def check_published(config: dict[str, Any], folder: Path) -> None:

@@ -5,6 +5,7 @@ always agrees with its own fields (methods: the published code's defect 1).
 """
 
 import string
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ CORRUPTIONS = (
     "position",
 )
 MAX_DRAWS = 10_000
+MOST_MEMBERS = 10_000
 
 
 def expand_members(block: dict[str, Any] | Iterable[Any]) -> tuple[str, ...]:
@@ -51,7 +53,13 @@ class Template:
 
     @classmethod
     def parse(cls, pattern: str) -> "Template":
-        slots = tuple((literal, field) for literal, field, _, _ in string.Formatter().parse(pattern))
+        try:
+            parsed = list(string.Formatter().parse(pattern))
+        except ValueError as error:
+            raise StudyError(f"template {pattern!r}: {error}; write {{{{ and }}}} for braces that are text") from None
+        if any(spec or conversion for _, _, spec, conversion in parsed):
+            raise StudyError(f"template {pattern!r}: write {{m}} and {{name}} alone, without ! or :")
+        slots = tuple((literal, field) for literal, field, _, _ in parsed)
         fields = [field for _, field in slots if field is not None]
         if fields.count("m") != 1 or len(fields) > 2:
             raise StudyError(f"template {pattern!r}: needs exactly one {{m}} and at most one filler such as {{name}}")
@@ -161,7 +169,12 @@ class Task:
         where = f"tasks.{self.name}"
         if self.shown < 2:
             raise StudyError(f"{where}.shown: {self.shown} leaves no step to continue; show at least 2 members")
-        repeated = sorted({m for m in self.members if self.members.count(m) > 1})
+        if len(self.members) > MOST_MEMBERS:
+            raise StudyError(f"{where}.members: {len(self.members)} members are too many; at most {MOST_MEMBERS}")
+        edged = next((m for m in self.members if not m or m != m.strip()), None)
+        if edged is not None:
+            raise StudyError(f"{where}.members: {edged!r} is empty or has a space at its edge; write the word alone")
+        repeated = sorted(m for m, n in Counter(self.members).items() if n > 1)
         if repeated:
             raise StudyError(f"{where}.members: {repeated[0]!r} occurs more than once; members must differ")
         if self.step == 0:

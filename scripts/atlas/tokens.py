@@ -37,7 +37,11 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a local folder or hub id; must be a fast one, because positions come from character offsets."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # missing, damaged, unknown, or with code of its own: each raises its own kind
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise StudyError(f"tokenizer of {source}: cannot be loaded ({said}); fetch its files again") from None
     if not tokenizer.is_fast:
         raise StudyError(f"tokenizer of {source}: not a fast tokenizer; convert it (tokenizer.json is missing)")
     return tokenizer
