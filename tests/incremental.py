@@ -145,7 +145,7 @@ CHANGES = [
         setting("figures", "corrupted", value="#999999"),
     ),
     Change("style", "the resolution (`figures.dpi`)", FIGURES, setting("figures", "dpi", value=200)),
-    Change("style", "the title (`study.title`)", PAGES | {"plot_generation": 1}, setting("study", "title", value="T")),
+    Change("style", "the title (`study.title`)", PAGES, setting("study", "title", value="T")),
     Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/plots/stability.py"),
     Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/plots/head_cards.py"),
     Change("style", "the code of the summary", {"write_summary": 1}, edit="scripts/atlas/summary.py"),

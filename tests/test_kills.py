@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from atlas.ablation import STRETCH
 from soak import killed_study, run
 from study import Study, artifacts_of
 
@@ -34,7 +35,7 @@ def test_a_killed_study_is_complete(killed):
 
 
 def test_a_killed_search_goes_on_from_its_memo(killed):
-    """The resumed search runs less than two thirds of the forward passes, and finds the same to the byte."""
+    """The resumed search runs the rest, with at most a stretch of what it has, and finds the same to the byte."""
     other, _ = killed
     folder = other.folder / "results" / "ladder-6x8" / "numerals"
     names, memo = ("trace.parquet", "circuits.json", "faithfulness.parquet"), other.folder / "results" / "memo"
@@ -52,8 +53,8 @@ def test_a_killed_search_goes_on_from_its_memo(killed):
     run(other, arguments=target)
     whole, all_passes = size(), passes()
     shutil.rmtree(memo)
-    assert run(other, until=lambda: size() > whole / 2, arguments=target).killed
+    assert run(other, until=lambda: size() > whole * 0.6, arguments=target).killed
     other.snakemake("--unlock")
     run(other, arguments=target)
-    assert passes() < all_passes * 2 / 3
+    assert passes() <= all_passes * 0.4 + 2 * STRETCH < all_passes, "two splits of the prompts have a memo each"
     assert {name: (folder / name).read_bytes() for name in names} == before

@@ -35,7 +35,6 @@ def test_names_come_back(layer, head, role):
 def test_a_mixed_circuit_survives_json_and_has_a_name_of_its_own():
     mixed = frozenset({Component(1, 2), Site(1, 3, "last"), Site(0, -1, "members"), Component(2)})
     assert components.from_json(json.loads(json.dumps(components.to_json(mixed)))) == mixed
-    assert set(name(mixed).split()) == {"m0@members", "1.2", "1.3@last", "m2"}
     assert name(mixed) != name(frozenset(c if isinstance(c, Component) else c.component for c in mixed))
 
 

@@ -282,11 +282,18 @@ def edits(
             yield mlp_hook(layer), replace_mlp(layer, kept[Component(layer)])
 
 
+STRETCH = 32
+
+
 class Ablator:
     """Scores circuits of one model on fixed prompts under one replacement; remembers what it has scored.
 
     Uses the live engine where the architecture has one, else hooks on the bridge; ``use_engine=False`` forces hooks.
     ``memo`` (see memo.py) keeps scores on disk. A batch that does not fit into memory is halved.
+
+    The last digits of a score depend on what the engine remembers, hence on the circuits that were run before. So that
+    a search that is killed and resumed gives the very bits of one that was not, circuits found in the memo that a score
+    may depend on are run again before it; memory is emptied after every STRETCH circuits, so that they are few.
     """
 
     def __init__(
@@ -310,6 +317,8 @@ class Ablator:
         self.at = None if self.rows.position is None else self.rows.position.to(model.device)
         self.targets = None if self.rows.targets is None else self.rows.targets.to(model.device)
         self._memory: dict[AnyCircuit, dict[str, np.ndarray]] = {}
+        self._asked = 0  # circuits scored or found in the memo
+        self._not_run: list[AnyCircuit] = []  # those of this stretch that were found
         self._clean_logits: torch.Tensor | None = None
         self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
         self.split(min(model.batch_size, self.rows_that_fit()))
@@ -389,6 +398,8 @@ class Ablator:
     def scores_of(self, circuits: list[AnyCircuit]) -> list[dict[str, np.ndarray]]:
         """The scores of circuits that differ in one layer only; those not yet known run as one batch."""
         unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
+        for circuit in unknown:
+            self._count(circuit, found=False)
         if self.live and self.metrics == ("logit_diff",) and unknown:  # all logits need not be kept, nor even made
             for circuit, values in zip(unknown, self.logit_diffs(unknown), strict=True):
                 self.remember(circuit, {"logit_diff": values})
@@ -430,7 +441,24 @@ class Ablator:
             found = self.memo.get(circuit)
             if found is not None:
                 self._memory[circuit] = found
+                self._count(circuit, found=True)
         return circuit in self._memory
+
+    def _count(self, circuit: AnyCircuit, found: bool) -> None:
+        """Bring the engine's memory to where it is when each circuit so far was run, unless this one was found."""
+        if self.memo is None or not self.live:
+            return
+        if self._asked % STRETCH == 0:
+            self._not_run = []
+            for run in self.live:
+                run.memory.clear()
+        self._asked += 1
+        if found:
+            self._not_run.append(circuit)
+            return
+        for earlier in self._not_run:
+            self.logit_diffs([earlier]) if self.metrics == ("logit_diff",) else self.logits(earlier)
+        self._not_run = []
 
     def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:
         self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}

@@ -252,6 +252,10 @@ class Memory:
             self.values.move_to_end(key)
         return self.values.get(key)
 
+    def clear(self) -> None:
+        self.values.clear()
+        self.bytes = 0
+
     def put(self, key: Hashable, x: torch.Tensor) -> torch.Tensor:
         if key not in self.values:
             self.bytes += x.numel() * x.element_size()
