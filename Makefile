@@ -9,7 +9,7 @@ REPORT := results/report.html
 BIN := $(VENV)/bin
 
 # make soak: kill the smoke study a hundred times, about an hour.
-.PHONY: run resume test bench soak lint docs verify clean
+.PHONY: run resume test bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -32,6 +32,10 @@ bench: $(VENV)/installed
 soak: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python tests/soak.py
 
+coverage: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+		--cov=scripts --cov-report=term --cov-report=html
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench
 	$(BIN)/mypy
@@ -48,6 +52,10 @@ docs: $(VENV)/installed
 
 clean:
 	rm -rf results/* benchmarks logs .snakemake
+
+distclean: clean
+	rm -rf $(VENV) htmlcov .coverage .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: envs/requirements.txt envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
