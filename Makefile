@@ -1,6 +1,6 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
 # make test: install, run every test, two at a time (WORKERS).
-# make bench: install, time the engines for components and for edges against slower ways.
+# make bench: install, time the engines for components and for edges against slower ways, and Snakemake's plans.
 VENV := .venv
 PYTHON ?= python3
 CORES ?= all
@@ -28,6 +28,7 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
 	PYTHONPATH=scripts $(BIN)/python bench/edges.py
+	$(BIN)/python bench/dag.py
 
 soak: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python tests/soak.py

@@ -260,6 +260,31 @@ rule export_circuits:
         "../scripts/export_circuits.py"
 
 
+rule gather_circuits:
+    input:
+        circuits=main_task_table("circuits.json"),
+    output:
+        ensure("results/{model}/comparison/circuits.json", non_empty=True),
+    log:
+        "logs/{model}/gather_circuits.log",
+    benchmark:
+        "benchmarks/{model}/gather_circuits.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        code=library("scripts/gather_circuits.py"),
+        order=config["comparison"]["order"],
+        threshold=config["comparison"]["threshold"],
+    message:
+        "Gather the circuits of {wildcards.model}"
+    script:
+        "../scripts/gather_circuits.py"
+
+
 rule evaluate_circuits:
     input:
         model="results/{model}/model.json",
@@ -267,7 +292,7 @@ rule evaluate_circuits:
         clean="results/{model}/{task}/clean.parquet",
         means="results/{model}/{task}/means.pt",
         activations="results/{model}/{task}/activations.pt",
-        circuits=main_task_table("circuits.json"),
+        circuits="results/{model}/comparison/circuits.json",
     output:
         cross=ensure("results/{model}/{task}/cross.parquet", non_empty=True),
         controls=ensure("results/{model}/{task}/controls.parquet", non_empty=True),
@@ -305,6 +330,7 @@ rule compare_circuits:
     input:
         unpack(all_edge_tables),
         model="results/{model}/model.json",
+        chosen="results/{model}/comparison/circuits.json",
         circuits=main_task_table("circuits.json"),
     output:
         membership=ensure("results/{model}/comparison/membership.parquet", non_empty=True),

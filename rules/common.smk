@@ -1,6 +1,7 @@
 # Functions and names that the rules share. Parsed again inside every job: nothing heavy is imported here.
 import ast
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import os
@@ -8,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import smart_open
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
@@ -24,6 +26,11 @@ from atlas.tasks import expand_members
 # again for the next one; keeping them halves the time that a study spends in the kernel, a tenth of all before.
 for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.items():
     os.environ.setdefault(f"MALLOC_{name}_", str(value))
+
+# Large studies are planned faster (docs/performance.md): Python looks for garbage less often among the millions of
+# objects of a plan, and smart_open makes no new class each time that Snakemake asks it for the parts of a path.
+gc.set_threshold(100_000, 50, 100)
+smart_open.parse_uri = functools.cache(smart_open.parse_uri)
 
 
 def checked_config():

@@ -82,6 +82,31 @@ rule make_prompts:
         "../scripts/make_prompts.py"
 
 
+rule gather_prompts:
+    input:
+        prompts=explained_table("prompts.parquet"),
+        summaries=explained_table("prompts.json"),
+    output:
+        prompts=ensure("results/{model}/comparison/prompts.parquet", non_empty=True),
+        layouts=ensure("results/{model}/comparison/layouts.json", non_empty=True),
+    log:
+        "logs/{model}/gather_prompts.log",
+    benchmark:
+        "benchmarks/{model}/gather_prompts.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        code=library("scripts/gather_prompts.py"),
+    message:
+        "Gather the prompts of {wildcards.model}"
+    script:
+        "../scripts/gather_prompts.py"
+
+
 rule cache_activations:
     input:
         model="results/{model}/model.json",

@@ -4,7 +4,7 @@
 rule generate:
     input:
         model="results/{model}/model.json",
-        circuits=main_task_table("circuits.json"),
+        circuits="results/{model}/comparison/circuits.json",
     output:
         prompts=ensure("results/{model}/generation/prompts.parquet", non_empty=True),
         heads=ensure("results/{model}/generation/heads.parquet", non_empty=True),

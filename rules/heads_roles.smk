@@ -8,9 +8,9 @@ rule explain_heads:
         clean="results/{model}/{task}/clean.parquet",
         means="results/{model}/{task}/means.pt",
         activations="results/{model}/{task}/activations.pt",
-        all_prompts=explained_table("prompts.parquet"),
-        all_layouts=explained_table("prompts.json"),
-        circuits=main_task_table("circuits.json"),
+        all_prompts="results/{model}/comparison/prompts.parquet",
+        all_layouts="results/{model}/comparison/layouts.json",
+        circuits="results/{model}/comparison/circuits.json",
     output:
         attention=ensure("results/{model}/{task}/attention.parquet", non_empty=True),
         attention_members=ensure("results/{model}/{task}/attention_members.parquet", non_empty=True),
@@ -83,7 +83,7 @@ rule detect_heads:
 
 rule label_heads:
     input:
-        circuits=main_task_table("circuits.json"),
+        circuits="results/{model}/comparison/circuits.json",
         effects=explained_main_table("component_effects.parquet"),
         detectors="results/{model}/detectors.parquet",
         patching=explained_table("patching.parquet"),

@@ -12,7 +12,7 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 graph = Graph.of(artifacts.read_json(inputs.model))
-circuits = chosen_circuits(inputs.circuits, p.order, p.threshold)
+circuits = chosen_circuits(inputs.chosen)
 union = circuits.pop("union")
 membership = [
     {"model": w.model, "circuit": name} | columns(c) for name, circuit in circuits.items() for c in sorted(circuit)

@@ -10,7 +10,7 @@ from atlas.statistics import Bootstrap, interval_columns
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-circuits = chosen_circuits(inputs.circuits, p.order, p.threshold)
+circuits = chosen_circuits(inputs.circuits)
 model = studies.load_model(inputs.model, p.run)
 split = studies.report_split(inputs.prompts)
 ablator = studies.make_ablator(
@@ -56,8 +56,7 @@ for question, name in questions:
 job.log.info("%s: %d forward passes over %d prompts", w.task, ablator.evaluations, len(ablator.prompts))
 
 settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "controls", "bootstrap", "seed")}
-sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.model}
-sources |= {f"circuits {i}": path for i, path in enumerate(inputs.circuits)}
+sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.model, "circuits": inputs.circuits}
 provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
 artifacts.write_table(pd.DataFrame(cross), out.cross, provenance)
 artifacts.write_table(pd.DataFrame(controls), out.controls, provenance)

@@ -13,13 +13,13 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 model = studies.load_model(inputs.model, p.run)
 tokenizer = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"])
-every = {task: artifacts.read_table(path) for task, path in zip(p.tasks, inputs.all_prompts, strict=True)}
-layouts = dict(zip(p.tasks, (artifacts.read_json(path)["layout"] for path in inputs.all_layouts), strict=True))
+all_prompts, layouts = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
+every = {task: all_prompts[all_prompts.task == task] for task in p.tasks}
 layout = attention.Layout.of(layouts[w.task], p.prepend_bos)
 frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
 means = tensors.read(inputs.means)
 prompts, bootstrap, notes = Prompts.from_frame(frame, means["groups"]), Bootstrap(p.bootstrap, p.seed), {}
-circuits = comparison.chosen_circuits(inputs.circuits, p.order, p.threshold)
+circuits = comparison.chosen_circuits(inputs.circuits)
 heads = components.heads(circuits["union"])
 others = {task: table for task, table in every.items() if task != w.task}
 
@@ -92,10 +92,9 @@ job.log.info("%s: %d prompts, %d heads of circuits; %s", w.task, len(frame), len
 
 settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "bootstrap", "seed")}
 settings |= {"k": list(p.k), "norms": list(p.norms), "pattern_prompts": p.pattern_prompts}
-sources = {name: inputs[name] for name in ("model", "prompts", "clean", "means")}
-sources |= {f"prompts of {task}": path for task, path in zip(p.tasks, inputs.all_prompts, strict=True)}
-sources |= {f"layout of {task}": path for task, path in zip(p.tasks, inputs.all_layouts, strict=True)}
-sources |= {f"circuits {i}": path for i, path in enumerate(inputs.circuits)}
+sources = {
+    name: inputs[name] for name in ("model", "prompts", "clean", "means", "all_prompts", "all_layouts", "circuits")
+}
 provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
 tables = {
     "attention": pd.concat(roles, ignore_index=True),

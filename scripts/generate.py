@@ -19,7 +19,7 @@ tokenizer = tokens.load_tokenizer(description["folder"])
 end, generator = tokenizer.eos_token_id, Generator(model)
 
 # ---- heads ---------------------------------------------------------------------------------------------------
-circuits = chosen_circuits(inputs.circuits, p.order, p.threshold)
+circuits = chosen_circuits(inputs.circuits)
 sets = head_sets(circuits, p.sets, p.own, model.n_layers, model.n_heads)
 drawn, notes, listed = {}, {}, []
 for name, heads in sets.items():
@@ -85,7 +85,7 @@ summary = summarise(outputs, prompts, notes, Bootstrap(p.bootstrap, p.seed))
 
 settings = {key: getattr(p, key) for key in ("kind", "sets", "own", "prompts", "per_text", "prepend_bos")}
 settings |= {key: getattr(p, key) for key in ("order", "threshold", "controls", "bootstrap", "seed")}
-sources = {"model": inputs.model} | {f"circuits {i}": path for i, path in enumerate(inputs.circuits)}
+sources = {"model": inputs.model, "circuits": inputs.circuits}
 provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
 for table, path in (
     (prompts, out.prompts),

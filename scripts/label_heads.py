@@ -7,7 +7,7 @@ from atlas import artifacts, comparison, components, job, roles
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-circuits = comparison.chosen_circuits(inputs.circuits, p.order, p.threshold)
+circuits = comparison.chosen_circuits(inputs.circuits)
 heads = components.heads(circuits.pop("union"))
 del circuits["shared"]
 detectors = artifacts.read_table(inputs.detectors)
@@ -29,6 +29,6 @@ for task, labels in table.groupby("task", sort=False).label:
     job.log.info("%s: %s", task, ", ".join(f"{n} {label}" for label, n in labels.value_counts().items()))
 
 settings = {"kind": p.kind, "order": p.order, "threshold": p.threshold, "k": p.k, "labels": dict(p.labels)}
-sources = {f"{name} {i}": path for name in (*p.tables, "effects", "circuits") for i, path in enumerate(inputs[name])}
-provenance = artifacts.provenance(sources | {"detectors": inputs.detectors}, settings)
+sources = {f"{name} {i}": path for name in (*p.tables, "effects") for i, path in enumerate(inputs[name])}
+provenance = artifacts.provenance(sources | {name: inputs[name] for name in ("detectors", "circuits")}, settings)
 artifacts.write_table(table, out.roles, provenance)

@@ -35,11 +35,12 @@ def of_main_tasks(n: int) -> Jobs:
 def after_search(n: int) -> Jobs:
     """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
     own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
-    own |= {"generate": 1, "plot_generation": 1}
+    own |= {"gather_circuits": 1, "generate": 1, "plot_generation": 1}
     return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
 PROMPTS = {"make_prompts": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1, "explain_task": 1}
+PROMPTS |= {"gather_prompts": 1}
 OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
@@ -55,7 +56,7 @@ PAGES = {"write_head_pages": 1, "write_summary": 1}
 ALL = FIGURES | PAGES | {"check_model": 1, "make_prompts": 3, "cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
-ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "label_heads": 1}
+ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def second_model(config: dict) -> None:
 ADDED_MAIN = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1, "search_edges": 1}
 ADDED_MAIN |= {"assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
 ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "generate": 1}
-ADDED_MAIN |= dict.fromkeys(["compare_circuits", "gather_evaluations", "label_heads", *PAGES], 1)
+ADDED_MAIN |= dict.fromkeys(
+    ["compare_circuits", "gather_circuits", "gather_prompts", "gather_evaluations", "label_heads", *PAGES], 1
+)
 # of the figures of single tasks only the new task's; and those of all circuits and what they share
 ADDED_MAIN |= FIGURES | {"plot_dataset": 1, "plot_component_effects": 1, "plot_search_trajectory": 1}
 ADDED_MAIN |= {"plot_patching": 3, "plot_circuit_diagram": 4, "plot_edge_diagram": 4}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ def circuit_at(path: Path | str, order: str, threshold: float) -> Circuit:
     return from_json(next(c for c in found if (c["order"], c["threshold"]) == (order, threshold)))
 
 
-def chosen_circuits(paths: Sequence[Path | str], order: str, threshold: float) -> dict[str, Circuit]:
-    """Task -> its circuit at this order and threshold, then ``shared`` (intersection) and ``union``."""
-    circuits = {artifacts.read_json(path)["task"]: circuit_at(path, order, threshold) for path in paths}
+def chosen_circuits(path: Path | str) -> dict[str, Circuit]:
+    """Task -> the circuit it reports, then ``shared`` (intersection) and ``union``; from `comparison/circuits.json`."""
+    circuits = {task: from_json(entry) for task, entry in artifacts.read_json(path)["circuits"].items()}
     found = list(circuits.values())
     return circuits | {"shared": frozenset.intersection(*found), "union": frozenset.union(*found)}
 

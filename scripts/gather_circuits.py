@@ -1,0 +1,15 @@
+"""Gather the circuit that each main task reports: later jobs read one file, however many tasks a study has."""
+
+from atlas import artifacts, components, job
+from atlas.comparison import circuit_at
+
+job.start(snakemake)
+inputs, p, w = snakemake.input, snakemake.params, snakemake.wildcards
+
+circuits = {}
+for path in inputs.circuits:
+    circuits[artifacts.read_json(path)["task"]] = components.to_json(circuit_at(path, p.order, p.threshold))
+
+sources = {f"circuits {i}": path for i, path in enumerate(inputs.circuits)}
+provenance = artifacts.provenance(sources, {"order": p.order, "threshold": p.threshold})
+artifacts.write_json({"model": w.model, "circuits": circuits}, snakemake.output[0], provenance)
