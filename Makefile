@@ -8,7 +8,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-# make soak: kill the smoke study a hundred times, about an hour.
+# make soak: kill the smoke study a hundred times, about half an hour.
 .PHONY: run resume test bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
@@ -23,7 +23,7 @@ resume: $(VENV)/installed
 	$(MAKE) run
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py
@@ -34,13 +34,13 @@ soak: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python tests/soak.py
 
 coverage: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder \
 		--cov=scripts --cov-report=term --cov-report=html
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check scripts tests docs bench && $(BIN)/ruff format --check scripts tests docs bench
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules workflow/Snakefile
 	$(BIN)/snakemake --lint
 
 verify: $(VENV)/installed

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from study import ROOT, Study
 
@@ -12,13 +13,28 @@ SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
 
 
-@pytest.hookimpl(tryfirst=True)
+# Tests of these files share a finished study; they go to one worker, and first, since they take longest
+OF_A_STUDY = ("damage", "determinism", "incremental", "kills", "slurm", "workflow")
+
+
+def of_a_study(file) -> bool:
+    return Path(file).stem.removeprefix("test_") in OF_A_STUDY
+
+
 def pytest_collection_modifyitems(items):
-    """Give each file to one worker, since its tests share fixtures; those that share the finished study go first."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "study")
+    items.sort(key=lambda item: not of_a_study(item.path))
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives each file to one worker, since its tests share fixtures."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.split("::", 1)[0]
+        return "study" if of_a_study(file) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -137,8 +137,8 @@ def soak(study: Study, kills: int, seed: int):
     yield first
     rng, made = random.Random(seed), 0
     while made < kills:
-        # moments lie evenly over a quarter of the study, so that a study is killed about eight times on its way
-        found = killed_study(study, reference, iter(lambda: rng.uniform(0, first.seconds / 4), None))
+        # evenly over a fifth of the study: long enough for its longest job, and many kills on its way
+        found = killed_study(study, reference, iter(lambda: rng.uniform(0, first.seconds / 5), None))
         made += len(found.kills)
         yield found
 

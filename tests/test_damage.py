@@ -12,7 +12,6 @@ import pytest
 from atlas.verify import damaged
 from study import ROOT, Study, artifacts_of
 
-pytestmark = pytest.mark.xdist_group("study")
 TASK = "results/ladder-6x8/numerals"
 
 

@@ -41,7 +41,7 @@ def test_the_configuration_page_is_up_to_date():
     [
         ["ruff", "check", "scripts", "tests", "docs", "bench"],
         ["ruff", "format", "--check", "scripts", "tests", "docs", "bench"],
-        ["snakefmt", "--check", "Snakefile", "rules"],
+        ["snakefmt", "--check", "Snakefile", "rules", "workflow/Snakefile"],
     ],
     ids=["ruff-check", "ruff-format", "snakefmt"],
 )

@@ -7,8 +7,6 @@ import pytest
 import incremental
 from conftest import ROOT
 
-pytestmark = pytest.mark.xdist_group("study")
-
 
 @pytest.mark.parametrize("change", incremental.CHANGES, ids=lambda change: f"{change.kind}: {change.what}")
 def test_a_change_reruns_what_depends_on_it_and_no_more(study, tmp_path, change):

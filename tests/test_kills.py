@@ -10,8 +10,6 @@ from atlas.ablation import STRETCH
 from soak import killed_study, run
 from study import Study, artifacts_of
 
-pytestmark = pytest.mark.xdist_group("study")
-
 
 @pytest.fixture(scope="module")
 def killed(study, tmp_path_factory):

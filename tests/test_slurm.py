@@ -12,7 +12,6 @@ import slurm_cluster
 from conftest import ROOT
 from study import Study, artifacts_of, unlike
 
-pytestmark = pytest.mark.xdist_group("study")
 PROFILE = ["--profile", "profiles/slurm"]
 # no accounting here, so that squeue must answer; and no time lost between answers
 SOON = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]

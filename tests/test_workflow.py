@@ -12,8 +12,6 @@ from snakemake.utils import update_config
 
 from conftest import ROOT
 
-pytestmark = pytest.mark.xdist_group("study")  # one worker makes the finished study, and no other
-
 
 def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
     """From a file in the published study's form; a file that names a head the model lacks is refused by name."""

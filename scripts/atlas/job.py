@@ -32,7 +32,12 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         log.error("error: %s", error)
     elif isinstance(error, OSError) and error.errno in REMEDIES:
         remedy = REMEDIES[error.errno]
-        log.error("error: %s: %s; %s and run again, what was computed stays", error.filename, error.strerror, remedy)
+        log.error(
+            "error: %s: %s; %s and run again, what was computed stays",
+            error.filename or "results",
+            error.strerror,
+            remedy,
+        )
     else:
         log.error("unexpected error", exc_info=(kind, error, trace))
 
