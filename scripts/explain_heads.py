@@ -14,7 +14,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 model = studies.load_model(inputs.model, p.run)
 tokenizer = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"])
 all_prompts, layouts = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
-every = {task: all_prompts[all_prompts.task == task] for task in p.tasks}
+every = {task: all_prompts[all_prompts.task == task].reset_index(drop=True) for task in p.tasks}
 layout = attention.Layout.of(layouts[w.task], p.prepend_bos)
 frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
 means = tensors.read(inputs.means)
