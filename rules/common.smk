@@ -177,7 +177,7 @@ def task_files(wildcards):
     return [str(ROOT / block[k]) for k in ("clean", "corrupted") if k in block and (ROOT / block[k]).is_file()]
 
 
-def words_of_tasks(wildcards):
+def words_of_tasks():
     """Task -> its members in order, of the explained tasks whose members stand in the configuration."""
     blocks = {task: config["tasks"][task] for task in EXPLAINED_TASKS}
     return {task: list(expand_members(block["members"])) for task, block in blocks.items() if "members" in block}

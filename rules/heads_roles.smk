@@ -35,7 +35,7 @@ rule explain_heads:
         run=run_settings,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
         tasks=EXPLAINED_TASKS,
-        members=words_of_tasks,
+        members=words_of_tasks(),
         random_words=lambda wildcards: settings.task_block(config, wildcards.task)["random_words"],
         k=config["heads"]["ov"]["k"],
         norms=config["heads"]["ov"]["norms"],

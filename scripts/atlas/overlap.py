@@ -1,5 +1,6 @@
 """How much circuits share, and how much they would share by chance (methods: comparison)."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterable
 from itertools import combinations
@@ -52,11 +53,14 @@ def hypergeometric(population: int, a: int, b: int) -> np.ndarray:
     return np.concatenate([np.zeros(low), weights / weights.sum()])
 
 
+block_chance = functools.cache(hypergeometric)  # blocks are small, and recur from pair to pair
+
+
 def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
     """P(k shared) in all of (population, a, b) together, each drawn on its own: the convolution over blocks."""
     out = np.ones(1)
     for population, a, b in blocks:
-        out = np.convolve(out, hypergeometric(population, a, b))
+        out = np.convolve(out, block_chance(population, a, b))
     return out
 
 
@@ -109,14 +113,21 @@ def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[s
     """
     if any(not circuit <= graph.all_edges for circuit in circuits.values()):
         raise ValueError("a circuit has edges that are not in the graph")
-    sizes = Counter(block(edge, graph) for edge in graph.edges)
-    counts = {name: Counter(block(edge, graph) for edge in circuit) for name, circuit in circuits.items()}
+    blocks_of_edges, sizes = blocks_of(graph)
+    counts = {name: Counter(blocks_of_edges[edge] for edge in circuit) for name, circuit in circuits.items()}
     rows = []
     for (name_a, a), (name_b, b) in combinations(circuits.items(), 2):
         # a block that one circuit has no edges in shares none for certain
         blocks = [(sizes[k], counts[name_a][k], counts[name_b][k]) for k in sizes if counts[name_a][k]]
         rows.append(_row(name_a, name_b, "edges", a, b) | chance(len(graph.edges), blocks, a, b))
     return rows
+
+
+@functools.cache
+def blocks_of(graph: Graph) -> tuple[dict[Edge, tuple[int, int, str]], Counter[tuple[int, int, str]]]:
+    """Edge -> its block; block -> its number of edges."""
+    found = {edge: block(edge, graph) for edge in graph.edges}
+    return found, Counter(found.values())
 
 
 def block(edge: Edge, graph: Graph) -> tuple[int, int, str]:
