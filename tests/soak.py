@@ -186,7 +186,7 @@ def main() -> None:
                 continue
             rounds.append(found)
             print(f"study {len(rounds)}: {len(found.kills)} kills, {len(found.repeated)} jobs again", flush=True)
-        options.page.write_text(page(first, rounds, options.seed))
+            options.page.write_text(page(first, rounds, options.seed))
 
 
 if __name__ == "__main__":
