@@ -1,5 +1,6 @@
 # docker build -t circuit-atlas . && docker run --rm -v "$PWD/results:/atlas/results" circuit-atlas --cores 2
-# Apptainer: apptainer build atlas.sif docker-daemon://circuit-atlas:latest
+# Apptainer: apptainer build atlas.sif docker-daemon://circuit-atlas:latest, then from a clone, since images are read-only:
+# apptainer exec atlas.sif snakemake --cores 2
 FROM python:3.11-slim
 
 RUN useradd --create-home atlas && mkdir /atlas && chown atlas /atlas
@@ -9,6 +10,5 @@ RUN pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorc
     && pip install --no-cache-dir -r envs/requirements.txt -c envs/constraints.txt
 COPY --chown=atlas . .
 USER atlas
-ENV HF_HUB_OFFLINE=1
 ENTRYPOINT ["snakemake"]
 CMD ["--cores", "all"]

@@ -3,7 +3,7 @@
 
 rule train_ladder:
     input:
-        spec="resources/models/ladder-6x8/training.yaml",
+        spec=str(ROOT / "resources/models/ladder-6x8/training.yaml"),
     output:
         log="results/training/ladder-6x8/training_log.csv",
         evaluation="results/training/ladder-6x8/evaluation.csv",
