@@ -24,6 +24,9 @@ for run, tokens in runs.items():
     scores[run] = metrics.per_prompt(
         ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
     )
+    if not logits.isfinite().all():
+        said = "is not finite; the model overflows in this dtype, or its files are damaged"
+        raise StudyError(f"tasks.{w.task}: what {w.model} makes of {run} prompts {said}")
     if run == "clean":
         kept = torch.ones(len(frame), dtype=torch.bool)
         if p.filter:

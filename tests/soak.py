@@ -129,16 +129,19 @@ def killed_study(study: Study, reference: dict[str, bytes], moments) -> Round:
     return Round(kills, found, repeated)
 
 
-def soak(study: Study, kills: int, seed: int):
-    """Yield rounds until so many kills are made; the reference is made first, and yielded as a Run."""
+def soak(study: Study, kills: int, seed: int, longest: float):
+    """Yield rounds until so many kills are made; the reference is made first, and yielded as a Run.
+
+    A kill comes evenly up to ``longest`` seconds after a start: long enough for the longest job, which could not be
+    done otherwise, and short enough for many kills on the way.
+    """
     clear(study)
     first = run(study)
     reference = artifacts_of(study.folder / "results")
     yield first
     rng, made = random.Random(seed), 0
     while made < kills:
-        # evenly over a sixth of the study: long enough for its longest job, and many kills on its way
-        found = killed_study(study, reference, iter(lambda: rng.uniform(0, first.seconds / 6), None))
+        found = killed_study(study, reference, iter(lambda: rng.uniform(0, longest), None))
         made += len(found.kills)
         yield found
 
@@ -172,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=20, help="seconds from a start to its kill, at most")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "soak.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -179,7 +183,7 @@ def main() -> None:
         study.config["study"]["transfer_tasks"] = []  # the smoke preset as it is
         study.write_config(study.config)
         first, *rounds = [], []
-        for found in soak(study, options.kills, options.seed):
+        for found in soak(study, options.kills, options.seed, options.longest):
             if isinstance(found, Run):
                 first = found
                 print(f"uninterrupted: {first.seconds:.0f} s, {len(first.started)} jobs", flush=True)

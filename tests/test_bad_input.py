@@ -289,6 +289,16 @@ def test_a_bad_cell_is_named_or_the_prompts_are_usable(tmp_path_factory, column,
         "row := 1",
         "not_a_column > 1",
         "\n",
+        'text == "`" or @Path("canary").touch() or text == "`"',
+        'text == "`" or text.to_csv("canary") or text == "`"',
+        "text == '`' or text.to_csv('canary') or text == '`'",
+        "row",
+        "row + 1",
+        "text + 'a' == 'b'",
+        "row == 0 | row == 1",
+        "1 == 1",
+        "row in text",
+        "True",
         "(" * 500 + "row" + ")" * 500,
     ],
 )
@@ -303,7 +313,17 @@ def test_a_selection_that_is_more_than_comparisons_is_refused(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "select", ["row < 1", "row in [0, 5]", "answer == '3' and not row > 4", "`a b` == 'x' | row == 0"]
+    "select",
+    [
+        "row < 1",
+        "row in [0, 5]",
+        "answer == '3' and not row > 4",
+        "(`a b` == 'x') | (row == 0)",
+        "0 <= row < 1",
+        "row % 2 == 0",
+        "row == -1 + 1",
+        "text != '`'  and row == 0",
+    ],
 )
 def test_comparisons_select(tmp_path, select):
     pd.DataFrame(GOOD | {"row": [0, 1], "a b": ["y", "z"]}).to_parquet(tmp_path / "p.parquet")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -33,7 +34,7 @@ class Checkpoint:
             handle = safe_open(file, framework="pt", device=self.device)
             self.sources |= dict.fromkeys(handle.keys(), handle.get_tensor)
         else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
             self.sources |= dict.fromkeys(tensors, tensors.__getitem__)
 
     def name(self, name: str) -> str:

@@ -121,9 +121,9 @@ def refuse_tokenizer(name: str, folder: Path, vocabulary: int) -> None:
     """Raise StudyError where the tokenizer has tokens that the model does not embed."""
     from atlas.tokens import load_tokenizer
 
-    size = len(load_tokenizer(str(folder)))
+    size = 1 + max(load_tokenizer(str(folder)).get_vocab().values(), default=0)
     if size > vocabulary:
         raise StudyError(
-            f"models.{name}: the tokenizer in {folder} has {size} tokens, the model embeds {vocabulary}; give the "
-            "model's own tokenizer"
+            f"models.{name}: the tokenizer in {folder} has ids up to {size - 1}, the model embeds {vocabulary}; give "
+            "the model's own tokenizer"
         )

@@ -1,6 +1,5 @@
 """Prompts from a user's Parquet or CSV file."""
 
-import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from atlas.errors import StudyError
+from atlas.row_filter import selected
 from atlas.tasks import is_held_out
 
 REQUIRED = ("text", "answer", "incorrect")
 
 
 def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
-    """A table of prompts; ``select`` is a pandas query such as ``row < 512``."""
+    """A table of prompts; ``select`` picks rows (row_filter.py), as in ``row < 512``."""
     path = Path(path)
     if not path.is_file():
         said = "is no file" if path.exists() else "does not exist"
@@ -39,39 +39,13 @@ def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
             query_frame = frame.where(numbers.isna(), numbers)
         else:
             query_frame = frame
-        where = f"{key.rsplit('.', 1)[0]}.select: {select!r}"
-        refuse_code(select, where)
         try:
-            frame = frame.loc[query_frame.query(select, engine="python").index]
-        except Exception as error:  # whatever pandas says about names and types
-            raise StudyError(f"{where} does not select rows of {path.name} ({one_line(error)})") from None
+            frame = frame[selected(query_frame, select)]
+        except Exception as error:  # besides ValueError, whatever pandas says of types that do not compare
+            where = f"{key.rsplit('.', 1)[0]}.select: {select!r}"
+            said = f"{where} does not select rows of {path.name} ({one_line(error)}); compare columns, as in row < 512"
+            raise StudyError(said) from None
     return frame.reset_index(drop=True)
-
-
-COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
-LOGIC = (ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Invert, ast.BitAnd, ast.BitOr)
-VALUES = (ast.Expression, ast.Compare, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple)
-ALLOWED = (*VALUES, ast.BinOp, ast.Add, ast.Sub, ast.Mod, *COMPARISONS, *LOGIC)
-
-
-def refuse_code(select: str, where: str) -> None:
-    """Refuse a query that is more than comparisons of columns: pandas would call what it names.
-
-    A name in backticks stands for a column whose name is no word.
-    """
-    said = f"{where} is not a comparison of columns, such as row < 512 and split == 'a'"
-    try:
-        tree = ast.parse(re.sub(r"`[^`]*`", "column", select.strip()), mode="eval")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise StudyError(said) from None
-    sums = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and not isinstance(node.op, LOGIC)]
-    texts = {id(part) for node in sums for part in (node.left, node.right) if _is_text(part)}
-    if any(not isinstance(node, ALLOWED) or id(node) in texts for node in ast.walk(tree)):
-        raise StudyError(said)
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
 
 
 def one_line(error: object) -> str:
@@ -81,7 +55,7 @@ def one_line(error: object) -> str:
 
 
 def column(frame: pd.DataFrame, name: str, key: str) -> list[str]:
-    """A column as text; raises StudyError where it is missing, or where a cell is empty or neither text nor number."""
+    """A column as text; raises StudyError where it is missing, or a cell is empty or no text and no whole number."""
     if name not in frame.columns:
         known = ", ".join(map(str, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
         raise StudyError(f"{key}: no column {name!r}; there are {known or 'none'}")
@@ -90,8 +64,8 @@ def column(frame: pd.DataFrame, name: str, key: str) -> list[str]:
         where = f"{key}: row {row} of column {name!r}"
         if any(cell is nothing for nothing in (None, pd.NaT, pd.NA)) or str(cell).strip() in ("", "nan"):
             raise StudyError(f"{where} is empty; fill it, or select other rows")
-        if not isinstance(cell, str | int | float):
-            raise StudyError(f"{where} holds a {type(cell).__name__}; give text or numbers")
+        if not isinstance(cell, str | int) or isinstance(cell, bool):
+            raise StudyError(f"{where} is {str(cell)[:40]!r}, a {type(cell).__name__}; give text or whole numbers")
     return [str(cell) for cell in cells]
 
 
