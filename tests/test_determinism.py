@@ -14,7 +14,7 @@ TABLES = ["prompts", "clean", "clean_summary", "component_scores", "component_ef
 TABLES += ["edge_scores", "edge_trace", "edge_curves", "edge_areas", "evaluation", "completeness", "minimality"]
 TABLES += ["positions"]
 TORCH_RULES = ["cache_activations", "score_components", "search_nodes", "search_edges", "assess_circuits"]
-# Float32 sums in another order differ in the seventh digit of the logits and percentages that they make, so the tolerance
+# Float32 sums in another order differ in the seventh digit of the logits and percentages that they make: the tolerance
 # is a share of the largest value of the same metric in a table (of 1, where all are smaller)
 TOLERANCE = 1e-6
 
