@@ -54,5 +54,5 @@ def test_a_killed_search_goes_on_from_its_memo(killed):
     assert run(other, until=lambda: size() > whole * 0.6, arguments=target).killed
     other.snakemake("--unlock")
     run(other, arguments=target)
-    assert passes() <= all_passes * 0.4 + 2 * STRETCH < all_passes, "two splits of the prompts have a memo each"
+    assert passes() <= all_passes * 0.45 + STRETCH < all_passes
     assert {name: (folder / name).read_bytes() for name in names} == before
