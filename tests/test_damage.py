@@ -48,6 +48,8 @@ def test_a_damaged_artifact_is_named_with_the_command_that_mends_it(study, artif
     command = shlex.split(re.search(r"`(snakemake [^`]*)`", line)[1])
     assert command[0] == "snakemake" and artifact in command
     study.snakemake(*command[3:])
+    assert path.read_bytes() == content
+    study.snakemake(reader)
     assert artifacts_of(results) == before and damaged(results)[1] == []
     study.snakemake("--touch")  # what follows from it is what it was
     assert study.would_run() == {}
