@@ -112,15 +112,16 @@ def read_module(path):
     Imports under `if TYPE_CHECKING:` never run, and do not count.
     """
     source, names = path.read_text(), set()
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
+    queue = list(ast.parse(source).body)
+    while queue:  # statements only: expressions hold no imports, and are most of a tree
+        node = queue.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for field in ("orelse",) if typing_only else ("body", "orelse", "handlers", "finalbody", "cases"):
+            queue += getattr(node, field, [])
     paths = [ROOT / "scripts" / f"{name.replace('.', '/')}.py" for name in sorted(names)]
     foreign = {name.split(".")[0] for name in names} & set(PACKAGES)
     return hashlib.sha256(source.encode()).hexdigest(), [p for p in paths if p.is_file()], foreign

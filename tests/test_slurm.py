@@ -14,8 +14,8 @@ from study import Study, artifacts_of, unlike
 
 PROFILE = ["--profile", "profiles/slurm"]
 # no accounting here, so that squeue must answer; and no time lost between answers
-SOON = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
-SOON += ["--seconds-between-status-checks", "2", "--latency-wait", "5"]
+SOON = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
+SOON += ["--seconds-between-status-checks", "1", "--latency-wait", "5"]
 
 
 @pytest.fixture(scope="module")
