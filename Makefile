@@ -1,5 +1,7 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
 # make test: install, run every test, two at a time (WORKERS).
+# make cluster: start a SLURM of one node, and submit the whole smoke study to it.
+# make soak: kill the smoke study a hundred times, about half an hour.
 # make bench: install, time the engines for components and for edges against slower ways, and Snakemake's plans.
 VENV := .venv
 PYTHON ?= python3
@@ -8,8 +10,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-# make soak: kill the smoke study a hundred times, about half an hour.
-.PHONY: run resume test bench soak coverage lint docs verify clean distclean
+.PHONY: run resume test cluster bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -24,6 +25,9 @@ resume: $(VENV)/installed
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+
+cluster: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_slurm.py --whole-cluster-study
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py

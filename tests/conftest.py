@@ -21,6 +21,11 @@ def of_a_study(file) -> bool:
     return Path(file).stem.removeprefix("test_") in OF_A_STUDY
 
 
+def pytest_addoption(parser):
+    text = "submit the whole smoke study to SLURM, not one task of it (tests/test_slurm.py)"
+    parser.addoption("--whole-cluster-study", action="store_true", help=text)
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not of_a_study(item.path))
 
