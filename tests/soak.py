@@ -32,7 +32,7 @@ none. A killed Snakemake leaves its lock on the folder; `make resume` (or `snake
 
 {kills} kills in {studies} studies of {jobs} jobs each (seed {seed}); {planning} kills came before the first job of a
 start. {repeated} jobs ran again, all of them on their way when a kill came. The uninterrupted study took
-{seconds:.0f} s, on a machine that others used as well; Python {python}, {cores} cores.
+{seconds:.0f} s; Python {python}, {cores} cores.
 
 | study | kill | seconds after start | jobs done in this start | on their way when killed |
 |---|---|---|---|---|"""
@@ -179,19 +179,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=20, help="seconds from a start to its kill, at most")
+    parser.add_argument("--longest", type=float, default=15, help="seconds from a start to its kill, at most")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "soak.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder) / "study")
         study.config["study"]["transfer_tasks"] = []  # the smoke preset as it is
         study.write_config(study.config)
-        first, *rounds = [], []
-        for found in soak(study, options.kills, options.seed, options.longest):
-            if isinstance(found, Run):
-                first = found
-                print(f"uninterrupted: {first.seconds:.0f} s, {len(first.started)} jobs", flush=True)
-                continue
+        stream, rounds = soak(study, options.kills, options.seed, options.longest), []
+        first = next(stream)
+        print(f"uninterrupted: {first.seconds:.0f} s, {len(first.started)} jobs", flush=True)
+        for found in stream:
             rounds.append(found)
             print(f"study {len(rounds)}: {len(found.kills)} kills, {len(found.repeated)} jobs again", flush=True)
             options.page.write_text(page(first, rounds, options.seed))

@@ -3,11 +3,13 @@
 import random
 import re
 import shutil
+import sys
 
 import pytest
 
+import soak
 from atlas.ablation import STRETCH
-from soak import killed_study, run
+from soak import Round, Run, killed_study, run
 from study import Study, artifacts_of
 
 # One task from its prompts to its edges; `make soak` makes the whole study again and again
@@ -61,3 +63,17 @@ def test_a_killed_search_goes_on_from_its_memo(killed):
     run(other, arguments=target)
     assert passes() <= all_passes * 0.45 + STRETCH < all_passes
     assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_the_log_of_a_soak_names_every_kill(monkeypatch, tmp_path):
+    """From rounds that are made up: a job killed on its way, which runs again, and one that was done."""
+    kill = Run(True, 7.5, {"Search a", "Plot b"}, {"Plot b"})
+    rounds = [Run(False, 60.0, {"Search a", "Plot b"}, {"Search a", "Plot b"})]
+    rounds += [Round([kill], Run(False, 30.0, {"Search a"}, {"Search a"}), ["Search a"]) for _ in range(2)]
+    monkeypatch.setattr(soak, "soak", lambda *_: iter(rounds))
+    monkeypatch.setattr(sys, "argv", ["soak.py", "--page", str(tmp_path / "soak.md")])
+    soak.main()
+    text = (tmp_path / "soak.md").read_text()
+    assert "2 kills in 2 studies of 2 jobs each (seed 0); 0 kills came before the first job" in text
+    assert "2 jobs ran again" in text and "took\n60 s" in text
+    assert text.count("| 7.5 | 1 | Search a |") == 2 and "| 2 | done | 30.0 | 1 | – |" in text
