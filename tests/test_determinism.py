@@ -28,10 +28,10 @@ def scale(table: pd.DataFrame, column: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def other(study, tmp_path_factory):
-    """One task's tables in a study of its own, with two threads and batches of 40; the finished study has 1 and 144."""
+    """One task's tables in a study of its own, with two threads and batches of 5; the finished study has 1 and 144."""
     made = Study(tmp_path_factory.mktemp("other"), study.model)
     changed = copy.deepcopy(made.config)
-    changed["models"]["ladder-6x8"]["batch_size"] = 40
+    changed["models"]["ladder-6x8"]["batch_size"] = 5
     made.write_config(changed)
     options = [f"{rule}=2" for rule in TORCH_RULES]
     made.snakemake(*(f"{NUMERALS}/{name}.parquet" for name in TABLES), "--set-threads", *options)
