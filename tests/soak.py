@@ -125,9 +125,9 @@ def killed_study(study: Study, reference: dict[str, bytes], moments, targets=())
         shutil.rmtree(study.folder / ".snakemake" / "locks", ignore_errors=True)  # as snakemake --unlock does
     else:
         raise AssertionError("the moments ran out before the study was done")
-    made = {f"results/{name}" for name in artifacts_of(results)}
     wanted = set(targets) or {f"results/{name}" for name in reference}
-    assert made >= wanted if targets else made == wanted, made ^ wanted
+    missing = wanted - {f"results/{name}" for name in artifacts_of(results)}
+    assert not missing, f"missing: {sorted(missing)}"  # what is not the reference's was refused above
     left = [file.name for file in results.rglob(".*.tmp")]
     assert not left, f"left over: {left}"
     return Round(kills, found, repeated)

@@ -42,10 +42,10 @@ def test_a_killed_study_is_complete(killed):
 def test_a_killed_search_goes_on_from_its_memo(killed):
     """The resumed search runs the rest, with at most a stretch of what it has, and finds the same to the byte."""
     other, _ = killed
-    folder = other.folder / "results" / "ladder-6x8" / "numerals"
+    folder = other.folder / NUMERALS
     names, memo = ("trace.parquet", "circuits.json", "faithfulness.parquet"), other.folder / "results" / "memo"
     before = {name: (folder / name).read_bytes() for name in names}
-    target = ["--force", "results/ladder-6x8/numerals/trace.parquet"]
+    target = ["--force", f"{NUMERALS}/trace.parquet"]
 
     def size():
         return sum(file.stat().st_size for file in memo.rglob("*.scores"))

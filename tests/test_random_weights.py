@@ -192,7 +192,7 @@ def random_study(tmp_path_factory):
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", folder, "-s", ROOT / "Snakefile"]
     command += ["--configfile", ROOT / "presets" / "smoke.yaml", "--config", "weights=random", "layers=2"]
     command += ["published=gpt2-small"]
-    command += ['study={"tasks": ["numerals"], "transfer_tasks": []}']
+    command += ['study={"tasks": ["numerals"], "transfer_tasks": ["days"]}']
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "results"
@@ -205,7 +205,7 @@ def test_the_whole_path_runs_on_random_weights(random_study):
     model = artifacts.read_json(random_study / "ladder-6x8-random" / "model.json")
     assert model["random_weights"] is True and model["n_layers"] == 2
     table = artifacts.read_table(random_study / "ladder-6x8-random" / "comparison" / "cross.parquet")
-    assert set(table.model) == {"ladder-6x8-random"} and set(table.task) == {"numerals"}
+    assert set(table.model) == {"ladder-6x8-random"} and set(table.task) == {"numerals", "days"}
     pages = random_study / "figures" / "ladder-6x8-random"
     for page in ("summary", "tables"):
         text = (pages / f"ladder-6x8-random.{page}.html").read_text()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -41,6 +42,21 @@ def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
 
 TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")
 TABLES += ("completeness", "minimality", "positions", "stability")
+
+
+def test_the_same_seed_gives_byte_identical_tables(study):
+    tables = ["results/ladder-6x8/numerals/prompts.parquet", "results/ladder-6x8/numerals/clean.parquet"]
+    tables += [f"results/ladder-6x8/numerals/{n}.parquet" for n in TABLES]
+    tables += [
+        "results/ladder-6x8/numerals/means.pt",
+        "results/ladder-6x8/numerals/circuits.json",
+        "results/ladder-6x8/comparison/overlap.parquet",
+    ]
+    before = {name: (study.folder / name).read_bytes() for name in tables}
+    shutil.rmtree(study.folder / "results" / "memo")  # scores are computed again, not looked up
+    study.snakemake("--force", *tables)
+    assert {name: (study.folder / name).read_bytes() for name in tables} == before
+    study.snakemake("--touch")
 
 
 def test_prompts_from_a_file_are_the_prompts_themselves(study):
