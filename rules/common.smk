@@ -1,9 +1,6 @@
 # Functions and names that the rules share. Parsed again inside every job: nothing heavy is imported here.
-import ast
 import functools
 import gc
-import hashlib
-import importlib.metadata
 import os
 import re
 import sys
@@ -12,25 +9,28 @@ from pathlib import Path
 import smart_open
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from atlas import settings
+from atlas import places, settings, sources
 from atlas.comparison import EDGE_SCORES
 from atlas.errors import StudyError
 from atlas.tasks import expand_members
 
-# Jobs inherit these. By default glibc gives every freed tensor of some MB back to the system and faults its pages in
-# again for the next one; keeping them halves the time that a study spends in the kernel, a tenth of all before.
-for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.items():
-    os.environ.setdefault(f"MALLOC_{name}_", str(value))
+# Only where this workflow runs by itself: one that imports it as a module is left as it is.
+if workflow.modifier.is_main_snakefile():
+    # Jobs inherit these. By default glibc gives every freed tensor of some MB back to the system and faults its pages
+    # in again for the next one; keeping them halves the time that a study spends in the kernel, a tenth of all before.
+    for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.items():
+        os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
-# Large studies are planned faster (docs/performance.md): Python looks for garbage less often among the millions of
-# objects of a plan, and smart_open makes no new class each time that Snakemake asks it for the parts of a path.
-gc.set_threshold(100_000, 50, 100)
-smart_open.parse_uri = functools.cache(smart_open.parse_uri)
+    # Large studies are planned faster (docs/performance.md): Python looks for garbage less often among the millions of
+    # objects of a plan, and smart_open makes no new class each time that Snakemake asks it for the parts of a path.
+    gc.set_threshold(100_000, 50, 100)
+    smart_open.parse_uri = functools.cache(smart_open.parse_uri)
 
 
 def checked_config():
@@ -73,58 +73,23 @@ wildcard_constraints:
     task="|".join(map(re.escape, ALL_TASKS)),
 
 
-# Another version of one of these may change what a job writes.
-PACKAGES = ("torch", "transformers", "transformer_lens", "tokenizers", "safetensors", "numpy", "pandas", "pyarrow")
-PACKAGES += ("matplotlib", "jinja2")
-
-
 def library(script):
     """Content hash of a script and of the modules of scripts/atlas that it imports, directly or through others, with
-    the versions of the packages that these import.
+    the versions of the packages that these import (with `--sdm conda`: the environment's file).
 
     As a param of a rule it makes an edit, or another version, rerun the rules that use it, and no others. Snakemake
-    itself tracks the script only, and by its time, which any checkout changes; profiles/default switches that off.
+    itself tracks the script only, and by its time, which any checkout changes, and the place of a conda environment;
+    profiles/default switches both off.
     """
-    seen, packages, queue = {}, set(), [ROOT / script]
-    while queue:
-        path = queue.pop()
-        digest, imported, foreign = read_module(path)
-        seen[path.relative_to(ROOT).as_posix()] = digest
-        packages |= foreign
-        queue += [p for p in imported if p.relative_to(ROOT).as_posix() not in seen]
-    versions = [(name, installed(name)) for name in sorted(packages)]
-    return hashlib.sha256(repr((sorted(seen.items()), versions)).encode()).hexdigest()[:16]
+    return sources.of(script).digest(conda_environment())
 
 
 @functools.cache
-def installed(package):
-    """Its version; None where it is in the environment of the jobs only (`--sdm conda`), whose file is tracked."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+def conda_environment():
+    """What the jobs' environment is made from, where Snakemake makes one; else None."""
+    if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
         return None
-
-
-@functools.cache
-def read_module(path):
-    """Content hash of a source file; the atlas modules, and those of PACKAGES, that it imports anywhere.
-
-    Imports under `if TYPE_CHECKING:` never run, and do not count.
-    """
-    source, names = path.read_text(), set()
-    queue = list(ast.parse(source).body)
-    while queue:  # statements only: expressions hold no imports, and are most of a tree
-        node = queue.pop()
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for field in ("orelse",) if typing_only else ("body", "orelse", "handlers", "finalbody", "cases"):
-            queue += getattr(node, field, [])
-    paths = [ROOT / "scripts" / f"{name.replace('.', '/')}.py" for name in sorted(names)]
-    foreign = {name.split(".")[0] for name in names} & set(PACKAGES)
-    return hashlib.sha256(source.encode()).hexdigest(), [p for p in paths if p.is_file()], foreign
+    return (ROOT / "envs" / "environment.yaml").read_text()
 
 
 def model_block(wildcards):
@@ -132,29 +97,24 @@ def model_block(wildcards):
 
 
 def model_source(wildcards):
-    """The leaves of a model's block that say where it comes from."""
-    return {k: v for k, v in model_block(wildcards).items() if k in ("path", "hub", "revision")}
-
-
-def model_files(wildcards):
-    """Files of a local checkpoint, so that new weights rerun what depends on them."""
+    """Where a model of the hub comes from; of a local checkpoint, its files: new weights rerun what depends on them."""
     block = model_block(wildcards)
-    if RANDOM:
-        return [f"results/{wildcards.model}/checkpoint"]
-    if "path" not in block:
-        return []
-    folder = ROOT / Path(block["path"]).expanduser()
-    patterns = ("config.json", "tokenizer*", "*.safetensors", "pytorch_model*.bin")
-    return sorted(str(file) for pattern in patterns for file in folder.glob(pattern))
+    hub = {k: v for k, v in block.items() if k in ("hub", "revision")}
+    return {"files": places.contents(places.checkpoint_files(block))} if "path" in block else hub
 
 
-def architecture_file(wildcards):
-    return str(ROOT / Path(model_block(wildcards).get("architecture", "")).expanduser())
+def checkpoint(wildcards):
+    """The folder of a model that is built here."""
+    return [f"results/{wildcards.model}/checkpoint"] if RANDOM else []
 
 
 def random_source(wildcards):
-    """The leaves of a model's block that determine its random weights."""
-    return {k: v for k, v in model_block(wildcards).items() if k in ("tokenizer", "layers", "dtype")}
+    """What determines a model's random weights: size, dtype, and the files of its architecture and tokenizer."""
+    block = model_block(wildcards)
+    files = places.contents([places.below_root(block["architecture"])])
+    tokenizer = places.matching(places.below_root(block["tokenizer"]), places.TOKENIZER)
+    source = {"tokenizer": places.contents(tokenizer) if tokenizer else block["tokenizer"], "architecture": files}
+    return source | {k: block[k] for k in ("layers", "dtype")}
 
 
 def run_settings(wildcards):
@@ -163,8 +123,8 @@ def run_settings(wildcards):
 
 
 def task_settings(wildcards):
-    """A task's block over the defaults of `prompts`, less what only later stages read."""
-    block = settings.task_block(config, wildcards.task)
+    """A task's block over the defaults of `prompts`, less what only later stages read and where its files are."""
+    block = places.without_places(settings.task_block(config, wildcards.task))
     return {k: v for k, v in block.items() if k not in ("filter", "allow_negative_clean")}
 
 
@@ -173,9 +133,9 @@ def allow_negative_clean(wildcards):
 
 
 def task_files(wildcards):
-    """Prompt files of a task, so that new prompts rerun what depends on them."""
-    block = config["tasks"][wildcards.task].get("file", {})
-    return [str(ROOT / block[k]) for k in ("clean", "corrupted") if k in block and (ROOT / block[k]).is_file()]
+    """Content of a task's prompt files, so that new prompts rerun what depends on them."""
+    files = places.prompt_files(config["tasks"][wildcards.task])
+    return {key: places.contents([file]) for key, file in files.items()}
 
 
 def words_of_tasks():
@@ -187,11 +147,6 @@ def words_of_tasks():
 def growing(amount):
     """A resource that grows with each attempt at a job that failed (`retries` of a profile)."""
     return lambda wildcards, attempt: amount * attempt
-
-
-def memo(wildcards, output):
-    """Folder of the scores of evaluated circuits, beside the models' folders; no artifact, may be deleted at any time."""
-    return str(Path(output[0]).parents[2] / "memo")
 
 
 def gpu(wildcards):
@@ -253,13 +208,12 @@ def with_edges(**names):
 
 
 def own_circuits(wildcards):
-    """Name -> block of the user's circuits that are assessed on a task; files relative to the Snakefile's folder."""
+    """Name -> what is chosen from its file, and the file's content, of the user's circuits assessed on a task."""
     chosen = {n: b for n, b in config["circuits"].items() if wildcards.task in b.get("tasks", MAIN_TASKS)}
-    return {n: b | {"file": str(ROOT / Path(b["file"]).expanduser())} for n, b in chosen.items()}
-
-
-def circuit_files(wildcards):
-    return [block["file"] for block in own_circuits(wildcards).values() if Path(block["file"]).is_file()]
+    return {
+        name: {"select": block.get("select"), "file": places.contents([places.below_root(block["file"])])}
+        for name, block in chosen.items()
+    }
 
 
 def circuit_effects(wildcards):
@@ -291,9 +245,8 @@ def generated_texts(wildcards):
 
 
 def published_files():
-    """The files of the publication that the study is compared with."""
-    names = ("study.json", "values.csv", "completions.json")
-    return [str(PUBLISHED / name) for name in names if (PUBLISHED / name).is_file()]
+    """Content of the files of the publication that the study is compared with."""
+    return places.contents(PUBLISHED / name for name in ("study.json", "values.csv", "completions.json"))
 
 
 def published_settings(wildcards):

@@ -2,8 +2,6 @@
 
 
 rule build_random_model:
-    input:
-        architecture=architecture_file,
     output:
         directory("results/{model}/checkpoint"),
     log:
@@ -18,8 +16,7 @@ rule build_random_model:
         runtime=growing(60),
     params:
         code=library("scripts/build_random_model.py"),
-        block=random_source,
-        root=str(ROOT),
+        source=random_source,
         seed=config["statistics"]["seed"],
     message:
         "Build {wildcards.model}"
@@ -29,7 +26,7 @@ rule build_random_model:
 
 rule check_model:
     input:
-        model_files,
+        checkpoint,
     output:
         "results/{model}/model.json",
     log:
@@ -46,7 +43,6 @@ rule check_model:
         code=library("scripts/check_model.py"),
         source=model_source,
         random_weights=RANDOM,
-        root=str(ROOT),
     message:
         "Find model {wildcards.model}"
     script:
@@ -55,7 +51,6 @@ rule check_model:
 
 rule make_prompts:
     input:
-        files=task_files,
         model="results/{model}/model.json",
     output:
         prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),
@@ -74,8 +69,8 @@ rule make_prompts:
     params:
         code=library("scripts/make_prompts.py"),
         task=task_settings,
+        files=task_files,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
-        root=str(ROOT),
     message:
         "Make prompts of {wildcards.task} for {wildcards.model}"
     script:

@@ -30,6 +30,7 @@ rule explain_task:
     params:
         code=library("scripts/explain_task.py"),
         run=run_settings,
+        allow_negative_clean=allow_negative_clean,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
         patching_prompts=config["heads"]["patching_prompts"],
         lens_tokens=config["heads"]["lens_tokens"],

@@ -4,7 +4,6 @@
 rule compare_published:
     input:
         unpack(generated_texts),
-        files=published_files(),
         model="results/{model}/model.json",
         prompts=main_task_table("prompts.parquet"),
         info=main_task_table("prompts.json"),
@@ -33,6 +32,7 @@ rule compare_published:
         runtime=growing(10),
     params:
         code=library("scripts/compare_published.py"),
+        publication=published_files(),
         settings=published_settings,
         order=config["comparison"]["order"],
         threshold=config["comparison"]["threshold"],

@@ -2,8 +2,6 @@
 
 
 rule train_ladder:
-    input:
-        spec=str(ROOT / "resources/models/ladder-6x8/training.yaml"),
     output:
         log="results/training/ladder-6x8/training_log.csv",
         evaluation="results/training/ladder-6x8/evaluation.csv",
@@ -20,6 +18,7 @@ rule train_ladder:
         runtime=growing(120),
     params:
         code=library("scripts/train_model.py"),
+        spec=places.contents([ROOT / "resources/models/ladder-6x8/training.yaml"]),
     message:
         "Train the model that ships with the project (about an hour on 2 cores)"
     script:

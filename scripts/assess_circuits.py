@@ -2,32 +2,33 @@
 
 import pandas as pd
 
-from atlas import artifacts, curves, evaluation, job, studies, tensors
+from atlas import artifacts, curves, evaluation, job, places, studies, tensors
 from atlas.comparison import circuit_at, reported_edges
 from atlas.components import roles, sites
 from atlas.graph import Graph
 from atlas.interchange import read_circuit_and_level
-from atlas.search import Rule, by_layers, node_search
+from atlas.search import Rule, by_layers, node_search, tried_at_once
 from atlas.statistics import Bootstrap
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model, paths = studies.load_model(inputs.model, p.run), dict(inputs.items())
+model, paths = studies.load_model(inputs.model, job.model_folder(snakemake), p.run), dict(inputs.items())
 graph = Graph.of(artifacts.read_json(inputs.model))
 split, bootstrap = studies.report_split(inputs.prompts), Bootstrap(p.bootstrap, p.seed)
-identity = {"model": w.model, "task": w.task}
+identity, memo = {"model": w.model, "task": w.task}, job.memo_folder(snakemake)
 
 # ---- circuits to assess --------------------------------------------------------------------------------------
 circuits = {"nodes": (circuit_at(inputs.circuits, p.order, p.threshold), "node")}
 if p.edges:
     edge_circuits = artifacts.read_json(inputs.edge_circuits)
     circuits["edges"] = (reported_edges(edge_circuits), "edge")
-for name, block in p.circuits.items():
-    circuits[name] = read_circuit_and_level(block["file"], graph, block.get("select"))
-ablators = {"node": studies.make_ablator(model, paths, split, p.kind, p.legacy_mlp_means, evaluation.METRICS, p.memo)}
+for name, chosen in p.circuits.items():
+    file = places.below_root(snakemake.config["circuits"][name]["file"])
+    circuits[name] = read_circuit_and_level(file, graph, chosen["select"])
+ablators = {"node": studies.make_ablator(model, paths, split, p.kind, p.legacy_mlp_means, evaluation.METRICS, memo)}
 if any(level == "edge" for _, level in circuits.values()):
-    ablators["edge"] = studies.make_edge_ablator(model, paths, split, p.kind, evaluation.METRICS, p.memo)
+    ablators["edge"] = studies.make_edge_ablator(model, paths, split, p.kind, evaluation.METRICS, memo)
 nodes = ablators["node"]
 full, empty = (nodes.logit_diff(c) for c in (nodes.everything, frozenset()))
 studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
@@ -57,12 +58,14 @@ for name, (circuit, level) in assessed.items():
 layout = artifacts.read_json(inputs.prompts_info)["layout"]
 where = roles(layout, p.prepend_bos)
 search_split, reported = (
-    studies.make_ablator(model, paths, s, p.kind, p.legacy_mlp_means, memo_folder=p.memo, roles=where)
+    studies.make_ablator(model, paths, s, p.kind, p.legacy_mlp_means, memo_folder=memo, roles=where)
     for s in ("search", split)
 )
 start = circuit_at(inputs.circuits, p.order, p.positions["start_threshold"])
-rule, kept = Rule(threshold=p.positions["threshold"]), sites(start, where)
-for step in node_search(kept, rule, by_layers(rule), search_split.percents_of_full):
+rule = Rule.configured(p.positions["threshold"], p.relative_tolerance, p.never_test, p.visit)
+kept = sites(start, where)
+batch = tried_at_once(p.batch, model.device)
+for step in node_search(kept, rule, by_layers(rule), search_split.percents_of_full, batch):
     kept = step.left
 positions = [identity | row for row in evaluation.position_effects(reported, start, kept, bootstrap)]
 job.log.info("%s: %d of %d sites kept", w.task, len(kept), len(start) * len(where))
@@ -70,7 +73,7 @@ job.log.info("%s: %d of %d sites kept", w.task, len(kept), len(start) * len(wher
 # ---- edge circuits of every size -----------------------------------------------------------------------------
 points, areas = [], []
 if p.edges:
-    on_edges = studies.make_edge_ablator(model, paths, split, p.kind, memo_folder=p.memo)
+    on_edges = studies.make_edge_ablator(model, paths, split, p.kind, memo_folder=memo)
     drawn = curves.Curves(on_edges, bootstrap, identity | {"split": split}, p.sizes)
     for method, ranking, setting, edges in curves.searched(edge_circuits):
         drawn.circuit(method, ranking, setting, edges)
@@ -81,10 +84,7 @@ if p.edges:
         drawn.ranked(method, ranking, found)
     points, areas = drawn.points, drawn.areas
 
-settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "completeness", "positions", "circuits", "edges")}
-settings |= {k: getattr(p, k) for k in ("sizes", "rankings", "random_draws", "bootstrap", "seed")}
-sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 artifacts.write_table(pd.DataFrame(metrics), out.evaluation, provenance)
 artifacts.write_table(pd.DataFrame(complete), out.completeness, provenance)
 artifacts.write_table(pd.DataFrame(minimal), out.minimality, provenance)

@@ -14,7 +14,7 @@ job.start(snakemake)
 out = snakemake.output
 
 torch.set_num_threads(snakemake.threads)
-descriptions, provenance = [], artifacts.provenance(packages=("torch", "transformers"))
+descriptions, provenance = [], job.provenance(snakemake)
 trained = trained_plants.trained()
 for fixture in job.progress([*fixtures.all_fixtures(), trained], "fixtures"):
     folder = Path(out.models) / fixture.id

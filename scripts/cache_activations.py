@@ -15,7 +15,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 frame = artifacts.read_table(inputs.prompts).sort_values("prompt", ignore_index=True)
 groups = sorted(frame.template.unique()) if p.groups == "template" else ["all"]
-model = studies.load_model(inputs.model, p.run)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 prompts = Prompts.from_frame(frame, groups)
 rows_read, scores = prompts.rows(), {}
 runs = {"clean": rows_read.tokens, "corrupted": rows_read.corrupted_tokens}
@@ -65,10 +65,7 @@ for run in runs:
     cached[run], means[run] = collected(model, searched, run, getattr(torch, p.dtype), Path(out.activations).parent)
 if prompts.several_tokens:
     means["longest"] = searched.longest()
-settings = {"groups": p.groups, "dtype": p.dtype, "filter": p.filter, "run": dict(p.run)}
-provenance = artifacts.provenance(
-    {"prompts": inputs.prompts, "model": inputs.model}, settings, ("torch", "transformer_lens", "transformers")
-)
+provenance = job.provenance(snakemake)
 artifacts.write_table(table, out.clean, provenance)
 artifacts.write_table(pd.DataFrame(summary), out.summary, provenance)
 tensors.write(means, out.means, provenance)

@@ -27,7 +27,7 @@ if len(wrong):
     raise StudyError(f"certify: {len(wrong)} of {len(table)} searches found something else than they must (see above)")
 job.log.info("%d of %d searches as expected", table.as_expected.sum(), len(table))
 
-artifacts.write_table(table, out.table, artifacts.provenance({"truth": inputs.truth}, {}, ("torch", "transformers")))
+artifacts.write_table(table, out.table, job.provenance(snakemake))
 with artifacts.atomic(out.csv) as path:
     table.to_csv(path, index=False, float_format="%.4f")
 by_method = table.groupby("method", sort=False)[["as_expected", "precision", "recall", "evaluations", "seconds"]].mean()

@@ -7,10 +7,9 @@ from atlas import artifacts, job, model_checks, models
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params
 
-source = {"path": str(Path(snakemake.input[0]).resolve())} if p.random_weights else dict(p.source)
-folder = models.resolve(name, source, p.root)
+built = {"path": str(Path(*snakemake.input).absolute())} if p.random_weights else None
+folder = models.resolve(name, built or snakemake.config["models"][name])
 model_checks.check(name, folder)
 description = models.describe(name, folder) | {"random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
-settings = {"source": source}
-artifacts.write_json(description, snakemake.output[0], artifacts.provenance({}, settings, ("transformers",)))
+artifacts.write_json(description, snakemake.output[0], job.provenance(snakemake))

@@ -42,9 +42,7 @@ for path in inputs.circuits:
 kinds = typologies(overlap, p.same, p.alpha)
 overlap, kinds, methods = ([{"model": w.model} | row for row in rows] for rows in (overlap, kinds, methods))
 
-sources = {f"circuits {i}": path for i, path in enumerate([*inputs.circuits, *inputs.get("edge_circuits", [])])}
-settings = {"order": p.order, "threshold": p.threshold, "same": p.same, "alpha": p.alpha}
-provenance = artifacts.provenance(sources, settings)
+provenance = job.provenance(snakemake)
 for name, rows, table_columns in (
     ("membership", membership, ["model", "circuit", "component", "layer", "head"]),
     ("overlap", overlap, ["model", *COLUMNS]),

@@ -23,6 +23,5 @@ for note in dict.fromkeys([*notes, *edge_notes]):
     job.log.info(note)
 
 names = ["models", "circuits", "edge_circuits"]
-sources = {f"{name} {i}": path for name in names for i, path in enumerate(inputs[name])}
-provenance = artifacts.provenance(sources, {"order": p.order, "threshold": p.threshold})
+provenance = job.provenance(snakemake)
 artifacts.write_table(pd.DataFrame(rows + edge_rows, columns=["task", *COLUMNS]), out.overlap, provenance)

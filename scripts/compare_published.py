@@ -1,11 +1,10 @@
 """Set the figures of a study beside published ones."""
 
-from pathlib import Path
-
-from atlas import artifacts, job, published
+from atlas import artifacts, job, places, published
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+folder = places.below_root("resources/published") / snakemake.config["published"]
 
 of_tasks = ("faithfulness", "evaluation", "minimality", "effects", "clean", "ov")
 of_tasks += ("lens_increments", "attribution", "patching")
@@ -19,10 +18,9 @@ studied = published.Studied(
     prompts=dict(zip(p.settings, map(published.prompts_of, map(artifacts.read_table, inputs.prompts)), strict=True)),
     layouts={content["task"]: content["layout"] for content in map(artifacts.read_json, inputs.info)},
 )
-table = published.compare(published.read(Path(inputs.files[0]).parent), tables, studied, p.order, p.threshold)
+table = published.compare(published.read(folder), tables, studied, p.order, p.threshold)
 counts = table["status"].value_counts().to_dict()
 job.log.info("%s, %d within tolerance", counts, int(table["within"].sum()))
 
-sources = {f"input {i}": path for i, path in enumerate(inputs)}
 table.insert(0, "model", snakemake.wildcards.model)
-artifacts.write_table(table, out[0], artifacts.provenance(sources, {"settings": p.settings}))
+artifacts.write_table(table, out[0], job.provenance(snakemake))

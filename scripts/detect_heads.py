@@ -8,8 +8,8 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 description = artifacts.read_json(inputs.model)
-model = studies.load_model(inputs.model, p.run)
-tokenizer = tokens.load_tokenizer(description["folder"])
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
+tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 bos = tokenizer.bos_token_id if p.prepend_bos else None
 if p.prepend_bos and bos is None:
     raise StudyError(f"models.{w.model}: prepend_bos is true but the tokenizer has no BOS token; set it to false")
@@ -22,6 +22,5 @@ found = detectors.scores(model, repeated, p.prepend_bos)
 table = detectors.table(found, Bootstrap(p.bootstrap, p.seed))
 table.insert(0, "model", w.model)
 
-settings = {"length": length, "sequences": p.sequences, "bootstrap": p.bootstrap, "seed": p.seed}
-provenance = artifacts.provenance({"model": inputs.model}, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 artifacts.write_table(table, out.detectors, provenance)

@@ -11,10 +11,10 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 circuits = chosen_circuits(inputs.circuits)
-model = studies.load_model(inputs.model, p.run)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 split = studies.report_split(inputs.prompts)
 ablator = studies.make_ablator(
-    model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, ("logit_diff", "top1"), p.memo
+    model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, ("logit_diff", "top1"), job.memo_folder(snakemake)
 )
 full, empty = (ablator.scores(c) for c in (ablator.everything, frozenset()))
 studies.refuse_no_effect(w.task, full["logit_diff"], empty["logit_diff"], p.allow_negative_clean)
@@ -55,9 +55,7 @@ for question, name in questions:
         controls.append(row | interval_columns(estimate))
 job.log.info("%s: %d forward passes over %d prompts", w.task, ablator.evaluations, len(ablator.prompts))
 
-settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "controls", "bootstrap", "seed")}
-sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.model, "circuits": inputs.circuits}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 artifacts.write_table(pd.DataFrame(cross), out.cross, provenance)
 artifacts.write_table(pd.DataFrame(controls), out.controls, provenance)
 artifacts.write_table(pd.DataFrame(notes), out.notes, provenance)

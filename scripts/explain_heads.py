@@ -11,8 +11,8 @@ from atlas.statistics import Bootstrap
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = studies.load_model(inputs.model, p.run)
-tokenizer = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"])
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
+tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 all_prompts, layouts = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
 every = {task: all_prompts[all_prompts.task == task].reset_index(drop=True) for task in p.tasks}
 layout = attention.Layout.of(layouts[w.task], p.prepend_bos)
@@ -90,12 +90,7 @@ substitute = replacement(p.kind, model, prompts, means, cache)
 backups = backup.table(*backup.before_and_after(model, prompts, substitute, heads), bootstrap)
 job.log.info("%s: %d prompts, %d heads of circuits; %s", w.task, len(frame), len(heads), notes)
 
-settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "bootstrap", "seed")}
-settings |= {"k": list(p.k), "norms": list(p.norms), "pattern_prompts": p.pattern_prompts}
-sources = {
-    name: inputs[name] for name in ("model", "prompts", "clean", "means", "all_prompts", "all_layouts", "circuits")
-}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 tables = {
     "attention": pd.concat(roles, ignore_index=True),
     "attention_members": pd.concat(statistics, ignore_index=True),

@@ -10,7 +10,7 @@ from atlas.statistics import Bootstrap
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = studies.load_model(inputs.model, p.run)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 layout = artifacts.read_json(inputs.layout)["layout"]
 frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
 prompts, bootstrap = Prompts.from_frame(frame, ["all"]), Bootstrap(p.bootstrap, p.seed)
@@ -24,7 +24,7 @@ except StudyError as error:
 attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
 lenses = lens.read_lenses(model, prompts, p.lens_tokens)
 members = lens.earlier_members(prompts, layout["member_positions"])
-decode = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"]).decode
+decode = tokens.load_tokenizer(str(job.model_folder(snakemake))).decode
 tables = {
     "patching": (patched, patching.COLUMNS),
     "attribution": (attributed, attribution.COLUMNS),
@@ -34,10 +34,7 @@ tables = {
     "lens_increments": (lens.increment_rows(lenses, prompts.answer, members, bootstrap), lens.INCREMENT_COLUMNS),
 }
 
-settings = {"patching_prompts": p.patching_prompts, "lens_tokens": p.lens_tokens}
-settings |= {"bootstrap": p.bootstrap, "seed": p.seed}
-sources = {name: inputs[name] for name in ("model", "prompts", "layout", "clean")}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 for name, (rows, columns) in tables.items():
     table = pd.DataFrame(rows, columns=columns)
     table.insert(0, "model", w.model)

@@ -8,7 +8,7 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 description = artifacts.read_json(inputs.model)
-graph, provenance = Graph.of(description), artifacts.provenance({name: path for name, path in inputs.items()})
+graph, provenance = Graph.of(description), job.provenance(snakemake)
 circuit = circuit_at(inputs.circuits, p.order, p.threshold)
 edges, scores = graph.among(circuit), None
 if p.edges:

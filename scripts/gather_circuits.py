@@ -10,6 +10,5 @@ circuits = {}
 for path in inputs.circuits:
     circuits[artifacts.read_json(path)["task"]] = components.to_json(circuit_at(path, p.order, p.threshold))
 
-sources = {f"circuits {i}": path for i, path in enumerate(inputs.circuits)}
-provenance = artifacts.provenance(sources, {"order": p.order, "threshold": p.threshold})
+provenance = job.provenance(snakemake)
 artifacts.write_json({"model": w.model, "circuits": circuits}, snakemake.output[0], provenance)

@@ -12,8 +12,7 @@ cross, controls, notes = (artifacts.read_tables(paths) for paths in (inputs.cros
 summary = pd.DataFrame(summarise(controls), columns=SUMMARY_COLUMNS)
 summary = summary.merge(notes, on=["model", "question", "circuit", "task"], how="left")
 
-sources = {f"{name} {i}": path for name, paths in inputs.items() for i, path in enumerate(paths)}
-provenance = artifacts.provenance(sources)
+provenance = job.provenance(snakemake)
 artifacts.write_table(cross, out.cross, provenance)
 artifacts.write_table(controls, out.controls, provenance)
 artifacts.write_table(summary, out.controls_summary, provenance)

@@ -9,7 +9,6 @@ columns = ["model", "task", "prompt", "members", "answer", "tokens", "answer_tok
 prompts = artifacts.read_tables(inputs.prompts)[columns]
 layouts = {content["task"]: content["layout"] for content in map(artifacts.read_json, inputs.summaries)}
 
-sources = {f"{name} {i}": path for name, paths in inputs.items() for i, path in enumerate(paths)}
-provenance = artifacts.provenance(sources)
+provenance = job.provenance(snakemake)
 artifacts.write_table(prompts, out.prompts, provenance)
 artifacts.write_json({"model": w.model, "layouts": layouts}, out.layouts, provenance)

@@ -14,8 +14,8 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 description = artifacts.read_json(inputs.model)
-model = studies.load_model(inputs.model, p.run)
-tokenizer = tokens.load_tokenizer(description["folder"])
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
+tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 end, generator = tokenizer.eos_token_id, Generator(model)
 
 # ---- heads ---------------------------------------------------------------------------------------------------
@@ -83,10 +83,7 @@ outputs = pd.DataFrame(outputs, columns=columns)
 outputs["sensitive"] = mark_sensitive(outputs)
 summary = summarise(outputs, prompts, notes, Bootstrap(p.bootstrap, p.seed))
 
-settings = {key: getattr(p, key) for key in ("kind", "sets", "own", "prompts", "per_text", "prepend_bos")}
-settings |= {key: getattr(p, key) for key in ("order", "threshold", "controls", "bootstrap", "seed")}
-sources = {"model": inputs.model, "circuits": inputs.circuits}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 for table, path in (
     (prompts, out.prompts),
     (pd.DataFrame(listed), out.heads),

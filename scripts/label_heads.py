@@ -28,7 +28,5 @@ table = roles.compared(pd.concat(pieces, ignore_index=True))
 for task, labels in table.groupby("task", sort=False).label:
     job.log.info("%s: %s", task, ", ".join(f"{n} {label}" for label, n in labels.value_counts().items()))
 
-settings = {"kind": p.kind, "order": p.order, "threshold": p.threshold, "k": p.k, "labels": dict(p.labels)}
-sources = {f"{name} {i}": path for name in (*p.tables, "effects") for i, path in enumerate(inputs[name])}
-provenance = artifacts.provenance(sources | {name: inputs[name] for name in ("detectors", "circuits")}, settings)
+provenance = job.provenance(snakemake)
 artifacts.write_table(table, out.roles, provenance)

@@ -10,4 +10,4 @@ tables = [artifacts.read_tables(inputs[name]) for name in ("attention", "members
 membership = artifacts.read_table(inputs.membership)
 effects = attention.rank_by_effect(artifacts.read_tables(inputs.effects), p.kind)
 figure = attention.draw(*tables, membership, effects, p.main_tasks, p.sequential)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

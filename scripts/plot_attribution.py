@@ -8,4 +8,6 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 tables = artifacts.read_tables(inputs.attribution), artifacts.read_table(inputs.membership)
 colours = {"clean": p.clean, "circuit": p.circuit}
-style.save(attribution.draw(*tables, p.main_tasks, colours, p.diverging), out.svg, out.png, p.dpi, sources=inputs)
+style.save(
+    attribution.draw(*tables, p.main_tasks, colours, p.diverging), out.svg, out.png, p.dpi, job.provenance(snakemake)
+)

@@ -7,4 +7,4 @@ job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 figure = backup.draw(artifacts.read_tables(inputs.backup), p.main_tasks, {"clean": p.clean, "circuit": p.circuit})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -9,4 +9,4 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 membership, effects = artifacts.read_table(inputs.membership), artifacts.read_tables(inputs.effects)
 colours = {"clean": p.clean, "circuit": p.circuit}
 figure = circuit_diagram.draw(membership, effects, w.circuit, p.main_tasks, p.kind, colours)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

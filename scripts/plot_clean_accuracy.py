@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 summary = artifacts.read_tables(inputs.summaries)
 figure = clean_accuracy.draw(summary, p.tasks, p.main_tasks, {"clean": p.clean, "corrupted": p.corrupted})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

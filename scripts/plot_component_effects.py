@@ -7,4 +7,4 @@ job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 figure = component_effects.draw(artifacts.read_table(inputs.effects), p.kind, p.diverging, p.circuit)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

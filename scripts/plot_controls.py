@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 draws, summary = artifacts.read_table(inputs.controls), artifacts.read_table(inputs.summary)
 figure = controls.draw(draws, summary, p.tasks, {"circuit": p.circuit})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -7,4 +7,4 @@ job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 figure = cross_matrix.draw(artifacts.read_table(inputs.cross), p.tasks, p.main_tasks, p.sequential)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 heads = maps.union_heads(artifacts.read_table(inputs.membership), p.main_tasks)
 figure = detectors.draw(artifacts.read_table(inputs.detectors), heads, p.labels, p.sequential)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

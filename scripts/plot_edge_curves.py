@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 curves, areas = artifacts.read_tables(inputs.curves), artifacts.read_tables(inputs.areas)
 figure = edge_curves.draw(curves, areas, p.main_tasks, {"clean": p.clean, "circuit": p.circuit})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

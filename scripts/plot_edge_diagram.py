@@ -11,4 +11,4 @@ graph = Graph.of(artifacts.read_json(inputs.model))
 colours = {"clean": p.clean, "circuit": p.circuit}
 membership = artifacts.read_table(inputs.membership)
 figure = edge_diagram.draw(membership, w.circuit, p.main_tasks, graph, p.method, colours)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

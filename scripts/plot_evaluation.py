@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 tables = [artifacts.read_tables(inputs[name]) for name in ("evaluation", "completeness", "minimality")]
 figure = evaluation.draw(*tables, p.main_tasks, {"clean": p.clean, "circuit": p.circuit})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -11,4 +11,6 @@ heads, prompts, outputs, summary = (
 )
 title = f"{w.model} under {p.kind} ablation: what it wrote"
 artifacts.write_text(out.page, generation.outputs_page(prompts, outputs, heads, title))
-style.save(generation.draw(outputs, summary, {"circuit": p.circuit}), out.svg, out.png, p.dpi, sources=inputs)
+style.save(
+    generation.draw(outputs, summary, {"circuit": p.circuit}), out.svg, out.png, p.dpi, job.provenance(snakemake)
+)

@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 tables = (artifacts.read_tables(inputs[name]) for name in ("lens", "lens_lead", "lens_increments"))
 colours = {"clean": p.clean, "circuit": p.circuit, "corrupted": p.corrupted}
-style.save(lens.draw(*tables, p.main_tasks, colours), out.svg, out.png, p.dpi, sources=inputs)
+style.save(lens.draw(*tables, p.main_tasks, colours), out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 colours = {"clean": p.clean, "circuit": p.circuit}
 figure = methods.draw(artifacts.read_table(inputs.methods), p.main_tasks, colours)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -9,4 +9,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 membership, pairs = artifacts.read_table(inputs.membership), artifacts.read_table(inputs.overlap)
 colours = {"clean": p.clean, "circuit": p.circuit}
 figure = overlap.draw(membership, pairs, artifacts.read_table(inputs.typology), p.main_tasks, colours, p.sequential)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

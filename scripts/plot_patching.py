@@ -8,4 +8,4 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 heads = maps.circuit_heads(artifacts.read_table(inputs.membership), w.task)
 figure = patching.draw(artifacts.read_table(inputs.patching), heads, p.diverging)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

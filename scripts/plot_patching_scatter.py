@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 tables = artifacts.read_tables(inputs.patching), artifacts.read_table(inputs.membership)
 figure = patching_scatter.draw(*tables, p.main_tasks, p.diverging)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

@@ -7,4 +7,4 @@ job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 figure = positions.draw(artifacts.read_tables(inputs.positions), p.main_tasks, p.diverging)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

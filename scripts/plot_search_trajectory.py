@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 trace = artifacts.read_table(inputs.trace)
 figure = search_trajectory.draw(trace, p.orders, {"clean": p.clean, "circuit": p.circuit})
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

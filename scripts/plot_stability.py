@@ -8,4 +8,4 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 shares, summary = artifacts.read_tables(inputs.stability), artifacts.read_tables(inputs.summary)
 figure = stability.draw(shares, summary, p.main_tasks, p.sequential)
-style.save(figure, out.svg, out.png, p.dpi, sources=inputs)
+style.save(figure, out.svg, out.png, p.dpi, job.provenance(snakemake))

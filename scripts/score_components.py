@@ -10,11 +10,13 @@ from atlas.statistics import Bootstrap, interval_columns
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = studies.load_model(inputs.model, p.run)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 bootstrap, scores, effects = Bootstrap(p.bootstrap, p.seed), [], []
 metrics = list(dict.fromkeys(["logit_diff", *p.metrics]))
 for kind in p.kinds:
-    ablator = studies.make_ablator(model, dict(inputs.items()), "search", kind, metrics=metrics, memo_folder=p.memo)
+    ablator = studies.make_ablator(
+        model, dict(inputs.items()), "search", kind, metrics=metrics, memo_folder=job.memo_folder(snakemake)
+    )
     clean = ablator.scores(ablator.everything)
     singles = single_ablations(ablator)
     for component, values in job.progress(singles, f"{kind} ablation"):
@@ -28,8 +30,6 @@ for kind in p.kinds:
         effects.append(common | {"metric": "percent_of_full"} | interval_columns(percent) | {"clean": 100.0})
     job.log.info("%s: %s, %d forward passes", w.task, kind, ablator.evaluations)
 
-settings = {"kinds": list(p.kinds), "metrics": metrics, "bootstrap": p.bootstrap, "seed": p.seed}
-sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.model}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 artifacts.write_table(pd.concat(scores, ignore_index=True), out.scores, provenance)
 artifacts.write_table(pd.DataFrame(effects), out.effects, provenance)

@@ -15,8 +15,10 @@ from atlas.statistics import Bootstrap
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = studies.load_model(inputs.model, p.run)
-ablator = studies.make_edge_ablator(model, dict(inputs.items()), "search", p.kind, memo_folder=p.memo)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
+ablator = studies.make_edge_ablator(
+    model, dict(inputs.items()), "search", p.kind, memo_folder=job.memo_folder(snakemake)
+)
 graph, everything, percents = ablator.graph, ablator.everything, ablator.percents_of_full
 full, empty = ablator.logit_diff(everything), ablator.logit_diff(frozenset())
 studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
@@ -88,10 +90,7 @@ for method, values in means.items():
         add(method, ranking, float(size), edge_search.top(eap.ranked(values, ranking), size))
 job.log.info("%s: %d forward passes over %d prompts", w.task, ablator.evaluations, len(ablator.prompts))
 
-settings = {k: getattr(p, k) for k in ("kind", "methods", "start", "start_threshold", "threshold", "taus", "change")}
-settings |= {k: getattr(p, k) for k in ("points", "path_patching", "rankings", "drop_without_path", "order")}
-sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 score_columns = [*identity, "method", "sender", "receiver", "value", "ci_low", "ci_high"]
 trace_columns = [*identity, "method", "setting", "step", "sender", "receiver", "percent", "removed", "close", "edges"]
 table = pd.concat(scores, ignore_index=True) if scores else pd.DataFrame()

@@ -3,24 +3,26 @@
 import pandas as pd
 
 from atlas import artifacts, job, studies
-from atlas.components import Component, group_columns, heads, mlps, to_json
-from atlas.search import Rule, run
+from atlas.components import group_columns, heads, mlps, to_json
+from atlas.search import Rule, run, tried_at_once
 from atlas.statistics import Bootstrap, interval_columns
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = studies.load_model(inputs.model, p.run)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 splits = ["search"] if studies.report_split(inputs.prompts) == "search" else ["search", "held_out"]
 ablators = {
-    split: studies.make_ablator(model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, memo_folder=p.memo)
+    split: studies.make_ablator(
+        model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, memo_folder=job.memo_folder(snakemake)
+    )
     for split in splits
 }
 on_search = ablators["search"]
 for ablator in ablators.values():
     full, empty = (ablator.logit_diff(c) for c in (ablator.everything, frozenset()))
     studies.refuse_no_effect(w.task, full, empty, p.allow_negative_clean)
-batch = p.batch if p.batch != "auto" else 1 if model.device == "cpu" else 16
+batch = tried_at_once(p.batch, model.device)
 alone = {}
 if "ascending_effect" in p.orders:
     alone = {c: on_search.percent_of_full(on_search.everything - {c}) for c in on_search.everything}
@@ -29,12 +31,7 @@ bootstrap, trace, circuits, faithfulness = Bootstrap(p.bootstrap, p.seed), [], [
 identity = {"model": w.model, "task": w.task}
 for name, seed in job.progress(p.orders.items(), "node search"):
     for threshold in p.thresholds:
-        rule = Rule(
-            threshold=threshold,
-            relative_tolerance=p.relative_tolerance,
-            never_test=frozenset(Component.parse(c) for c in p.never_test),
-            visit={direction: tuple(kinds) for direction, kinds in p.visit.items()},
-        )
+        rule = Rule.configured(threshold, p.relative_tolerance, p.never_test, p.visit)
         circuit, asked = on_search.everything, 0
         steps = run(name, seed, rule, on_search.everything, on_search.percents_of_full, alone, batch)
         for asked, step in enumerate(steps, start=1):
@@ -62,12 +59,7 @@ if close:
     )
 job.log.info("%d forward passes over %d prompts", on_search.evaluations, len(on_search.prompts))
 
-settings = {
-    k: getattr(p, k)
-    for k in ("kind", "thresholds", "orders", "relative_tolerance", "never_test", "visit", "legacy_mlp_means")
-}
-sources = {"prompts": inputs.prompts, "means": inputs.means, "model": inputs.model}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 artifacts.write_table(pd.DataFrame(trace), out.trace, provenance)
 artifacts.write_table(pd.DataFrame(faithfulness), out.faithfulness, provenance)
 artifacts.write_json(identity | {"circuits": circuits}, out.circuits, provenance)

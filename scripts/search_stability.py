@@ -7,17 +7,17 @@ import pandas as pd
 from atlas import artifacts, eap, edge_search, job, stability, studies, tensors, tokens
 from atlas.ablation import Prompts, replacement
 from atlas.comparison import reported_edges
-from atlas.components import Component, from_json
+from atlas.components import from_json
 from atlas.edges import EdgeAblator, with_embeddings
 from atlas.graph import Graph
-from atlas.search import Rule
+from atlas.search import Rule, tried_at_once
 from atlas.stability import SUMMARY_COLUMNS, SURVIVAL_COLUMNS, Dataset, Maker, NodeSearch
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 description = artifacts.read_json(inputs.model)
-model = studies.load_model(inputs.model, p.run)
+model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 means, cache = tensors.read(inputs.means), tensors.read(inputs.activations)
 prompts = Prompts.from_frame(studies.read_prompts(inputs.prompts, inputs.clean, "search"), means["groups"])
 entries = [c for c in artifacts.read_json(inputs.circuits)["circuits"] if c["threshold"] == p.threshold]
@@ -25,17 +25,13 @@ orders = {entry["order"]: from_json(entry) for entry in entries}
 own = Dataset("", "reported", prompts, replacement(p.kind, model, prompts, means, cache))
 
 # ---- circuits ------------------------------------------------------------------------------------------------
-rule = Rule(
-    threshold=p.threshold,
-    relative_tolerance=p.relative_tolerance,
-    never_test=frozenset(Component.parse(c) for c in p.never_test),
-    visit={direction: tuple(kinds) for direction, kinds in p.visit.items()},
-)
+rule = Rule.configured(p.threshold, p.relative_tolerance, p.never_test, p.visit)
 node_search = NodeSearch(
     w.task,
     p.order,
     p.order_seed,
     rule,
+    batch=tried_at_once(p.batch, model.device),
     legacy_mlp_means=p.legacy_mlp_means,
     allow_negative_clean=p.allow_negative_clean,
 )
@@ -43,7 +39,7 @@ maker = Maker(
     model=model,
     task=w.task,
     block=p.task,
-    tokenizer=tokens.load_tokenizer(description["folder"]),
+    tokenizer=tokens.load_tokenizer(str(job.model_folder(snakemake))),
     prepend_bos=p.prepend_bos,
     max_tokens=description["max_tokens"],
     kind=p.kind,
@@ -85,10 +81,7 @@ for level, runs, expected in (("component", components, by_chance), ("edge", edg
     summary += [identity | row for row in stability.summary_rows(runs, level, expected)]
     circuits = {key: value + stability.to_json(runs, level)[key] for key, value in circuits.items()}
 
-settings = {k: getattr(p, k) for k in ("kind", "order", "threshold", "resamples", "relative_tolerance", "never_test")}
-settings |= {k: getattr(p, k) for k in ("visit", "legacy_mlp_means", "filter", "prepend_bos", "task", "seed")}
-sources = {name: inputs[name] for name in ("prompts", "means", "model", "circuits")}
-provenance = artifacts.provenance(sources, settings, ("torch", "transformer_lens", "transformers"))
+provenance = job.provenance(snakemake)
 artifacts.write_table(pd.DataFrame(survival, columns=[*identity, *SURVIVAL_COLUMNS]), out.stability, provenance)
 artifacts.write_table(pd.DataFrame(summary, columns=[*identity, *SUMMARY_COLUMNS]), out.summary, provenance)
 content = identity | {"order": p.order, "threshold": p.threshold} | circuits

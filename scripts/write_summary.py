@@ -21,7 +21,7 @@ info = {content["task"]: content for content in map(artifacts.read_json, inputs.
 circuits = {content["task"]: content for content in map(artifacts.read_json, inputs.get("edge_circuits", []))}
 model = artifacts.read_json(inputs.model)
 settings = {key: value for key, value in p.items() if key != "code"}
-sources = artifacts.provenance({str(path): path for path in inputs})
+sources = job.provenance(snakemake)
 
 artifacts.write_text(out.summary, summary.summary_page(tables, info, circuits, model, settings, sources))
 if "edge_scores" in tables:

@@ -108,6 +108,10 @@ def digest(content: object) -> str:
 
 
 def digest_file(path: Path | str) -> str:
+    """SHA-256 of a file, 16 hexadecimal digits; of a folder that of its files by name."""
+    if Path(path).is_dir():
+        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        return digest({file.relative_to(path).as_posix(): digest_file(file) for file in files})
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

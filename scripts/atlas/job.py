@@ -1,12 +1,17 @@
-"""What every workflow script does first: send messages to its log and turn user errors into one line."""
+"""What workflow scripts share: messages and errors, where a job's files are, and what its results came from.
+
+The only module that knows Snakemake's object of a job.
+"""
 
 import errno
 import logging
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from atlas import artifacts, places, sources
 from atlas.errors import StudyError
 
 Item = TypeVar("Item")
@@ -47,3 +52,37 @@ def progress(items: Iterable[Item], description: str) -> Iterable[Item]:
     from tqdm import tqdm
 
     return tqdm(items, desc=description, disable=None, leave=False)
+
+
+# ---- places, which are no settings (see places.py) -----------------------------------------------------------
+def model_folder(snakemake: Any) -> Path:
+    """Where the files of the job's model lie, once `check_model` has found or built it."""
+    config, name = snakemake.config, snakemake.wildcards.model
+    return places.model_folder(config["models"][name], config["weights"] == "random", snakemake.input.model)
+
+
+def memo_folder(snakemake: Any) -> Path:
+    """Where scores of evaluated circuits are kept: beside the folders of models; no artifact, may be deleted."""
+    return Path(snakemake.input.model).parents[1] / "memo"
+
+
+def task_block(snakemake: Any) -> dict[str, Any]:
+    """The job's block of a task (param ``task``), with the paths of its prompt files."""
+    return places.with_places(snakemake.params.task, snakemake.config["tasks"][snakemake.wildcards.task])
+
+
+# ---- provenance ----------------------------------------------------------------------------------------------
+def provenance(snakemake: Any) -> dict[str, Any]:
+    """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
+
+    The param ``code`` is left out: an edit that changes no number changes no artifact. Versions are those of the
+    packages that the script imports.
+    """
+    inputs: dict[str, str] = {}
+    for name, paths in snakemake.input.items():
+        one = isinstance(paths, str)
+        inputs |= {name: paths} if one else {f"{name} {i}": path for i, path in enumerate(paths)}
+    settings = {name: value for name, value in snakemake.params.items() if name != "code"}
+    script = sys.modules["__main__"].__file__
+    assert script is not None
+    return artifacts.provenance(inputs, settings, sources.of(script).packages)

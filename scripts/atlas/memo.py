@@ -13,27 +13,23 @@ import struct
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
+from atlas import sources
 from atlas.artifacts import digest
 from atlas.components import Circuit
 
-CODE: tuple[str, ...]
-CODE = ("ablation", "activations", "architectures", "checkpoint", "edges", "engine", "forward", "graph", "metrics")
-CODE += ("models",)
-PACKAGES = ("torch", "transformer_lens")  # another version may give other last digits
+CODE = ("scripts/atlas/ablation.py", "scripts/atlas/edges.py")  # they score circuits, with all that they import
 HEADER = struct.Struct("<16s16sQ")  # digest of the circuit, digest of the record, bytes of its scores
 
 
 def code_digest() -> str:
-    """Content of the modules that compute scores."""
-    folder = Path(__file__).parent
-    return digest({name: hashlib.sha256((folder / f"{name}.py").read_bytes()).hexdigest() for name in CODE})
+    """Content of the modules that compute scores, and versions of the packages that they import."""
+    return sources.of(*CODE).digest()
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
@@ -45,8 +41,7 @@ class Memo:
 
     def __init__(self, folder: Path | str, context: dict[str, Any], metrics: Iterable[str]) -> None:
         self.metrics = tuple(metrics)
-        versions = {name: version(name) for name in PACKAGES}
-        key = digest({"context": context, "metrics": self.metrics, "code": code_digest(), "versions": versions})
+        key = digest({"context": context, "metrics": self.metrics, "code": code_digest()})
         self.folder = Path(folder) / key
         self.folder.mkdir(parents=True, exist_ok=True)
         self.places: dict[bytes, tuple[BinaryIO, int]] = {}  # digest of a circuit -> file and where its record starts

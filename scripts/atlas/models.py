@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from atlas.artifacts import digest, digest_file
 from atlas.errors import StudyError
 from atlas.model_checks import read_config
+from atlas.places import below_root
 
 if TYPE_CHECKING:
     import torch
@@ -31,13 +32,13 @@ Hook = tuple[str, Callable[..., Any]]  # name, and what makes of an activation w
 
 
 # ---- finding a model, without torch --------------------------------------------------------------------------
-def resolve(name: str, block: dict[str, Any], root: Path | str) -> Path:
+def resolve(name: str, block: dict[str, Any]) -> Path:
     """The local folder of a model: its own ``path``, or the cached (if need be downloaded) snapshot of its ``hub`` id.
 
     Raises StudyError with the remedy when it cannot be reached.
     """
     if "path" in block:
-        folder = Path(root) / Path(block["path"]).expanduser()
+        folder = below_root(block["path"])
         remedy = "give the folder of a Hugging Face checkpoint, or `hub: <id>`"
         if not (folder / "config.json").is_file():
             raise StudyError(f"models.{name}.path: {folder} holds no config.json; {remedy}")
@@ -64,8 +65,13 @@ def settings_of(folder: Path | str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False), object_hook=_without_place)
     return settings
+
+
+def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration, or one within it, less the folder that it was read from."""
+    return {key: value for key, value in settings.items() if key != "_name_or_path"}
 
 
 def describe(name: str, folder: Path) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def describe(name: str, folder: Path) -> dict[str, Any]:
     texts = [file for file in sorted(folder.glob("tokenizer*")) if file.is_file()]
     return {
         "model": name,
-        "folder": str(folder),
+        "commit": folder.name if folder.parent.name == "snapshots" else None,  # of a hub id, as its cache names it
         "architecture": (config.architectures or ["unknown"])[0],
         "n_layers": config.num_hidden_layers,
         "n_heads": config.num_attention_heads,

@@ -10,9 +10,10 @@ from typing import Any
 
 from atlas.errors import StudyError
 from atlas.model_checks import one_line
+from atlas.places import TOKENIZER as TOKENIZER_FILES
+from atlas.places import below_root
 from atlas.tokens import load_tokenizer
 
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json")
 NOTE = "Random weights, made to try the workflow without a checkpoint. Nothing that is found in them means anything.\n"
 
 
@@ -35,9 +36,9 @@ def read_config(name: str, path: Path, layers: int | None) -> Any:
     return config
 
 
-def tokenizer_folder(name: str, source: str, root: Path | str) -> Path:
-    """The local folder of a tokenizer: a path (from ``root``), or the cached or downloaded files of a hub id."""
-    folder = Path(root) / Path(source).expanduser()
+def tokenizer_folder(name: str, source: str) -> Path:
+    """The local folder of a tokenizer: a path, or the cached or downloaded files of a hub id."""
+    folder = below_root(source)
     if folder.is_dir():
         return folder
     import huggingface_hub

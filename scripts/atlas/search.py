@@ -3,14 +3,14 @@
 The decision logic sees nothing but percents, so published traces can be replayed through it without any model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from atlas.components import AnyCircuit, Component
+from atlas.components import AnyCircuit, Component, Site
 
 KINDS = ("head", "mlp")
 CLOSE = 1e-4  # percentage points: 1e-6 of the full model's score, about what float32 sums in another order differ by
@@ -22,7 +22,7 @@ class Rule:
 
     threshold: T; the score must stay strictly above 100 - T percent of the full model (100 - percent < T).
     relative_tolerance: if given, one removal may cost at most this many percentage points.
-    never_test: components that are kept without a test.
+    never_test: components that are kept without a test, at every position.
     visit: for each direction the kinds visited within a layer, in order.
     """
 
@@ -32,6 +32,22 @@ class Rule:
     visit: dict[str, tuple[str, ...]] = field(
         default_factory=lambda: {"backward": ("mlp", "head"), "forward": ("head", "mlp")}
     )
+
+    @classmethod
+    def configured(
+        cls,
+        threshold: float,
+        relative_tolerance: float | None,
+        never_test: Iterable[str],
+        visit: dict[str, Iterable[str]],
+    ) -> "Rule":
+        """The rule that the keys of `search` in a configuration say, at one of its thresholds."""
+        kept = frozenset(map(Component.parse, never_test))
+        return cls(threshold, relative_tolerance, kept, {way: tuple(kinds) for way, kinds in visit.items()})
+
+    def tests(self, member: Component | Site) -> bool:
+        """Whether a component, or a site of one, may go at all."""
+        return (member.component if isinstance(member, Site) else member) not in self.never_test
 
     def allows(self, percent: float, before: float) -> bool:
         if not 100 - percent < self.threshold:
@@ -112,7 +128,7 @@ def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Perc
     """
     kept, before = everything, 100.0
     for sweep, direction in sweeps():
-        size, waiting = len(kept), [c for c in order(sweep, direction, kept) if c not in rule.never_test]
+        size, waiting = len(kept), [c for c in order(sweep, direction, kept) if rule.tests(c)]
         while waiting:
             chain = same_layer(waiting[:batch])
             circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
@@ -126,6 +142,13 @@ def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Perc
                     break
         if len(kept) == size:
             return
+
+
+def tried_at_once(batch: int | str, device: str) -> int:
+    """Candidates tried at once: `search.batch` of the configuration, where `auto` depends on the device."""
+    if isinstance(batch, int):
+        return batch
+    return 1 if device == "cpu" else 16
 
 
 def same_layer(components: list[Component]) -> list[Component]:
@@ -142,7 +165,7 @@ def bisect_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Pe
     """
     kept, before = everything, 100.0
     for sweep, direction in sweeps():
-        size, groups = len(kept), [tuple(c for c in order(sweep, direction, kept) if c not in rule.never_test)]
+        size, groups = len(kept), [tuple(c for c in order(sweep, direction, kept) if rule.tests(c))]
         while groups:
             group = groups.pop(0)
             if not group:

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("atlas")
 
 
-def load_model(model_json: Path | str, settings: dict[str, Any]) -> models.Model:
-    """The model described by ``model.json``; ``settings``: device, dtype, batch_size."""
-    description = artifacts.read_json(model_json)
-    return models.load(description["folder"], settings=description["settings"], **settings)
+def load_model(model_json: Path | str, folder: Path, settings: dict[str, Any]) -> models.Model:
+    """The model described by ``model.json``, from its ``folder``; ``settings``: device, dtype, batch_size."""
+    return models.load(folder, settings=artifacts.read_json(model_json)["settings"], **settings)
 
 
 def read_prompts(prompts_path: Path | str, clean_path: Path | str, split: str | None) -> pd.DataFrame:

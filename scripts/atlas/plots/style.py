@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +12,7 @@ from matplotlib.colors import CenteredNorm, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
-from atlas.artifacts import atomic, provenance
+from atlas.artifacts import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,12 +69,14 @@ def axes_at(fig: Figure, left: float, top: float, width: float, height: float, *
     return fig.add_axes((left / across, 1 - (top + height) / down, width / across, height / down), **options)
 
 
-def save(fig: Figure, svg: Path | str, png: Path | str, dpi: int = 150, sources: Iterable[Path | str] = ()) -> None:
+def save(
+    fig: Figure, svg: Path | str, png: Path | str, dpi: int = 150, provenance: dict[str, Any] | None = None
+) -> None:
     """Write the figure as SVG and PNG. Each file appears whole or not at all, and equal figures give equal bytes.
 
-    Both files hold, as their description, the digests of the tables that the figure shows (`sources`, paths).
+    Both files hold, as their description, where the figure comes from (``provenance``).
     """
-    about = json.dumps(provenance({str(path): path for path in sources}, packages=("matplotlib",)), sort_keys=True)
+    about = json.dumps(provenance or {}, sort_keys=True)
     for path, options in (
         (Path(svg), {"metadata": {"Date": None, "Description": about}}),
         (Path(png), {"metadata": {"Description": about}, "dpi": dpi}),
