@@ -18,7 +18,8 @@ some = Prompts.from_frame(patching.spread(frame, p.patching_prompts), ["all"])
 job.log.info("%s: %d prompts, %d of them patched", w.task, len(prompts), len(some))
 
 try:
-    patched = patching.patching_rows(patching.patch_all(model, some), patching.roles(layout, p.prepend_bos), bootstrap)
+    names = patching.roles(layout, p.prepend_bos)
+    patched = patching.patching_rows(patching.patch_all(model, some), names, bootstrap, p.allow_negative_clean)
 except StudyError as error:
     raise StudyError(f"tasks.{w.task}: {error}") from None
 attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)

@@ -324,17 +324,10 @@ class Ablator:
         self.split(min(model.batch_size, self.rows_that_fit()))
 
     def rows_that_fit(self) -> int:
-        """Rows whose activations fit into the budget on their way through a layer and the unembedding."""
+        """Rows whose activations fit into the budget on their way through a layer; the same whatever is measured."""
         if not self.engine:
             return self.model.batch_size
-        return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], self.full_logits))
-
-    @property
-    def full_logits(self) -> int:
-        """Positions of a row at which the whole vocabulary is needed; none for differences of two logits."""
-        if self.targets is not None:
-            return self.targets.shape[1]
-        return int(self.metrics != ("logit_diff",))
+        return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], logits=0))
 
     def split(self, batch_size: int) -> None:
         """Divide the rows into batches; the engine's remembered residuals share one budget."""
@@ -372,17 +365,37 @@ class Ablator:
     def logits(self, circuit: AnyCircuit) -> torch.Tensor:
         """[N, d_vocab] at the answer position with only ``circuit`` intact; [2 N, K, d_vocab] of answers of several
         tokens, at the position before each (`metrics.per_prompt`)."""
+        if self.engine:
+            return self.unembedded(self.residuals([circuit])[0])
         self.evaluations += 1
         substitute = self.substitute_for(circuit)
 
         def run(i: int) -> torch.Tensor:
-            batch = self.batches[i]
-            if self.live and self.engine:
-                x = self.live[i].final_residual(circuit, substitute.reader(batch))
-                return self.engine.unembed(x if self.targets is not None else x[:, 0])
-            hooks, at = edits(self.model, circuit, substitute, batch, self.roles_of(batch)), self.at
+            batch, at = self.batches[i], self.at
+            hooks = edits(self.model, circuit, substitute, batch, self.roles_of(batch))
             found = self.model.run(self.rows.tokens[batch], hooks, None if at is None else at[batch], on_bridge=True)
             return found if self.targets is not None or at is None else found[:, 0]
+
+        return torch.cat(self.each_batch(run))
+
+    def unembedded(
+        self, x: torch.Tensor, read: Callable[[torch.Tensor, slice], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The logits of final residuals [R, K, D], [N, d_vocab] or [2 N, K, d_vocab]; as many rows at a time as fit.
+
+        ``read(logits, rows)``: what is kept of the logits of some rows, if not all of them.
+        """
+        assert self.engine
+        whole, at_once = self.engine, max(1, self.budget // self.engine.bytes_of_logits(x.shape[1]))
+        x = x if self.targets is not None else x[:, 0]
+
+        def run(i: int) -> torch.Tensor:
+            batch, parts = self.batches[i], []
+            for part in slices(batch.stop - batch.start, at_once):
+                rows = slice(batch.start + part.start, batch.start + part.stop)
+                logits = whole.unembed(x[rows])
+                parts.append(read(logits, rows) if read else logits)
+            return torch.cat(parts)
 
         return torch.cat(self.each_batch(run))
 
@@ -400,41 +413,57 @@ class Ablator:
         unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
         for circuit in unknown:
             self._count(circuit, found=False)
-        if self.live and self.metrics == ("logit_diff",) and unknown:  # all logits need not be kept, nor even made
-            for circuit, values in zip(unknown, self.logit_diffs(unknown), strict=True):
-                self.remember(circuit, {"logit_diff": values})
+        if self.engine and unknown:
+            for circuit, x in zip(unknown, self.residuals(unknown), strict=True):
+                self.remember(circuit, self.measured(circuit, x))
         else:
             for circuit in unknown:
-                logits = self.logits(circuit)
-                if "kl" in self.metrics and self._clean_logits is None:
-                    self._clean_logits = logits if circuit == self.everything else self.logits(self.everything)
-                values = per_prompt(self.metrics, logits, self.answer, self.incorrect, self._clean_logits)
-                self.remember(circuit, values)
+                self.remember(circuit, self.by_logits(self.metrics, circuit, self.logits(circuit)))
         return [self._memory[circuit] for circuit in circuits]
 
-    def logit_diffs(self, circuits: list[AnyCircuit]) -> torch.Tensor:
-        """[C, N] of circuits that differ in one layer only."""
+    def residuals(self, circuits: list[AnyCircuit]) -> torch.Tensor:
+        """Final residuals [C, R, K, D] at the positions of the score, of circuits that differ in one layer only."""
         together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
         if len(circuits) > 1 and not together:  # legacy means differ between circuits
-            return torch.cat([self.logit_diffs([c]) for c in circuits])
+            return torch.cat([self.residuals([c]) for c in circuits])
         fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
         if len(circuits) > fit:
-            return torch.cat([self.logit_diffs(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
+            return torch.cat([self.residuals(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
 
         self.evaluations += len(circuits)
 
         def run(i: int) -> torch.Tensor:
-            assert self.live and self.engine
-            batch, live = self.batches[i], self.live[i]
-            read = self.substitute_for(circuits[0]).reader(batch)
+            assert self.live
+            live, read = self.live[i], self.substitute_for(circuits[0]).reader(self.batches[i])
+            found: torch.Tensor
             found = live.final_residuals(circuits, read) if together else live.final_residual(circuits[0], read)[None]
-            if self.targets is not None:
-                return torch.stack([log_probs(self.engine.unembed(x), self.targets[batch]) for x in found])
-            answer, incorrect = (x[batch].repeat(len(circuits)) for x in (self.answer, self.incorrect))
-            return self.engine.logit_diff(found[:, :, 0].flatten(0, 1), answer, incorrect).view(len(circuits), -1)
+            return found
 
-        found = torch.cat(self.each_batch(run), dim=1)
-        return found if self.targets is None else found[:, ::2] - found[:, 1::2]
+        return torch.cat(self.each_batch(run), dim=1)
+
+    def measured(self, circuit: AnyCircuit, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Metric name -> [N] of a circuit with final residuals x [R, K, D].
+
+        The logit difference is the same whichever metrics are asked for: of answers of one token it has an expression
+        of its own (`Engine.logit_diff`), so that all logits need not be made where no other metric reads them.
+        """
+        assert self.engine
+        if self.targets is not None and self.metrics == ("logit_diff",):
+            targets = self.targets
+            found = self.unembedded(x, lambda logits, rows: log_probs(logits, targets[rows]))
+            return {"logit_diff": found[::2] - found[1::2]}
+        if self.targets is not None:
+            return self.by_logits(self.metrics, circuit, self.unembedded(x))
+        rest = tuple(name for name in self.metrics if name != "logit_diff")
+        values = self.by_logits(rest, circuit, self.unembedded(x)) if rest else {}
+        values["logit_diff"] = self.engine.logit_diff(x[:, 0], self.answer, self.incorrect)
+        return {name: values[name] for name in self.metrics}
+
+    def by_logits(self, names: tuple[str, ...], circuit: AnyCircuit, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Metric name -> [N] of a circuit's logits."""
+        if "kl" in names and self._clean_logits is None:
+            self._clean_logits = logits if circuit == self.everything else self.logits(self.everything)
+        return per_prompt(names, logits, self.answer, self.incorrect, self._clean_logits)
 
     def remembered(self, circuit: AnyCircuit) -> bool:
         if circuit not in self._memory and self.memo is not None:
@@ -457,7 +486,7 @@ class Ablator:
             self._not_run.append(circuit)
             return
         for earlier in self._not_run:
-            self.logit_diffs([earlier]) if self.metrics == ("logit_diff",) else self.logits(earlier)
+            self.residuals([earlier])
         self._not_run = []
 
     def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:

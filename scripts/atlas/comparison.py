@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas import artifacts
 from atlas.components import AnyCircuit, Circuit, Component, from_json
+from atlas.errors import StudyError
 from atlas.graph import EMBED, Edge, EdgeCircuit, parse
 
 if TYPE_CHECKING:
@@ -16,9 +17,16 @@ EDGE_SCORES = ("eap_ig", "eap", "path_patching")  # in order of preference: the 
 
 
 def circuit_at(path: Path | str, order: str, threshold: float) -> Circuit:
-    """The circuit that a task's search found in an order at a threshold."""
+    """The circuit that a task's search found in an order at a threshold; raises StudyError where it has none."""
     found = artifacts.read_json(path)["circuits"]
-    return from_json(next(c for c in found if (c["order"], c["threshold"]) == (order, threshold)))
+    for entry in found:
+        if (entry["order"], entry["threshold"]) == (order, threshold):
+            return from_json(entry)
+    known = ", ".join(f"{entry['order']} at {entry['threshold']:g}" for entry in found)
+    raise StudyError(
+        f"{path}: no circuit of the order {order!r} at the threshold {threshold:g}, it has {known or 'none'}; "
+        "name one of them in comparison, or recompute the file"
+    )
 
 
 def chosen_circuits(path: Path | str) -> dict[str, Circuit]:
@@ -29,8 +37,18 @@ def chosen_circuits(path: Path | str) -> dict[str, Circuit]:
 
 
 def reported_edges(content: dict[str, Any]) -> EdgeCircuit:
-    """The edge circuit that a study reports, from `edge_circuits.json`: that of iterative_edges."""
-    return parse(next(c for c in content["circuits"] if c["method"] == "iterative_edges")["edges"])
+    """The edge circuit that a study reports, from `edge_circuits.json`; raises as `reported_entry`."""
+    return parse(reported_entry(content)["edges"])
+
+
+def reported_entry(content: dict[str, Any]) -> dict[str, Any]:
+    """The entry of an `edge_circuits.json` that a study reports: that of iterative_edges; raises StudyError without."""
+    for entry in content["circuits"]:
+        if entry["method"] == "iterative_edges":
+            return dict(entry)
+    raise StudyError(
+        f"edge_circuits.json of {content['task']}: no circuit of iterative_edges; name it in edges.methods"
+    )
 
 
 def edge_values(scores: pd.DataFrame) -> dict[Edge, float]:

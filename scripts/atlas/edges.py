@@ -378,7 +378,7 @@ class EdgeAblator(Ablator):
 
     def rows_that_fit(self) -> int:
         """Prompts for which the streams, MLP writes and z of a circuit, and differences as many again, fit."""
-        per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], self.full_logits)
+        per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], logits=0)
         size = self.prompts.tokens.shape[1] * self.model.d_model * self.engine.weights.w_u.element_size()
         return max(1, self.budget // (per_row + 8 * self.graph.n_layers * size))
 
@@ -404,17 +404,11 @@ class EdgeAblator(Ablator):
                 raise ValueError(f"not an edge of this model: {min(circuit - self.everything)}")
         return super().scores_of([self.graph.live(circuit) for circuit in circuits])
 
-    def logits(self, circuit: EdgeCircuit) -> torch.Tensor:
-        self.evaluations += 1
-        return torch.cat(self.each_batch(lambda i: self.engine.unembed(self.live[i].final_residual(circuit)[:, 0])))
-
-    def logit_diffs(self, circuits: list[EdgeCircuit]) -> torch.Tensor:
-        """[C, N]."""
+    def residuals(self, circuits: list[EdgeCircuit]) -> torch.Tensor:
+        """Final residuals [C, N, 1, D] at the position of the score."""
 
         def run(i: int, circuit: EdgeCircuit) -> torch.Tensor:
-            batch = self.batches[i]
-            x = self.live[i].final_residual(circuit)[:, 0]
-            return self.engine.logit_diff(x, self.answer[batch], self.incorrect[batch])
+            return self.live[i].final_residual(circuit)
 
         self.evaluations += len(circuits)
         return torch.stack([torch.cat(self.each_batch(partial(run, circuit=c))) for c in circuits])

@@ -27,6 +27,7 @@ from atlas.components import MLP, Circuit, Component, Site
 from atlas.errors import StudyError
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
+WIDENED = 2**24  # numbers of W_U that are held in float32 at a time, where the model's dtype is a half
 
 Substitute = Callable[[str, int], torch.Tensor]  # (name, layer) -> what replaces its ablated components
 
@@ -177,20 +178,26 @@ class Engine:
         w = self.weights
         d_model = w.w_u.shape[1]
         per_token = 4 * d_model + 4 * w.n_heads * w.blocks[0].w_q.shape[2] + 2 * w.mlp_flops // d_model
-        return (s * per_token + logits * 4 * w.w_u.shape[0]) * w.w_u.element_size()
+        return s * per_token * w.w_u.element_size() + self.bytes_of_logits(logits)
+
+    def bytes_of_logits(self, positions: int) -> int:
+        """Memory of all logits of a prompt, with their softmax, at so many positions."""
+        return positions * 4 * self.weights.w_u.shape[0] * max(4, self.weights.w_u.element_size())
 
     # ---- the end -----------------------------------------------------------------------------------------
     def unembed(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [..., d_vocab] of final residuals [..., D]; at least float32."""
-        logits = self.weights.norm_final(x) @ self.weights.w_u.T
-        return at_least_float32(logits if self.weights.b_u is None else logits + self.weights.b_u)
+        return unembedded(self.weights.norm_final(x), self.weights.w_u, self.weights.b_u)
 
     def logit_diff(self, x: torch.Tensor, answer: torch.Tensor, incorrect: torch.Tensor) -> torch.Tensor:
-        """The one column difference that the metric needs, [N], of final residuals [N, D]; at least float32."""
+        """The one column difference that the metric needs, [..., N], of final residuals [..., N, D]; at least float32.
+
+        The only expression for logit differences of one token, whichever other metrics are asked for beside it.
+        """
         w, b = self.weights.w_u, self.weights.b_u
         direction = at_least_float32(w[answer]) - at_least_float32(w[incorrect])
         out = (at_least_float32(self.weights.norm_final(x)) * direction).sum(-1)
-        return out if b is None else out + at_least_float32(b[answer] - b[incorrect])
+        return out if b is None else out + (at_least_float32(b[answer]) - at_least_float32(b[incorrect]))
 
 
 def partly_kept(layer: int, circuit: Circuit) -> dict[int, list[str]]:
@@ -234,6 +241,21 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+def unembedded(x: torch.Tensor, w_u: torch.Tensor, b_u: torch.Tensor | None) -> torch.Tensor:
+    """Logits [..., d_vocab] of normed residuals [..., D] through W_U [d_vocab, D] and b_U; at least float32.
+
+    Halves are multiplied and summed in float32: a logit rounded to bfloat16 has 8 bits, and a difference of two fewer.
+    W_U is widened a part at a time, since all of a large one would not fit beside the model.
+    """
+    x = at_least_float32(x)
+    if w_u.dtype == x.dtype:
+        logits = x @ w_u.T
+    else:
+        parts = w_u.split(max(1, WIDENED // w_u.shape[1]))
+        logits = torch.cat([x @ part.to(x.dtype).T for part in parts], -1)
+    return logits if b_u is None else logits + at_least_float32(b_u)
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:

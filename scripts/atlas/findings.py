@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.comparison import reported_entry
 from atlas.plots.wording import count, interval, listing, number, p_value, percent, place, words
 
 ALPHA = 0.05  # p-values below it are called more than chance
@@ -57,8 +58,7 @@ def edge_findings(
             f"{words(task).capitalize()}: {count(row['edges'], 'edge')} of {count(row['components'], 'component')} "
             f"and the embeddings; faithfulness {interval(faith, 2)}, counted from the model with every edge ablated."
         )
-        found = next(c for c in circuits[task]["circuits"] if c["method"] == "iterative_edges")
-        lost = sorted(found["without_path"], key=place)
+        lost = sorted(reported_entry(circuits[task])["without_path"], key=place)
         verb = "has" if len(lost) == 1 else "have"
         sentences.append(
             f"{text} {listing(lost)} {verb} edges in it but no path to the logits, and so no effect."

@@ -18,12 +18,15 @@ from atlas.models import Hook
 OF_BLOCKS: tuple[str, ...] = ("hook_resid_pre", "ln1.hook_out", "attn.hook_v", "attn.hook_pattern", "attn.hook_z")
 OF_BLOCKS += ("hook_attn_out", "hook_mlp_out", "hook_resid_post")
 EMBED, POSITIONS = "hook_embed", "pos_embed.hook_out"
-BLOCK_HOOK = re.compile(rf"blocks\.\d+\.({'|'.join(map(re.escape, OF_BLOCKS))})")
+BLOCK_HOOK = re.compile(rf"blocks\.(\d+)\.({'|'.join(map(re.escape, OF_BLOCKS))})")
 
 
-def knows(name: str) -> bool:
-    """Whether a hook of this name is called here."""
-    return name in (EMBED, POSITIONS) or BLOCK_HOOK.fullmatch(name) is not None
+def knows(name: str, n_layers: int) -> bool:
+    """Whether a hook of this name is called here; raises ValueError on a layer that the model does not have."""
+    found = BLOCK_HOOK.fullmatch(name)
+    if found and int(found[1]) >= n_layers:
+        raise ValueError(f"{name}: the model has layers 0 to {n_layers - 1}")
+    return name in (EMBED, POSITIONS) or found is not None
 
 
 def final_residual(weights: Weights, tokens: torch.Tensor, edits: Iterable[Hook] = ()) -> torch.Tensor:

@@ -23,7 +23,7 @@ from atlas import sources
 from atlas.artifacts import digest
 from atlas.components import Circuit
 
-CODE = ("scripts/atlas/ablation.py", "scripts/atlas/edges.py")  # they score circuits, with all that they import
+CODE = tuple(f"scripts/atlas/{name}.py" for name in ("ablation", "edges", "memo"))  # with all that they import
 HEADER = struct.Struct("<16s16sQ")  # digest of the circuit, digest of the record, bytes of its scores
 
 

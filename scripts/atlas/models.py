@@ -145,6 +145,7 @@ class Model:
 
         Only that position is unembedded; ``position`` [N, K] gives each row others: [N, K, d_vocab]. Tokens [N, S] are
         one batch; the caller splits. Hooks have TransformerLens's names; ``on_bridge`` forces TransformerLens's own.
+        Raises ValueError or KeyError on a hook that the model does not have.
         """
         import torch
 
@@ -157,7 +158,7 @@ class Model:
 
         tokens = tokens.to(self.device)
         with torch.no_grad():
-            if self.weights and not on_bridge and all(forward.knows(name) for name, _ in edits):
+            if self.weights and not on_bridge and all(forward.knows(name, self.n_layers) for name, _ in edits):
                 x = read(forward.final_residual(self.weights, tokens, edits))
                 logits = engine.Engine(self.weights).unembed(x)
             else:
@@ -223,4 +224,19 @@ def boot(folder: Path | str, device: str, dtype: torch.dtype) -> Any:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    return TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype).eval()
+    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype).eval()
+    if dtype.itemsize < 4:
+        _unembed_in_float32(bridge)
+    return bridge
+
+
+def _unembed_in_float32(bridge: Any) -> None:
+    """Let a bridge in a half dtype multiply and sum its logits in float32, as the engine does (`engine.unembedded`)."""
+    from torch import nn
+
+    from atlas.engine import unembedded
+
+    head = bridge.unembed.original_component
+    if not isinstance(head, nn.Linear):
+        raise StudyError(f"models.*.dtype: {type(head).__name__} can unembed in the model's dtype only; use float32")
+    setattr(head, "forward", lambda x: unembedded(x, head.weight, head.bias))  # noqa: B010, a method of one module

@@ -217,11 +217,15 @@ class EnginePatcher:
         return x if self.group == 1 else x.repeat_interleave(self.group, 1)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """Causal attention pattern [N, H, S, S] of q [N, H, S, d_head] and k [N, H, G or 1, d_head]."""
+        """Causal attention pattern [N, h, S, S] of q [N, h, S, d_head] and k [N, g, S, d_head].
+
+        g is h, or 1 (all queries read one key head), or G where h is H (each reads the key head of its group).
+        """
         k = k if k.shape[1] in (1, q.shape[1]) else self.grouped(k)
         scores: torch.Tensor = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         future = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
-        return scores.masked_fill(future, -torch.inf).softmax(-1)
+        softmax = scores.masked_fill(future, -torch.inf).softmax(-1, torch.promote_types(scores.dtype, torch.float32))
+        return softmax.to(k.dtype)
 
     def bytes_per_row(self, s: int) -> int:
         """Memory that the two recorded runs and one patched run of a prompt of ``s`` tokens take."""
@@ -365,7 +369,9 @@ def with_hooks(model: Model) -> BatchRun:
     return run
 
 
-def patching_rows(patched: Patched, names: list[str], bootstrap: Bootstrap) -> list[dict[str, Any]]:
+def patching_rows(
+    patched: Patched, names: list[str], bootstrap: Bootstrap, allow_no_effect: bool = False
+) -> list[dict[str, Any]]:
     """The rows of `patching.parquet` less model and task.
 
     value = (M(patched) - M(corrupted)) / (M(clean) - M(corrupted)) of the mean logit differences M, in both directions:
@@ -373,14 +379,19 @@ def patching_rows(patched: Patched, names: list[str], bootstrap: Bootstrap) -> l
     starts from 1, so a patch that matters is below 1. ``names``: role of each position (see `roles`); the role of a
     head's patch is `all`.
 
-    Raises StudyError where clean and corrupted runs hardly differ.
+    Raises StudyError where clean and corrupted runs hardly differ; ``allow_no_effect`` (`allow_negative_clean` of the
+    configuration) turns that into a warning, unless they do not differ at all.
     """
     clean, corrupted = patched.clean.mean(), patched.corrupted.mean()
-    if abs(clean - corrupted) < 1e-3 * max(1.0, abs(clean)):
-        raise StudyError(
+    effect = abs(clean - corrupted)
+    if effect < 1e-3 * max(1.0, abs(clean)):
+        said = (
             f"the mean logit difference is {clean:.4f} on clean and {corrupted:.4f} on corrupted prompts, so patching "
             "has nothing to restore; choose another prompts.corruption"
         )
+        if not allow_no_effect or not effect:
+            raise StudyError(said)
+        log.warning("%s; going on, as allow_negative_clean says", said)
     rows = []
     for direction, values in patched.values.items():
         for patch, own in zip(patched.patches, values, strict=True):
