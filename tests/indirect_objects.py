@@ -14,18 +14,18 @@ ORDERS = {"ABBA": "When {a} and {b} met, {b} gave a cup to", "BABA": "When {b} a
 GUEST = "After {c} left, "
 
 
-def table(count: int, seed: int = 0, guest: bool = False) -> pd.DataFrame:
+def table(count: int, seed: int = 0, guest: bool = False, names: dict[int, list[str]] = NAMES) -> pd.DataFrame:
     """``count`` prompts; the corrupted partner has names of the same sizes, drawn anew.
 
-    Names of every pair of sizes occur equally often; with ``guest`` the two that matter are of one token, and a third
-    of one to three stands before them.
+    ``names``: number of tokens -> names. Pairs of all sizes occur equally often; with ``guest`` both names are of one
+    token, and a third of any size stands before them.
     """
     rng = np.random.default_rng(seed)
-    sizes = [(1, 1, c) for c in NAMES] if guest else [(a, b, 1) for a in NAMES for b in NAMES]
+    sizes = [(1, 1, c) for c in names] if guest else [(a, b, 1) for a in names for b in names]
     rows = []
     for i in range(count):
         order, size = list(ORDERS)[i % 2], sizes[i // 2 % len(sizes)]
-        clean, corrupted = draw(size, rng), draw(size, rng)
+        clean, corrupted = draw(size, names, rng), draw(size, names, rng)
         text = (GUEST if guest else "") + ORDERS[order]
         shown = {key: name for key, name in clean.items() if guest or key != "c"}
         row = {"text": text.format(**clean), "corrupted_text": text.format(**corrupted), "template": order}
@@ -33,11 +33,11 @@ def table(count: int, seed: int = 0, guest: bool = False) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(sizes: tuple[int, ...], rng: np.random.Generator) -> dict[str, str]:
+def draw(sizes: tuple[int, ...], names: dict[int, list[str]], rng: np.random.Generator) -> dict[str, str]:
     """Different names of these sizes."""
     found: list[str] = []
     for size in sizes:
-        pool = [name for name in NAMES[size] if name not in found]
+        pool = [name for name in names[size] if name not in found]
         found.append(pool[rng.integers(len(pool))])
     return dict(zip("abc", found, strict=True))
 

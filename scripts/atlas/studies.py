@@ -72,9 +72,10 @@ def make_ablator(
     if kind != "mean":
         raise StudyError(f"search.legacy_mlp_means: true needs ablation.kind mean, not {kind}")
     if layouts.several(means["groups"]):
+        every = artifacts.read_table(paths["prompts"])
         raise StudyError(
-            f"search.legacy_mlp_means: true needs prompts of one layout, and those of tasks.{frame.task.iloc[0]} have "
-            f"several; set its file.min_layout above {len(frame)} to keep the most common one alone"
+            f"search.legacy_mlp_means: true needs prompts of one layout, and those of tasks.{every.task.iloc[0]} have "
+            f"several; set its file.min_layout above {len(every)} to keep the most common one alone"
         )
     reference = Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], "search"), means["groups"])
     return LegacyAblator(model, prompts, substitute, reference, metrics, memo=memo)
