@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from atlas import artifacts, curves, evaluation, job, places, studies, tensors
+from atlas import artifacts, curves, evaluation, job, layouts, places, studies, tensors
 from atlas.comparison import circuit_at, reported_edges
-from atlas.components import roles, sites
+from atlas.components import sites
 from atlas.graph import Graph
 from atlas.interchange import read_circuit_and_level
 from atlas.search import Rule, by_layers, node_search, tried_at_once
@@ -55,20 +55,20 @@ for name, (circuit, level) in assessed.items():
     job.log.info("%s: %s assessed", w.task, name)
 
 # ---- positions -----------------------------------------------------------------------------------------------
-layout = artifacts.read_json(inputs.prompts_info)["layout"]
-where = roles(layout, p.prepend_bos)
+where = layouts.roles_of(artifacts.read_json(inputs.prompts_info), p.prepend_bos)
 search_split, reported = (
     studies.make_ablator(model, paths, s, p.kind, p.legacy_mlp_means, memo_folder=memo, roles=where)
     for s in ("search", split)
 )
 start = circuit_at(inputs.circuits, p.order, p.positions["start_threshold"])
 rule = Rule.configured(p.positions["threshold"], p.relative_tolerance, p.never_test, p.visit)
-kept = sites(start, where)
+roles = search_split.prompts.roles
+kept = sites(start, roles)
 batch = tried_at_once(p.batch, model.device)
 for step in node_search(kept, rule, by_layers(rule), search_split.percents_of_full, batch):
     kept = step.left
 positions = [identity | row for row in evaluation.position_effects(reported, start, kept, bootstrap)]
-job.log.info("%s: %d of %d sites kept", w.task, len(kept), len(start) * len(where))
+job.log.info("%s: %d of %d sites kept", w.task, len(kept), len(start) * len(roles))
 
 # ---- edge circuits of every size -----------------------------------------------------------------------------
 points, areas = [], []

@@ -1,12 +1,13 @@
 """Run a model on the clean and corrupted prompts of a task; cache activations, means and clean scores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from atlas import activations, artifacts, job, metrics, studies, tensors
-from atlas.ablation import Prompts, collected
+from atlas import artifacts, job, layouts, metrics, studies, tensors
+from atlas.ablation import Prompts, answer_logits, collected
 from atlas.errors import StudyError
 from atlas.statistics import Bootstrap, interval_columns
 
@@ -14,13 +15,10 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 frame = artifacts.read_table(inputs.prompts).sort_values("prompt", ignore_index=True)
-groups = sorted(frame.template.unique()) if p.groups == "template" else ["all"]
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
-prompts = Prompts.from_frame(frame, groups)
-rows_read, scores = prompts.rows(), {}
-runs = {"clean": rows_read.tokens, "corrupted": rows_read.corrupted_tokens}
-for run, tokens in runs.items():
-    logits = activations.last_logits(model, tokens, rows_read.position)
+prompts, scores, runs = Prompts.from_frame(frame), {}, ("clean", "corrupted")
+for run in runs:
+    logits = answer_logits(model, prompts, run)
     scores[run] = metrics.per_prompt(
         ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
     )
@@ -32,6 +30,12 @@ for run, tokens in runs.items():
         if p.filter:
             kept = metrics.passes(logits, prompts.answer, prompts.incorrect, **p.filter)
 frame["kept"] = kept.tolist()
+by_template = p.groups == "template"
+if frame.layout.any():
+    unread = layouts.without_mean(frame[frame.kept].to_dict("records"), by_template)
+    frame["kept"] &= ~frame.prompt.isin(unread)
+    if unread:
+        job.log.warning("%s: %d prompts left out, whose layout keeps none to search on", w.task, len(unread))
 search = (frame.kept & (frame.split == "search")).to_numpy().copy()  # pandas gives a read-only view
 if not search.any():
     raise StudyError(f"tasks.{w.task}: the filter keeps none of the {len(frame)} prompts; relax prompts.filter")
@@ -41,7 +45,7 @@ if mean_clean <= 0 and not p.allow_negative_clean:
         f"tasks.{w.task}: the model's clean logit difference is {mean_clean:.3f}, not positive, so percent of full "
         "means nothing; the model does not do this task (or set allow_negative_clean: true)"
     )
-if p.groups == "template" and len(set(frame.template[search])) < len(groups):
+if by_template and set(frame.template[search]) < set(frame.template):
     raise StudyError(f"tasks.{w.task}: the filter keeps no search prompt of some template; use ablation.groups: all")
 
 rows = [
@@ -59,12 +63,13 @@ for split in ("search", "held_out", "all"):
         summary.append(row)
 
 where = torch.tensor(search)
+groups = layouts.group_names(frame[search], by_template)
 cached, means = {"prompt": torch.tensor(frame.prompt[search].to_list())}, {"groups": groups}
-searched = prompts.take(where.nonzero()[:, 0]).rows()
+group = torch.tensor(layouts.group_of(frame[search], groups))
+searched = replace(prompts.take(where.nonzero()[:, 0]), group=group).rows()
 for run in runs:
     cached[run], means[run] = collected(model, searched, run, getattr(torch, p.dtype), Path(out.activations).parent)
-if prompts.several_tokens:
-    means["longest"] = searched.longest()
+means |= searched.sizes_of_means()
 provenance = job.provenance(snakemake)
 artifacts.write_table(table, out.clean, provenance)
 artifacts.write_table(pd.DataFrame(summary), out.summary, provenance)
@@ -76,6 +81,6 @@ job.log.info(
     "clean logit difference %.3f on %d search prompts, %d of %d prompts kept",
     mean_clean,
     search.sum(),
-    kept.sum(),
+    frame.kept.sum(),
     len(frame),
 )

@@ -4,7 +4,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import artifacts, attention, backup, comparison, components, job, ov, patching, studies, tensors, tokens
+from atlas import (
+    artifacts,
+    attention,
+    backup,
+    comparison,
+    components,
+    job,
+    layouts,
+    ov,
+    patching,
+    studies,
+    tensors,
+    tokens,
+)
 from atlas.ablation import Prompts, replacement
 from atlas.statistics import Bootstrap
 
@@ -13,14 +26,17 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
-all_prompts, layouts = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
+all_prompts, layout_of = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
 every = {task: all_prompts[all_prompts.task == task].reset_index(drop=True) for task in p.tasks}
-layout = attention.Layout.of(layouts[w.task], p.prepend_bos)
-frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+layout = attention.Layout.of(layout_of[w.task], p.prepend_bos)
+every_prompt = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+frame = layouts.of_one(every_prompt)
 means = tensors.read(inputs.means)
 prompts, bootstrap, notes = Prompts.from_frame(frame, means["groups"]), Bootstrap(p.bootstrap, p.seed), {}
 circuits = comparison.chosen_circuits(inputs.circuits)
 heads = components.heads(circuits["union"])
+if len(frame) < len(every_prompt):
+    notes["prompts"] = f"the {len(frame)} of {len(every_prompt)} prompts that have the most common layout"
 others = {task: table for task, table in every.items() if task != w.task}
 
 # ---- attention ---------------------------------------------------------------------------------------------------
@@ -74,7 +90,7 @@ if layout.members:
     if w.task in p.members:
         first = {tuple(words): task for task, words in reversed(p.members.items())}  # tasks may have the same members
         for words, task in reversed(first.items()):
-            ids = ov.ids_of_words(every[task], attention.Layout.of(layouts[task], p.prepend_bos))
+            ids = ov.ids_of_words(every[task], attention.Layout.of(layout_of[task], p.prepend_bos))
             target = ov.cross_target(p.members[w.task], known, list(words), ids)
             if target:
                 targets[f"cross:{task}"] = target

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, attribution, job, lens, patching, studies, tokens
+from atlas import artifacts, attribution, job, layouts, lens, patching, studies, tokens
 from atlas.ablation import Prompts
 from atlas.errors import StudyError
 from atlas.statistics import Bootstrap
@@ -13,8 +13,9 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 layout = artifacts.read_json(inputs.layout)["layout"]
 frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
-prompts, bootstrap = Prompts.from_frame(frame, ["all"]), Bootstrap(p.bootstrap, p.seed)
-some = Prompts.from_frame(patching.spread(frame, p.patching_prompts), ["all"])
+frame = layouts.of_one(frame)
+prompts, bootstrap = Prompts.from_frame(frame), Bootstrap(p.bootstrap, p.seed)
+some = Prompts.from_frame(patching.spread(frame, p.patching_prompts))
 job.log.info("%s: %d prompts, %d of them patched", w.task, len(prompts), len(some))
 
 try:

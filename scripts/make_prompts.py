@@ -18,6 +18,7 @@ frame = pd.DataFrame(encoded.rows)
 frame.insert(0, "model", snakemake.wildcards.model)
 frame.insert(1, "task", name)
 counts = {
+    "read": len(frame) + encoded.rejected.total(),
     "prompts": len(frame),
     "search": int((frame.split == "search").sum()),
     "held_out": int((frame.split == "held_out").sum()),
@@ -25,10 +26,16 @@ counts = {
 }
 if not counts["search"]:
     raise StudyError(f"tasks.{name}: no prompts to search on; lower held_out_share or make more prompts")
-job.log.info("%s: %s; layout %s; dropped fillers %s", name, counts, encoded.layout, dropped)
+job.log.info("%s: %s; layouts %s; dropped fillers %s", name, counts, encoded.layouts, dropped)
 provenance = job.provenance(snakemake)
 artifacts.write_table(frame, out.prompts, provenance)
-table = token_table.rows(encoded.rows, encoded.layout, tokenizer, p.prepend_bos)
+table = [
+    row
+    for number, layout in enumerate(encoded.layouts)
+    for row in token_table.rows(
+        [prompt for prompt in encoded.rows if prompt["layout"] == number], layout, tokenizer, p.prepend_bos
+    )
+]
 identity = {"model": snakemake.wildcards.model, "task": name}
 columns = [*identity, *token_table.COLUMNS]
 artifacts.write_table(pd.DataFrame([identity | row for row in table], columns=columns), out.tokens, provenance)
@@ -39,6 +46,7 @@ if slow and slow["different"]:
 summary = {
     "task": name,
     "layout": encoded.layout,
+    "layouts": encoded.layouts,
     "counts": counts,
     "dropped_fillers": dropped,
     "seed": block["seed"],

@@ -4,7 +4,7 @@ from itertools import chain
 
 import pandas as pd
 
-from atlas import artifacts, eap, edge_search, job, stability, studies, tensors, tokens
+from atlas import artifacts, eap, edge_search, job, layouts, stability, studies, tensors, tokens
 from atlas.ablation import Prompts, replacement
 from atlas.comparison import reported_edges
 from atlas.components import from_json
@@ -43,7 +43,7 @@ maker = Maker(
     prepend_bos=p.prepend_bos,
     max_tokens=description["max_tokens"],
     kind=p.kind,
-    by_template=means["groups"] != ["all"],
+    by_template=set(map(layouts.template_of, means["groups"])) != {layouts.SHARED},
     filter=p.filter,
     allow_negative_clean=p.allow_negative_clean,
 )

@@ -6,15 +6,17 @@ Everything downstream of an ablated component is recomputed (total effect).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from atlas import activations, engine
+from atlas import activations, engine, layouts
 from atlas.components import AnyCircuit, Circuit, Component, Site, all_components, sites
 from atlas.errors import StudyError
 from atlas.metrics import PAD, log_probs, paired, per_prompt
@@ -34,7 +36,7 @@ KINDS = ("mean", "zero", "resample", "mean_clean")
 class Prompts:
     """The prompts that a circuit is scored on, as tensors."""
 
-    tokens: torch.Tensor  # [N, S]
+    tokens: torch.Tensor  # [N, S]; shorter prompts are padded on the right
     corrupted_tokens: torch.Tensor  # [N, S], row-aligned
     answer: torch.Tensor  # [N]; answers of several tokens: [N, K], with PAD after the shorter ones
     incorrect: torch.Tensor  # the same
@@ -44,15 +46,16 @@ class Prompts:
     roles: dict[str, torch.Tensor] | None = None  # role -> mask [1 or N, S] of its positions; needed for sites alone
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, groups: list[str]) -> Prompts:
-        """``groups``: names of the groups of means; one name means that all prompts share it."""
-        group = [0] * len(frame) if len(groups) == 1 else [groups.index(t) for t in frame.template]
+    def from_frame(cls, frame: pd.DataFrame, groups: list[str] | None = None) -> Prompts:
+        """``groups``: names of the groups of means (`layouts.group_names`); None where no mean is asked for."""
+        lengths = torch.tensor([len(ids) for ids in frame.tokens])
         return cls(
-            tokens=torch.tensor(np.stack(frame.tokens.to_list())),
-            corrupted_tokens=torch.tensor(np.stack(frame.corrupted_tokens.to_list())),
+            tokens=padded(frame.tokens),
+            corrupted_tokens=padded(frame.corrupted_tokens),
             **answers_of(frame),
             prompt=frame.prompt.tolist(),
-            group=torch.tensor(group),
+            group=torch.tensor([0] * len(frame) if groups is None else layouts.group_of(frame, groups)),
+            position=lengths - 1 if (lengths != lengths[0]).any() else None,
         )
 
     def __len__(self) -> int:
@@ -67,25 +70,28 @@ class Prompts:
         """What the model runs on: the prompts; or each prompt with its answer and, in the row after it, with its
         incorrect answer, both without their last token, which no score reads."""
         if not self.several_tokens:
-            at = None if self.position is None else self.position[:, None]
-            return Rows(self.tokens, self.corrupted_tokens, self.group, at, self.roles)
-        if self.position is not None:
-            raise ValueError("prompts whose answers have several tokens are all of one length")
+            at, length = (None, None) if self.position is None else (self.position[:, None], self.position + 1)
+            return Rows(self.tokens, self.corrupted_tokens, self.group, at, self.roles, length=length)
         s, targets = self.tokens.shape[1], paired(self.answer, self.incorrect)
-        length = (targets != PAD).sum(1)
+        last = torch.full((len(self),), s - 1) if self.position is None else self.position
+        last, length = last.repeat_interleave(2)[:, None], (targets != PAD).sum(1)
         ahead = torch.arange(targets.shape[1])
         fed = targets[:, :-1].where(ahead[1:] < length[:, None], 0)  # any token serves as padding: nothing looks at it
-        after = {name: torch.full((1, len(ahead) - 1), name == "last") for name in self.roles or ()}
+
+        def with_answers(tokens: torch.Tensor) -> torch.Tensor:
+            return F.pad(tokens.repeat_interleave(2, 0), (0, fed.shape[1])).scatter(1, last + ahead[1:], fed)
+
+        after = torch.arange(s + fed.shape[1]) > (last if self.position is not None else last[:1])
         masks = {name: m if len(m) == 1 else m.repeat_interleave(2, 0) for name, m in (self.roles or {}).items()}
-        masks = {name: torch.cat((m, after[name].expand(len(m), -1)), 1) for name, m in masks.items()}
+        masks = {name: F.pad(m, (0, fed.shape[1])) | (after & (name == "last")) for name, m in masks.items()}
         return Rows(
-            tokens=torch.cat((self.tokens.repeat_interleave(2, 0), fed), 1),
-            corrupted_tokens=torch.cat((self.corrupted_tokens.repeat_interleave(2, 0), fed), 1),
+            tokens=with_answers(self.tokens),
+            corrupted_tokens=with_answers(self.corrupted_tokens),
             group=paired(2 * self.group, 2 * self.group + 1),
-            position=s - 1 + torch.minimum(ahead, length[:, None] - 1),
+            position=last + torch.minimum(ahead, length[:, None] - 1),
             roles=masks if self.roles else None,
             targets=targets,
-            length=s - 1 + length,
+            length=last[:, 0] + length,
         )
 
     def with_roles(self, roles: dict[str, list[int]]) -> Prompts:
@@ -93,6 +99,17 @@ class Prompts:
         position = torch.arange(self.tokens.shape[1])
         masks = {name: torch.isin(position, torch.tensor(where))[None] for name, where in roles.items()}
         return replace(self, roles=masks)
+
+    def with_roles_of(self, each: Sequence[dict[str, list[int]]], layout: Sequence[int]) -> Prompts:
+        """``each``: the roles of each layout (`layouts.roles_of`); ``layout`` [N]: that of each prompt.
+
+        A prompt whose layout lacks a role has it nowhere.
+        """
+        if len(each) == 1:
+            return self.with_roles(each[0])
+        names, which = dict.fromkeys(name for roles in each for name in roles), torch.as_tensor(layout)
+        masks = [self.with_roles({name: roles.get(name, []) for name in names}).roles or {} for roles in each]
+        return replace(self, roles={name: torch.cat([m[name] for m in masks])[which] for name in names})
 
     def take(self, rows: Any) -> Prompts:
         """The prompts of these rows, in this order; a row may come more than once."""
@@ -110,6 +127,11 @@ class Prompts:
     def swapped(self) -> Prompts:
         """The corrupted prompts in place of the clean ones, with the same answers."""
         return replace(self, tokens=self.corrupted_tokens, corrupted_tokens=self.tokens)
+
+
+def padded(rows: Iterable[Sequence[int]]) -> torch.Tensor:
+    """[N, S] of rows of ids, the shorter ones with zeros on the right, where causal attention never looks."""
+    return pad_sequence([torch.tensor(np.asarray(ids)) for ids in rows], batch_first=True)
 
 
 def answers_of(frame: pd.DataFrame) -> dict[str, Any]:
@@ -135,7 +157,7 @@ class Rows:
     position: torch.Tensor | None  # [R, K] where the score reads the model; None: at the last token
     roles: dict[str, torch.Tensor] | None  # role -> mask [1 or R, S]; what is fed of an answer is `last`
     targets: torch.Tensor | None = None  # [R, K] the answer's tokens, PAD where there are fewer; None: of one token
-    length: torch.Tensor | None = None  # [R] tokens before the padding
+    length: torch.Tensor | None = None  # [R] tokens before the padding; None where there is none
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -150,6 +172,13 @@ class Rows:
         longest = torch.zeros(int(self.group.max()) + 1, dtype=torch.long)
         return longest.scatter_reduce_(0, self.group, self.length, "amax")
 
+    def sizes_of_means(self) -> dict[str, torch.Tensor]:
+        """What `means.pt` says of rows that differ in length: ``longest`` of each group where answers are of several
+        tokens, ``lengths`` where the groups are layouts and all rows of one have its length."""
+        if self.length is None:
+            return {}
+        return {"lengths" if self.targets is None else "longest": self.longest()}
+
 
 def collected(
     model: Model, rows: Rows, run: str, dtype: torch.dtype = torch.float32, folder: Path | str | None = None
@@ -157,6 +186,14 @@ def collected(
     """Activations and means (`activations.collect`) of the ``clean`` or ``corrupted`` run of rows."""
     tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
     return activations.collect(model, tokens, rows.group, dtype, rows.length, folder)
+
+
+def answer_logits(model: Model, prompts: Prompts, run: str) -> torch.Tensor:
+    """Logits of the ``clean`` or ``corrupted`` run, unablated, for `metrics.per_prompt`, on the CPU."""
+    rows = prompts.rows()
+    tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
+    logits = activations.last_logits(model, tokens, rows.position)
+    return logits if rows.targets is not None or rows.position is None else logits[:, 0]
 
 
 def last_tokens(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -203,7 +240,7 @@ def replacement(
     """
     used, rows = means["clean" if kind == "mean_clean" else "corrupted"], prompts.rows()
     s = rows.tokens.shape[1]
-    if prompts.several_tokens != ("longest" in means) or (not prompts.several_tokens and used["z"].shape[2] != s):
+    if not same_lengths(prompts, rows, means, used["z"].shape[2]):
         raise StudyError(
             f"means are of {used['z'].shape[2]} positions, prompts have {s}; they belong to different tasks"
         )
@@ -214,7 +251,7 @@ def replacement(
                     "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
                     "mean; search on such prompts too, or use zero or resample"
                 )
-            used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may have longer answers
+            used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
             return Replacement(used["z"], used["mlp_out"], rows.group)
         case "zero":
             first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
@@ -222,6 +259,17 @@ def replacement(
         case "resample":
             return corrupted_runs(model, prompts, cache)
     raise ValueError(f"unknown ablation kind {kind!r}; one of {', '.join(KINDS)}")
+
+
+def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:
+    """Do prompts have as many tokens as the ``s`` positions of means, or as those of their group's mean?
+
+    Answers of several tokens may be longer or shorter.
+    """
+    if prompts.several_tokens or "longest" in means:
+        return prompts.several_tokens and "longest" in means
+    length = torch.full((len(rows),), rows.tokens.shape[1]) if rows.length is None else rows.length
+    return bool((length == (means["lengths"][rows.group] if "lengths" in means else s)).all())
 
 
 def corrupted_runs(model: Model, prompts: Prompts, cache: dict[str, Any] | None = None) -> Replacement:

@@ -79,7 +79,7 @@ def with_embeddings(
             sizes = torch.bincount(reference.group).view(-1, 1, 1)
             written = embed(tokens).double()
             sums = written.new_zeros(len(sizes), *written.shape[1:]).index_add_(0, reference.group, written)
-            means = (sums / sizes).to(embed(tokens[:1]).dtype)
+            means = (sums / sizes).to(embed(tokens[:1]).dtype)[:, : prompts.tokens.shape[1]]
             values = means if len(means) == 1 else means[prompts.group]
         case _:
             raise ValueError(f"unknown ablation kind {kind!r}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import prompt_files, tasks, tokens
+from atlas import layouts, prompt_files, tasks, tokens
 from atlas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def prompts_of(
     ``max_tokens``: the longest prompt that the model takes; ``root``: the folder that paths of files start from.
     Raises StudyError where the prompts cannot be made or aligned.
     """
-    dropped, multi_token = {}, block.get("multi_token", False)
+    dropped, multi_token, min_layout = {}, block.get("multi_token", False), None
     if "file" in block:
         assert root is not None
         rows = prompt_files.prompts_from_file(name, block["file"], root, block["held_out_share"])
+        min_layout = block["file"].get("min_layout", layouts.MIN_LAYOUT)
     else:
         usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
         dropped = {kind: [w for w in block["fillers"][kind] if w not in usable[kind]] for kind in usable}
@@ -41,14 +42,16 @@ def prompts_of(
             tokens.check_members(tokenizer, name, task.members)
         rows = tasks.make_prompts(task)
 
-    encoded = tokens.encode_prompts(rows, tokenizer, prepend_bos, name, multi_token)
-    longest = encoded.layout["tokens"]
+    encoded = tokens.encode_prompts(rows, tokenizer, prepend_bos, name, multi_token, min_layout)
+    if len(encoded.layouts) > 1:
+        encoded = layouts.searched(encoded)
+    longest = max(len(row["tokens"]) for row in encoded.rows)
     if multi_token:  # all but the last token of an answer is fed
         answers = (row[key] for row in encoded.rows for key in ("answer_tokens", "incorrect_tokens"))
         longest += max(map(len, answers)) - 1
     if max_tokens and longest > max_tokens:
         raise StudyError(
             f"tasks.{name}: prompts have {longest} tokens{' with their answers' if multi_token else ''}, the model "
-            f"takes {max_tokens}; show fewer members"
+            f"takes {max_tokens}; {'select shorter ones' if 'file' in block else 'show fewer members'}"
         )
     return encoded, dropped

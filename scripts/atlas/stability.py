@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import activations, search, studies
-from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, collected, replacement
+from atlas import activations, layouts, search, studies
+from atlas.ablation import Ablator, LegacyAblator, Prompts, Replacement, answer_logits, collected, replacement
 from atlas.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.errors import StudyError
 from atlas.metrics import passes, per_prompt
@@ -92,7 +92,8 @@ def bootstraps(
     for draw in range(count):
         rows = np.sort(np.random.default_rng([seed, draw]).integers(len(prompts), size=len(prompts)))
         drawn = prompts.take(rows)
-        if len(drawn.group.unique()) < len(means["groups"]):
+        drawn_groups = {layouts.template_of(means["groups"][g]) for g in drawn.group.tolist()}
+        if drawn_groups < set(map(layouts.template_of, means["groups"])):
             raise StudyError(
                 f"stability.bootstrap: resample {draw} holds no prompt of some template; make more prompts"
             )
@@ -164,21 +165,18 @@ class Maker:
             log.info("rejected, as members of other numbers of tokens are in any data of this task: %s", reasons)
         frame = pd.DataFrame(encoded.rows)
         frame = frame[frame.split == "search"].sort_values("prompt", ignore_index=True)
-        groups = sorted(frame.template.unique()) if self.by_template else ["all"]
+        groups = layouts.group_names(frame, self.by_template)
         prompts = self.answered(Prompts.from_frame(frame, groups))
         if len(prompts.group.unique()) < len(groups):
             raise StudyError(f"tasks.{self.task}: the filter keeps no prompt of some template; relax prompts.filter")
         run, rows = "clean" if self.kind == "mean_clean" else "corrupted", prompts.rows()
         found, means = collected(self.model, rows, run)
-        cache, means = {"prompt": prompts.prompt, run: found}, {run: means}
-        if prompts.several_tokens:
-            means["longest"] = rows.longest()
+        cache, means = {"prompt": prompts.prompt, run: found}, {run: means} | rows.sizes_of_means()
         return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, means, cache))
 
     def answered(self, prompts: Prompts) -> Prompts:
         """The prompts that pass the filter; refuses a clean score that is not positive."""
-        rows = prompts.rows()
-        logits = activations.last_logits(self.model, rows.tokens, rows.position)
+        logits = answer_logits(self.model, prompts, "clean")
         found = per_prompt(("logit_diff", "top1"), logits, prompts.answer, prompts.incorrect)
         if self.filter:
             kept = passes(logits, prompts.answer, prompts.incorrect, **self.filter).nonzero()[:, 0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import artifacts, models, tensors
+from atlas import artifacts, layouts, models, tensors
 from atlas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def make_ablator(
     legacy_mlp_means: bool = False,
     metrics: Iterable[str] = ("logit_diff",),
     memo_folder: Path | str | None = None,
-    roles: dict[str, list[int]] | None = None,
+    roles: Sequence[dict[str, list[int]]] | None = None,
 ) -> Ablator:
-    """An ablator on a split of a task; ``roles`` (`components.roles`) where its circuits hold sites.
+    """An ablator on a split of a task; ``roles`` of each layout (`layouts.roles_of`) where its circuits hold sites.
 
     ``paths`` holds model (`model.json`), prompts, clean, means and, for resample, activations. With ``memo_folder``
     scores are kept on disk and found again by any job that scores the same circuits on the same prompts.
@@ -62,7 +62,7 @@ def make_ablator(
     means = tensors.read(paths["means"])
     frame = read_prompts(paths["prompts"], paths["clean"], split)
     prompts = Prompts.from_frame(frame, means["groups"])
-    prompts = prompts.with_roles(roles) if roles else prompts
+    prompts = prompts.with_roles_of(roles, frame.layout.to_list()) if roles else prompts
     cache = tensors.read(paths["activations"]) if kind == "resample" and "activations" in paths else None
     substitute = replacement(kind, model, prompts, means, cache)
     memo = open_memo(memo_folder, model, paths["model"], prompts, substitute, kind, legacy_mlp_means, metrics)
@@ -70,6 +70,12 @@ def make_ablator(
         return Ablator(model, prompts, substitute, metrics, memo=memo)
     if kind != "mean":
         raise StudyError(f"search.legacy_mlp_means: true needs ablation.kind mean, not {kind}")
+    if layouts.several(means["groups"]):
+        every = artifacts.read_table(paths["prompts"])
+        raise StudyError(
+            f"search.legacy_mlp_means: true needs prompts of one layout, and those of tasks.{every.task.iloc[0]} have "
+            f"several; set its file.min_layout above {len(every)} to keep the most common one alone"
+        )
     reference = Prompts.from_frame(read_prompts(paths["prompts"], paths["clean"], "search"), means["groups"])
     return LegacyAblator(model, prompts, substitute, reference, metrics, memo=memo)
 
@@ -122,6 +128,7 @@ def open_memo(
         "legacy_mlp_means": legacy,
         "prompts": [tensor_digest(x) for x in (prompts.tokens, prompts.answer, prompts.incorrect)],
         "answers": list(prompts.answer.shape),
+        "position": None if prompts.position is None else prompts.position.tolist(),
         "roles": {name: tensor_digest(mask) for name, mask in (prompts.roles or {}).items()},
         "substitute": [tensor_digest(x) for x in vars(substitute).values()],
     }

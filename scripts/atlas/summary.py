@@ -4,12 +4,12 @@ Every `*_findings` function takes tables and returns sentences. The first senten
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
 
-from atlas import findings, head_findings, published_findings
+from atlas import findings, head_findings, layouts, published_findings
 from atlas.findings import ALPHA
 from atlas.plots import pages
 from atlas.plots.wording import count, interval, listing, number, numbers_of_tokens, p_value, percent, place, words
@@ -54,14 +54,36 @@ def answer_findings(info: dict[str, dict[str, Any]], tasks: list[str]) -> list[s
     """Which tasks have answers of several tokens, how many, and how they are scored."""
     sentences = []
     for task in tasks:
-        layout = info[task]["layout"]
-        if "answer_tokens" not in layout:
+        if "answer_tokens" not in info[task]["layout"]:
             continue
-        right, wrong = (numbers_of_tokens(layout[key]) for key in ("answer_tokens", "incorrect_tokens"))
+        sizes = (layouts.answer_sizes(info[task], key) for key in ("answer_tokens", "incorrect_tokens"))
+        right, wrong = map(numbers_of_tokens, sizes)
         sentences.append(
             f"{words(task).capitalize()}: answers are of {right}, incorrect ones of {wrong}, so its logit "
             "difference is that of their summed log-probabilities, and its edges and heads are not explained."
         )
+    return sentences
+
+
+def layout_findings(info: dict[str, dict[str, Any]], tasks: list[str], explained: Collection[str]) -> list[str]:
+    """Of tasks whose prompts have several layouts: how many are used, and which ones explain their heads."""
+    sentences = []
+    for task in tasks:
+        found = layouts.all_of(info[task])
+        if len(found) == 1:
+            continue
+        used, rejected = (sum(x) for x in ([f["prompts"] for f in found], info[task]["counts"]["rejected"].values()))
+        sizes, lengths = ([f[key] for f in found] for key in ("prompts", "tokens"))
+        sentences.append(
+            f"{words(task).capitalize()}: {used} of the {used + rejected} prompts read are used "
+            f"({number(100 * used / (used + rejected), 1)} %), in {len(found)} layouts of {min(lengths)} to "
+            f"{max(lengths)} tokens and {min(sizes)} to {max(sizes)} prompts, each with means of its own."
+        )
+        if task in explained:
+            sentences.append(
+                f"{words(task).capitalize()}: patching, attribution, logit lens, attention, OV scores and backup read "
+                f"the most common layout alone: {sizes[0]} of {used} prompts, of {lengths[0]} tokens."
+            )
     return sentences
 
 
@@ -307,7 +329,9 @@ def summary_page(
     all_heads = model["n_layers"] * model["n_heads"]
     faithfulness, cross = tables["faithfulness"], tables["cross"]
     found = {
-        "clean": clean_findings(tables["clean"], tasks) + answer_findings(info, tasks),
+        "clean": clean_findings(tables["clean"], tasks)
+        + answer_findings(info, tasks)
+        + layout_findings(info, tasks, explained),
         "circuits": circuit_findings(faithfulness, main, threshold, order, all_heads)
         + split_findings(tables["prompts"], main),
         "overlap": overlap_findings(tables["membership"], tables["overlap"], main),

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from atlas import layouts
 from atlas.errors import StudyError
+from atlas.layouts import Places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 Offsets = Sequence[tuple[int, int]]  # character spans
-Places = tuple[int, tuple[tuple[int, int], ...]]  # prompt length, first and last token of each member
 
 
 @dataclass
@@ -27,10 +28,13 @@ class Encoded:
     """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
 
     rows: list[dict[str, Any]]
-    # tokens (prompt length), member_positions, answer_position: the position that predicts the answer; with
-    # multi_token also member_spans (first and last position) and how many answers have how many tokens
-    layout: dict[str, Any]
+    layouts: list[dict[str, Any]]  # the largest first (`layouts.grouped`)
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of prompts
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The layout of most prompts, without their number."""
+        return {key: value for key, value in self.layouts[0].items() if key != "prompts"}
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -102,8 +106,9 @@ def encode_prompts(
     prepend_bos: bool,
     task_name: str,
     multi_token: bool = False,
+    min_layout: int | None = None,
 ) -> Encoded:
-    """Add ``tokens``, ``corrupted_tokens`` and ``answer_token``, ``incorrect_token`` to rows; reject misaligned ones.
+    """Add ``tokens``, ``corrupted_tokens``, ``answer_token``, ``incorrect_token`` and ``layout`` to rows; reject some.
 
     With ``multi_token`` members and answers may have several tokens. Rows then gain ``answer_tokens`` and
     ``incorrect_tokens`` instead: the ids that follow the text's own when both are tokenised together. A lone space
@@ -112,9 +117,12 @@ def encode_prompts(
     Rows hold ``text``, ``corrupted_text``, ``answer``, ``incorrect`` and, where known, the character spans of the
     members (``spans``, ``corrupted_spans``). A row is rejected, with its reason counted, when an answer is not one
     token or merges with the text, when a text ends with a space (its answer brings one), when the text alone has other
-    tokens than within the whole, when the text of a row of ids has other ids (see `drifted`), or when its token count
-    or member positions differ from those of most rows; with ``multi_token`` also when one answer begins with the other,
-    since the longer one can then not be the more probable. Raises StudyError when a template is rejected altogether.
+    tokens than within the whole, or when the text of a row of ids has other ids (see `drifted`); with ``multi_token``
+    also when one answer begins with the other, since the longer one can then not be the more probable.
+
+    A row is also rejected when its token count or member positions differ from those of most rows; StudyError is raised
+    when a template is rejected altogether. Not so with ``min_layout``: rows may then be of several layouts, and those
+    of the smaller ones are rejected where fewer than ``min_layout`` agree.
     """
     bos = [tokenizer.bos_token_id] if prepend_bos else []
     if prepend_bos and bos == [None]:
@@ -165,23 +173,12 @@ def encode_prompts(
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
         remedy = "; set multi_token: true to have several" if any("not one token" in r for r in rejected) else ""
         raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}){remedy}")
-    layouts = Counter(layout for _, layout in kept)
-    (length, members), _ = layouts.most_common(1)[0]
-    _refuse_misaligned_templates(kept, (length, members), task_name)
-    aligned = [row for row, layout in kept if layout == (length, members)]
-    if len(aligned) < len(kept):
-        rejected["another layout than most prompts"] = len(kept) - len(aligned)
-    covered = [position for first, last in members for position in range(first, last + 1)]
-    layout = {"tokens": length, "member_positions": covered, "answer_position": length - 1}
-    if multi_token:
-        layout |= {"member_spans": [list(place) for place in members]}
-        layout |= {name: _numbers(row[name] for row in aligned) for name in ("answer_tokens", "incorrect_tokens")}
-    return Encoded(aligned, layout, rejected)
-
-
-def _numbers(lists: Iterable[list[int]]) -> dict[str, int]:
-    """Number of tokens -> how many of the lists have it, in order; text, as the keys of JSON are."""
-    return {str(n): count for n, count in sorted(Counter(map(len, lists)).items())}
+    if min_layout is None:
+        _refuse_misaligned_templates(kept, Counter(places for _, places in kept).most_common(1)[0][0], task_name)
+    used, found, left_out = layouts.grouped(kept, min_layout, multi_token)
+    if left_out:
+        rejected[layouts.OTHER if min_layout is None else layouts.FEW] = len(left_out)
+    return Encoded(used, found, rejected)
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -237,9 +234,9 @@ def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Places]], layo
     by_template: dict[str, Counter[Places]] = {}
     for row, found in kept:
         by_template.setdefault(row["template"], Counter())[found] += 1
-    for template, layouts in by_template.items():
-        if layout not in layouts:
-            (length, members), _ = layouts.most_common(1)[0]
+    for template, own in by_template.items():
+        if layout not in own:
+            (length, members), _ = own.most_common(1)[0]
             raise StudyError(
                 f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {_shown(members)}, "
                 f"others give {layout[0]} with members at {_shown(layout[1])}; all templates of a task must align"

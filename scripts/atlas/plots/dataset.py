@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from atlas import layouts
 from atlas.plots import style, wording
 
 SIZE = style.SMALL  # points, monospace
@@ -31,7 +32,9 @@ def draw(prompts: pd.DataFrame, info: dict[str, Any], colours: dict[str, str], e
         f"the clean answer stands somewhere in {100 * repeated:.0f} % of the corrupted prompts",
     ]
     if "answer_tokens" in info["layout"]:
-        head.append(_several(info["layout"]))
+        head.append(_several(info))
+    if len(layouts.all_of(info)) > 1:
+        head.append(_layouts(layouts.all_of(info)))
     said = len(head)
     head += [f"{_template(name)}   ({wording.count(len(rows), 'prompt')})" for name, rows in templates]
 
@@ -67,12 +70,21 @@ def _sample(templates: Any, examples: int) -> list[pd.Series]:
     return rows
 
 
-def _several(layout: dict[str, Any]) -> str:
+def _several(info: dict[str, Any]) -> str:
     """Numbers of tokens of members and answers, of a task where they may be several."""
-    right, wrong = (wording.numbers_of_tokens(layout[key]) for key in ("answer_tokens", "incorrect_tokens"))
-    members = wording.listing(last - first + 1 for first, last in layout["member_spans"])
+    sizes = (layouts.answer_sizes(info, key) for key in ("answer_tokens", "incorrect_tokens"))
+    right, wrong = map(wording.numbers_of_tokens, sizes)
+    spans = info["layout"]["member_spans"] if len(layouts.all_of(info)) == 1 else []  # else they differ
+    members = wording.listing(last - first + 1 for first, last in spans)
     shown = f"members are of {members} tokens; " if members else ""
     return f"{shown}answers of {right}, incorrect ones of {wrong}"
+
+
+def _layouts(found: list[dict[str, Any]], most: int = 8) -> str:
+    """How many prompts each layout has."""
+    sizes = [f"{layout['prompts']} of {layout['tokens']} tokens" for layout in found[:most]]
+    rest = [f"{len(found) - most} smaller ones"] if len(found) > most else []
+    return f"{len(found)} layouts, each with its own means: {wording.listing([*sizes, *rest])}"
 
 
 def _template(template: object) -> str:

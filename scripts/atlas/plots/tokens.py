@@ -17,13 +17,18 @@ SIZE = style.TINY  # points, monospace
 ADVANCE = 0.602 * SIZE  # width of a monospace character, in points
 BOX, LINE, GAP = 2.9 * SIZE, 4.1 * SIZE, 2.0  # height of a token's box, line to line, and between boxes, in points
 LABEL = 46  # points left of the boxes, for "clean" and "corrupted"
+MOST = 12  # prompts that are drawn
 SHOWN = {"members": "member", "last": "last, answers", "bos": "BOS", "separators": "other", "answer": "answer"}
 SHOWN |= {"incorrect": "incorrect"}
 
 
 def draw(tokens: pd.DataFrame, slow: dict[str, Any] | None, colours: dict[str, str]) -> Figure:
-    """`slow` is the entry `slow_tokenizer` of prompts.json. `colours` has `clean` and `corrupted`."""
-    width = 72 * style.PAGE
+    """`slow` is the entry `slow_tokenizer` of prompts.json. `colours` has `clean` and `corrupted`.
+
+    Of a table of more than `MOST` prompts (a template in many layouts) the first are drawn.
+    """
+    width, prompts = 72 * style.PAGE, tokens["prompt"].unique()
+    tokens = tokens[tokens["prompt"].isin(prompts[:MOST])]
     blocks = [
         (prompt, [(run, _lines(rows, width - LABEL - 2)) for run, rows in group.groupby("run", sort=False)])
         for prompt, group in tokens.groupby("prompt", sort=False)
@@ -37,7 +42,8 @@ def draw(tokens: pd.DataFrame, slow: dict[str, Any] | None, colours: dict[str, s
 
     ax.text(2, 1.4 * SIZE, wording.words(tokens["task"].iloc[0]), weight="bold", size=style.TEXT, va="center")
     _legend(ax, 3.6 * SIZE, [role for role in SHOWN if (tokens["role"] == role).any()], colours)
-    ax.text(width - 2, 1.4 * SIZE, _about(slow), size=SIZE, va="center", ha="right", color=style.GREY)
+    rest = f"{len(prompts) - MOST} more prompts in tokens.parquet; " if len(prompts) > MOST else ""
+    ax.text(width - 2, 1.4 * SIZE, rest + _about(slow), size=SIZE, va="center", ha="right", color=style.GREY)
     y = 6.0 * SIZE
     for prompt, runs in blocks:
         template = tokens.loc[tokens["prompt"] == prompt, "template"].iloc[0]
