@@ -16,7 +16,7 @@ tokenizer = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"])
 all_prompts, layouts = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
 every = {task: all_prompts[all_prompts.task == task].reset_index(drop=True) for task in p.tasks}
 layout = attention.Layout.of(layouts[w.task], p.prepend_bos)
-frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts, inputs.clean))
 means = tensors.read(inputs.means)
 prompts, bootstrap, notes = Prompts.from_frame(frame, means["groups"]), Bootstrap(p.bootstrap, p.seed), {}
 circuits = comparison.chosen_circuits(inputs.circuits)

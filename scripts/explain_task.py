@@ -12,7 +12,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 model = studies.load_model(inputs.model, p.run)
 layout = artifacts.read_json(inputs.layout)["layout"]
-frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts, inputs.clean))
 prompts, bootstrap = Prompts.from_frame(frame, ["all"]), Bootstrap(p.bootstrap, p.seed)
 some = Prompts.from_frame(patching.spread(frame, p.patching_prompts), ["all"])
 job.log.info("%s: %d prompts, %d of them patched", w.task, len(prompts), len(some))

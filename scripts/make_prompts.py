@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, token_table, tokens
-from atlas.errors import StudyError
+from atlas import artifacts, job, splits, token_table, tokens
 from atlas.prompt_making import prompts_of
 
 job.start(snakemake)
@@ -16,15 +15,15 @@ encoded, dropped = prompts_of(name, block, tokenizer, p.prepend_bos, model["max_
 frame = pd.DataFrame(encoded.rows)
 frame.insert(0, "model", snakemake.wildcards.model)
 frame.insert(1, "task", name)
-counts = {
-    "prompts": len(frame),
-    "search": int((frame.split == "search").sum()),
-    "held_out": int((frame.split == "held_out").sum()),
-    "rejected": dict(encoded.rejected),
-}
-if not counts["search"]:
-    raise StudyError(f"tasks.{name}: no prompts to search on; lower held_out_share or make more prompts")
-job.log.info("%s: %s; layout %s; dropped fillers %s", name, counts, encoded.layout, dropped)
+counts = splits.counts(encoded.rows) | {"rejected": dict(encoded.rejected)}
+hold_out = splits.chosen_for(encoded.rows, block["hold_out"], block["held_out_share"])
+job.log.info("%s: %s; held out: %s; layout %s; dropped fillers %s", name, counts, hold_out, encoded.layout, dropped)
+searched_only = splits.undivided(encoded.rows, hold_out) if hold_out else []
+if searched_only:
+    text = "%s: %d strata are searched on alone, being too small to divide or tied to others, e.g. %s"
+    job.log.warning(text, name, len(searched_only), searched_only[0])
+if counts["duplicates"]:
+    job.log.warning("%s: %d prompts repeat another; each stays on its side", name, counts["duplicates"])
 provenance = artifacts.provenance(
     {"model": inputs.model}, {"task": block, "prepend_bos": p.prepend_bos}, ("transformers",)
 )
@@ -40,7 +39,8 @@ if slow and slow["different"]:
 summary = {
     "task": name,
     "layout": encoded.layout,
-    "counts": counts,
+    "counts": counts | {"undivided": len(searched_only)},
+    "hold_out": hold_out,
     "dropped_fillers": dropped,
     "seed": block["seed"],
     "filler_seed": block["filler_seed"],

@@ -11,7 +11,7 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 model = studies.load_model(inputs.model, p.run)
-splits = ["search"] if studies.report_split(inputs.prompts) == "search" else ["search", "held_out"]
+splits = ["search"] if studies.report_split(inputs.prompts, inputs.clean) == "search" else ["search", "held_out"]
 ablators = {
     split: studies.make_ablator(model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, memo_folder=p.memo)
     for split in splits

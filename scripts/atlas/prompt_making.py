@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import prompt_files, tasks, tokens
+from atlas import prompt_files, splits, tasks, tokens
 from atlas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ def prompts_of(
 
     A filler that is not one token is left out. With ``multi_token`` in the block members and answers may have several.
     ``max_tokens``: the longest prompt that the model takes; ``root``: the folder that paths of files start from.
-    Raises StudyError where the prompts cannot be made or aligned.
+    Prompts are held out after alignment, so that those rejected do not empty a side. Raises StudyError where the
+    prompts cannot be made, aligned or divided.
     """
     dropped, multi_token = {}, block.get("multi_token", False)
     if "file" in block:
         assert root is not None
-        rows = prompt_files.prompts_from_file(name, block["file"], root, block["held_out_share"])
+        rows = prompt_files.prompts_from_file(name, block["file"], root)
     else:
         usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
         dropped = {kind: [w for w in block["fillers"][kind] if w not in usable[kind]] for kind in usable}
@@ -51,4 +52,6 @@ def prompts_of(
             f"tasks.{name}: prompts have {longest} tokens{' with their answers' if multi_token else ''}, the model "
             f"takes {max_tokens}; show fewer members"
         )
+    how = block["hold_out"], block["held_out_share"], block["seed"]
+    splits.split(name, encoded.rows, *how, rejected=encoded.rejected.total())
     return encoded, dropped
