@@ -198,7 +198,7 @@ def split(name: str, rows: list[dict[str, Any]], hold_out: str, share: float, se
 
 def _nothing_held_out(name: str, rows: Sequence[Row], hold_out: str, found: Sequence[Unit], rejected: int) -> str:
     left = f" ({rejected} others were rejected)" if rejected else ""
-    some = f"{len(found)} different {UNITS[hold_out]}, of which no two share a stratum"
+    some = f"{len(found)} different {UNITS[hold_out]}, each the only one of its wording, first member or stratum"
     said = f"the {len(rows)} prompts{left} hold {some if len(found) > 1 else f'one of the {UNITS[hold_out]} alone'}"
     other = "hold_out: sequences, or " if hold_out == "prompts" and rows[0]["start"] >= 0 else ""
     return (
