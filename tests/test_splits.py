@@ -153,14 +153,15 @@ def test_texts_of_the_same_tokens_stay_together():
     assert splits.counts(rows)["duplicates"] == 1
 
 
-def test_the_longest_answer_is_searched_on():
-    """A mean at a position of an answer runs over searched prompts: some of them must have an answer as long."""
+def test_every_layout_and_the_longest_answer_are_searched_on():
+    """A mean at a position runs over searched prompts: some of them must have that layout, and an answer as long."""
     rows = rows_of_file([f"text {i}" for i in range(12)])
     for i, row in enumerate(rows):
-        row |= {"answer_tokens": [1] * (3 if i == 5 else 1 + i % 2), "incorrect_tokens": [2]}
+        row |= {"answer_tokens": [1] * (3 if i == 5 else 1 + i % 2), "incorrect_tokens": [2], "layout": i // 5}
     for seed in range(20):
         splits.split("t", rows, "prompts", 0.5, seed)
         assert searched(rows, lambda r: len(r["answer_tokens"])) == {1, 2, 3}
+        assert searched(rows, lambda r: r["layout"]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(("hold_out", "key"), [("sequences", "members"), ("templates", "template")])

@@ -84,14 +84,16 @@ def units(rows: Sequence[Row], hold_out: str) -> list[list[int]]:
 def strata(row: Row, hold_out: str) -> set[Stratum]:
     """What both sides should hold, of this prompt.
 
-    Every wording, unless wordings are held out, and with `prompts` every first member in it. The value of the column
-    that the task names. And every number of answer tokens, since a mean at an answer's position needs a searched one.
+    Every wording, unless wordings are held out, and with `prompts` every first member in it; the value of the column
+    that the task names; every layout and number of answer tokens, since a mean at a position needs searched ones.
     """
     found: set[Stratum] = {EVERYTHING}
     if hold_out != "templates":
         found.add(("template", row["template"], *([row["start"]] if hold_out == "prompts" else [])))
     if "stratum" in row:
         found.add(("stratum", row["stratum"]))
+    if "layout" in row:
+        found.add(("layout", row["layout"]))
     if "answer_tokens" in row:
         found.add(("answer tokens", max(len(row["answer_tokens"]), len(row["incorrect_tokens"]))))
     return found
