@@ -136,12 +136,22 @@ def test_one_row_repeated_holds_nothing_out_and_says_so():
     with pytest.raises(StudyError) as refused:
         splits.split("t", rows_of_file(["same"] * 8), "auto", 0.5, 0, rejected=3)
     assert str(refused.value) == (
-        "tasks.t.held_out_share: nothing can be held out, since the 8 prompts (3 others were rejected) hold one of the "
-        "texts alone; give more different prompts, or set held_out_share: 0"
+        "tasks.t.held_out_share: nothing can be held out, since 8 of 11 prompts are left, all of one text; "
+        "give more different prompts, or set held_out_share: 0"
     )
+    with pytest.raises(StudyError, match="since there are 8 prompts, all of one text; give more"):
+        splits.split("t", rows_of_file(["same"] * 8), "auto", 0.5, 0)
     rows = rows_of_file(["same"] * 8)
     splits.split("t", rows, "auto", 0, 0)
     assert searched(rows, lambda r: r["text"]) == {"same"} and splits.counts(rows)["duplicates"] == 7
+
+
+def test_a_single_prompt_is_searched_on_unless_others_were_rejected():
+    rows = rows_of_file(["one"])
+    splits.split("t", rows, "auto", 0.5, 0)
+    assert rows[0]["split"] == "search" and splits.chosen_for(rows, "auto", 0.5) is None
+    with pytest.raises(StudyError, match="since 1 of 3 prompts are left, all of one text; give more"):
+        splits.split("t", rows, "auto", 0.5, 0, rejected=2)
 
 
 def test_texts_of_the_same_tokens_stay_together():

@@ -38,10 +38,10 @@ def chosen(hold_out: str, starts: int, share: float) -> str:
     return "sequences" if enough else "prompts"
 
 
-def chosen_for(rows: Iterable[Row], hold_out: str, share: float) -> str | None:
-    """The same for prompts; None where nothing is held out."""
+def chosen_for(rows: Sequence[Row], hold_out: str, share: float) -> str | None:
+    """The same for prompts; None where nothing is held out, as of a single prompt."""
     starts = {row["start"] for row in rows} - {-1}
-    return chosen(hold_out, len(starts), share) if share else None
+    return chosen(hold_out, len(starts), share) if share and len(rows) > 1 else None
 
 
 # ---- units and strata ----------------------------------------------------------------------------------------
@@ -192,16 +192,17 @@ def split(name: str, rows: list[dict[str, Any]], hold_out: str, share: float, se
     what = chosen_for(rows, hold_out, share)
     found = described(rows, what, share) if what else []
     held_out = deal(found, share, seed)
-    if what and not held_out:
-        raise StudyError(_nothing_held_out(name, rows, what, found, rejected))
+    if share and not held_out and len(rows) + rejected > 1:
+        raise StudyError(_nothing_held_out(name, rows, what or "prompts", len(found), rejected))
     for i, row in enumerate(rows):
         row["split"] = "held_out" if i in held_out else "search"
 
 
-def _nothing_held_out(name: str, rows: Sequence[Row], hold_out: str, found: Sequence[Unit], rejected: int) -> str:
-    left = f" ({rejected} others were rejected)" if rejected else ""
-    some = f"{len(found)} different {UNITS[hold_out]}, each the only one of its wording, first member or stratum"
-    said = f"the {len(rows)} prompts{left} hold {some if len(found) > 1 else f'one of the {UNITS[hold_out]} alone'}"
+def _nothing_held_out(name: str, rows: Sequence[Row], hold_out: str, found: int, rejected: int) -> str:
+    left = f"{len(rows)} of {len(rows) + rejected} prompts are left" if rejected else f"there are {len(rows)} prompts"
+    of_one = f"all of one {UNITS[hold_out].removesuffix('s')}"
+    each = f"{found} different {UNITS[hold_out]}, each the only one of its wording, first member or stratum"
+    said = f"{left}, {each if found > 1 else of_one}"
     other = "hold_out: sequences, or " if hold_out == "prompts" and rows[0]["start"] >= 0 else ""
     return (
         f"tasks.{name}.held_out_share: nothing can be held out, since {said}; give more different prompts, or set "
