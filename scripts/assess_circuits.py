@@ -15,7 +15,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 model, paths = studies.load_model(inputs.model, job.model_folder(snakemake), p.run), dict(inputs.items())
 graph = Graph.of(artifacts.read_json(inputs.model))
-split, bootstrap = studies.report_split(inputs.prompts), Bootstrap(p.bootstrap, p.seed)
+split, bootstrap = studies.report_split(inputs.prompts, inputs.clean), Bootstrap(p.bootstrap, p.seed)
 identity, memo = {"model": w.model, "task": w.task}, job.memo_folder(snakemake)
 
 # ---- circuits to assess --------------------------------------------------------------------------------------

@@ -37,14 +37,17 @@ if frame.layout.any():
     if unread:
         job.log.warning("%s: %d prompts left out, whose layout keeps none to search on", w.task, len(unread))
 search = (frame.kept & (frame.split == "search")).to_numpy().copy()  # pandas gives a read-only view
-if not search.any():
-    raise StudyError(f"tasks.{w.task}: the filter keeps none of the {len(frame)} prompts; relax prompts.filter")
-mean_clean = scores["clean"]["logit_diff"][search].mean().item()
-if mean_clean <= 0 and not p.allow_negative_clean:
-    raise StudyError(
-        f"tasks.{w.task}: the model's clean logit difference is {mean_clean:.3f}, not positive, so percent of full "
-        "means nothing; the model does not do this task (or set allow_negative_clean: true)"
-    )
+studies.refuse_empty(w.task, frame)
+clean_scores = scores["clean"]["logit_diff"].double().numpy()
+for split, part in frame[frame.kept].groupby("split"):
+    mean_clean = clean_scores[part.index].mean()
+    if mean_clean <= 0 and not p.allow_negative_clean:
+        where = "prompts to search on" if split == "search" else "held-out prompts"
+        raise StudyError(
+            f"tasks.{w.task}: the model's clean logit difference on the {len(part)} {where} is {mean_clean:.3f}, not "
+            "positive, so percent of full means nothing; the model does not do this task (or set "
+            "allow_negative_clean: true)"
+        )
 if by_template and set(frame.template[search]) < set(frame.template):
     raise StudyError(f"tasks.{w.task}: the filter keeps no search prompt of some template; use ablation.groups: all")
 
@@ -79,7 +82,7 @@ for path in (out.activations, out.means):
     job.log.info("%s: %.1f MB", path, artifacts.size_mb(path))
 job.log.info(
     "clean logit difference %.3f on %d search prompts, %d of %d prompts kept",
-    mean_clean,
+    clean_scores[search].mean(),
     search.sum(),
     frame.kept.sum(),
     len(frame),

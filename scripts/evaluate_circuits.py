@@ -12,7 +12,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 circuits = chosen_circuits(inputs.circuits)
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
-split = studies.report_split(inputs.prompts)
+split = studies.report_split(inputs.prompts, inputs.clean)
 ablator = studies.make_ablator(
     model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, ("logit_diff", "top1"), job.memo_folder(snakemake)
 )

@@ -29,7 +29,7 @@ tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 all_prompts, layout_of = artifacts.read_table(inputs.all_prompts), artifacts.read_json(inputs.all_layouts)["layouts"]
 every = {task: all_prompts[all_prompts.task == task].reset_index(drop=True) for task in p.tasks}
 layout = attention.Layout.of(layout_of[w.task], p.prepend_bos)
-every_prompt = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+every_prompt = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts, inputs.clean))
 frame = layouts.of_one(every_prompt)
 means = tensors.read(inputs.means)
 prompts, bootstrap, notes = Prompts.from_frame(frame, means["groups"]), Bootstrap(p.bootstrap, p.seed), {}

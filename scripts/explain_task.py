@@ -12,7 +12,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
 layout = artifacts.read_json(inputs.layout)["layout"]
-frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts))
+frame = studies.read_prompts(inputs.prompts, inputs.clean, studies.report_split(inputs.prompts, inputs.clean))
 frame = layouts.of_one(frame)
 prompts, bootstrap = Prompts.from_frame(frame), Bootstrap(p.bootstrap, p.seed)
 some = Prompts.from_frame(patching.spread(frame, p.patching_prompts))

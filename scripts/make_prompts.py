@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, sources, token_table, tokens
-from atlas.errors import StudyError
+from atlas import artifacts, job, sources, splits, token_table, tokens
 from atlas.prompt_making import prompts_of
 
 job.start(snakemake)
@@ -17,16 +16,16 @@ encoded, dropped = prompts_of(name, block, tokenizer, p.prepend_bos, model["max_
 frame = pd.DataFrame(encoded.rows)
 frame.insert(0, "model", snakemake.wildcards.model)
 frame.insert(1, "task", name)
-counts = {
-    "read": len(frame) + encoded.rejected.total(),
-    "prompts": len(frame),
-    "search": int((frame.split == "search").sum()),
-    "held_out": int((frame.split == "held_out").sum()),
-    "rejected": dict(encoded.rejected),
-}
-if not counts["search"]:
-    raise StudyError(f"tasks.{name}: no prompts to search on; lower held_out_share or make more prompts")
-job.log.info("%s: %s; layouts %s; dropped fillers %s", name, counts, encoded.layouts, dropped)
+counts = {"read": len(frame) + encoded.rejected.total()} | splits.counts(encoded.rows)
+counts |= {"rejected": dict(encoded.rejected)}
+hold_out = splits.chosen_for(encoded.rows, block["hold_out"], block["held_out_share"])
+job.log.info("%s: %s; held out: %s; layouts %s; dropped fillers %s", name, counts, hold_out, encoded.layouts, dropped)
+searched_only = splits.undivided(encoded.rows, hold_out) if hold_out else []
+if searched_only:
+    text = "%s: %d strata are searched on alone, being too small to divide or tied to others, e.g. %s"
+    job.log.warning(text, name, len(searched_only), searched_only[0])
+if counts["duplicates"]:
+    job.log.warning("%s: %d prompts repeat another; each stays on its side", name, counts["duplicates"])
 provenance = job.provenance(snakemake)
 artifacts.write_table(frame, out.prompts, provenance)
 table = [
@@ -47,7 +46,8 @@ summary = {
     "task": name,
     "layout": encoded.layout,
     "layouts": encoded.layouts,
-    "counts": counts,
+    "counts": counts | {"undivided": len(searched_only)},
+    "hold_out": hold_out,
     "dropped_fillers": dropped,
     "seed": block["seed"],
     "filler_seed": block["filler_seed"],

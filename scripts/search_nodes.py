@@ -11,7 +11,8 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
-splits = ["search"] if studies.report_split(inputs.prompts) == "search" else ["search", "held_out"]
+reported = studies.report_split(inputs.prompts, inputs.clean)
+splits = ["search"] if reported == "search" else ["search", "held_out"]
 ablators = {
     split: studies.make_ablator(
         model, dict(inputs.items()), split, p.kind, p.legacy_mlp_means, memo_folder=job.memo_folder(snakemake)

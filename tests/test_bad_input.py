@@ -223,7 +223,7 @@ def check_prompts(folder, file, case) -> str:
     """Refused, or prompts that are text and encode on the shipped tokenizer (or are all rejected, in one line)."""
 
     def use():
-        rows = prompts_from_file("t", file, folder, 0)
+        rows = prompts_from_file("t", file, folder)
         assert all(isinstance(row[key], str) and row[key] for row in rows for key in ("text", "answer", "incorrect"))
         assert not any(row[key] in ("nan", "None") for row in rows for key in GOOD)
         tokens.encode_prompts(rows, load_tokenizer("shipped"), False, "t")
@@ -327,7 +327,7 @@ def test_a_selection_that_is_more_than_comparisons_is_refused(tmp_path, monkeypa
 )
 def test_comparisons_select(tmp_path, select):
     pd.DataFrame(GOOD | {"row": [0, 1], "a b": ["y", "z"]}).to_parquet(tmp_path / "p.parquet")
-    (row,) = prompts_from_file("t", {"clean": "p.parquet", "select": select}, tmp_path, 0)
+    (row,) = prompts_from_file("t", {"clean": "p.parquet", "select": select}, tmp_path)
     assert row["answer"] == "3"
 
 

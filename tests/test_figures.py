@@ -210,7 +210,9 @@ def _prompts(base, task, offset, rng):
     info = {
         "task": task,
         "layout": {},
-        "counts": {"prompts": len(rows), "search": 36, "held_out": 36, "rejected": reasons},
+        "counts": {"prompts": len(rows), "search": 36, "held_out": 36, "rejected": reasons}
+        | {"duplicates": 0, "known_sequences": 36, "undivided": 0},
+        "hold_out": "prompts",
         "dropped_fillers": {"object": ["Honey"] if offset == 2 else []},
         "seed": 0,
     }
@@ -641,17 +643,26 @@ def test_circuit_sentence_compares_held_out_prompts_with_the_floor(value, said):
             ("held_out", "faithfulness", 0.8),
         )
     ]
-    first, second = summary.circuit_findings(pd.DataFrame(rows), ["a"], 20, "layers", 48)
-    assert "4 of 48 heads (8 %) for a" in first and said in second and "4 heads and 1 MLP give 82.0 %" in second
-    only_search = summary.circuit_findings(pd.DataFrame(rows[:1]), ["a"], 20, "layers", 48)
+    where = "9 held-out prompts of wordings that the search never saw"
+    first, second = summary.circuit_findings(pd.DataFrame(rows), ["a"], 20, "layers", 48, where)
+    assert "4 of 48 heads (8 %) for a" in first and f"; on {where} they give {value}.0 %" in first
+    assert said in second and "4 heads and 1 MLP give 82.0 %" in second
+    only_search = summary.circuit_findings(pd.DataFrame(rows[:1]), ["a"], 20, "layers", 48, "")
     assert only_search[1].endswith("no prompts were held out.")
 
 
 @pytest.mark.parametrize(
     ("held_out", "said"),
     [
-        ([["1", "2"]], ["A: 1 of the 1 member sequences held out were also searched on, so these prompts test new"]),
+        (
+            [["1", "2"]],
+            ["A: 1 of the 1 member sequences held out were also searched on, so these prompts test new texts"],
+        ),
         ([["1", "2"], ["3", "4"]], ["A: 1 of the 2 member sequences held out were also searched on."]),
+        (
+            [["3", "4"]],
+            ["A: 0 of the 1 member sequences held out were also searched on, so these prompts test new seq"],
+        ),
         ([], []),
     ],
 )

@@ -660,9 +660,11 @@ def test_the_token_table_and_the_figures_show_every_token(config):
         assert wrong.id.tolist() == prompt["incorrect_tokens"]
         assert wrong.position.tolist() == list(range(len(prompt["tokens"]), len(prompt["tokens"]) + len(wrong)))
     assert figure.draw(rows.assign(task="tens"), None, COLOURS)
-    counts = {"prompts": len(found.rows), "search": 1, "held_out": 1, "rejected": {}}
+    counts = {"prompts": len(found.rows), "search": 1, "held_out": 1, "rejected": {}, "duplicates": 0}
     drawn = dataset.draw(
-        pd.DataFrame(found.rows).assign(task="tens"), {"layout": found.layout, "counts": counts}, COLOURS
+        pd.DataFrame(found.rows).assign(task="tens"),
+        {"layout": found.layout, "counts": counts, "hold_out": None},
+        COLOURS,
     )
     said = [text.get_text() for text in drawn.axes[0].texts]
     answers = found.layout["answer_tokens"]

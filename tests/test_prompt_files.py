@@ -24,9 +24,8 @@ COLUMNS = {"answer": "right", "incorrect": "wrong", "corrupted_text": "bad", "me
 def test_one_file(tmp_path, kind):
     path = tmp_path / f"p.{kind}"
     CLEAN.to_csv(path, index=False) if kind == "csv" else CLEAN.to_parquet(path)
-    prompts = prompts_from_file("t", {"clean": path.name, "columns": COLUMNS}, tmp_path, 0.5)
+    prompts = prompts_from_file("t", {"clean": path.name, "columns": COLUMNS}, tmp_path)
     assert [p["answer"] for p in prompts] == ["3", "06"], "answers stay text"
-    assert [p["split"] for p in prompts] == ["search", "held_out"]
     assert [p["answer_in_corrupted"] for p in prompts] == [False, True]
     assert prompts[1]["members"] == ["04", "05"]
     assert [prompts[1]["text"][a:b] for a, b in prompts[1]["spans"]] == ["04", "05"]
@@ -36,7 +35,7 @@ def test_rows_are_selected_and_a_second_file_gives_the_corrupted_texts(tmp_path)
     CLEAN.to_csv(tmp_path / "clean.csv", index=False)
     CLEAN[["bad"]].iloc[1:].to_parquet(tmp_path / "bad.parquet")
     file = {"clean": "clean.csv", "corrupted": "bad.parquet", "select": "n > 0", "corrupted_columns": {"text": "bad"}}
-    prompts = prompts_from_file("t", file | {"columns": {"answer": "right", "incorrect": "wrong"}}, tmp_path, 0)
+    prompts = prompts_from_file("t", file | {"columns": {"answer": "right", "incorrect": "wrong"}}, tmp_path)
     assert [p["corrupted_text"] for p in prompts] == ["Map in 09. Hat in 06. Key in"]
 
 
@@ -57,7 +56,7 @@ def test_bad_files_are_refused_by_name(tmp_path, changes, said):
     (tmp_path / "p.txt").write_text("x")
     (tmp_path / "broken.parquet").write_text("x")
     with pytest.raises(StudyError, match=said):
-        prompts_from_file("t", {"clean": "p.csv", "columns": COLUMNS} | changes, tmp_path, 0)
+        prompts_from_file("t", {"clean": "p.csv", "columns": COLUMNS} | changes, tmp_path)
 
 
 def test_members_are_found_where_they_stand_in_most_texts():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import StudyError
-from atlas.tasks import CORRUPTIONS, Task, Template, is_held_out, make_prompts
+from atlas.tasks import CORRUPTIONS, Task, Template, make_prompts
 
 WORDS = [f"{a}{b}" for a in "bdfgklmn" for b in ("ar", "el", "ip", "on", "ub")]
 FILLERS = {"object": tuple(w.capitalize() for w in WORDS[:20]), "name": tuple(w.capitalize() for w in WORDS[20:])}
@@ -126,12 +126,6 @@ def test_forbid_answer():
     assert any(p["answer_in_corrupted"] for p in make_prompts(allowed))
 
 
-@given(st.integers(2, 40), st.sampled_from([0.1, 0.25, 0.5, 0.75]))
-def test_held_out_prompts_are_spread_evenly(n, share):
-    held_out = sum(is_held_out(k, share) for k in range(n))
-    assert abs(held_out - n * share) < 1
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -142,7 +136,10 @@ def test_held_out_prompts_are_spread_evenly(n, share):
         ({"templates": ("{colour} in {m}",)}, "no fillers of kind 'colour'"),
         ({"fillers": {"name": ("w1", "B", "C", "D", "E")}, "templates": ("{name} {m}",)}, "'w1' is a member of task t"),
         ({"fillers": {"name": ("B", "C")}, "templates": ("{name} {m}",)}, "needs 5 different ones"),
-        ({"per_template": 1, "held_out_share": 0.5}, "too few to hold out"),
+        ({"per_template": 1, "hold_out": "prompts"}, "too few to hold out"),
+        ({"hold_out": "prompts"}, "tasks.t.hold_out: prompts of templates without fillers .* set hold_out: sequences"),
+        ({"hold_out": "templates"}, "tasks.t.hold_out: templates needs 2 templates or more"),
+        ({"hold_out": "sequences", "shown": 11}, "tasks.t.hold_out: sequences needs 2 first members or more"),
         ({"corruption": "position", "position": 4}, "not one of the slots"),
     ],
 )

@@ -102,9 +102,7 @@ def test_the_default_tasks_align_on_the_shipped_tokenizer(config, task):
     block = task_block(config, task)
     settings_of_task = Task.from_config(task, block)
     encoded = encode_prompts(make_prompts(settings_of_task), load_tokenizer("shipped"), False, task)
-    assert not encoded.rejected
-    assert sum(r["split"] == "search" for r in encoded.rows) >= 128
-    assert sum(r["split"] == "held_out" for r in encoded.rows) >= 128
+    assert not encoded.rejected and len(encoded.rows) >= 288
 
 
 def row(text="a b", corrupted="b a", answer="c", incorrect="b", **more):
@@ -151,7 +149,7 @@ def test_published_prompts_are_read_without_conversion(shared):
             "template": "template",
         },
     }
-    prompts = prompts_from_file("months", file, shared, 0)
+    prompts = prompts_from_file("months", file, shared)
     encoded = encode_prompts(prompts, load_tokenizer("gpt2"), False, "months")
     assert len(encoded.rows) == 1536 and not encoded.rejected
     assert encoded.layout == {"tokens": 23, "member_positions": [3, 8, 13, 18], "answer_position": 22}

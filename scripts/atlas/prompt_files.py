@@ -9,7 +9,6 @@ import pandas as pd
 
 from atlas.errors import StudyError
 from atlas.row_filter import selected
-from atlas.tasks import is_held_out
 
 REQUIRED = ("text", "answer", "incorrect")
 
@@ -69,11 +68,12 @@ def column(frame: pd.DataFrame, name: str, key: str) -> list[str]:
     return [str(cell) for cell in cells]
 
 
-def prompts_from_file(name: str, file: dict[str, Any], root: Path | str, held_out_share: float) -> list[dict[str, Any]]:
+def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list[dict[str, Any]]:
     """Prompts of a task whose block has ``file``; rows in the order of the file.
 
     Corrupted texts come from column ``corrupted_text`` of the same file, or row by row from a second file
-    (``corrupted``), whose texts stand in ``corrupted_columns.text``.
+    (``corrupted``), whose texts stand in ``corrupted_columns.text``. With ``columns.stratum`` each has a ``stratum``,
+    which is on both sides of the split (splits.py).
     """
     key, columns = f"tasks.{name}.file", {c: c for c in (*REQUIRED, "corrupted_text")} | file.get("columns", {})
     clean = read_file(Path(root) / file["clean"], file.get("select"), f"{key}.clean")
@@ -93,6 +93,7 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str, held_ou
         raise StudyError(f"{key}: no rows selected")
     templates = column(clean, columns["template"], f"{key}.columns.template") if "template" in columns else None
     members = [column(clean, c, f"{key}.columns.members") for c in columns.get("members", [])]
+    strata = column(clean, columns["stratum"], f"{key}.columns.stratum") if "stratum" in columns else None
     prompts: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     for i, text in enumerate(fields["text"]):
@@ -104,7 +105,6 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str, held_ou
                 "prompt": i,
                 "template": template,
                 "row": k,
-                "split": "held_out" if is_held_out(k, held_out_share) else "search",
                 "start": -1,
                 "text": text.rstrip(),
                 "corrupted_text": corrupted_texts[i].rstrip(),
@@ -116,6 +116,8 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str, held_ou
                 "answer_in_corrupted": fields["answer"][i].strip() in corrupted_texts[i].replace(".", " ").split(),
             }
         )
+        if strata:
+            prompts[-1]["stratum"] = strata[i]
     for template in counts:
         rows = [p for p in prompts if p["template"] == template]
         spans = find_members([p["text"] for p in rows], [p["members"] for p in rows])

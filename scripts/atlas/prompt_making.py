@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import layouts, prompt_files, tasks, tokens
+from atlas import layouts, prompt_files, splits, tasks, tokens
 from atlas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ def prompts_of(
 
     A filler that is not one token is left out. With ``multi_token`` in the block members and answers may have several.
     ``max_tokens``: the longest prompt that the model takes; ``root``: the folder that paths of files start from.
-    Raises StudyError where the prompts cannot be made or aligned.
+    Prompts are held out after alignment, so that those rejected do not empty a side. Raises StudyError where the
+    prompts cannot be made, aligned or divided.
     """
     dropped, multi_token, min_layout = {}, block.get("multi_token", False), None
     if "file" in block:
         assert root is not None
-        rows = prompt_files.prompts_from_file(name, block["file"], root, block["held_out_share"])
+        rows = prompt_files.prompts_from_file(name, block["file"], root)
         min_layout = block["file"].get("min_layout", layouts.MIN_LAYOUT)
     else:
         usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
@@ -43,8 +44,6 @@ def prompts_of(
         rows = tasks.make_prompts(task)
 
     encoded = tokens.encode_prompts(rows, tokenizer, prepend_bos, name, multi_token, min_layout)
-    if len(encoded.layouts) > 1:
-        encoded = layouts.searched(encoded)
     longest = max(len(row["tokens"]) for row in encoded.rows)
     if multi_token:  # all but the last token of an answer is fed
         answers = (row[key] for row in encoded.rows for key in ("answer_tokens", "incorrect_tokens"))
@@ -54,4 +53,8 @@ def prompts_of(
             f"tasks.{name}: prompts have {longest} tokens{' with their answers' if multi_token else ''}, the model "
             f"takes {max_tokens}; {'select shorter ones' if 'file' in block else 'show fewer members'}"
         )
+    how = block["hold_out"], block["held_out_share"], block["seed"]
+    splits.split(name, encoded.rows, *how, rejected=encoded.rejected.total())
+    if multi_token or len(encoded.layouts) > 1:
+        encoded = layouts.searched(encoded)
     return encoded, dropped

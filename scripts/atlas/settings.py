@@ -276,6 +276,7 @@ def check(config: dict[str, Any]) -> None:
         block = task_block(config, name)
         if not {"file", "members"} & set(block):
             raise StudyError(f"tasks.{name}: give `members`, or `file`")
+        _check_hold_out(name, block, config["ablation"]["groups"])
         if "file" not in block:
             Task.from_config(name, block)
             if name in study["tasks"]:
@@ -319,6 +320,23 @@ def check(config: dict[str, Any]) -> None:
         raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
+
+
+def _check_hold_out(name: str, block: dict[str, Any], groups: str) -> None:
+    """Refuse to hold out what a file does not name, or what a mean per template needs; `Task` checks its members."""
+    where, hold_out = f"tasks.{name}.hold_out", block["hold_out"]
+    if not block["held_out_share"]:
+        return
+    needed = {"sequences": "members", "templates": "template"}.get(hold_out)
+    if "file" in block and needed and needed not in block["file"].get("columns", {}):
+        raise StudyError(
+            f"{where}: {hold_out} of a file needs tasks.{name}.file.columns.{needed}; name it, or set prompts"
+        )
+    if hold_out == "templates" and groups == "template":
+        raise StudyError(
+            f"{where}: templates leaves no mean for those held out under ablation.groups: template; set "
+            "ablation.groups: all, or hold out something else"
+        )
 
 
 def _check_variants(name: str, block: dict[str, Any], stability: dict[str, Any]) -> None:

@@ -37,9 +37,27 @@ def read_prompts(prompts_path: Path | str, clean_path: Path | str, split: str | 
     return frame.sort_values("prompt", ignore_index=True)
 
 
-def report_split(prompts_path: Path | str) -> str:
-    """The split that results are reported on: held_out, or search in a study that holds nothing out."""
-    return "held_out" if (artifacts.read_table(prompts_path).split == "held_out").any() else "search"
+def report_split(prompts_path: Path | str, clean_path: Path | str) -> str:
+    """The split that results are reported on: held_out, or search in a study that holds nothing out.
+
+    Raises StudyError where prompts are held out, but none of them passed the filter.
+    """
+    clean = artifacts.read_table(clean_path)
+    prompts = artifacts.read_table(prompts_path).merge(clean[["prompt", "kept"]].drop_duplicates(), on="prompt")
+    if not (prompts.split == "held_out").any():
+        return "search"
+    refuse_empty(prompts.task.iloc[0], prompts)
+    return "held_out"
+
+
+def refuse_empty(task: str, prompts: pd.DataFrame) -> None:
+    """Refuse a filter that keeps no prompt of a side; ``prompts`` has ``split`` and ``kept``. Raises StudyError."""
+    for split, rows in prompts.groupby("split"):
+        if not rows.kept.any():
+            raise StudyError(
+                f"tasks.{task}: the filter keeps none of the {len(rows)} prompts "
+                f"{'held out' if split == 'held_out' else 'to search on'}; relax prompts.filter, or give more prompts"
+            )
 
 
 def make_ablator(

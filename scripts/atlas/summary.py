@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from atlas import findings, head_findings, layouts, published_findings
+from atlas import findings, head_findings, layouts, published_findings, splits
 from atlas.findings import ALPHA
 from atlas.plots import pages
 from atlas.plots.wording import count, interval, listing, number, numbers_of_tokens, p_value, percent, place, words
@@ -99,6 +99,14 @@ def prompt_findings(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks:
     if filtered:
         sentences.append(f"The filter kept {listing(filtered)} prompts; circuits are searched and evaluated on those.")
     for task in tasks:
+        counts = info[task]["counts"]
+        if counts["duplicates"]:
+            said = f"{count(counts['duplicates'], 'prompt')} repeat others, on the same side of the split"
+            sentences.append(f"{words(task).capitalize()}: {said}.")
+        if counts["undivided"]:
+            said = f"{count(counts['undivided'], 'group')} of prompts could not be divided"
+            sentences.append(f"{words(task).capitalize()}: {said}, and the search has all of each.")
+    for task in tasks:
         slow = info[task].get("slow_tokenizer")
         if slow and slow["different"]:
             sentences.append(
@@ -115,10 +123,33 @@ def prompt_findings(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks:
     return sentences or ["No prompt was rejected, none was filtered out, and every filler could be used."]
 
 
+def new_to_the_search(info: dict[str, Any]) -> str:
+    """What held-out prompts hold that the search never saw; ``info`` is prompts.json."""
+    if info["hold_out"] in ("sequences", "templates"):
+        return f"{splits.UNITS[info['hold_out']]} that the search never saw"
+    text, known = "texts that the search never saw", info["counts"]["known_sequences"]
+    if not known:
+        return text
+    all_known = known == info["counts"]["held_out"]
+    return f"{text}, {'but' if all_known else f'{known} of them'} with member sequences that it saw"
+
+
+def held_out_prompts(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks: list[str]) -> str:
+    """`144 held-out prompts of member sequences that the search never saw`, of each task where they differ."""
+    said: dict[str, list[str]] = {}
+    table = clean[clean["split"] == "held_out"].drop_duplicates("task").set_index("task")
+    for task in table.index.intersection(tasks):
+        kept = round(table.loc[task, "prompts"] * table.loc[task, "share_kept"])
+        said.setdefault(f"{kept} held-out prompts of {new_to_the_search(info[task])}", []).append(words(task))
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{text} ({listing(names)})" for text, names in said.items())
+
+
 def circuit_findings(
-    faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int
+    faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int, where: str
 ) -> list[str]:
-    """Size of the compared circuits, and what they keep."""
+    """Size of the compared circuits, and what they keep; ``where``: `held_out_prompts`."""
     rows = {task: pages.circuit_rows(faithfulness, task, threshold, order) for task in tasks}
     sizes = {task: int(table["heads"].iloc[0]) for task, table in rows.items()}
     shares = [
@@ -131,7 +162,7 @@ def circuit_findings(
         if ("held_out", "percent_of_full") in table.index
     }
     given = [f"{percent(row)} ({words(task)})" for task, row in held_out.items()]
-    rest = f"; on prompts held out they give {listing(given)} of the full model's logit difference" if given else ""
+    rest = f"; on {where} they give {listing(given)} of the full model's logit difference" if given else ""
     sentences = [f"The circuits keep {listing(shares)}{rest}."]
     floor = 100 - threshold
     for task, table in rows.items():
@@ -157,7 +188,7 @@ def circuit_findings(
 
 
 def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
-    """What the held-out prompts can show: whether their sequences of members are new, or only their fillers."""
+    """What the held-out prompts can show: whether their sequences of members are new, or only their texts."""
     sentences = []
     for task in tasks:
         rows = prompts[(prompts["task"] == task) & (prompts["members"].map(len) > 0)]
@@ -168,9 +199,11 @@ def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
         text = (
             f"{words(task).capitalize()}: {seen} of the {len(held_out)} member sequences held out were also searched on"
         )
-        sentences.append(
-            text + (", so these prompts test new fillers, not new sequences." if seen == len(held_out) else ".")
-        )
+        means = {
+            0: ", so these prompts test new sequences, though neighbouring ones share members",
+            len(held_out): ", so these prompts test new texts, not new sequences",
+        }
+        sentences.append(f"{text}{means.get(seen, '')}.")
     return sentences
 
 
@@ -332,7 +365,9 @@ def summary_page(
         "clean": clean_findings(tables["clean"], tasks)
         + answer_findings(info, tasks)
         + layout_findings(info, tasks, explained),
-        "circuits": circuit_findings(faithfulness, main, threshold, order, all_heads)
+        "circuits": circuit_findings(
+            faithfulness, main, threshold, order, all_heads, held_out_prompts(tables["clean"], info, main)
+        )
         + split_findings(tables["prompts"], main),
         "overlap": overlap_findings(tables["membership"], tables["overlap"], main),
         "transfer": transfer_findings(cross, tasks, main, threshold),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas import splits
 from atlas.errors import StudyError
 
 CORRUPTIONS = (
@@ -101,6 +102,7 @@ class Task:
     shown: int = 4
     per_template: int = 96
     held_out_share: float = 0.5
+    hold_out: str = "auto"
     corruption: str = "random_members"
     position: int | None = None  # the slot that the corruption `position` changes, from 0
     forbid_answer: bool = False
@@ -127,7 +129,15 @@ class Task:
             position=position,
             **{
                 key: block[key]
-                for key in ("shown", "per_template", "held_out_share", "forbid_answer", "seed", "filler_seed")
+                for key in (
+                    "shown",
+                    "per_template",
+                    "held_out_share",
+                    "hold_out",
+                    "forbid_answer",
+                    "seed",
+                    "filler_seed",
+                )
             },
         )
         task.check()
@@ -197,12 +207,27 @@ class Task:
                 known = ", ".join(sorted(self.fillers or {})) or "none"
                 raise StudyError(f"template {pattern!r}: no fillers of kind {kind!r} (there are: {known})")
             self.check_fillers(kind)
-        per_start = self.rows() // len(self.starts())
-        if self.held_out_share and not 0 < held_out_count(per_start, self.held_out_share) < per_start:
-            raise StudyError(
-                f"{where}.per_template: {self.per_template} gives {per_start} prompt(s) per first member, too few to "
-                f"hold out a share of {self.held_out_share}; use at least {2 * len(self.starts())}"
-            )
+        if self.held_out_share:
+            self.check_hold_out()
+
+    def check_hold_out(self) -> None:
+        """There are two or more of what is held out, so that some are left to search on."""
+        where, starts = f"tasks.{self.name}", len(self.starts())
+        match splits.chosen(self.hold_out, starts, self.held_out_share):
+            case "sequences" if starts < 2:
+                raise StudyError(f"{where}.hold_out: sequences needs 2 first members or more, there is {starts}")
+            case "templates" if len(set(self.templates)) < 2:
+                raise StudyError(f"{where}.hold_out: templates needs 2 templates or more; add one, or set prompts")
+            case "prompts" if self.rows() < 2 * starts:
+                raise StudyError(
+                    f"{where}.per_template: {self.per_template} gives 1 prompt per first member, too few to hold out "
+                    f"a share of {self.held_out_share}; use at least {2 * starts}"
+                )
+            case "prompts" if not any(Template.parse(pattern).filler_kind for pattern in self.templates):
+                raise StudyError(
+                    f"{where}.hold_out: prompts of templates without fillers differ in their members alone, so none "
+                    "can be held out; set hold_out: sequences, or held_out_share: 0"
+                )
 
     def check_fillers(self, kind: str) -> None:
         """Fillers are distinct single words, none of which is a member of the task."""
@@ -217,15 +242,6 @@ class Task:
             raise StudyError(
                 f"prompts.fillers.{kind}: {len(seen)} words; a prompt needs {self.shown + 1} different ones"
             )
-
-
-def held_out_count(prompts: int, share: float) -> int:
-    return sum(is_held_out(k, share) for k in range(prompts))
-
-
-def is_held_out(k: int, share: float) -> bool:
-    """Spreads a share evenly: is the k-th prompt (from 0) of its template and first member held out?"""
-    return int((k + 1) * share + 1e-9) > int(k * share + 1e-9)
 
 
 # ---- corruptions ---------------------------------------------------------------------------------------------
@@ -323,14 +339,12 @@ def make_prompts(task: Task) -> list[dict[str, Any]]:
             *clean, answer = task.sequence(start)
             rng = np.random.default_rng([task.seed, number, row])
             corrupted = corrupt(task, clean, answer, rng)
-            held_out = is_held_out(row // len(starts), task.held_out_share)
             clean_text, corrupted_text = template.render(clean, fillers), template.render(corrupted, fillers)
             prompts.append(
                 {
                     "prompt": row * len(task.templates) + number,
                     "template": pattern,
                     "row": row,
-                    "split": "held_out" if held_out else "search",
                     "start": start,
                     "text": clean_text.text,
                     "corrupted_text": corrupted_text.text,

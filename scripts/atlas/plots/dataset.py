@@ -26,9 +26,10 @@ def draw(prompts: pd.DataFrame, info: dict[str, Any], colours: dict[str, str], e
     counts = info["counts"]
     rejected = sum(counts["rejected"].values())  # reason -> prompts
     repeated = prompts["answer_in_corrupted"].mean()
+    by = f" by {info['hold_out']}" if info["hold_out"] else ""
     head = [
-        f"{counts['prompts']} prompts: {counts['search']} to search on, {counts['held_out']} held out; "
-        f"{rejected} rejected",
+        f"{counts['prompts']} prompts: {counts['search']} to search on, {counts['held_out']} held out{by}; "
+        f"{counts['duplicates']} repeated, {rejected} rejected",
         f"the clean answer stands somewhere in {100 * repeated:.0f} % of the corrupted prompts",
     ]
     if "answer_tokens" in info["layout"]:
