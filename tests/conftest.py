@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import functools
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def of_a_study(file) -> bool:
 def pytest_addoption(parser):
     text = "submit the whole smoke study to SLURM, not one task of it (tests/test_slurm.py)"
     parser.addoption("--whole-cluster-study", action="store_true", help=text)
+    text = "run every command of the documents and every preset to its end, and build the container (hours)"
+    parser.addoption("--every-command", action="store_true", help=text)
+
+
+def pytest_configure(config):
+    """What libraries remember for the next run stays in the project too, not in the home of whoever tests."""
+    folder = config.cache.mkdir("libraries")
+    os.environ |= {"XDG_CACHE_HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib")}
 
 
 def pytest_collection_modifyitems(items):
@@ -53,6 +62,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared (published figures, real tokenizers) is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def every_command(pytestconfig) -> bool:
+    """Whether commands that take long run to their end."""
+    return pytestconfig.getoption("every_command")
 
 
 @pytest.fixture(scope="session")
