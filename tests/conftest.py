@@ -2,13 +2,14 @@
 
 import functools
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
-from study import ROOT, Study
+from study import ROOT, Study, clone
 
 SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
@@ -76,6 +77,14 @@ def study(tmp_path_factory) -> Study:
     made = Study(tmp_path_factory.mktemp("study"))
     made.snakemake()
     return made
+
+
+@pytest.fixture(scope="module")
+def cloned(tmp_path_factory) -> Path:
+    """The whole project as a user has it, to run commands in (`in_clone`)."""
+    if not (Path(sys.prefix) / "bin" / "activate").is_file():
+        pytest.skip("these tests run in no virtual environment such as `make` sets up")
+    return clone(tmp_path_factory.mktemp("clone"))
 
 
 @functools.cache
