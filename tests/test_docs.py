@@ -105,6 +105,9 @@ def test_what_the_commands_leave(project):
     assert "1 Summary" in (project / "results" / "report.html").read_text()
     for name in ("docs/configuration.md", "docs/licences.md", "docs/incremental.md"):
         assert (project / name).read_text() == (ROOT / name).read_text(), "run `make docs`"
+    artifacts = (ROOT / "docs" / "artifacts.md").read_text()
+    left = {path for kind in ("parquet", "json", "pt") for path in (project / "results").rglob(f"*.{kind}")}
+    assert left and {path.name for path in left if not re.search(rf"`\S*{path.name}`", artifacts)} == set()
     assert "Nothing to be done" in in_clone(project, "snakemake --cores 2 --dry-run").stderr
 
 
