@@ -63,7 +63,7 @@ EXCEPTED = {
     "snakemake --cores 2 --sdm conda": "needs conda and a network",
     "pip install snakemake-executor-plugin-lsf": NETWORK,
     "pip install snakemake-executor-plugin-kubernetes": NETWORK,
-    "snakemake --executor kubernetes --container-image <image> --default-storage-provider s3"
+    "snakemake --jobs 10 --executor kubernetes --container-image <image> --default-storage-provider s3"
     " --default-storage-prefix s3://<bucket>": "needs Kubernetes and a bucket",
     "docker build -t circuit-atlas . && "
     'docker run --rm -v "$PWD/results:/atlas/results" circuit-atlas --cores 2': ENGINE,
