@@ -30,9 +30,9 @@ def pytest_addoption(parser):
     parser.addoption("--every-command", action="store_true", help=text)
 
 
-def pytest_configure(config):
+def pytest_configure():
     """What libraries remember for the next run stays in the project too, not in the home of whoever tests."""
-    folder = config.cache.mkdir("libraries")
+    folder = ROOT / ".pytest_cache" / "libraries"
     os.environ |= {"XDG_CACHE_HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib")}
 
 
