@@ -1,6 +1,7 @@
-# docker build -t circuit-atlas . && docker run --rm -v "$PWD/results:/atlas/results" circuit-atlas --cores 2
-# Apptainer: apptainer build atlas.sif docker-daemon://circuit-atlas:latest, then from a clone, since images are read-only:
-# apptainer exec atlas.sif snakemake --cores 2
+#   docker build -t circuit-atlas . && docker run --rm -v "$PWD/results:/atlas/results" circuit-atlas --cores 2
+# With Apptainer, run it from a clone, since images are read-only:
+#   apptainer build atlas.sif docker-daemon://circuit-atlas:latest
+#   apptainer exec atlas.sif snakemake --cores 2
 FROM python:3.11-slim
 
 RUN useradd --create-home atlas && mkdir /atlas && chown atlas /atlas

@@ -1,6 +1,8 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
 # make test: install, run every test, two at a time (WORKERS).
-# make cluster: start a SLURM of one node, and submit the whole smoke study to it.
+# make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
+# make cluster: the same, then start a SLURM of one node and submit the whole smoke study to it.
+# make commands: run every shell command of the documents and every preset whole, about two hours.
 # make soak: kill the smoke study a hundred times, about half an hour.
 # make bench: install, time the engines for components and for edges against slower ways, and Snakemake's plans.
 VENV := .venv
@@ -10,7 +12,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run resume test cluster bench soak coverage lint docs verify clean distclean
+.PHONY: run resume test slurm cluster commands bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -26,8 +28,14 @@ resume: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
-cluster: $(VENV)/installed
+slurm: $(VENV)/installed
+	$(BIN)/python tests/slurm_cluster.py
+
+cluster: slurm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_slurm.py --whole-cluster-study
+
+commands: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_docs.py tests/test_presets.py tests/test_usage.py --every-command
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py

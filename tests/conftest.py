@@ -1,13 +1,15 @@
 """Fixtures that several test files share."""
 
 import functools
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
-from study import ROOT, Study
+from study import ROOT, Study, clone
 
 SHARED = ROOT.parent / "shared"
 SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
@@ -24,6 +26,14 @@ def of_a_study(file) -> bool:
 def pytest_addoption(parser):
     text = "submit the whole smoke study to SLURM, not one task of it (tests/test_slurm.py)"
     parser.addoption("--whole-cluster-study", action="store_true", help=text)
+    text = "run every command of the documents and every preset to its end, and build the container (hours)"
+    parser.addoption("--every-command", action="store_true", help=text)
+
+
+def pytest_configure():
+    """What libraries remember for the next run stays in the project too, not in the home of whoever tests."""
+    folder = ROOT / ".pytest_cache" / "libraries"
+    os.environ |= {"XDG_CACHE_HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib")}
 
 
 def pytest_collection_modifyitems(items):
@@ -56,11 +66,25 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def every_command(pytestconfig) -> bool:
+    """Whether commands that take long run to their end."""
+    return pytestconfig.getoption("every_command")
+
+
+@pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Study:
     """A finished small study. A test leaves its configuration and results as they were."""
     made = Study(tmp_path_factory.mktemp("study"))
     made.snakemake()
     return made
+
+
+@pytest.fixture(scope="module")
+def cloned(tmp_path_factory) -> Path:
+    """The whole project as a user has it, to run commands in (`in_clone`)."""
+    if not (Path(sys.prefix) / "bin" / "activate").is_file():
+        pytest.skip("these tests run in no virtual environment such as `make` sets up")
+    return clone(tmp_path_factory.mktemp("clone"))
 
 
 @functools.cache

@@ -1,18 +1,21 @@
 """A real SLURM cluster of one node on this machine: daemons of our own, on configuration and ports of our own.
 
-Uses Debian's packages slurmctld, slurmd, slurm-client, slurm-wlm-basic-plugins and munge; root installs them where they
-are missing. Nothing outside a temporary folder is configured, and every daemon ends with the test.
+Uses Debian's packages slurmctld, slurmd, slurm-client, slurm-wlm-basic-plugins and munge. No test installs them: `make
+slurm` runs this file, which says what it installs and then does. Nothing outside a temporary folder is configured, and
+every daemon ends with the test.
 """
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 PACKAGES = ["slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge"]
 PROGRAMS = ["slurmctld", "slurmd", "slurmstepd", "sbatch", "squeue", "scontrol", "munged"]
+SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"  # where daemons lie, which not every user has in PATH
 CONF = """ClusterName=atlas
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld_port}
@@ -47,20 +50,34 @@ exec {srun} "$@"
 """
 
 
+def lacking() -> list[str]:
+    """The programs of a cluster that are not on this machine."""
+    places = f"{os.environ['PATH']}:{SYSTEM_PATH}"
+    return [name for name in PROGRAMS if not shutil.which(name, path=places)]
+
+
 def missing() -> str:
-    """Why no cluster can be started here, after trying to install one; empty where it can."""
-    os.environ["PATH"] += ":/usr/sbin:/usr/local/sbin"
-    lacking = [name for name in PROGRAMS if not shutil.which(name)]
-    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
-        install = "apt-get update -q && apt-get install -q -y --no-install-recommends " + " ".join(PACKAGES)
-        done = subprocess.run(["sh", "-c", install], capture_output=True, text=True, env=os.environ | QUIET)
+    """Why no cluster can be started here; empty where it can."""
+    programs = lacking()
+    return f"no SLURM here ({', '.join(programs)} missing); `make slurm` installs it" if programs else ""
+
+
+def install() -> None:
+    """Install PACKAGES where programs are missing, after one line that says so; end with one line where it cannot."""
+    programs = lacking()
+    if not programs:
+        print("SLURM is here: nothing to install")
+        return
+    command = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+    said = f"SLURM is missing ({', '.join(programs)})"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit(f"{said}; install it as root, on Debian or Ubuntu by `{command}`")
+    print(f"{said}; installing them, and what they need, by `{command}`", flush=True)
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for step in (["apt-get", "-q", "update"], [*command.split(), "-q", "-y"]):
+        done = subprocess.run(step, env=quiet, capture_output=True, text=True)
         if done.returncode:
-            return f"no SLURM, and it cannot be installed: {done.stderr.strip().splitlines()[-1:]}"
-        lacking = [name for name in PROGRAMS if not shutil.which(name)]
-    return f"no SLURM here ({', '.join(lacking)} missing); install {' '.join(PACKAGES)}" if lacking else ""
-
-
-QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
+            sys.exit(f"`{' '.join(step)}` failed: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
 
 
 def free_port() -> int:
@@ -88,7 +105,7 @@ class Cluster:
         srun = folder / "bin" / "srun"
         srun.write_text(SRUN.format(folder=folder, srun=shutil.which("srun")))
         srun.chmod(0o755)
-        path = f"{folder}/bin:{os.environ['PATH']}"
+        path = f"{folder}/bin:{os.environ['PATH']}:{SYSTEM_PATH}"
         self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path}
 
     def start(self, *command) -> None:
@@ -135,3 +152,7 @@ class Cluster:
         """What SLURM knows of every job so far, finished ones included: JobId, JobState, MinMemoryNode, ..."""
         lines = self.command("scontrol", "--oneliner", "show", "jobs").splitlines()
         return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+
+
+if __name__ == "__main__":
+    install()

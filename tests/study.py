@@ -27,6 +27,36 @@ COPIED = (
 )
 
 
+NOT_CLONED = (".git", ".venv", ".snakemake", "results", "logs", "benchmarks", "htmlcov", "__pycache__")
+
+
+def clone(folder: Path) -> Path:
+    """The whole project as `git clone` and `make` leave it, in a folder of its own, and ../shared beside it.
+
+    Its .venv holds links to the environment that runs the tests, so nothing is installed.
+    """
+    made = folder / "circuit-atlas"
+    shutil.copytree(ROOT, made, ignore=shutil.ignore_patterns(*NOT_CLONED, ".*_cache", ".hypothesis", ".coverage*"))
+    (made / "results").mkdir()
+    (made / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != "installed":
+            (made / ".venv" / part.name).symlink_to(part)
+    (made / ".venv" / "installed").touch()
+    if (ROOT.parent / "shared").is_dir():
+        (folder / "shared").symlink_to(ROOT.parent / "shared")
+        (made / "data").mkdir(exist_ok=True)
+        (made / "data" / "published").symlink_to(folder / "shared" / "published" / "prompts")
+    return made
+
+
+def in_clone(made: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in a clone with its .venv active, without a network where the libraries heed that."""
+    line = f"source .venv/bin/activate && {command}"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(["bash", "-c", line], cwd=made, env=environment, capture_output=True, text=True)
+
+
 class Study:
     """A copy of the workflow with the smoke preset as its configuration, and one transfer task.
 

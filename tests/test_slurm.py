@@ -88,3 +88,48 @@ def test_the_profile_groups_every_small_job():
     assert set(grouped) <= rules
     assert {rule for rule in rules if rule.startswith(("plot_", "write_"))} <= set(grouped)
     assert set(grouped.values()) == {entry.split("=")[0] for entry in profile["group-components"]}
+
+
+# ---- installing ----------------------------------------------------------------------------------------------
+@pytest.fixture
+def without_slurm(monkeypatch):
+    """A machine without SLURM's programs, and the commands that are given to it."""
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(slurm_cluster, "lacking", lambda: ["sbatch", "munged"])
+    monkeypatch.setattr(slurm_cluster.subprocess, "run", run)
+    return commands
+
+
+def test_a_test_never_installs_slurm(without_slurm):
+    """It is skipped, and the reason says what would install it."""
+    assert slurm_cluster.missing() == "no SLURM here (sbatch, munged missing); `make slurm` installs it"
+    assert without_slurm == []
+
+
+def test_what_is_installed_is_said_before(without_slurm, monkeypatch, capsys):
+    monkeypatch.setattr(slurm_cluster.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(slurm_cluster.shutil, "which", lambda name: f"/usr/bin/{name}")
+    slurm_cluster.install()
+    said = capsys.readouterr().out
+    command = f"apt-get install --no-install-recommends {' '.join(slurm_cluster.PACKAGES)}"
+    assert said.count("\n") == 1 and f"`{command}`" in said
+    assert [command[:2] for command in without_slurm] == [["apt-get", "-q"], ["apt-get", "install"]]
+    assert set(slurm_cluster.PACKAGES) <= set(without_slurm[1])
+
+
+def test_who_cannot_install_is_told_how(without_slurm, monkeypatch):
+    monkeypatch.setattr(slurm_cluster.os, "geteuid", lambda: 1000)
+    with pytest.raises(SystemExit, match=r"SLURM is missing .*; install it as root, .* `apt-get install .*munge`"):
+        slurm_cluster.install()
+    assert without_slurm == []
+
+
+def test_nothing_is_installed_where_slurm_is(monkeypatch, capsys):
+    monkeypatch.setattr(slurm_cluster, "lacking", list)
+    slurm_cluster.install()
+    assert slurm_cluster.missing() == "" and "nothing to install" in capsys.readouterr().out
