@@ -31,6 +31,7 @@ class Encoded:
     # multi_token also member_spans (first and last position) and how many answers have how many tokens
     layout: dict[str, Any]
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of prompts
+    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row as it came, reason
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -132,7 +133,7 @@ def encode_prompts(
     each = (drifted(tokenizer, ids) for ids in (right_ids, wrong_ids, corrupted_ids))
     drifts = [any(row) for row in zip(*each, strict=True)]
 
-    rejected: Counter[str] = Counter()
+    rejected_rows: list[tuple[dict[str, Any], str]] = []
     kept: list[tuple[dict[str, Any], Places]] = []
     for i, row in enumerate(rows):
         reason = _reason(row)
@@ -150,7 +151,7 @@ def encode_prompts(
         if not reason and drifts[i]:
             reason = "the text of its tokens has other tokens"
         if reason:
-            rejected[reason] += 1
+            rejected_rows.append((row, reason))
             continue
         row = {k: v for k, v in row.items() if k not in ("spans", "corrupted_spans")}
         n = len(plain[i]) if multi_token else len(right_ids[i]) - 1
@@ -161,6 +162,7 @@ def encode_prompts(
             row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
         kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places or ()))))
 
+    rejected = Counter(reason for _, reason in rejected_rows)
     if not kept:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
         remedy = "; set multi_token: true to have several" if any("not one token" in r for r in rejected) else ""
@@ -169,14 +171,13 @@ def encode_prompts(
     (length, members), _ = layouts.most_common(1)[0]
     _refuse_misaligned_templates(kept, (length, members), task_name)
     aligned = [row for row, layout in kept if layout == (length, members)]
-    if len(aligned) < len(kept):
-        rejected["another layout than most prompts"] = len(kept) - len(aligned)
+    rejected_rows += [(row, "another layout than most prompts") for row, layout in kept if layout != (length, members)]
     covered = [position for first, last in members for position in range(first, last + 1)]
     layout = {"tokens": length, "member_positions": covered, "answer_position": length - 1}
     if multi_token:
         layout |= {"member_spans": [list(place) for place in members]}
         layout |= {name: _numbers(row[name] for row in aligned) for name in ("answer_tokens", "incorrect_tokens")}
-    return Encoded(aligned, layout, rejected)
+    return Encoded(aligned, layout, Counter(reason for _, reason in rejected_rows), rejected_rows)
 
 
 def _numbers(lists: Iterable[list[int]]) -> dict[str, int]:

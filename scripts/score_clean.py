@@ -1,0 +1,53 @@
+"""Score a model, unharmed, on the clean and corrupted prompts of a task, and mark the prompts that pass the filter."""
+
+import pandas as pd
+import torch
+
+from atlas import activations, artifacts, job, metrics, studies
+from atlas.ablation import Prompts
+from atlas.errors import StudyError
+from atlas.statistics import Bootstrap, interval_columns
+
+job.start(snakemake)
+inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+
+frame = artifacts.read_table(inputs.prompts).sort_values("prompt", ignore_index=True)
+model = studies.load_model(inputs.model, p.run)
+prompts = Prompts.from_frame(frame, ["all"])
+rows_read, scores = prompts.rows(), {}
+runs = {"clean": rows_read.tokens, "corrupted": rows_read.corrupted_tokens}
+for run, tokens in runs.items():
+    logits = activations.last_logits(model, tokens, rows_read.position)
+    scores[run] = metrics.per_prompt(
+        ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
+    )
+    if not logits.isfinite().all():
+        said = "is not finite; the model overflows in this dtype, or its files are damaged"
+        raise StudyError(f"tasks.{w.task}: what {w.model} makes of {run} prompts {said}")
+    if run == "clean":
+        kept = torch.ones(len(frame), dtype=torch.bool)
+        if p.filter:
+            kept = metrics.passes(logits, prompts.answer, prompts.incorrect, **p.filter)
+frame["kept"] = kept.tolist()
+
+rows = [
+    frame[["model", "task", "prompt", "split", "kept"]].assign(run=run, metric=metric, value=values.double().numpy())
+    for run in runs
+    for metric, values in scores[run].items()
+]
+table = pd.concat(rows, ignore_index=True)
+bootstrap, summary = Bootstrap(p.bootstrap, p.seed), []
+for split in ("search", "held_out", "all"):
+    part = table if split == "all" else table[table.split == split]
+    for (run, metric), cells in part.groupby(["run", "metric"], sort=True):
+        row = {"model": w.model, "task": w.task, "split": split, "run": run, "metric": metric}
+        row |= interval_columns(bootstrap.mean(cells.value)) | {"prompts": len(cells), "share_kept": cells.kept.mean()}
+        summary.append(row)
+
+settings = {"filter": p.filter, "run": dict(p.run), "bootstrap": p.bootstrap, "seed": p.seed}
+provenance = artifacts.provenance(
+    {"prompts": inputs.prompts, "model": inputs.model}, settings, ("torch", "transformer_lens", "transformers")
+)
+artifacts.write_table(table, out.clean, provenance)
+artifacts.write_table(pd.DataFrame(summary), out.summary, provenance)
+job.log.info("%d of %d prompts kept", kept.sum(), len(frame))
