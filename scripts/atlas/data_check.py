@@ -230,11 +230,10 @@ def few_prompts(data: TaskData, scores: pd.DataFrame) -> Iterator[Warned]:
     if data.of_split("held_out").empty:
         text = "nothing is held out, so results are reported on the prompts that were searched on"
         yield Warned("nothing held out", text, f"set held_out_share, and {data.more_prompts()} where they are few")
-    for split, named in SIDES.items():
-        side = data.of_split(split)
-        n = int(side["kept"].sum())
-        if 0 < n < FEW_PROMPTS:
-            yield Warned("few prompts", f"only {n} {named}: intervals are wide", data.more_prompts())
+    sizes = {named: int(data.of_split(split)["kept"].sum()) for split, named in SIDES.items()}
+    few = [f"{n} {named}" for named, n in sizes.items() if 0 < n < FEW_PROMPTS]
+    if few:
+        yield Warned("few prompts", f"only {listing(few)}: intervals are wide", data.more_prompts())
 
 
 def many_rejected(data: TaskData, scores: pd.DataFrame) -> Iterator[Warned]:

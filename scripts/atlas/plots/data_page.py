@@ -195,7 +195,7 @@ h2 small { font-weight: 400; color: #666; font-size: .82rem; }
 .wrong b::after { content: ": "; }
 .wrong span { display: block; color: #444; }
 .fine { color: #1d6b34; }
-td.wording { padding-left: 1.4rem; overflow-wrap: anywhere; }
+td.wording { padding-left: 1.4rem; min-width: 14rem; overflow-wrap: anywhere; }
 .stop { color: #a3203a; font-weight: 600; }
 .bars { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .15rem 1.6rem;
   font-size: .82rem; margin: .4rem 0; }
@@ -210,8 +210,9 @@ td.wording { padding-left: 1.4rem; overflow-wrap: anywhere; }
 .line { display: grid; grid-template-columns: 8.5rem 1fr; gap: .5rem; margin: .15rem 0; align-items: baseline; }
 .line > span { font-size: .8rem; color: #555; overflow-wrap: anywhere; }
 .tokens { font: .8rem/1.9 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-.tokens b { font-weight: 400; white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ccc;
-  border-radius: 2px; padding: .05rem .2rem; margin-right: 2px; color: #222; background: #fff; }
+.tokens b { display: inline-block; max-width: 100%; box-sizing: border-box; line-height: 1.45; font-weight: 400;
+  white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ccc; border-radius: 2px; padding: .05rem .2rem;
+  margin-right: 2px; color: #222; background: #fff; }
 .tokens .members { background: #cfe0f1; border-color: #7fa5cc; }
 .tokens .last { background: #e2e2e2; border-color: #888; }
 .tokens .answer { background: #2f5f93; border-color: #2f5f93; color: #fff; }
@@ -259,17 +260,18 @@ td.wording { padding-left: 1.4rem; overflow-wrap: anywhere; }
 {% endif %}
 <h3>Prompts</h3>
 <div class="wide"><table>
-<thead><tr><th class="text">prompts</th><th>number</th><th class="text">what to do</th></tr></thead>
+<thead><tr><th class="text">prompts</th><th>number</th>
+{% if section.reasons %}<th class="text">what to do</th>{% endif %}</tr></thead>
 <tbody>
-<tr><td class="text">read</td><td>{{ section.counts.read }}</td><td class="text"></td></tr>
+<tr><td class="text">read</td><td>{{ section.counts.read }}</td></tr>
 {% for reason, n, remedy in section.reasons %}
 <tr><td class="text wording">rejected: {{ reason }}</td><td>{{ n }}</td><td class="text">{{ remedy }}</td></tr>
 {% endfor %}
-<tr><td class="text">kept</td><td>{{ section.counts.kept }}</td><td class="text"></td></tr>
-<tr><td class="text wording">to search on</td><td>{{ section.counts.search }}</td><td class="text"></td></tr>
-<tr><td class="text wording">held out</td><td>{{ section.counts.held_out }}</td><td class="text"></td></tr>
+<tr><td class="text">kept</td><td>{{ section.counts.kept }}</td></tr>
+<tr><td class="text wording">to search on</td><td>{{ section.counts.search }}</td></tr>
+<tr><td class="text wording">held out</td><td>{{ section.counts.held_out }}</td></tr>
 {% if "pass the filter" in section.counts %}
-<tr><td class="text">pass the filter</td><td>{{ section.counts["pass the filter"] }}</td><td class="text"></td></tr>
+<tr><td class="text">pass the filter</td><td>{{ section.counts["pass the filter"] }}</td></tr>
 {% endif %}
 </tbody></table></div>
 {% for note in section.notes %}
