@@ -109,7 +109,7 @@ LISTS = {"answer_tokens": [[1, 2]] * 128, "incorrect_tokens": [[3]] * 128}
 CASES = {
     "few prompts": (
         lambda: data(fake_prompts(32)),
-        "only 16 prompts to search on and 16 held-out prompts",
+        "only 16 prompts to search on and 16 held-out prompts, so",
         "raise per_template",
     ),
     "nothing held out": (lambda: data(change("split", "search")), "nothing is held out", "set held_out_share"),
@@ -256,7 +256,7 @@ def test_what_is_no_reason_to_warn(given, silent):
 # ---- what stops a study --------------------------------------------------------------------------------------
 NONE = np.zeros(128, dtype=bool)
 STOPPED = {
-    "not positive": ({"clean": fake_clean(fake_prompts(), logit_diff=-1)}, "allow_negative_clean: true"),
+    "not positive": ({"clean": fake_clean(fake_prompts(), logit_diff=-1)}, "set allow_negative_clean: true"),
     "none of the 64 prompts to search on": ({"clean": fake_clean(fake_prompts(), NONE)}, "relax prompts.filter"),
     "none of the 64 held-out prompts": (
         {"clean": fake_clean(fake_prompts(), (fake_prompts().split == "search").to_numpy())},
@@ -436,7 +436,7 @@ def test_the_page_shows_counts_reasons_scores_answers_and_tokens():
         "whole member sequences",
         "first choice right (%)",
         "{m} was.",
-        "text + one two",
+        "with incorrect one",
     ):
         assert said in text, said
     assert ["members", "member; position 1, id 1, Ġ1", "\u24231"] in page.boxes
@@ -485,12 +485,12 @@ def test_no_token_is_invisible(string):
 
 # ---- as a user runs it ---------------------------------------------------------------------------------------
 WRONG = """text,corrupted_text,answer,incorrect
-one two,two one,three,four
-two three,three two,five,four
-three four,four three,six,five
-one two,two one,one two,four
-one two,two one,four,four
-one two,two one one,three,four
+one two,two one,nine,three
+two three,three two,ten,four
+three four,four three,eight,five
+one two,two one,nine ten,three
+one two,two one,three,three
+one two,two one one,nine,three
 """
 
 

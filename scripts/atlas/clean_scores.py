@@ -35,8 +35,8 @@ def refusal(prompts: pd.DataFrame, groups: str, allow_negative_clean: bool) -> s
     mean = search["logit_diff"].mean()
     if mean <= 0 and not allow_negative_clean:
         return (
-            f"the model's clean logit difference is {mean:.3f}, not positive, so percent of full means nothing; the "
-            "model does not do this task (or set allow_negative_clean: true)"
+            f"the model's clean logit difference is {mean:.3f}, not positive: it does not do this task, and percent of "
+            "full means nothing; choose other prompts or another model, or set allow_negative_clean: true"
         )
     if groups == "template" and set(search["template"]) < set(prompts["template"]):
         return "the filter keeps no search prompt of some template; use ablation.groups: all"

@@ -233,7 +233,7 @@ def few_prompts(data: TaskData, scores: pd.DataFrame) -> Iterator[Warned]:
     sizes = {named: int(data.of_split(split)["kept"].sum()) for split, named in SIDES.items()}
     few = [f"{n} {named}" for named, n in sizes.items() if 0 < n < FEW_PROMPTS]
     if few:
-        yield Warned("few prompts", f"only {listing(few)}: intervals are wide", data.more_prompts())
+        yield Warned("few prompts", f"there are only {listing(few)}, so intervals are wide", data.more_prompts())
 
 
 def many_rejected(data: TaskData, scores: pd.DataFrame) -> Iterator[Warned]:

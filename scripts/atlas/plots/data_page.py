@@ -59,9 +59,9 @@ def rejected_examples(rejected: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "prompt": row["prompt"],
                 "lines": [
-                    (f"text + {row['answer'].strip()}", list(map(visible, row["clean_strings"]))),
-                    (f"text + {row['incorrect'].strip()}", list(map(visible, row["incorrect_strings"]))),
-                    (f"corrupted + {row['answer'].strip()}", list(map(visible, row["corrupted_strings"]))),
+                    ("with answer", list(map(visible, row["clean_strings"]))),
+                    ("with incorrect one", list(map(visible, row["incorrect_strings"]))),
+                    ("corrupted", list(map(visible, row["corrupted_strings"]))),
                 ],
             }
             for row in rows.to_dict("records")
@@ -213,6 +213,7 @@ td.wording { padding-left: 1.4rem; min-width: 14rem; overflow-wrap: anywhere; }
 .tokens b { display: inline-block; max-width: 100%; box-sizing: border-box; line-height: 1.45; font-weight: 400;
   white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #ccc; border-radius: 2px; padding: .05rem .2rem;
   margin-right: 2px; color: #222; background: #fff; }
+.tokens small { color: #555; margin-left: .4rem; }
 .tokens .members { background: #cfe0f1; border-color: #7fa5cc; }
 .tokens .last { background: #e2e2e2; border-color: #888; }
 .tokens .answer { background: #2f5f93; border-color: #2f5f93; color: #fff; }
@@ -312,7 +313,7 @@ td.wording { padding-left: 1.4rem; min-width: 14rem; overflow-wrap: anywhere; }
 <div class="example"><p>prompt {{ example.prompt }}: {{ group.reason }}</p>
 {% for name, strings in example.lines %}
 <div class="line"><span>{{ name }}</span><div class="tokens">
-{% for string in strings %}<b>{{ string }}</b>{% endfor %}
+{% for string in strings %}<b>{{ string }}</b>{% endfor %}<small>{{ strings | length }} tokens</small>
 </div></div>
 {% endfor %}
 </div>
