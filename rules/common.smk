@@ -132,6 +132,13 @@ def allow_negative_clean(wildcards):
     return settings.task_block(config, wildcards.task)["allow_negative_clean"]
 
 
+def data_settings():
+    """Task -> what a look at its data needs to know of its block."""
+    blocks = {task: settings.task_block(config, task) for task in ALL_TASKS}
+    keys = ("filter", "allow_negative_clean")
+    return {task: {key: block[key] for key in keys} | {"file": "file" in block} for task, block in blocks.items()}
+
+
 def task_files(wildcards):
     """Content of a task's prompt files, so that new prompts rerun what depends on them."""
     files = places.prompt_files(config["tasks"][wildcards.task])
@@ -288,5 +295,5 @@ def exports():
 
 def summary_pages():
     """Every page of the study; one job writes the last three."""
-    pages = ["summary", "tables", *(("heads", "patterns", "lens_tokens") if EXPLAINED_MAIN else ())]
+    pages = ["data", "summary", "tables", *(("heads", "patterns", "lens_tokens") if EXPLAINED_MAIN else ())]
     return expand("results/figures/{model}/{model}.{page}.html", model=MODELS, page=pages)

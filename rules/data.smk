@@ -1,5 +1,7 @@
 # Models and prompts, and what a model does on them unharmed.
 
+DATA_FIRST = 1  # priority: what is wrong with the prompts of any task is said before a search of another one begins
+
 
 rule build_random_model:
     output:
@@ -56,10 +58,12 @@ rule make_prompts:
         prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),
         summary=ensure("results/{model}/{task}/prompts.json", non_empty=True),
         tokens=ensure("results/{model}/{task}/tokens.parquet", non_empty=True),
+        rejected=ensure("results/{model}/{task}/rejected.parquet", non_empty=True),
     log:
         "logs/{model}/{task}/make_prompts.log",
     benchmark:
         "benchmarks/{model}/{task}/make_prompts.tsv"
+    priority: DATA_FIRST
     conda:
         "../envs/environment.yaml"
     threads: 1
@@ -102,19 +106,51 @@ rule gather_prompts:
         "../scripts/gather_prompts.py"
 
 
-rule cache_activations:
+rule score_clean:
     input:
         model="results/{model}/model.json",
         prompts="results/{model}/{task}/prompts.parquet",
     output:
-        activations="results/{model}/{task}/activations.pt",
-        means="results/{model}/{task}/means.pt",
         clean=ensure("results/{model}/{task}/clean.parquet", non_empty=True),
         summary=ensure("results/{model}/{task}/clean_summary.parquet", non_empty=True),
+    log:
+        "logs/{model}/{task}/score_clean.log",
+    benchmark:
+        "benchmarks/{model}/{task}/score_clean.tsv"
+    priority: DATA_FIRST
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+        gpu=gpu,
+    params:
+        code=library("scripts/score_clean.py"),
+        run=run_settings,
+        filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
+        groups=config["ablation"]["groups"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Score {wildcards.model} on {wildcards.task}"
+    script:
+        "../scripts/score_clean.py"
+
+
+rule cache_activations:
+    input:
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        clean="results/{model}/{task}/clean.parquet",
+    output:
+        activations="results/{model}/{task}/activations.pt",
+        means="results/{model}/{task}/means.pt",
     log:
         "logs/{model}/{task}/cache_activations.log",
     benchmark:
         "benchmarks/{model}/{task}/cache_activations.tsv"
+    priority: DATA_FIRST
     conda:
         "../envs/environment.yaml"
     threads: 1
@@ -127,10 +163,7 @@ rule cache_activations:
         run=run_settings,
         dtype=config["activations"]["dtype"],
         groups=config["ablation"]["groups"],
-        filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
         allow_negative_clean=allow_negative_clean,
-        bootstrap=config["statistics"]["bootstrap"],
-        seed=config["statistics"]["seed"],
     message:
         "Cache activations of {wildcards.model} on {wildcards.task}"
     script:

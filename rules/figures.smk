@@ -1,6 +1,64 @@
 # Figures and summary pages: from tables only. A rule takes just the settings that its figure shows.
 
 
+rule write_data_page:
+    input:
+        model="results/{model}/model.json",
+        prompts=task_table("prompts.parquet"),
+        info=task_table("prompts.json"),
+        rejected=task_table("rejected.parquet"),
+        tokens=task_table("tokens.parquet"),
+        clean=task_table("clean.parquet"),
+    output:
+        table=ensure("results/{model}/data_check.parquet", non_empty=True),
+        digest=ensure("results/{model}/data_check.txt", non_empty=True),
+        page=report(
+            "results/figures/{model}/{model}.data.html",
+            caption="../report/data.rst",
+            category="1 Data",
+            labels={"model": "{model}", "task": "all", "figure": "a look at the data"},
+        ),
+    log:
+        "logs/{model}/write_data_page.log",
+    benchmark:
+        "benchmarks/{model}/write_data_page.tsv"
+    priority: DATA_FIRST
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        code=library("scripts/write_data_page.py"),
+        title=config["study"]["title"],
+        main_tasks=MAIN_TASKS,
+        tasks=data_settings(),
+        groups=config["ablation"]["groups"],
+        bootstrap=config["statistics"]["bootstrap"],
+        seed=config["statistics"]["seed"],
+    message:
+        "Look at the data of {wildcards.model}"
+    script:
+        "../scripts/write_data_page.py"
+
+
+rule check_data:
+    input:
+        digests=expand("results/{model}/data_check.txt", model=MODELS),
+        pages=expand("results/figures/{model}/{model}.data.html", model=MODELS),
+    log:
+        "logs/check_data.log",
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    message:
+        "The pages with every example: {input.pages}"
+    shell:
+        "cat {input.digests} | tee {log}"
+
+
 rule plot_dataset:
     input:
         prompts="results/{model}/{task}/prompts.parquet",
@@ -10,14 +68,14 @@ rule plot_dataset:
         svg=report(
             "results/figures/{model}/{model}.{task}.dataset.svg",
             caption="../report/dataset.rst",
-            category="2 Data",
+            category="1 Data",
             labels={"model": "{model}", "task": "{task}", "figure": "prompts"},
         ),
         png="results/figures/{model}/{model}.{task}.dataset.png",
         tokens_svg=report(
             "results/figures/{model}/{model}.{task}.tokens.svg",
             caption="../report/tokens.rst",
-            category="2 Data",
+            category="1 Data",
             labels={"model": "{model}", "task": "{task}", "figure": "tokens"},
         ),
         tokens_png="results/figures/{model}/{model}.{task}.tokens.png",
@@ -49,7 +107,7 @@ rule plot_clean_accuracy:
         svg=report(
             "results/figures/{model}/{model}.clean_accuracy.svg",
             caption="../report/clean_accuracy.rst",
-            category="2 Data",
+            category="1 Data",
             labels={"model": "{model}", "task": "all", "figure": "clean accuracy"},
         ),
         png="results/figures/{model}/{model}.clean_accuracy.png",
@@ -551,13 +609,13 @@ rule write_summary:
         summary=report(
             "results/figures/{model}/{model}.summary.html",
             caption="../report/summary.rst",
-            category="1 Summary",
+            category="2 Summary",
             labels={"model": "{model}", "page": "findings"},
         ),
         tables=report(
             "results/figures/{model}/{model}.tables.html",
             caption="../report/tables.rst",
-            category="1 Summary",
+            category="2 Summary",
             labels={"model": "{model}", "page": "tables"},
         ),
     log:

@@ -1,89 +1,38 @@
-"""Run a model on the clean and corrupted prompts of a task; cache activations, means and clean scores."""
+"""Cache a model's activations on the search prompts of a task, clean and corrupted, and the means of ablation.
+
+A task that no circuit can be searched on is refused here, before any search.
+"""
 
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from atlas import artifacts, job, layouts, metrics, studies, tensors
-from atlas.ablation import Prompts, answer_logits, collected
+from atlas import artifacts, clean_scores, job, layouts, studies, tensors
+from atlas.ablation import Prompts, collected
 from atlas.errors import StudyError
-from atlas.statistics import Bootstrap, interval_columns
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 frame = artifacts.read_table(inputs.prompts).sort_values("prompt", ignore_index=True)
+frame = clean_scores.with_scores(frame, artifacts.read_table(inputs.clean))
+refused = clean_scores.refusal(frame, p.groups, p.allow_negative_clean)
+if refused:
+    raise StudyError(f"tasks.{w.task}: {refused}; `snakemake --cores 2 check_data` shows its prompts and scores")
+search = frame.kept & (frame.split == "search")
+groups = layouts.group_names(frame[search], p.groups == "template")
+
 model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
-prompts, scores, runs = Prompts.from_frame(frame), {}, ("clean", "corrupted")
-for run in runs:
-    logits = answer_logits(model, prompts, run)
-    scores[run] = metrics.per_prompt(
-        ("logit_diff", "prob_diff", "top1", "log_prob"), logits, prompts.answer, prompts.incorrect
-    )
-    if not logits.isfinite().all():
-        said = "is not finite; the model overflows in this dtype, or its files are damaged"
-        raise StudyError(f"tasks.{w.task}: what {w.model} makes of {run} prompts {said}")
-    if run == "clean":
-        kept = torch.ones(len(frame), dtype=torch.bool)
-        if p.filter:
-            kept = metrics.passes(logits, prompts.answer, prompts.incorrect, **p.filter)
-frame["kept"] = kept.tolist()
-by_template = p.groups == "template"
-if frame.layout.any():
-    unread = layouts.without_mean(frame[frame.kept].to_dict("records"), by_template)
-    frame["kept"] &= ~frame.prompt.isin(unread)
-    if unread:
-        job.log.warning("%s: %d prompts left out, whose layout keeps none to search on", w.task, len(unread))
-search = (frame.kept & (frame.split == "search")).to_numpy().copy()  # pandas gives a read-only view
-studies.refuse_empty(w.task, frame)
-clean_scores = scores["clean"]["logit_diff"].double().numpy()
-for split, part in frame[frame.kept].groupby("split"):
-    mean_clean = clean_scores[part.index].mean()
-    if mean_clean <= 0 and not p.allow_negative_clean:
-        where = "prompts to search on" if split == "search" else "held-out prompts"
-        raise StudyError(
-            f"tasks.{w.task}: the model's clean logit difference on the {len(part)} {where} is {mean_clean:.3f}, not "
-            "positive, so percent of full means nothing; the model does not do this task (or set "
-            "allow_negative_clean: true)"
-        )
-if by_template and set(frame.template[search]) < set(frame.template):
-    raise StudyError(f"tasks.{w.task}: the filter keeps no search prompt of some template; use ablation.groups: all")
-
-rows = [
-    frame[["model", "task", "prompt", "split", "kept"]].assign(run=run, metric=metric, value=values.double().numpy())
-    for run in runs
-    for metric, values in scores[run].items()
-]
-table = pd.concat(rows, ignore_index=True)
-bootstrap, summary = Bootstrap(p.bootstrap, p.seed), []
-for split in ("search", "held_out", "all"):
-    part = table if split == "all" else table[table.split == split]
-    for (run, metric), cells in part.groupby(["run", "metric"], sort=True):
-        row = {"model": w.model, "task": w.task, "split": split, "run": run, "metric": metric}
-        row |= interval_columns(bootstrap.mean(cells.value)) | {"prompts": len(cells), "share_kept": cells.kept.mean()}
-        summary.append(row)
-
-where = torch.tensor(search)
-groups = layouts.group_names(frame[search], by_template)
-cached, means = {"prompt": torch.tensor(frame.prompt[search].to_list())}, {"groups": groups}
-group = torch.tensor(layouts.group_of(frame[search], groups))
-searched = replace(prompts.take(where.nonzero()[:, 0]), group=group).rows()
-for run in runs:
-    cached[run], means[run] = collected(model, searched, run, getattr(torch, p.dtype), Path(out.activations).parent)
-means |= searched.sizes_of_means()
+prompts = Prompts.from_frame(frame).take(search.to_numpy().nonzero()[0])  # padded as all prompts of the task are
+rows = replace(prompts, group=torch.tensor(layouts.group_of(frame[search], groups))).rows()
+cached, means = {"prompt": torch.tensor(prompts.prompt)}, {"groups": groups}
+for run in ("clean", "corrupted"):
+    cached[run], means[run] = collected(model, rows, run, getattr(torch, p.dtype), Path(out.activations).parent)
+means |= rows.sizes_of_means()
 provenance = job.provenance(snakemake)
-artifacts.write_table(table, out.clean, provenance)
-artifacts.write_table(pd.DataFrame(summary), out.summary, provenance)
 tensors.write(means, out.means, provenance)
 tensors.write(cached, out.activations, provenance)
 for path in (out.activations, out.means):
     job.log.info("%s: %.1f MB", path, artifacts.size_mb(path))
-job.log.info(
-    "clean logit difference %.3f on %d search prompts, %d of %d prompts kept",
-    clean_scores[search].mean(),
-    search.sum(),
-    frame.kept.sum(),
-    len(frame),
-)
+job.log.info("clean logit difference %.3f on %d search prompts", frame["logit_diff"][search].mean(), len(prompts))

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, sources, splits, token_table, tokens
+from atlas import artifacts, job, rejected, sources, splits, token_table, tokens
 from atlas.prompt_making import prompts_of
 
 job.start(snakemake)
@@ -38,6 +38,8 @@ table = [
 identity = {"model": snakemake.wildcards.model, "task": name}
 columns = [*identity, *token_table.COLUMNS]
 artifacts.write_table(pd.DataFrame([identity | row for row in table], columns=columns), out.tokens, provenance)
+left_out = rejected.rejected_table(encoded.rejected_rows, tokenizer)
+artifacts.write_table(left_out.assign(**identity)[[*identity, *rejected.COLUMNS]], out.rejected, provenance)
 slow = token_table.compare_with_slow(folder, tokenizer, frame.text.tolist() + frame.corrupted_text.tolist())
 if slow and slow["different"]:
     text = "%s: the fast tokenizer splits %d of %d texts unlike tokenizer.model, e.g. %r"

@@ -39,8 +39,8 @@ def after_search(n: int) -> Jobs:
     return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
-PROMPTS = {"make_prompts": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1, "explain_task": 1}
-PROMPTS |= {"gather_prompts": 1}
+PROMPTS = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1}
+PROMPTS |= {"explain_task": 1, "gather_prompts": 1, "write_data_page": 1}
 OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
@@ -52,8 +52,9 @@ SINGLE = (
 )
 SINGLE += " evaluation generation lens methods ov overlap patching_scatter positions stability"
 FIGURES |= {f"plot_{name}": 1 for name in SINGLE.split()}
-PAGES = {"write_head_pages": 1, "write_summary": 1}
-ALL = FIGURES | PAGES | {"check_model": 1, "make_prompts": 3, "cache_activations": 3, "evaluate_circuits": 3}
+PAGES = {"write_data_page": 1, "write_head_pages": 1, "write_summary": 1}
+ALL = FIGURES | PAGES | {"check_model": 1, "make_prompts": 3, "score_clean": 3, "cache_activations": 3}
+ALL |= {"evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
@@ -123,8 +124,8 @@ def second_model(config: dict) -> None:
     config["study"]["models"] = ["ladder-6x8", "again"]
 
 
-ADDED_MAIN = {"make_prompts": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1, "search_edges": 1}
-ADDED_MAIN |= {"assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
+ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
+ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
 ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "generate": 1}
 ADDED_MAIN |= dict.fromkeys(
     ["compare_circuits", "gather_circuits", "gather_prompts", "gather_evaluations", "label_heads", *PAGES], 1

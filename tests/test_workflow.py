@@ -133,7 +133,7 @@ def test_an_edge_circuit_stays_above_its_floor_and_its_trace_ends_in_it(study):
 def test_the_report_is_one_offline_file(study):
     study.snakemake("--report", "report.html")
     text = (study.folder / "report.html").read_text()
-    for words in ("1 Summary", "cross_matrix", "circuit_diagram"):
+    for words in ("1 Data", "2 Summary", "cross_matrix", "circuit_diagram"):
         assert words in text
 
 

@@ -106,7 +106,8 @@ def searched(encoded: Encoded) -> Encoded:
     found = [encoded.layouts[i] | counted(own[i]) for i in order]
     number = {old: new for new, old in enumerate(order)}
     rows = [row | {"layout": number[row["layout"]]} for row in rows]
-    return replace(encoded, rows=rows, layouts=found, rejected=encoded.rejected + Counter({NO_MEAN: len(gone)}))
+    left_out = [(row, NO_MEAN) for row in encoded.rows if row["prompt"] in gone]
+    return replace(encoded, rows=rows, layouts=found, rejected_rows=encoded.rejected_rows + left_out)
 
 
 def of_one(frame: pd.DataFrame, layout: int = 0) -> pd.DataFrame:

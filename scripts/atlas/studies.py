@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import artifacts, layouts, models, tensors
+from atlas import artifacts, clean_scores, layouts, models, tensors
 from atlas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -51,13 +51,10 @@ def report_split(prompts_path: Path | str, clean_path: Path | str) -> str:
 
 
 def refuse_empty(task: str, prompts: pd.DataFrame) -> None:
-    """Refuse a filter that keeps no prompt of a side; ``prompts`` has ``split`` and ``kept``. Raises StudyError."""
-    for split, rows in prompts.groupby("split"):
-        if not rows.kept.any():
-            raise StudyError(
-                f"tasks.{task}: the filter keeps none of the {len(rows)} prompts "
-                f"{'held out' if split == 'held_out' else 'to search on'}; relax prompts.filter, or give more prompts"
-            )
+    """Raise StudyError where a filter keeps no prompt of a side; ``prompts`` has ``split`` and ``kept``."""
+    said = clean_scores.emptied(prompts)
+    if said:
+        raise StudyError(f"tasks.{task}: {said}")
 
 
 def make_ablator(

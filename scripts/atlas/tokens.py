@@ -29,7 +29,12 @@ class Encoded:
 
     rows: list[dict[str, Any]]
     layouts: list[dict[str, Any]]  # the largest first (`layouts.grouped`)
-    rejected: Counter[str] = field(default_factory=Counter)  # reason -> number of prompts
+    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Reason -> number of prompts."""
+        return Counter(reason for _, reason in self.rejected_rows)
 
     @property
     def layout(self) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def encode_prompts(
     each = (drifted(tokenizer, ids) for ids in (right_ids, wrong_ids, corrupted_ids))
     drifts = [any(row) for row in zip(*each, strict=True)]
 
-    rejected: Counter[str] = Counter()
+    rejected_rows: list[tuple[dict[str, Any], str]] = []
     kept: list[tuple[dict[str, Any], Places]] = []
     for i, row in enumerate(rows):
         reason = _reason(row)
@@ -158,7 +163,7 @@ def encode_prompts(
         if not reason and drifts[i]:
             reason = "the text of its tokens has other tokens"
         if reason:
-            rejected[reason] += 1
+            rejected_rows.append((row, reason))
             continue
         row = {k: v for k, v in row.items() if k not in ("spans", "corrupted_spans")}
         n = len(plain[i]) if multi_token else len(right_ids[i]) - 1
@@ -169,6 +174,7 @@ def encode_prompts(
             row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
         kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places or ()))))
 
+    rejected = Counter(reason for _, reason in rejected_rows)
     if not kept:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
         remedy = "; set multi_token: true to have several" if any("not one token" in r for r in rejected) else ""
@@ -176,9 +182,8 @@ def encode_prompts(
     if min_layout is None:
         _refuse_misaligned_templates(kept, Counter(places for _, places in kept).most_common(1)[0][0], task_name)
     used, found, left_out = layouts.grouped(kept, min_layout, multi_token)
-    if left_out:
-        rejected[layouts.OTHER if min_layout is None else layouts.FEW] = len(left_out)
-    return Encoded(used, found, rejected)
+    reason = layouts.OTHER if min_layout is None else layouts.FEW
+    return Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
 
 
 def _reason(row: Mapping[str, Any]) -> str:
