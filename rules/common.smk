@@ -175,7 +175,8 @@ def allow_negative_clean(wildcards):
 def task_files(wildcards):
     """Prompt files of a task, so that new prompts rerun what depends on them."""
     block = config["tasks"][wildcards.task].get("file", {})
-    return [str(ROOT / block[k]) for k in ("clean", "corrupted") if k in block and (ROOT / block[k]).is_file()]
+    files = [ROOT / Path(block[k]).expanduser() for k in ("clean", "corrupted") if k in block]
+    return [str(file) for file in files if file.is_file()]
 
 
 def words_of_tasks():
