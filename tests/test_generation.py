@@ -309,10 +309,10 @@ def with_prompts(config, **changes):
 
 def test_a_set_takes_members_from_its_task_and_null_leaves_it_out(config):
     prompts = {"a": {"task": "numerals_plus_two", "texts": [["{0}", " {1}"]]}, "b": None}
-    prompts["c"] = {"task": "months", "cyclic": False, "texts": [["{0}", "{1}"]]}
+    prompts["c"] = {"task": "months", "cyclic": False, "texts": [["{0}", " {1}"]]}
     found = settings.generation_prompt_sets(with_prompts(config, prompts=prompts))
     assert set(found) == {"a", "c"}
-    assert found["a"] == {"members": {"range": [1, 20]}, "step": 2, "texts": [["{0}", "{1}"]]}
+    assert found["a"] == {"members": {"range": [1, 20]}, "step": 2, "texts": [["{0}", " {1}"]]}
     assert found["c"]["cyclic"] is False and len(found["c"]["members"]) == 12
 
 

@@ -54,9 +54,10 @@ def with_join(where: str, text: str, answer: str, join: str | None) -> str:
 def make_set(name: str, block: dict[str, Any], per_text: int, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
     """The (text, answer) pairs of a prompt set, and corrupted texts for means.
 
-    ``block`` has ``texts``, perhaps ``join`` (see `with_join`), and either ``members`` (with ``step``, ``cyclic``) or, if
-    means are wanted, ``corrupted``. From each wording at most ``per_text`` prompts, their first members spread evenly
-    over those that fit. Corrupted texts have a random member in place of every one, each other than in the prompt.
+    ``block`` has ``texts``, perhaps ``join`` (see `with_join`), and either ``members`` (with ``step``, ``cyclic``) or,
+    if means are wanted, ``corrupted``. From each wording at most ``per_text`` prompts, their first members spread
+    evenly over those that fit. Corrupted texts have a random member in place of every one, each other than in the
+    prompt.
     """
     where = f"generation.prompts.{name}"
     join = block.get("join")

@@ -71,6 +71,6 @@ def _refuse_few_fillers(
         near = ", ".join(f"{word!r} has {n}" for n, word in sorted(zip(counts, words, strict=True))[:3])
         raise StudyError(
             f"tasks.{name}: {len(usable[kind]) or 'none'} of the {len(words)} words of fillers.{kind} can be used as "
-            f"one token in this model's tokenizer ({near}), and a prompt needs {needed}; give fillers.{kind} words that "
-            f"are one token, or templates without {{{kind}}}"
+            f"one token in this model's tokenizer ({near}), and a prompt needs {needed}; give fillers.{kind} words of "
+            f"one token, or templates without {{{kind}}}"
         )
