@@ -15,7 +15,7 @@ from snakemake.utils import update_config
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from atlas import places, settings, sources
+from atlas import config_text, places, settings, sources
 from atlas.comparison import EDGE_SCORES
 from atlas.errors import StudyError
 from atlas.tasks import expand_members
@@ -42,6 +42,7 @@ def checked_config():
     update_config(whole, config)
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     try:
+        config_text.refuse_changed_text(map(Path, workflow.configfiles), config)
         config.update(settings.validated(whole, schema, ROOT / "resources" / "published"))
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None

@@ -201,13 +201,41 @@ def test_prompts_hold_the_members_that_their_wording_names(n, step, cyclic, offs
 
 
 def test_first_members_are_spread_evenly():
-    pairs, _ = gp.make_set("x", {"members": {"range": [1, 100]}, "texts": [["{0}", "{1}"]]}, 3, 0)
+    pairs, _ = gp.make_set("x", {"members": {"range": [1, 100]}, "texts": [["{0}", " {1}"]]}, 3, 0)
     assert pairs == [("1", " 2"), ("50", " 51"), ("99", " 100")]
 
 
 def test_written_out_pairs_are_taken_as_they_are():
-    block = {"texts": [["{0} is", "text"], ["A,", ", B"]], "corrupted": ["C,"]}
-    assert gp.make_set("x", block, 1, 0) == ([("{0} is", " text"), ("A,", ", B")], ["C,"])
+    block = {"texts": [["{0} is", "text"], ["A,", " B"], ["Q?\n", "B"]], "corrupted": ["C,"]}
+    assert gp.make_set("x", block, 1, 0) == ([("{0} is", " text"), ("A,", " B"), ("Q?\n", "B")], ["C,"])
+    exact = {"texts": [["in the year 17", "63"], ["A", ", B"]], "join": "exact"}
+    assert gp.make_set("x", exact, 1, 0)[0] == [("in the year 17", "63"), ("A", ", B")]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"texts": [["in the year 17", "63"]]},
+        {"texts": [["A,", ", B"]]},
+        {"texts": [["f(", "x"]]},
+        {"members": ["a", "b", "c", "1", "2"], "texts": [["is {0}", "{1}"]]},  # numbers stand last
+    ],
+)
+def test_pairs_that_can_be_read_in_two_ways_are_refused(block):
+    with pytest.raises(StudyError, match=r"generation.prompts.x.join: .* are both possible; begin the answer with"):
+        gp.make_set("x", block, 1, 0)
+
+
+def test_texts_that_the_model_would_not_read_as_they_stand_are_rejected():
+    tokenizer = load_tokenizer("shipped")
+    pairs = [("one two", " three"), ("one <|endoftext|> two", " three"), ("one two ", " three")]
+    rows = gp.encode_set("x", [*pairs, ("<|endoftext|>one", " two")], tokenizer, True, None)
+    assert [row["reason"] for row in rows] == [
+        "",
+        "a special token stands in the text",
+        "the text ends with a space",
+        "the text begins with the BOS token, which prepend_bos adds",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -280,11 +308,11 @@ def with_prompts(config, **changes):
 
 
 def test_a_set_takes_members_from_its_task_and_null_leaves_it_out(config):
-    prompts = {"a": {"task": "numerals_plus_two", "texts": [["{0}", "{1}"]]}, "b": None}
-    prompts["c"] = {"task": "months", "cyclic": False, "texts": [["{0}", "{1}"]]}
+    prompts = {"a": {"task": "numerals_plus_two", "texts": [["{0}", " {1}"]]}, "b": None}
+    prompts["c"] = {"task": "months", "cyclic": False, "texts": [["{0}", " {1}"]]}
     found = settings.generation_prompt_sets(with_prompts(config, prompts=prompts))
     assert set(found) == {"a", "c"}
-    assert found["a"] == {"members": {"range": [1, 20]}, "step": 2, "texts": [["{0}", "{1}"]]}
+    assert found["a"] == {"members": {"range": [1, 20]}, "step": 2, "texts": [["{0}", " {1}"]]}
     assert found["c"]["cyclic"] is False and len(found["c"]["members"]) == 12
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import indirect_objects
-from atlas import eap, layouts, models, stability, summary
+from atlas import eap, layouts, models, rejections, stability, summary
 from atlas.ablation import KINDS, Ablator, Prompts, answer_logits, collected, replacement
 from atlas.components import Component, Site, all_components, roles, sites
 from atlas.edges import EdgeAblator, graph_of, with_embeddings
@@ -455,7 +455,7 @@ def test_a_task_of_members_keeps_one_layout():
     for row, text in zip(rows, ("a b", "a b", "a b a"), strict=True):
         row |= {"text": text, "corrupted_text": text}
     found = encode_prompts(rows, load_tokenizer("shipped"), False, "t")
-    assert [row["layout"] for row in found.rows] == [0, 0] and found.rejected == {layouts.OTHER: 1}
+    assert [row["layout"] for row in found.rows] == [0, 0] and found.rejected == {rejections.OTHER_LAYOUT: 1}
     several = encode_prompts(rows, load_tokenizer("shipped"), False, "t", min_layout=1)
     assert [row["layout"] for row in several.rows] == [0, 0, 1] and not several.rejected
 
@@ -475,7 +475,7 @@ def test_names_of_one_to_three_tokens_are_all_used(tmp_path):
     found, _ = prompts_of("names", block(tmp_path, table), tokenizer, False, 64, tmp_path)
     expected = Counter(len(tokenizer(text)["input_ids"]) for text in table.text)
     assert len(found.rows) > 0.97 * 336 and len(found.layouts) == indirect_objects.layouts_of() == len(expected)
-    assert set(found.rejected) <= {layouts.NO_MEAN} and found.rejected.total() + len(found.rows) == 336
+    assert set(found.rejected) <= {rejections.NO_MEAN} and found.rejected.total() + len(found.rows) == 336
     for row in found.rows:
         assert len(row["tokens"]) == len(row["corrupted_tokens"]) == found.layouts[row["layout"]]["tokens"]
         assert tokenizer.decode(row["answer_tokens"]) == f" {row['answer']}"
@@ -494,14 +494,14 @@ def test_names_of_one_to_three_tokens_are_all_used(tmp_path):
 def test_smaller_layouts_are_rejected_and_counted(tmp_path):
     table = indirect_objects.table(336)
     found, _ = prompts_of("names", block(tmp_path, table, min_layout=400), load_tokenizer("gpt2"), False, 64, tmp_path)
-    assert len(found.layouts) == 1 and found.rejected[layouts.FEW] + len(found.rows) == 336
+    assert len(found.layouts) == 1 and found.rejected[rejections.FEW_OF_LAYOUT] + len(found.rows) == 336
     with pytest.raises(StudyError, match="takes 15; select shorter ones"):
         prompts_of("names", block(tmp_path, table), load_tokenizer("gpt2"), False, 15, tmp_path)
 
 
 def test_the_summary_says_which_layouts_are_used_and_which_one_explains():
     info = {"names": {"layouts": [{"tokens": 14, "prompts": 60}, {"tokens": 15, "prompts": 40}]}, "one": {"layout": {}}}
-    info["names"] |= {"layout": {}, "counts": {"rejected": {layouts.FEW: 100}}}
+    info["names"] |= {"layout": {}, "counts": {"rejected": {rejections.FEW_OF_LAYOUT: 100}}}
     used, explained = summary.layout_findings(info, ["one", "names"], {"names"})
     assert used.startswith(
         "Names: 100 of the 200 prompts read are used (50.0 %), in 2 layouts of 14 to 15 tokens and 40"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import indirect_objects
-from atlas import layouts, studies, tensors
+from atlas import rejections, studies, tensors
 from atlas.errors import StudyError
 from atlas.tokens import tokens_in_text
 from conftest import load_tokenizer
@@ -58,7 +58,7 @@ def folder(finished):
 def test_every_prompt_but_that_of_a_layout_of_its_own_is_used(folder):
     info = json.loads((folder / "prompts.json").read_text())
     prompts = pd.read_parquet(folder / "prompts.parquet")
-    assert info["counts"]["read"] == 73 and info["counts"]["rejected"] == {layouts.FEW: 1}
+    assert info["counts"]["read"] == 73 and info["counts"]["rejected"] == {rejections.FEW_OF_LAYOUT: 1}
     assert info["counts"]["prompts"] == len(prompts) == 72
     assert [layout["prompts"] for layout in info["layouts"]] == [24, 24, 24]
     for layout, rows in prompts.groupby("layout"):

@@ -601,10 +601,13 @@ class Joining:
     """A tokenizer that reads the last word of a text and the first after it as one."""
 
     def __init__(self, inner):
-        self.inner, self.bos_token_id = inner, inner.bos_token_id
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
 
     def __call__(self, texts, **options):
-        return self.inner([text.replace("three four", "threefour") for text in texts], **options)
+        return self.inner([text.replace("three four", "threexfour") for text in texts], **options)
 
     def batch_decode(self, ids, **options):
         return self.inner.batch_decode(ids, **options)

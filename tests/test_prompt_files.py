@@ -43,7 +43,7 @@ def test_rows_are_selected_and_a_second_file_gives_the_corrupted_texts(tmp_path)
     ("changes", "said"),
     [
         ({"clean": "absent.csv"}, "tasks.t.file.clean: .*absent.csv does not exist"),
-        ({"clean": "p.txt"}, "neither .parquet nor .csv"),
+        ({"clean": "p.txt"}, "p.txt is neither .csv, .tsv, .json, .jsonl, .ndjson or .parquet"),
         ({"clean": "broken.parquet"}, "cannot be read as parquet"),
         ({"columns": COLUMNS | {"answer": "nope"}}, "tasks.t.file.columns.answer: no column 'nope'"),
         ({"select": "n > 5"}, "no rows selected"),

@@ -88,7 +88,10 @@ class Lossy:
     """A tokenizer whose decoding joins a word to a full stop before it, as clean-up of spaces does in some."""
 
     def __init__(self, inner):
-        self.inner, self.bos_token_id = inner, inner.bos_token_id
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
 
     def __call__(self, *arguments, **options):
         return self.inner(*arguments, **options)

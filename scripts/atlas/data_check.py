@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas import rejections
 from atlas.clean_scores import SIDES, refusal
 from atlas.plots.wording import count, interval, listing, percent
 from atlas.statistics import Bootstrap, interval_columns
@@ -33,25 +34,6 @@ UNLIKE_LENGTHS = 0.25  # share of prompts whose answers have unequal numbers of 
 
 METRICS = ("top1", "logit_diff", "probability", "corrupted_top1", "corrupted_logit_diff")
 COLUMNS = ("part", "name", "split", "template", "value", "ci_low", "ci_high", "prompts", "text", "remedy")
-
-# Why a prompt is rejected (tokens.encode_prompts) -> what to do about it
-REMEDIES = {
-    "answer and incorrect answer are equal": "give another incorrect answer",
-    "the text ends with a space": "take the space off the end of the text; it belongs to the answer",
-    "an answer is not one token": "set multi_token: true, or choose answers of one token",
-    "the answer merges with the text before it": "end the text where a new word begins",
-    "the text has other tokens when its answer follows": "end the text where a new word begins",
-    "the text has other tokens when an answer follows": "end the text where a new word begins",
-    "the corrupted text has another number of tokens": "corrupt by words of as many tokens",
-    "the answer has other tokens after the corrupted text": "end the corrupted text as the text ends",
-    "one answer begins with the other": "give another incorrect answer",
-    "a member is not found in the tokens": "write the members in the text as in their columns",
-    "a member is not one token": "set multi_token: true, or choose members of one token",
-    "corrupted members stand at other positions": "corrupt by members of as many tokens",
-    "the text of its tokens has other tokens": "replace unusual spaces and characters in the text",
-    "another layout than most prompts": "write texts of as many tokens, with their members at the same places",
-}
-LOOK = "compare its tokens with those of a prompt that was kept"
 
 
 @dataclass(frozen=True)
@@ -186,7 +168,7 @@ def data_table(found: Look) -> pd.DataFrame:
 
 def remedy_of(reason: str) -> str:
     """What to do about prompts that were rejected for this reason."""
-    return REMEDIES.get(reason, LOOK)
+    return rejections.REMEDIES[reason]
 
 
 def row_of(scores: pd.DataFrame, metric: str, split: str = "all", template: str = "") -> dict[str, Any]:

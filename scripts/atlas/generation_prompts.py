@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atlas import joining, rejections, tokens
 from atlas.errors import StudyError
 from atlas.tasks import MAX_DRAWS, expand_members
 
@@ -40,21 +41,29 @@ def slots(where: str, pattern: str) -> list[tuple[str, int | None]]:
     return [(literal, None if field is None else int(field)) for literal, field, _, _ in parsed]
 
 
-def with_space(answer: str) -> str:
-    """The answer as it follows its text: a space is put before a letter or digit, and before nothing else."""
-    return f" {answer}" if answer[:1].isalnum() else answer
+def with_join(where: str, text: str, answer: str, join: str | None) -> str:
+    """The answer as it follows its text; raises StudyError where that can be read in two ways (joining.py)."""
+    try:
+        return joining.continuation(answer, joining.between(text, (answer,), join))
+    except joining.Unclear as unclear:
+        raise StudyError(
+            f"{where}.join: {unclear}; begin the answer with its space, or set join: space or join: exact"
+        ) from None
 
 
 def make_set(name: str, block: dict[str, Any], per_text: int, seed: int) -> tuple[list[tuple[str, str]], list[str]]:
     """The (text, answer) pairs of a prompt set, and corrupted texts for means.
 
-    ``block`` has ``texts`` and either ``members`` (with ``step``, ``cyclic``) or, if means are wanted, ``corrupted``.
-    From each wording at most ``per_text`` prompts, their first members spread evenly over those that fit. Corrupted
-    texts have a random member in place of every one, each other than in the prompt.
+    ``block`` has ``texts``, perhaps ``join`` (see `with_join`), and either ``members`` (with ``step``, ``cyclic``) or,
+    if means are wanted, ``corrupted``. From each wording at most ``per_text`` prompts, their first members spread
+    evenly over those that fit. Corrupted texts have a random member in place of every one, each other than in the
+    prompt.
     """
     where = f"generation.prompts.{name}"
+    join = block.get("join")
     if "members" not in block:
-        return [(text, with_space(answer)) for text, answer in block["texts"]], list(block.get("corrupted", ()))
+        written = [(text, with_join(where, text, answer, join)) for text, answer in block["texts"]]
+        return written, list(block.get("corrupted", ()))
     members, step = expand_members(block["members"]), block.get("step", 1)
     pairs, corrupted = [], []
     for number, (text, answer) in enumerate(block["texts"]):
@@ -66,9 +75,14 @@ def make_set(name: str, block: dict[str, Any], per_text: int, seed: int) -> tupl
                 f"{where}.texts: {text!r} has "
                 + (f"no start among {len(members)} members with step {step:+d}" if offsets else "no {0} for a member")
             )
+        if not answer[:1].isspace():  # whichever are chosen: refused by the first job, or by none
+            for start in starts:
+                by_step = {k: members[(start + step * k) % len(members)] for k in offsets}
+                with_join(where, render(parts, by_step), render(expected, by_step), join)
         chosen = [starts[i] for i in np.linspace(0, len(starts) - 1, min(per_text, len(starts))).round().astype(int)]
         made = [{k: members[(start + step * k) % len(members)] for k in offsets} for start in chosen]
-        pairs += [(render(parts, by_step), with_space(render(expected, by_step))) for by_step in made]
+        rendered = [(render(parts, by_step), render(expected, by_step)) for by_step in made]
+        pairs += [(shown, with_join(where, shown, follows, join)) for shown, follows in rendered]
         rng = np.random.default_rng([seed, number])
         corrupted += [render(parts, others(made[i % len(made)], members, rng, where)) for i in range(CORRUPTED)]
     return pairs, corrupted
@@ -105,18 +119,24 @@ def encode_set(
 ) -> list[dict[str, Any]]:
     """Rows with ``tokens`` (BOS included) and ``answer_tokens``: what follows the text's ids when its answer follows.
 
-    A prompt is rejected, with its reason, where the text has other tokens once the answer follows, and where the model
-    does not take as many tokens. Raises StudyError where every prompt is.
+    A prompt is rejected, with its reason, where the model would not read the text as it stands, where the text has
+    other tokens once the answer follows, and where the model does not take as many tokens. Raises StudyError where
+    every prompt is.
     """
     bos = [tokenizer.bos_token_id] if prepend_bos else []
     texts = ids_of(tokenizer, [text for text, _ in pairs])
-    whole = ids_of(tokenizer, [text + answer for text, answer in pairs])
-    rows = []
-    for number, ((text, answer), plain, ids) in enumerate(zip(pairs, texts, whole, strict=True)):
+    whole, spans = tokens.encode(tokenizer, [text + answer for text, answer in pairs])
+    special, rows = tokens.special_ids(tokenizer), []
+    for number, ((text, answer), plain, ids, offsets) in enumerate(zip(pairs, texts, whole, spans, strict=True)):
         row = {"set": name, "prompt": number, "text": text, "answer": answer, "status": "used", "reason": ""}
         row |= {"tokens": bos + plain, "answer_tokens": ids[len(plain) :], "output": "", "output_tokens": []}
-        if ids[: len(plain)] != plain or not row["answer_tokens"]:
-            row["reason"] = "the text has other tokens when its answer follows"
+        unread = tokens.unreadable(tokenizer, special, text + answer, ids, offsets)
+        if unread:
+            row["reason"] = rejections.BEGINS_WITH_BOS if bos and ids[:1] == bos else unread
+        elif text.endswith(" ") and answer.startswith(" "):
+            row["reason"] = rejections.ENDS_WITH_SPACE
+        elif ids[: len(plain)] != plain or not row["answer_tokens"]:
+            row["reason"] = rejections.OTHER_TOKENS
         elif max_tokens and len(bos) + len(ids) > max_tokens:
             row["reason"] = f"prompt and answer are longer than {max_tokens} tokens"
         if row["reason"]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from atlas import rejections
 from atlas.components import roles
 from atlas.errors import StudyError
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 Places = tuple[int, tuple[tuple[int, int], ...]]  # prompt length, first and last token of each member
 
 MIN_LAYOUT = 8  # prompts of a file that make a layout of their own, unless told otherwise
-OTHER = "another layout than most prompts"
-FEW = "too few prompts of its layout"
-NO_MEAN = "no prompt of its layout to search on, or none with as long an answer"
 SHARED = "all"  # the name of the means over all prompts of a layout
 NUMBERED = re.compile(r", layout [0-9]+$")
 
@@ -106,7 +104,7 @@ def searched(encoded: Encoded) -> Encoded:
     found = [encoded.layouts[i] | counted(own[i]) for i in order]
     number = {old: new for new, old in enumerate(order)}
     rows = [row | {"layout": number[row["layout"]]} for row in rows]
-    left_out = [(row, NO_MEAN) for row in encoded.rows if row["prompt"] in gone]
+    left_out = [(row, rejections.NO_MEAN) for row in encoded.rows if row["prompt"] in gone]
     return replace(encoded, rows=rows, layouts=found, rejected_rows=encoded.rejected_rows + left_out)
 
 

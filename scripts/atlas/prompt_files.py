@@ -1,5 +1,6 @@
-"""Prompts from a user's Parquet or CSV file."""
+"""Prompts from a user's table: one prompt a row, its text and answers as they are written."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -7,79 +8,42 @@ from typing import Any
 
 import pandas as pd
 
+from atlas import joining, prompt_tables
 from atlas.errors import StudyError
+from atlas.prompt_tables import column, one_line
 from atlas.row_filter import selected
 
 REQUIRED = ("text", "answer", "incorrect")
 
 
-def read_file(path: Path | str, select: str | None, key: str) -> pd.DataFrame:
-    """A table of prompts; ``select`` picks rows (row_filter.py), as in ``row < 512``."""
-    path = Path(path)
-    if not path.is_file():
-        said = "is no file" if path.exists() else "does not exist"
-        raise StudyError(f"{key}: {path} {said}; give the path of a .parquet or .csv file")
-    if path.suffix not in (".parquet", ".csv"):
-        raise StudyError(f"{key}: {path} is neither .parquet nor .csv")
+def read_file(path: Path, select: str | None, key: str) -> pd.DataFrame:
+    """A table of prompts; ``select`` picks rows (row_filter.py), as in ``row < 512``; the others keep their numbers."""
+    frame = prompt_tables.read(path, key)
+    if not select or frame.empty:
+        return frame
     try:
-        frame = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
-        )
-    except Exception as error:  # whatever the reader says about a broken file
-        raise StudyError(f"{key}: {path} cannot be read as {path.suffix[1:]} ({one_line(error)})") from None
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise StudyError(f"{key}: {path} has the column {str(twice[0])!r} twice; rename one")
-    if select:
-        if (
-            path.suffix == ".csv"
-        ):  # read as text, so that answers such as 04 stay as they are; numbers only for the query
-            numbers = frame.apply(lambda column: pd.to_numeric(column, errors="coerce"))
-            query_frame = frame.where(numbers.isna(), numbers)
-        else:
-            query_frame = frame
-        try:
-            frame = frame[selected(query_frame, select)]
-        except Exception as error:  # besides ValueError, whatever pandas says of types that do not compare
-            where = f"{key.rsplit('.', 1)[0]}.select: {select!r}"
-            said = f"{where} does not select rows of {path.name} ({one_line(error)}); compare columns, as in row < 512"
-            raise StudyError(said) from None
-    return frame.reset_index(drop=True)
-
-
-def one_line(error: object) -> str:
-    """What another library says, on one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def column(frame: pd.DataFrame, name: str, key: str) -> list[str]:
-    """A column as text; raises StudyError where it is missing, or a cell is empty or no text and no whole number."""
-    if name not in frame.columns:
-        known = ", ".join(map(str, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
-        raise StudyError(f"{key}: no column {name!r}; there are {known or 'none'}")
-    cells = frame[name].tolist()
-    for row, cell in enumerate(cells):
-        where = f"{key}: row {row} of column {name!r}"
-        if any(cell is nothing for nothing in (None, pd.NaT, pd.NA)) or str(cell).strip() in ("", "nan"):
-            raise StudyError(f"{where} is empty; fill it, or select other rows")
-        if not isinstance(cell, str | int) or isinstance(cell, bool):
-            raise StudyError(f"{where} is {str(cell)[:40]!r}, a {type(cell).__name__}; give text or whole numbers")
-    return [str(cell) for cell in cells]
+        return frame[selected(frame, select, path.suffix.lower().removeprefix(".") in prompt_tables.WRITTEN)]
+    except Exception as error:  # besides ValueError, whatever pandas says of odd comparisons
+        where = f"{key.rsplit('.', 1)[0]}.select: {select!r}"
+        said = f"{where} does not select rows of {path.name} ({one_line(error)}); compare columns, as in row < 512"
+        raise StudyError(said) from None
 
 
 def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list[dict[str, Any]]:
     """Prompts of a task whose block has ``file``; rows in the order of the file.
 
     Corrupted texts come from column ``corrupted_text`` of the same file, or row by row from a second file
-    (``corrupted``), whose texts stand in ``corrupted_columns.text``. With ``columns.stratum`` each has a ``stratum``,
-    which is on both sides of the split (splits.py).
+    (``corrupted``), whose texts stand in ``corrupted_columns.text``. How answers join their texts (``join`` of a row: a
+    space or nothing) says ``file["join"]``, a column of it, or the text itself where it can (joining.py). With
+    ``columns.stratum`` each has a ``stratum``, which is on both sides of the split (splits.py).
     """
     key, columns = f"tasks.{name}.file", {c: c for c in (*REQUIRED, "corrupted_text")} | file.get("columns", {})
-    clean = read_file(Path(root) / file["clean"], file.get("select"), f"{key}.clean")
+    clean = read_file(file_path(file["clean"], root), file.get("select"), f"{key}.clean")
     fields = {c: column(clean, columns[c], f"{key}.columns.{c}") for c in REQUIRED}
+    for c in ("answer", "incorrect"):
+        _refuse_lists(fields[c], clean.index, f"{key}.columns.{c}")
     if "corrupted" in file:
-        corrupted = read_file(Path(root) / file["corrupted"], file.get("corrupted_select"), f"{key}.corrupted")
+        corrupted = read_file(file_path(file["corrupted"], root), file.get("corrupted_select"), f"{key}.corrupted")
         text_column = file.get("corrupted_columns", {}).get("text", "text")
         corrupted_texts = column(corrupted, text_column, f"{key}.corrupted_columns.text")
     else:
@@ -94,26 +58,29 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list
     templates = column(clean, columns["template"], f"{key}.columns.template") if "template" in columns else None
     members = [column(clean, c, f"{key}.columns.members") for c in columns.get("members", [])]
     strata = column(clean, columns["stratum"], f"{key}.columns.stratum") if "stratum" in columns else None
+    said = _said_joins(file, columns, clean, key)
     prompts: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     for i, text in enumerate(fields["text"]):
         template = templates[i] if templates else "file"
         k = counts[template] = counts.get(template, -1) + 1
         shown = [m[i] for m in members]
+        answers = fields["answer"][i], fields["incorrect"][i]
         prompts.append(
             {
                 "prompt": i,
                 "template": template,
                 "row": k,
                 "start": -1,
-                "text": text.rstrip(),
-                "corrupted_text": corrupted_texts[i].rstrip(),
-                "answer": fields["answer"][i],
-                "incorrect": fields["incorrect"][i],
+                "text": text,
+                "corrupted_text": corrupted_texts[i],
+                "join": _join((text, corrupted_texts[i]), answers, said[i], f"{key}.join: row {clean.index[i]}"),
+                "answer": answers[0],
+                "incorrect": answers[1],
                 "members": shown,
                 "corrupted_members": [],
                 "fillers": [],
-                "answer_in_corrupted": fields["answer"][i].strip() in corrupted_texts[i].replace(".", " ").split(),
+                "answer_in_corrupted": answers[0].strip() in corrupted_texts[i].replace(".", " ").split(),
             }
         )
         if strata:
@@ -124,6 +91,54 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list
         for row, found in zip(rows, spans, strict=True):
             row["spans"] = found
     return prompts
+
+
+def file_path(written: str, root: Path | str) -> Path:
+    """Where a file of a task lies: `~` is the user's folder, and relative paths start at ``root``."""
+    return Path(root) / Path(written).expanduser()
+
+
+def says_joins(file: dict[str, Any]) -> bool:
+    """Does a task's ``file`` say how its answers join their texts?"""
+    return "join" in file or "join" in file.get("columns", {})
+
+
+def _said_joins(file: dict[str, Any], columns: dict[str, Any], clean: pd.DataFrame, key: str) -> list[str | None]:
+    """The join that is said for each row; None where none is."""
+    if "join" not in columns:
+        return [file.get("join")] * len(clean)
+    if "join" in file:
+        raise StudyError(f"{key}.join: {file['join']!r}, and a column of joins beside it; give one of the two")
+    found = column(clean, columns["join"], f"{key}.columns.join")
+    odd = next((i for i, join in enumerate(found) if join not in joining.JOINS), None)
+    if odd is not None:
+        said = f"{key}.columns.join: row {clean.index[odd]} of column {columns['join']!r} is {found[odd][:40]!r}"
+        raise StudyError(f"{said}; give {' or '.join(joining.JOINS)}")
+    return list(found)
+
+
+def _join(texts: tuple[str, str], answers: tuple[str, str], said: str | None, where: str) -> str:
+    """What stands between both texts of a row, clean and corrupted, and its answers."""
+    try:
+        clean, corrupted = (joining.between(text, answers, said) for text in texts)
+        if clean != corrupted:
+            raise joining.Unclear("only one of its texts, clean and corrupted, ends with whitespace")
+    except joining.Unclear as unclear:
+        raise StudyError(f"{where}: {unclear}; set join: space or join: exact, or name a column of them") from None
+    return clean
+
+
+def _refuse_lists(cells: list[str], rows: pd.Index, key: str) -> None:
+    """Refuse answers that are lists written as text, such as ``["cat", "mouse"]``."""
+    for row, cell in zip(rows, cells, strict=True):
+        if cell.strip()[:1] not in ("[", "(", "{"):
+            continue
+        try:
+            found = ast.literal_eval(cell.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | tuple | set | dict):
+            raise StudyError(f"{key}: row {row} is a list, {prompt_tables.shown(cell)}; give one answer a row")
 
 
 def find_members(texts: list[str], members: list[list[str]]) -> list[tuple[tuple[int, int], ...]]:

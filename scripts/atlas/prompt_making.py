@@ -33,14 +33,17 @@ def prompts_of(
         assert root is not None
         rows = prompt_files.prompts_from_file(name, block["file"], root)
         min_layout = block["file"].get("min_layout", layouts.MIN_LAYOUT)
+        if not prompt_files.says_joins(block["file"]):
+            tokens.refuse_continued_words(tokenizer, name, rows, "file.join")
     else:
         usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
         dropped = {kind: [w for w in block["fillers"][kind] if w not in usable[kind]] for kind in usable}
+        _refuse_few_fillers(name, block, usable, tokenizer)
         task = tasks.Task.from_config(name, block | {"fillers": usable})
+        before = [tasks.Template.parse(pattern).before_member for pattern in task.templates]
+        tokens.check_members(tokenizer, name, task.members, before, multi_token)
         if multi_token:
-            task = replace(task, tokens=tuple(tokens.tokens_in_text(tokenizer, list(task.members), "so ")))
-        else:
-            tokens.check_members(tokenizer, name, task.members)
+            task = replace(task, tokens=tuple(tokens.tokens_in_text(tokenizer, list(task.members), before[0])))
         rows = tasks.make_prompts(task)
 
     encoded = tokens.encode_prompts(rows, tokenizer, prepend_bos, name, multi_token, min_layout)
@@ -58,3 +61,22 @@ def prompts_of(
     if multi_token or len(encoded.layouts) > 1:
         encoded = layouts.searched(encoded)
     return encoded, dropped
+
+
+def _refuse_few_fillers(
+    name: str, block: dict[str, Any], usable: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise StudyError where a template's kind of filler has too few words of one token; says how near others come."""
+    kinds = dict.fromkeys(tasks.Template.parse(pattern).filler_kind for pattern in block["templates"])
+    needed = block["shown"] + 1
+    for kind in kinds:
+        words = block["fillers"].get(kind, []) if kind else []
+        if kind is None or len(words) < needed or len(usable[kind]) >= needed:
+            continue  # unknown, or too few for any tokenizer: refused with the task
+        counts = tokens.tokens_in_text(tokenizer, words, "so ")
+        near = ", ".join(f"{word!r} has {n}" for n, word in sorted(zip(counts, words, strict=True))[:3])
+        raise StudyError(
+            f"tasks.{name}: {len(usable[kind]) or 'none'} of the {len(words)} words of fillers.{kind} can be used as "
+            f"one token in this model's tokenizer ({near}), and a prompt needs {needed}; give fillers.{kind} words of "
+            f"one token, or templates without {{{kind}}}"
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from atlas import joining
 from atlas.tokens import encode
 
 if TYPE_CHECKING:
@@ -29,14 +30,9 @@ def rejected_table(rows: Iterable[tuple[dict[str, Any], str]], tokenizer: PreTra
     """
     found = [row | {"reason": reason} for row, reason in rows]
     for column, (text, after) in SPLIT.items():
-        texts = [row[text] + continued(row[after]) for row in found]
+        texts = [row[text] + joining.continuation(row[after], row.get("join", " ")) for row in found]
         _, spans = encode(tokenizer, texts)
         for row, whole, offsets in zip(found, texts, spans, strict=True):
             row[column] = [whole[a:b] for a, b in pairwise([0, *(end for _, end in offsets)])]
     table = pd.DataFrame(found, columns=list(COLUMNS)).sort_values("prompt", ignore_index=True)
     return table.astype({column: "str" for column in TEXTS if column != "prompt"} | {"prompt": "int64"})
-
-
-def continued(answer: str) -> str:
-    """An answer as it follows its text."""
-    return answer if answer[:1].isspace() else f" {answer}"

@@ -39,10 +39,12 @@ def expand_members(block: dict[str, Any] | Iterable[Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt's text and where in it the members stand (character spans without their leading space)."""
+    """A prompt's text, where in it the members stand (character spans without their leading space), and the spaces that
+    stand between it and its answer."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
+    join: str
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,31 @@ class Template:
     def filler_kind(self) -> str | None:
         return next((field for _, field in self.slots if field not in (None, "m")), None)
 
+    @property
+    def before_member(self) -> str:
+        """A text that the members of this template may be tried after: what stands right before a later clause's."""
+        number = next(i for i, (_, field) in enumerate(self.slots) if field == "m")
+        literal = self.slots[number][0]
+        if literal.endswith(" ") or not (number or literal):
+            return "so "
+        return f"so{'' if number or literal[:1].isspace() else ' '}{literal}"
+
     def render(self, members: list[str], fillers: list[str]) -> Text:
-        """Clauses for the members, then a last clause cut before its member, without trailing space."""
+        """Clauses for the members, then a last clause cut before its member, whose spaces there belong to the answer.
+
+        A space stands between clauses that bring no whitespace of their own. All other text stands as it is written.
+        """
         text = ""
         spans: list[tuple[int, int]] = []
         for i in range(len(members) + 1):
-            text += " " if i else ""
+            apart = text[-1:].isspace() or self.slots[0][0][:1].isspace()
+            text += " " if i and not apart else ""
             for literal, field in self.slots:
                 text += literal
                 if field == "m":
                     if i == len(members):
-                        return Text(text.rstrip(), tuple(spans))
+                        cut = text.rstrip(" ")
+                        return Text(cut, tuple(spans), text[len(cut) :])
                     spans.append((len(text), len(text) + len(members[i])))
                     text += members[i]
                 elif field is not None:
@@ -348,6 +364,7 @@ def make_prompts(task: Task) -> list[dict[str, Any]]:
                     "start": start,
                     "text": clean_text.text,
                     "corrupted_text": corrupted_text.text,
+                    "join": clean_text.join,
                     "answer": answer,
                     "incorrect": clean[-1],
                     "members": clean,

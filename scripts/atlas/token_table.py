@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas import joining
 from atlas.components import roles
 from atlas.tokens import encode
 
@@ -35,7 +36,7 @@ def rows(
             ("clean", "text", "tokens", "incorrect", "incorrect"),
             ("corrupted", "corrupted_text", "corrupted_tokens", "answer", "answer"),
         ):
-            answer = prompt[ending] if prompt[ending][:1].isspace() else " " + prompt[ending]
+            answer = joining.continuation(prompt[ending], prompt.get("join", " "))
             strings = _strings(tokenizer, prompt[text] + answer, prepend_bos)
             after = prompt[f"{ending}_tokens"] if f"{ending}_tokens" in prompt else [prompt[f"{ending}_token"]]
             everything = [*prompt[ids], *after]

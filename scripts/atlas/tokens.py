@@ -2,17 +2,19 @@
 
 The ids of a prompt are those that the text *with its answer* has, up to the token where the correct and the incorrect
 answer part ways. So the answer position comes from ids, and a tokenizer that puts a lone space before a digit
-(Llama-2) gets that space into the prompt, where it stands when the text goes on.
+(Llama-2) gets that space into the prompt, where it stands when the text goes on. How an answer joins its text: see
+`joining`.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from atlas import layouts
+from atlas import joining, layouts, rejections
 from atlas.errors import StudyError
 from atlas.layouts import Places
 
@@ -29,7 +31,7 @@ class Encoded:
 
     rows: list[dict[str, Any]]
     layouts: list[dict[str, Any]]  # the largest first (`layouts.grouped`)
-    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason
+    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason (rejections.py)
 
     @property
     def rejected(self) -> Counter[str]:
@@ -78,30 +80,120 @@ def drifted(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[bo
     return [a != b for a, b in zip(ids, again, strict=True)]
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens that are no text: BOS, padding, unknown, marks of a chat."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+
+
+def unreadable(
+    tokenizer: PreTrainedTokenizerBase, special: set[int], text: str, ids: Sequence[int], offsets: Offsets
+) -> str:
+    """Why the model does not read this text as it stands, or an empty string; ids and spans of `encode`.
+
+    A special token in it (``special``: see `special_ids`), a token for what the tokenizer does not know, or characters
+    that no token holds.
+    """
+    found = special.intersection(ids)
+    if found:
+        unknown = found == {tokenizer.unk_token_id} and str(tokenizer.unk_token) not in text
+        return rejections.UNKNOWN if unknown else rejections.SPECIAL
+    held = bytearray(len(text))
+    for a, b in offsets:
+        held[a:b] = b"\1" * (b - a)
+    lost = (c for c, known in zip(text, held, strict=True) if not known)
+    return rejections.UNKNOWN if any(unicodedata.category(c)[0] in "LNPS" for c in lost) else ""
+
+
 # ---- checks before prompts are made --------------------------------------------------------------------------
+def ids_in_text(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], before: str) -> list[list[int]]:
+    """For each word the ids of the tokens that it has a part in when it follows ``before``."""
+    ids, offsets = encode(tokenizer, [before + word for word in words])
+    start = len(before)
+    return [
+        [row[i] for i in covering((start, start + len(word)), spans)]
+        for word, row, spans in zip(words, ids, offsets, strict=True)
+    ]
+
+
 def tokens_in_text(tokenizer: PreTrainedTokenizerBase, words: list[str], before: str) -> list[int]:
     """For each word the number of tokens it takes after ``before``."""
-    _, offsets = encode(tokenizer, [before + word for word in words])
-    start = len(before)
-    return [len(covering((start, start + len(word)), row)) for word, row in zip(words, offsets, strict=True)]
+    return [len(ids) for ids in ids_in_text(tokenizer, words, before)]
 
 
 def single_token_fillers(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> list[str]:
-    """The words that are one token at the start of a text and after a space."""
-    words = list(words)
-    counts = zip(words, tokens_in_text(tokenizer, words, ""), tokens_in_text(tokenizer, words, "so "), strict=True)
-    return [word for word, first, inside in counts if first == inside == 1]
+    """The words that are one token at the start of a text and after a space, one that no word before them has."""
+    words, special, seen, found = list(words), special_ids(tokenizer), set(), []
+    both = zip(words, ids_in_text(tokenizer, words, ""), ids_in_text(tokenizer, words, "so "), strict=True)
+    for word, first, inside in both:
+        if len(first) == len(inside) == 1 and inside[0] not in seen and not _unreadable_word(tokenizer, special, word):
+            seen.add(inside[0])
+            found.append(word)
+    return found
 
 
-def check_members(tokenizer: PreTrainedTokenizerBase, task_name: str, members: Sequence[str]) -> None:
-    """Raise StudyError naming the members that are more than one token after a space."""
-    counts = tokens_in_text(tokenizer, list(members), "so ")
-    long = [f"{m!r} ({n} tokens)" for m, n in zip(members, counts, strict=True) if n != 1]
-    if long:
-        raise StudyError(
-            f"tasks.{task_name}.members: {', '.join(long[:5])}{' ...' if len(long) > 5 else ''} not one token in this "
-            "model's tokenizer; leave them out (for numerals, a shorter range), or set multi_token: true"
-        )
+def check_members(
+    tokenizer: PreTrainedTokenizerBase,
+    task_name: str,
+    members: Sequence[str],
+    before: Iterable[str] = ("so ",),
+    multi_token: bool = False,
+) -> None:
+    """Raise StudyError naming members that the model does not read, that share their tokens, or that are several.
+
+    ``before``: the texts that members follow, see `Template.before_member`; with ``multi_token`` several are allowed.
+    """
+    where, special = f"tasks.{task_name}.members", special_ids(tokenizer)
+    for member in members:
+        reason = _unreadable_word(tokenizer, special, member)
+        if reason:
+            raise StudyError(f"{where}: {member!r}: {reason} of this model; leave it out")
+    for text in dict.fromkeys(before):
+        ids = ids_in_text(tokenizer, members, text)
+        long = [f"{m!r} ({len(row)} tokens)" for m, row in zip(members, ids, strict=True) if len(row) != 1]
+        if long and not multi_token:
+            after = "" if text == "so " else f" after {text[2:]!r}"
+            raise StudyError(
+                f"{where}: {', '.join(long[:5])}{' ...' if len(long) > 5 else ''} not one token{after} in this "
+                "model's tokenizer; leave them out (for numerals, a shorter range), or set multi_token: true"
+            )
+        first: dict[tuple[int, ...], str] = {}
+        for member, row in zip(members, ids, strict=True):
+            other = first.setdefault(tuple(row), member)
+            if other != member:
+                raise StudyError(f"{where}: {other!r} and {member!r} have the same tokens in this model; leave one out")
+
+
+def _unreadable_word(tokenizer: PreTrainedTokenizerBase, special: set[int], word: str) -> str:
+    """The same for a word within a text."""
+    (ids,), (offsets,) = encode(tokenizer, [f"so {word}"])
+    start = len("so ")
+    own = covering((start, start + len(word)), offsets)
+    spans = [(max(offsets[i][0] - start, 0), offsets[i][1] - start) for i in own]
+    return unreadable(tokenizer, special, word, [ids[i] for i in own], spans)
+
+
+def refuse_continued_words(
+    tokenizer: PreTrainedTokenizerBase, task_name: str, rows: Iterable[Mapping[str, Any]], where: str
+) -> None:
+    """Raise StudyError where a text's last word and its answer together are one token, as in `walk` and `ing`.
+
+    For rows whose join is not said: the answer could be a word of its own, or the rest of one.
+    """
+    pairs = {
+        (joining.last_word(row["text"]), row[key]): row["text"]
+        for row in rows
+        for key in ("answer", "incorrect")
+        if row["join"] and row[key].isalnum() and not joining.listed(row["text"], row[key])
+    }
+    pairs = {(word, answer): text for (word, answer), text in pairs.items() if word}
+    wholes, special = [word + answer for word, answer in pairs], special_ids(tokenizer)
+    for (word, answer), whole, n in zip(pairs, wholes, tokens_in_text(tokenizer, wholes, "so "), strict=True):
+        if n == 1 and not _unreadable_word(tokenizer, special, whole):
+            raise StudyError(
+                f"tasks.{task_name}.{where}: {word!r} and the answer {answer!r} could be {word + ' ' + answer!r} or "
+                f"{whole!r}; say which, with join: space or join: exact"
+            )
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
@@ -119,10 +211,10 @@ def encode_prompts(
     ``incorrect_tokens`` instead: the ids that follow the text's own when both are tokenised together. A lone space
     before a digit is the first of them.
 
-    Rows hold ``text``, ``corrupted_text``, ``answer``, ``incorrect`` and, where known, the character spans of the
-    members (``spans``, ``corrupted_spans``). A row is rejected, with its reason counted, when an answer is not one
-    token or merges with the text, when a text ends with a space (its answer brings one), when the text alone has other
-    tokens than within the whole, or when the text of a row of ids has other ids (see `drifted`); with ``multi_token``
+    Rows hold ``text``, ``corrupted_text``, ``answer``, ``incorrect``, what stands between a text and an answer
+    (``join``; a space where it is not given) and, where known, the character spans of the members (``spans``,
+    ``corrupted_spans``). A row is rejected, with its reason (rejections.py), where the model would not read the text
+    that is shown, or where the answers are no continuations of it that differ in their tokens; with ``multi_token``
     also when one answer begins with the other, since the longer one can then not be the more probable.
 
     A row is also rejected when its token count or member positions differ from those of most rows; StudyError is raised
@@ -132,36 +224,44 @@ def encode_prompts(
     bos = [tokenizer.bos_token_id] if prepend_bos else []
     if prepend_bos and bos == [None]:
         raise StudyError("models: prepend_bos is true but the tokenizer has no BOS token; set it to false")
-    continuation = [row["answer"] if row["answer"][:1].isspace() else " " + row["answer"] for row in rows]
-    wrong = [row["incorrect"] if row["incorrect"][:1].isspace() else " " + row["incorrect"] for row in rows]
+    joins = [row.get("join", " ") for row in rows]
+    right_texts, wrong_texts, corrupted_texts = (
+        [row[text] + joining.continuation(row[answer], join) for row, join in zip(rows, joins, strict=True)]
+        for text, answer in (("text", "answer"), ("text", "incorrect"), ("corrupted_text", "answer"))
+    )
     plain, _ = encode(tokenizer, [row["text"] for row in rows])
     corrupted_plain, _ = encode(tokenizer, [row["corrupted_text"] for row in rows])
-    right_ids, right_spans = encode(tokenizer, [row["text"] + a for row, a in zip(rows, continuation, strict=True)])
-    wrong_ids, _ = encode(tokenizer, [row["text"] + a for row, a in zip(rows, wrong, strict=True)])
-    corrupted_ids, corrupted_spans = encode(
-        tokenizer, [row["corrupted_text"] + a for row, a in zip(rows, continuation, strict=True)]
-    )
+    right_ids, right_spans = encode(tokenizer, right_texts)
+    wrong_ids, wrong_spans = encode(tokenizer, wrong_texts)
+    corrupted_ids, corrupted_spans = encode(tokenizer, corrupted_texts)
 
     each = (drifted(tokenizer, ids) for ids in (right_ids, wrong_ids, corrupted_ids))
     drifts = [any(row) for row in zip(*each, strict=True)]
 
+    special = special_ids(tokenizer)
     rejected_rows: list[tuple[dict[str, Any], str]] = []
     kept: list[tuple[dict[str, Any], Places]] = []
     for i, row in enumerate(rows):
-        reason = _reason(row)
+        whole = [
+            (right_texts[i], right_ids[i], right_spans[i]),
+            (wrong_texts[i], wrong_ids[i], wrong_spans[i]),
+            (corrupted_texts[i], corrupted_ids[i], corrupted_spans[i]),
+        ]
+        texts = plain[i], corrupted_plain[i]
+        reason = _reason(row, joins[i]) or _reason_of_tokens(tokenizer, special, whole, bos)
         if not reason and multi_token:
-            texts = plain[i], corrupted_plain[i]
             reason = _reason_of_several(*texts, right_ids[i], wrong_ids[i], corrupted_ids[i])
         elif not reason:
-            reason = _reason_of_one(row, plain[i], right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
-        places = _places(row.get("spans"), right_spans[i], multi_token)
-        corrupted_places = _places(row.get("corrupted_spans"), corrupted_spans[i], multi_token)
-        if not reason and (places is None or corrupted_places is None):
-            reason = "a member is not found in the tokens" if multi_token else "a member is not one token"
+            reason = _reason_of_one(row, *texts, right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
+        places, lost = _places(row["text"], row.get("spans"), right_spans[i], multi_token)
+        corrupted_places, corrupted_lost = _places(
+            row["corrupted_text"], row.get("corrupted_spans"), corrupted_spans[i], multi_token
+        )
+        reason = reason or lost or corrupted_lost
         if not reason and corrupted_places and corrupted_places != places:
-            reason = "corrupted members stand at other positions"
+            reason = rejections.MEMBERS_MOVED
         if not reason and drifts[i]:
-            reason = "the text of its tokens has other tokens"
+            reason = rejections.DRIFTED
         if reason:
             rejected_rows.append((row, reason))
             continue
@@ -172,41 +272,65 @@ def encode_prompts(
             row |= {"answer_tokens": right_ids[i][n:], "incorrect_tokens": wrong_ids[i][n:]}
         else:
             row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
-        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places or ()))))
+        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places))))
 
     rejected = Counter(reason for _, reason in rejected_rows)
     if not kept:
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
-        remedy = "; set multi_token: true to have several" if any("not one token" in r for r in rejected) else ""
-        raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}){remedy}")
+        remedy = rejections.REMEDIES[rejected.most_common(1)[0][0]]
+        raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}); {remedy}")
     if min_layout is None:
         _refuse_misaligned_templates(kept, Counter(places for _, places in kept).most_common(1)[0][0], task_name)
     used, found, left_out = layouts.grouped(kept, min_layout, multi_token)
-    reason = layouts.OTHER if min_layout is None else layouts.FEW
+    reason = rejections.OTHER_LAYOUT if min_layout is None else rejections.FEW_OF_LAYOUT
     return Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
 
 
-def _reason(row: Mapping[str, Any]) -> str:
+def _reason(row: Mapping[str, Any], join: str) -> str:
     """Why a prompt cannot be used whatever its tokens, or an empty string."""
-    if row["answer"].strip() == row["incorrect"].strip():
-        return "answer and incorrect answer are equal"
-    if row["text"].endswith(" ") or row["corrupted_text"].endswith(" "):
-        return "the text ends with a space"
+    if joining.continuation(row["answer"], join) == joining.continuation(row["incorrect"], join):
+        return rejections.EQUAL
+    if join and (row["text"].endswith(" ") or row["corrupted_text"].endswith(" ")):
+        return rejections.ENDS_WITH_SPACE
+    return ""
+
+
+def _reason_of_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    special: set[int],
+    texts: Iterable[tuple[str, list[int], Offsets]],
+    bos: list[int],
+) -> str:
+    """Why the model would not read the texts (with ids and spans) as they stand, or an empty string."""
+    for text, ids, spans in texts:
+        if bos and ids[:1] == bos:
+            return rejections.BEGINS_WITH_BOS
+        reason = unreadable(tokenizer, special, text, ids, spans)
+        if reason:
+            return reason
     return ""
 
 
 def _reason_of_one(
-    row: Mapping[str, Any], plain: list[int], right: list[int], wrong: list[int], corrupted: list[int], spans: Offsets
+    row: Mapping[str, Any],
+    plain: list[int],
+    corrupted_plain: list[int],
+    right: list[int],
+    wrong: list[int],
+    corrupted: list[int],
+    spans: Offsets,
 ) -> str:
-    """The same for answers of one token, from the ids of the text alone and with either answer."""
+    """The same for answers of one token, from the ids of the texts alone and with their answers."""
+    if right == wrong:
+        return rejections.SAME_TOKENS
     if len(right) != len(wrong) or right[:-1] != wrong[:-1]:
-        return "an answer is not one token"
+        return rejections.SEVERAL_TOKENS
     if spans[-1][1] <= len(row["text"]) or (spans[-1][0] < len(row["text"])):
-        return "the answer merges with the text before it"
-    if right[: len(plain)] != plain:
-        return "the text has other tokens when its answer follows"
+        return rejections.MERGES
+    if right[: len(plain)] != plain or corrupted[: len(corrupted_plain)] != corrupted_plain:
+        return rejections.OTHER_TOKENS
     if len(corrupted) != len(right) or corrupted[-1] != right[-1]:
-        return "the corrupted text has another number of tokens"
+        return rejections.OTHER_LENGTH
     return ""
 
 
@@ -216,23 +340,33 @@ def _reason_of_several(
     """The same for answers of several tokens."""
     n = len(plain)
     texts = (right, plain), (wrong, plain), (corrupted, corrupted_plain)
+    if right == wrong:
+        return rejections.SAME_TOKENS
     if any(ids[: len(text)] != text or len(ids) == len(text) for ids, text in texts):
-        return "the text has other tokens when an answer follows"
+        return rejections.OTHER_TOKENS_SEVERAL
     if len(corrupted_plain) != n:
-        return "the corrupted text has another number of tokens"
+        return rejections.OTHER_LENGTH
     if corrupted[n:] != right[n:]:
-        return "the answer has other tokens after the corrupted text"
+        return rejections.OTHER_ANSWER
     shorter, longer = sorted((right[n:], wrong[n:]), key=len)
     if longer[: len(shorter)] == shorter:
-        return "one answer begins with the other"
+        return rejections.ONE_BEGINS
     return ""
 
 
-def _places(spans: Offsets | None, offsets: Offsets, multi_token: bool) -> tuple[tuple[int, int], ...] | None:
-    """First and last token of each member: () where spans are unknown, None where one has none, or more than it may."""
+def _places(
+    text: str, spans: Offsets | None, offsets: Offsets, multi_token: bool
+) -> tuple[tuple[tuple[int, int], ...], str]:
+    """First and last token of each member, () where spans are unknown; and why they cannot be used, or ""."""
     found = [covering(span, offsets) for span in spans or ()]
-    refused = any(not f or (len(f) > 1 and not multi_token) for f in found)
-    return None if refused else tuple((f[0], f[-1]) for f in found)
+    if not all(found):
+        return (), rejections.MEMBER_LOST if multi_token else rejections.MEMBER_SEVERAL
+    if not multi_token and any(len(tokens) > 1 for tokens in found):
+        return (), rejections.MEMBER_SEVERAL
+    for (start, end), tokens in zip(spans or (), found, strict=True):
+        if text[offsets[tokens[0]][0] : offsets[tokens[-1]][1]].strip() != text[start:end]:
+            return (), rejections.MEMBER_MERGES
+    return tuple((tokens[0], tokens[-1]) for tokens in found), ""
 
 
 def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Places]], layout: Places, task_name: str) -> None:
