@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas import clean_scores, data_check, rejected, tokens
+from atlas import clean_scores, data_check, rejected, rejections, tokens
 from atlas.data_check import CHECKS, TaskData, look
 from atlas.plots import data_page
 from atlas.prompt_files import prompts_from_file
