@@ -39,6 +39,13 @@ def test_rows_are_selected_and_a_second_file_gives_the_corrupted_texts(tmp_path)
     assert [p["corrupted_text"] for p in prompts] == ["Map in 09. Hat in 06. Key in"]
 
 
+def test_a_column_names_the_strata(tmp_path):
+    CLEAN.to_csv(tmp_path / "p.csv", index=False)
+    prompts = prompts_from_file("t", {"clean": "p.csv", "columns": COLUMNS | {"stratum": "n"}}, tmp_path)
+    assert [p["stratum"] for p in prompts] == ["0", "1"]
+    assert "stratum" not in prompts_from_file("t", {"clean": "p.csv", "columns": COLUMNS}, tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -46,6 +53,7 @@ def test_rows_are_selected_and_a_second_file_gives_the_corrupted_texts(tmp_path)
         ({"clean": "p.txt"}, "p.txt is neither .csv, .tsv, .json, .jsonl, .ndjson or .parquet"),
         ({"clean": "broken.parquet"}, "cannot be read as parquet"),
         ({"columns": COLUMNS | {"answer": "nope"}}, "tasks.t.file.columns.answer: no column 'nope'"),
+        ({"columns": COLUMNS | {"stratum": "nope"}}, "tasks.t.file.columns.stratum: no column 'nope'"),
         ({"select": "n > 5"}, "no rows selected"),
         ({"select": "unknown > 5"}, "tasks.t.file.select: 'unknown > 5' does not select rows"),
         ({"corrupted": "p.csv", "corrupted_columns": {"text": "bad"}, "corrupted_select": "n > 0"}, "not row-aligned"),

@@ -329,7 +329,7 @@ def _check_hold_out(name: str, block: dict[str, Any], groups: str) -> None:
     if not block["held_out_share"]:
         return
     needed = {"sequences": "members", "templates": "template"}.get(hold_out)
-    if "file" in block and needed and needed not in block["file"].get("columns", {}):
+    if "file" in block and needed and not block["file"].get("columns", {}).get(needed):
         raise StudyError(
             f"{where}: {hold_out} of a file needs tasks.{name}.file.columns.{needed}; name it, or set prompts"
         )
