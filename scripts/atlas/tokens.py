@@ -152,7 +152,7 @@ def check_members(
         ids = ids_in_text(tokenizer, members, text)
         long = [f"{m!r} ({len(row)} tokens)" for m, row in zip(members, ids, strict=True) if len(row) != 1]
         if long and not multi_token:
-            after = "" if text == "so " else f" after {text[2:]!r}"
+            after = "" if text == "so " else f" after {text[2:].lstrip(' ')!r}"
             raise StudyError(
                 f"{where}: {', '.join(long[:5])}{' ...' if len(long) > 5 else ''} not one token{after} in this "
                 "model's tokenizer; leave them out (for numerals, a shorter range), or set multi_token: true"
