@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from atlas import artifacts, job, model_checks, models
+from atlas import artifacts, job, model_checks, models, sources
 
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params
 
 built = {"path": str(Path(*snakemake.input).absolute())} if p.random_weights else None
-folder = models.resolve(name, built or snakemake.config["models"][name])
+folder = models.resolve(name, built or snakemake.config["models"][name], sources.ROOT)
 model_checks.check(name, folder)
 description = models.describe(name, folder) | {"random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])

@@ -382,7 +382,7 @@ def check_model(folder, case) -> str:
         found = models.resolve("tiny", {"path": str(folder)}, ROOT)
         model_checks.check("tiny", found)
         description = models.describe("tiny", found)
-        model = models.load(description["folder"], device="cpu", settings=description["settings"])
+        model = models.load(found, device="cpu", settings=description["settings"])
         logits = model.run(torch.arange(1, 6).view(1, 5))
         assert logits.isfinite().all() and logits.shape[-1] == description["d_vocab"]
 

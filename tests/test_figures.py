@@ -409,12 +409,11 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_figures_hold_the_digests_of_their_tables(tmp_path):
-    source = tmp_path / "table.txt"
-    source.write_text("numbers")
-    style.save(style.figure(1, 1), tmp_path / "a.svg", tmp_path / "a.png", sources=[source])
-    assert "table.txt" in (tmp_path / "a.svg").read_text()
-    assert b"table.txt" in (tmp_path / "a.png").read_bytes()
+def test_figures_hold_their_provenance(tmp_path):
+    about = {"inputs": {"overlap": "0123abcd"}}
+    style.save(style.figure(1, 1), tmp_path / "a.svg", tmp_path / "a.png", provenance=about)
+    assert "0123abcd" in (tmp_path / "a.svg").read_text()
+    assert b"0123abcd" in (tmp_path / "a.png").read_bytes()
 
 
 def test_plots_and_summary_import_no_torch():

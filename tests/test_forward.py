@@ -4,6 +4,7 @@ Tolerances are those of tests/test_engine.py: rounding alone in float64, and flo
 """
 
 import json
+import re
 import shutil
 
 import pytest
@@ -46,6 +47,15 @@ def test_every_hook_sees_what_transformer_lens_sees(model, tokens):
     for name in names:
         assert found[name].shape == cache[name].shape, name
         assert (found[name] - cache[name]).abs().max() < model.tolerance, name
+
+
+def test_a_hook_at_a_layer_that_is_not_there_is_refused(model, tokens):
+    """By the plain pass and by the bridge, at the first layer beyond the last."""
+    for name in (f"blocks.{L}.hook_mlp_out", f"blocks.{L}.attn.hook_z", f"blocks.{10 * L}.hook_resid_pre"):
+        assert forward.knows(name.replace(str(10 * L), str(L - 1)).replace(f".{L}.", f".{L - 1}."), L)
+        for on_bridge in (False, True):
+            with pytest.raises((ValueError, KeyError), match=re.escape(name)):
+                model.run(tokens, [(name, lambda x, hook: x)], on_bridge=on_bridge)
 
 
 def test_every_edit_does_what_it_does_there(model, tokens):

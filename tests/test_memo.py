@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas import memo
+from atlas import memo, sources
 from atlas.components import all_components
 from atlas.memo import Memo, tensor_digest
 from conftest import ROOT
@@ -35,11 +35,12 @@ def test_another_context_metric_or_code_finds_nothing(tmp_path, monkeypatch):
     assert Memo(tmp_path, {"model": "a"}, SCORES).get(CIRCUITS[0]) is None
 
 
-def test_every_module_that_computes_scores_is_part_of_the_key():
-    folder = ROOT / "scripts" / "atlas"
-    nodes = {"ablation", "engine", "architectures", "metrics", "models", "activations"}
-    assert set(memo.CODE) == nodes | {"edges", "graph", "checkpoint", "forward"}
-    assert all((folder / f"{name}.py").is_file() for name in memo.CODE)
+def test_every_module_and_package_that_computes_scores_is_part_of_the_key():
+    found = sources.of(*memo.CODE)
+    names = "ablation engine architectures metrics models activations edges graph checkpoint forward components memo"
+    assert {f"scripts/atlas/{name}.py" for name in names.split()} <= set(found.files)
+    assert {"torch", "transformers", "transformer_lens", "safetensors", "numpy"} <= set(found.packages)
+    assert memo.code_digest() == found.digest()
 
 
 def test_digests_tell_tensors_apart():
@@ -99,7 +100,7 @@ def test_damaged_records_count_as_absent(tmp_path, seed):
 
 def test_scores_of_another_version_of_torch_are_not_found(tmp_path, monkeypatch):
     Memo(tmp_path, {}, SCORES).put(CIRCUITS[0], SCORES)
-    monkeypatch.setattr(memo, "version", lambda name: "99.0")
+    monkeypatch.setattr(sources, "installed", lambda name: "99.0" if name == "torch" else "1")
     assert Memo(tmp_path, {}, SCORES).get(CIRCUITS[0]) is None
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas import artifacts, models, studies, tensors
+from atlas import models, studies, tensors
 from atlas.ablation import Replacement, edits
 from atlas.components import all_components, from_json
 from study import Study
@@ -59,8 +59,7 @@ def test_the_reported_share_is_that_of_teacher_forced_sums(study, task):
     """The circuit of numeral pairs, by a plain loop: each answer token by token through TransformerLens hooks, on means
     over the rows of `activations.pt`. Float32 rounding of sums of log-probabilities is below 1e-4 of values of order 7,
     0.01 percent of full."""
-    info = artifacts.read_json(folder(study) / "model.json")
-    model = models.load(info["folder"], device="cpu")
+    model = models.load(study.model, device="cpu")
     circuits = json.loads((folder(study, "numeral_pairs") / "circuits.json").read_text())["circuits"]
     circuit = from_json(next(c for c in circuits if c["order"] == "layers"))
     paths = {name: folder(study, task) / f"{name}.parquet" for name in ("prompts", "clean")}

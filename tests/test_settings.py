@@ -31,6 +31,31 @@ def message(config) -> str:
     return ""
 
 
+SMALL = {"search/thresholds": [20]}
+START, PLACES = "edges.start_threshold: 10", "evaluation.positions.start_threshold: 10"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named", "unnamed"),
+    [
+        ({}, [START, PLACES], ["comparison.threshold"]),
+        ({"edges/methods": []}, [PLACES], ["edges"]),
+        ({"edges/start": "full"}, [PLACES], ["edges"]),
+        ({"evaluation/positions/start_threshold": 20}, [START], ["evaluation", "comparison"]),
+        ({"comparison/threshold": 40}, ["comparison.threshold: 40", START, PLACES], []),
+        ({"edges/methods": [], "evaluation/positions/start_threshold": 20}, [], []),
+    ],
+)
+def test_every_key_that_names_a_threshold_not_searched_is_named_if_it_is_read(config, changes, named, unnamed):
+    """`search: {thresholds: [20]}` over the default study: one line lists all that has to change with it."""
+    for key, value in (SMALL | changes).items():
+        config = changed(config, key, value)
+    said = message(config)
+    assert bool(said) == bool(named) and "\n" not in said
+    assert all(key in said for key in named) and not any(key in said for key in unnamed)
+    assert not named or "search.thresholds (20); set" in said
+
+
 def test_the_default_configuration_is_good(config):
     assert message(config) == ""
 

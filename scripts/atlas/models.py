@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from atlas.artifacts import digest, digest_file
 from atlas.errors import StudyError
 from atlas.model_checks import read_config
-from atlas.places import below_root
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +31,13 @@ Hook = tuple[str, Callable[..., Any]]  # name, and what makes of an activation w
 
 
 # ---- finding a model, without torch --------------------------------------------------------------------------
-def resolve(name: str, block: dict[str, Any]) -> Path:
+def resolve(name: str, block: dict[str, Any], root: Path | str) -> Path:
     """The local folder of a model: its own ``path``, or the cached (if need be downloaded) snapshot of its ``hub`` id.
 
     Raises StudyError with the remedy when it cannot be reached.
     """
     if "path" in block:
-        folder = below_root(block["path"])
+        folder = Path(root) / Path(block["path"]).expanduser()
         remedy = "give the folder of a Hugging Face checkpoint, or `hub: <id>`"
         if not (folder / "config.json").is_file():
             raise StudyError(f"models.{name}.path: {folder} holds no config.json; {remedy}")

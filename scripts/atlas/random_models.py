@@ -11,7 +11,6 @@ from typing import Any
 from atlas.errors import StudyError
 from atlas.model_checks import one_line
 from atlas.places import TOKENIZER as TOKENIZER_FILES
-from atlas.places import below_root
 from atlas.tokens import load_tokenizer
 
 NOTE = "Random weights, made to try the workflow without a checkpoint. Nothing that is found in them means anything.\n"
@@ -36,9 +35,9 @@ def read_config(name: str, path: Path, layers: int | None) -> Any:
     return config
 
 
-def tokenizer_folder(name: str, source: str) -> Path:
-    """The local folder of a tokenizer: a path, or the cached or downloaded files of a hub id."""
-    folder = below_root(source)
+def tokenizer_folder(name: str, source: str, root: Path | str) -> Path:
+    """The local folder of a tokenizer: a path (from ``root``), or the cached or downloaded files of a hub id."""
+    folder = Path(root) / Path(source).expanduser()
     if folder.is_dir():
         return folder
     import huggingface_hub

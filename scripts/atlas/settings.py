@@ -283,6 +283,7 @@ def check(config: dict[str, Any]) -> None:
             if name in study["tasks"]:
                 _check_variants(name, block, config["stability"])
     search, edges, comparison = config["search"], config["edges"], config["comparison"]
+    _check_thresholds(config)
     several = [t for t in study["tasks"] + study["transfer_tasks"] if not of_one_token(config, [t])]
     searched = [t for t in several if t in study["tasks"]]
     if searched and edges["methods"]:
@@ -295,14 +296,6 @@ def check(config: dict[str, Any]) -> None:
             f"search.legacy_mlp_means: true reproduces code for answers of one token, and {several[0]!r} is "
             "multi_token; set it to false"
         )
-    for key, value in (
-        ("comparison.threshold", comparison["threshold"]),
-        ("edges.start_threshold", edges["start_threshold"]),
-        ("evaluation.positions.start_threshold", config["evaluation"]["positions"]["start_threshold"]),
-    ):
-        if value not in search["thresholds"]:
-            known = ", ".join(map(str, search["thresholds"]))
-            raise StudyError(f"{key}: {value} is not among search.thresholds ({known})")
     if sorted(set(edges["sizes"])) != edges["sizes"]:
         raise StudyError(f"edges.sizes: {edges['sizes']} must ascend")
     if edges["methods"] and "iterative_edges" not in edges["methods"]:
@@ -337,6 +330,23 @@ def _check_hold_out(name: str, block: dict[str, Any], groups: str) -> None:
         raise StudyError(
             f"{where}: templates leaves no mean for those held out under ablation.groups: template; set "
             "ablation.groups: all, or hold out something else"
+        )
+
+
+def _check_thresholds(config: dict[str, Any]) -> None:
+    """Refuse a study that reads a node circuit at a threshold at which none is searched; names every such key."""
+    edges, positions = config["edges"], config["evaluation"]["positions"]
+    read = {"comparison.threshold": config["comparison"]["threshold"]}
+    if edges["methods"] and edges["start"] == "circuit":
+        read["edges.start_threshold"] = edges["start_threshold"]
+    read["evaluation.positions.start_threshold"] = positions["start_threshold"]
+    searched = config["search"]["thresholds"]
+    missing = [f"{key}: {value}" for key, value in read.items() if value not in searched]
+    if missing:
+        raise StudyError(
+            f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} not among search.thresholds "
+            f"({', '.join(map(str, searched))}); set {'each of them' if len(missing) > 1 else 'it'} to one of these, "
+            "with the threshold beside a start_threshold above it, or search at more thresholds"
         )
 
 
