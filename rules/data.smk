@@ -40,15 +40,18 @@ rule check_model:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=growing(4000),
         runtime=growing(60),
+        gpu=gpu,
     params:
         code=library("scripts/check_model.py"),
         source=model_source,
+        device=lambda wildcards: model_block(wildcards)["device"],
+        dtype=lambda wildcards: model_block(wildcards)["dtype"],
         random_weights=RANDOM,
         root=str(ROOT),
     message:
-        "Find model {wildcards.model}"
+        "Find and check model {wildcards.model}"
     script:
         "../scripts/check_model.py"
 
