@@ -14,4 +14,6 @@ compared = reference.compare(name, folder, p.device, p.dtype)
 description = models.describe(name, folder) | {"compared": compared, "random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
 settings = {"source": source, "device": p.device, "dtype": p.dtype}
-artifacts.write_json(description, snakemake.output[0], artifacts.provenance({}, settings, ("torch", "transformer_lens", "transformers")))
+artifacts.write_json(
+    description, snakemake.output[0], artifacts.provenance({}, settings, ("torch", "transformer_lens", "transformers"))
+)

@@ -17,22 +17,27 @@ prompts, bootstrap = Prompts.from_frame(frame, ["all"]), Bootstrap(p.bootstrap, 
 some = Prompts.from_frame(patching.spread(frame, p.patching_prompts), ["all"])
 job.log.info("%s: %d prompts, %d of them patched", w.task, len(prompts), len(some))
 
-try:
-    patched = patching.patching_rows(patching.patch_all(model, some), patching.roles(layout, p.prepend_bos), bootstrap)
-except StudyError as error:
-    raise StudyError(f"tasks.{w.task}: {error}") from None
-attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
-lenses = lens.read_lenses(model, prompts, p.lens_tokens)
-members = lens.earlier_members(prompts, layout["member_positions"])
-decode = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"]).decode
-tables = {
-    "patching": (patched, patching.COLUMNS),
-    "attribution": (attributed, attribution.COLUMNS),
-    "lens": (lens.lens_rows(lenses, bootstrap), lens.COLUMNS),
-    "lens_tokens": (lens.token_rows(lenses["norm"], prompts.prompt, decode), lens.TOKEN_COLUMNS),
-    "lens_lead": (lens.lead_rows(lenses["norm"], prompts.prompt), lens.LEAD_COLUMNS),
-    "lens_increments": (lens.increment_rows(lenses, prompts.answer, members, bootstrap), lens.INCREMENT_COLUMNS),
-}
+tables = {}
+if out.get("patching"):
+    roles = patching.roles(layout, p.prepend_bos)
+    try:
+        tables["patching"] = patching.patching_rows(patching.patch_all(model, some), roles, bootstrap), patching.COLUMNS
+    except StudyError as error:
+        raise StudyError(f"tasks.{w.task}: {error}") from None
+if out.get("attribution"):
+    attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
+    tables["attribution"] = attributed, attribution.COLUMNS
+if out.get("lens"):
+    lenses = lens.read_lenses(model, prompts, p.lens_tokens)
+    members = lens.earlier_members(prompts, layout["member_positions"])
+    decode = tokens.load_tokenizer(artifacts.read_json(inputs.model)["folder"]).decode
+    increments = lens.increment_rows(lenses, prompts.answer, members, bootstrap)
+    tables |= {
+        "lens": (lens.lens_rows(lenses, bootstrap), lens.COLUMNS),
+        "lens_tokens": (lens.token_rows(lenses["norm"], prompts.prompt, decode), lens.TOKEN_COLUMNS),
+        "lens_lead": (lens.lead_rows(lenses["norm"], prompts.prompt), lens.LEAD_COLUMNS),
+        "lens_increments": (increments, lens.INCREMENT_COLUMNS),
+    }
 
 settings = {"patching_prompts": p.patching_prompts, "lens_tokens": p.lens_tokens}
 settings |= {"bootstrap": p.bootstrap, "seed": p.seed}

@@ -18,6 +18,7 @@ from atlas.patching import BY_POSITION, hook_name
 
 HEADS = ("patching", "attribution", "lens", "attention", "detectors", "ov", "backup")  # `heads.analyses`
 EDGES = "edges"
+LENGTH = 24  # tokens of the texts that it is found out on
 TOLERANCE = 1e-3  # of the largest number, in float32; wrong norms and scales are off by tenths
 
 Reasons = dict[str, str]  # analysis -> why the model cannot be served it

@@ -161,7 +161,7 @@ def activation_of(name: str) -> Activation | None:
     if name not in ACT2FN:
         return None
     function = ACT2FN[name]
-    if isinstance(function, torch.nn.Module) and (list(function.parameters()) or list(function.buffers())):
+    if isinstance(function, torch.nn.Module) and function.state_dict():
         return None
     found: Activation = function
     return found

@@ -11,7 +11,7 @@ TransformerLens gives the same numbers by `logit_attrs` where its weights are fo
 the checkpoint's own weights, as here, its stacks lack the norm's weight and the two biases.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +118,8 @@ class Readout:
         if not model.weights:
             return cls._of_bridge(model.bridge)
         norm, w = model.weights.norm_final, model.weights
-        return cls(*widened(norm.weight, norm.bias), norm.eps, norm.centred, *widened(w.w_u.T, w.b_u))
+        weight, bias, w_u, b_u = widened(norm.weight, norm.bias, w.w_u.T, w.b_u)
+        return cls(weight, bias, norm.eps, norm.centred, w_u, b_u)
 
     @classmethod
     def _of_bridge(cls, bridge: Any) -> "Readout":

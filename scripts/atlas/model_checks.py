@@ -59,7 +59,9 @@ def read_config(name: str, folder: Path) -> Any:
     if classes is not None and not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
         raise StudyError(f"{where}: architectures is {classes!r}; it names classes, as in [GPT2LMHeadModel]")
     if causal_class(config.model_type) is None or getattr(config, "is_encoder_decoder", False):
-        raise StudyError(f"{where}: {config.model_type!r} is no causal language model; give one that reads left to right")
+        raise StudyError(
+            f"{where}: {config.model_type!r} is no causal language model; give one that reads left to right"
+        )
     for key in SIZES:
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:

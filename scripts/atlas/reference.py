@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from typing import Any
 import torch
 
 from atlas import models
-from atlas.ablation import all_components
+from atlas.components import all_components
 from atlas.engine import Engine, LiveRun
 from atlas.errors import StudyError
 from atlas.model_checks import one_line, read_config
 
 LENGTH = 128  # tokens of a row, more than prompts have
 LONGEST = 1024  # and where a window of attention, or of positions, is longer than that: so many beyond it, at most
-WINDOWS = ("sliding_window", "attention_window_size", "window_size", "attention_chunk_size")
+WINDOWS: tuple[str, ...] = ("sliding_window", "attention_window_size", "window_size", "attention_chunk_size")
 WINDOWS += ("original_max_position_embeddings",)
 POSITIONS = ("max_position_embeddings", "max_seq_len", "n_ctx")  # a config's most tokens, under any of its names
 # Largest difference, as a share of the largest logit. In float32 two orders of the same sums differ by 1e-6. In shorter
@@ -49,7 +50,9 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
             continue
         expected = expected_logits(name, folder, tokens, device, each)
         if not expected.isfinite().all():
-            raise StudyError(f"models.{name}: its logits are not finite in {each}; use another dtype, or fetch it again")
+            raise StudyError(
+                f"models.{name}: its logits are not finite in {each}; use another dtype, or fetch it again"
+            )
         scale, tolerance = float(expected.abs().max()), TOLERANCES[each]
         half = tokens.shape[1] // 2
         if each == "float32" and differ(expected[0, :half], expected[1, :half]) > tolerance * scale:
@@ -100,9 +103,10 @@ def free_bytes(device: str) -> int:
     """Memory that is free on a device."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        return 1024 * int(next(line.split()[1] for line in meminfo.open() if line.startswith("MemAvailable")))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where no one says, half of it
 
 
 def expected_logits(name: str, folder: Path, tokens: torch.Tensor, device: str, dtype: str) -> torch.Tensor:
@@ -174,7 +178,9 @@ def refuse_wrong_facts(name: str, parallel: bool, kv_heads: int, model: models.M
     model.run(tokens, [("blocks.0.hook_attn_out", shift), (written, save("after"))])
     if torch.allclose(seen["before"], seen["after"], rtol=1e-3) != parallel:
         said = "reads" if parallel else "does not read"
-        raise StudyError(f"models.{name}: the MLP of a layer {said} what its attention writes, unlike what is known of it")
+        raise StudyError(
+            f"models.{name}: the MLP of a layer {said} what its attention writes, unlike what is known of it"
+        )
     if seen["v"].shape[2] != kv_heads:
         raise StudyError(f"models.{name}: it has {seen['v'].shape[2]} key/value heads; its config.json says {kv_heads}")
 
