@@ -21,7 +21,7 @@ from atlas.components import Component
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
-LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 800, 64
+LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 1189, 128
 TOLERANCE = 1e-4  # of logits of order 1 in float32
 
 COMMON = {
@@ -89,10 +89,20 @@ def build(family: str, folder: Path):
     config = transformers.AutoConfig.for_model(family, **FAMILIES[family])
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    perturb(model)
     model.save_pretrained(folder)
     for file in TOKENIZER.glob("tokenizer*"):
         shutil.copyfile(file, folder / file.name)
     return model
+
+
+def perturb(model) -> None:
+    """Give norms and biases other values than the 1 and 0 that they start with, so that they matter."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
 def first_layer(model):

@@ -65,6 +65,7 @@ MAIN_TASKS = config["study"]["tasks"]
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
 EXPLAINED_TASKS = settings.of_one_token(config, ALL_TASKS)  # what heads do is read at one answer token
 EXPLAINED_MAIN = settings.of_one_token(config, MAIN_TASKS)
+ANALYSES = config["heads"]["analyses"] if EXPLAINED_TASKS else []  # what is found out about heads
 GENERATION = settings.generation_prompt_sets(config)  # prompt sets for generation under ablation
 PUBLISHED = ROOT / "resources" / "published" / str(config["published"])  # read where config["published"] names it
 
@@ -185,12 +186,44 @@ def explained_main_table(name):
     return lambda wildcards: [f"results/{wildcards.model}/{task}/{name}" for task in EXPLAINED_MAIN]
 
 
+# Table of what heads do -> the analysis that makes it
+HEAD_TABLES = {name: name for name in ("patching", "attribution", "ov", "backup")}
+HEAD_TABLES |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")
+HEAD_TABLES |= dict.fromkeys(("lens", "lens_tokens", "lens_lead", "lens_increments"), "lens")
+
+
+def made(names):
+    """Those of the tables of what heads do that the study's `heads.analyses` make."""
+    return [name for name in names if HEAD_TABLES[name] in ANALYSES]
+
+
+def head_table(name):
+    return f"{name}.json" if name == "patterns" else f"{name}.parquet"
+
+
+def with_analyses(*names):
+    """Outputs of a task: the tables that the study makes; all of them where it makes none, and nothing asks for them."""
+    files = {name: f"results/{{model}}/{{task}}/{head_table(name)}" for name in made(names) or names}
+    return {name: ensure(file, non_empty=True) for name, file in files.items()}
+
+
+def head_inputs(tasks, *names):
+    """Input function: the tables of what heads do, of all these tasks, and the model's detectors, as far as made."""
+
+    def found(wildcards):
+        folder = f"results/{wildcards.model}"
+        files = {name: [f"{folder}/{task}/{head_table(name)}" for task in tasks] for name in made(names)}
+        return files | ({"detectors": f"{folder}/detectors.parquet"} if "detectors" in ANALYSES else {})
+
+    return found
+
+
 def head_findings(wildcards):
-    """Tables of what heads do that the summary shows; nothing in a study whose main tasks all have longer answers."""
-    if not EXPLAINED_MAIN:
+    """Tables of what heads do that the summary shows; none in a study whose main tasks all have longer answers."""
+    if not (EXPLAINED_MAIN and ANALYSES):
         return {}
     names = ("patching", "attribution", "lens", "lens_lead", "lens_increments", "backup")
-    found = {name: explained_main_table(f"{name}.parquet")(wildcards) for name in names}
+    found = head_inputs(EXPLAINED_MAIN, *names)(wildcards)
     return found | {"roles": f"results/{wildcards.model}/comparison/roles.parquet"}
 
 
@@ -271,12 +304,15 @@ def published_table(wildcards):
 def figures():
     """Every figure of the study."""
     names = ["clean_accuracy", "circuit_size", "positions", "evaluation", "stability", "methods"]
-    names += ["overlap", "cross_matrix", "controls", "detectors"]
+    names += ["overlap", "cross_matrix", "controls"]
     if EXPLAINED_MAIN:
-        names += ["patching_scatter", "attribution", "lens", "attention", "ov", "backup"]
+        names += ["patching_scatter"] if "patching" in ANALYSES else []
+        names += [
+            name for name in ("attribution", "lens", "attention", "detectors", "ov", "backup") if name in ANALYSES
+        ]
     names += [f"{task}.{figure}" for task in ALL_TASKS for figure in ("dataset", "tokens")]
     names += [f"{task}.{figure}" for task in MAIN_TASKS for figure in ("component_effects", "search_trajectory")]
-    names += [f"{task}.patching" for task in EXPLAINED_MAIN]
+    names += [f"{task}.patching" for task in EXPLAINED_MAIN if "patching" in ANALYSES]
     names += [f"{circuit}.circuit_diagram" for circuit in [*MAIN_TASKS, "shared"]]
     if config["edges"]["methods"]:
         names += ["edge_curves", *(f"{circuit}.edge_diagram" for circuit in [*MAIN_TASKS, "shared"])]
@@ -294,7 +330,18 @@ def exports():
     return files + (["results/comparison/models.parquet"] if len(MODELS) > 1 else [])
 
 
+HEAD_PAGES = {"patterns": "attention", "lens_tokens": "lens"}  # page beside the cards of heads -> its analysis
+
+
+def head_page(page, **how):
+    """Output of a page about heads, where the study makes its analysis; ``how``: arguments of `report`."""
+    file = report(f"results/figures/{{model}}/{{model}}.{page}.html", **how)
+    return {page: file} if HEAD_PAGES[page] in ANALYSES else {}
+
+
 def summary_pages():
-    """Every page of the study; one job writes the last three."""
-    pages = ["data", "summary", "tables", *(("heads", "patterns", "lens_tokens") if EXPLAINED_MAIN else ())]
+    """Every page of the study; one job writes those about heads."""
+    pages = ["data", "summary", "tables"]
+    if EXPLAINED_MAIN and ANALYSES:
+        pages += ["heads", *(page for page, key in HEAD_PAGES.items() if key in ANALYSES)]
     return expand("results/figures/{model}/{model}.{page}.html", model=MODELS, page=pages)

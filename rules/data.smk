@@ -39,20 +39,53 @@ rule check_model:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(2000),
+        mem_mb=growing(4000),
         runtime=growing(60),
+        gpu=gpu,
     params:
         code=library("scripts/check_model.py"),
         source=model_source,
+        device=lambda wildcards: model_block(wildcards)["device"],
+        dtype=lambda wildcards: model_block(wildcards)["dtype"],
         random_weights=RANDOM,
     message:
-        "Find model {wildcards.model}"
+        "Find and check model {wildcards.model}"
     script:
         "../scripts/check_model.py"
 
 
+rule check_analyses:
+    input:
+        model="results/{model}/model.json",
+    output:
+        ensure("results/{model}/analyses.json", non_empty=True),
+    log:
+        "logs/{model}/check_analyses.log",
+    benchmark:
+        "benchmarks/{model}/check_analyses.tsv"
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+        gpu=gpu,
+    params:
+        code=library("scripts/check_analyses.py"),
+        run=run_settings,
+        heads=ANALYSES,
+        edges=bool(config["edges"]["methods"]),
+    message:
+        "Check what can be found out about {wildcards.model}"
+    script:
+        "../scripts/check_analyses.py"
+
+
+# No job but the one above reads analyses.json. Those that nothing else holds back wait for it, so that a study which
+# its model cannot be served ends there; `ancient`, since another list of analyses makes no other prompts.
 rule make_prompts:
     input:
+        ancient("results/{model}/analyses.json"),
         model="results/{model}/model.json",
     output:
         prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),

@@ -604,7 +604,7 @@ rule write_summary:
         typology="results/{model}/comparison/typology.parquet",
         cross="results/{model}/comparison/cross.parquet",
         controls_summary="results/{model}/comparison/controls_summary.parquet",
-        detectors="results/{model}/detectors.parquet",
+        analyses="results/{model}/analyses.json",
     output:
         summary=report(
             "results/figures/{model}/{model}.summary.html",

@@ -276,39 +276,36 @@ rule plot_backup:
         "../scripts/plot_backup.py"
 
 
+ON_CARDS = ("patching", "attribution", "attention", "attention_members", "ov")
+ON_PAGES = ("patterns", "lens_tokens", "lens_lead")
+
+
 rule write_head_pages:
     input:
+        unpack(head_inputs(EXPLAINED_TASKS, *ON_CARDS)),
+        unpack(head_inputs(EXPLAINED_MAIN, *ON_PAGES)),
         roles="results/{model}/comparison/roles.parquet",
-        detectors="results/{model}/detectors.parquet",
         membership="results/{model}/comparison/membership.parquet",
         effects=explained_main_table("component_effects.parquet"),
-        patching=explained_table("patching.parquet"),
-        attribution=explained_table("attribution.parquet"),
-        attention=explained_table("attention.parquet"),
-        members=explained_table("attention_members.parquet"),
-        ov=explained_table("ov.parquet"),
-        patterns=explained_main_table("patterns.json"),
         prompts=explained_main_table("prompts.parquet"),
-        lens_tokens=explained_main_table("lens_tokens.parquet"),
-        lens_lead=explained_main_table("lens_lead.parquet"),
     output:
+        **head_page(
+            "patterns",
+            caption="../report/patterns.rst",
+            category="8 Heads",
+            labels={"model": "{model}", "task": "all", "figure": "attention patterns"},
+        ),
+        **head_page(
+            "lens_tokens",
+            caption="../report/lens_tokens.rst",
+            category="8 Heads",
+            labels={"model": "{model}", "task": "all", "figure": "logit lens, tokens"},
+        ),
         heads=report(
             "results/figures/{model}/{model}.heads.html",
             caption="../report/heads.rst",
             category="8 Heads",
             labels={"model": "{model}", "task": "all", "figure": "cards of heads"},
-        ),
-        patterns=report(
-            "results/figures/{model}/{model}.patterns.html",
-            caption="../report/patterns.rst",
-            category="8 Heads",
-            labels={"model": "{model}", "task": "all", "figure": "attention patterns"},
-        ),
-        lens=report(
-            "results/figures/{model}/{model}.lens_tokens.html",
-            caption="../report/lens_tokens.rst",
-            category="8 Heads",
-            labels={"model": "{model}", "task": "all", "figure": "logit lens, tokens"},
         ),
     log:
         "logs/{model}/write_head_pages.log",
@@ -328,6 +325,7 @@ rule write_head_pages:
         kind=config["ablation"]["kind"],
         labels=config["heads"]["labels"],
         k=max(config["heads"]["ov"]["k"]),
+        pattern_prompts=config["heads"]["pattern_prompts"],
         clean=config["figures"]["clean"],
         sequential=config["figures"]["sequential"],
     message:

@@ -8,12 +8,7 @@ rule explain_task:
         layout="results/{model}/{task}/prompts.json",
         clean="results/{model}/{task}/clean.parquet",
     output:
-        patching=ensure("results/{model}/{task}/patching.parquet", non_empty=True),
-        attribution=ensure("results/{model}/{task}/attribution.parquet", non_empty=True),
-        lens=ensure("results/{model}/{task}/lens.parquet", non_empty=True),
-        lens_tokens=ensure("results/{model}/{task}/lens_tokens.parquet", non_empty=True),
-        lens_lead=ensure("results/{model}/{task}/lens_lead.parquet", non_empty=True),
-        lens_increments=ensure("results/{model}/{task}/lens_increments.parquet", non_empty=True),
+        **with_analyses("patching", "attribution", "lens", "lens_tokens", "lens_lead", "lens_increments"),
     log:
         "logs/{model}/{task}/explain_task.log",
     benchmark:

@@ -12,11 +12,7 @@ rule explain_heads:
         all_layouts="results/{model}/comparison/layouts.json",
         circuits="results/{model}/comparison/circuits.json",
     output:
-        attention=ensure("results/{model}/{task}/attention.parquet", non_empty=True),
-        attention_members=ensure("results/{model}/{task}/attention_members.parquet", non_empty=True),
-        patterns=ensure("results/{model}/{task}/patterns.json", non_empty=True),
-        ov=ensure("results/{model}/{task}/ov.parquet", non_empty=True),
-        backup=ensure("results/{model}/{task}/backup.parquet", non_empty=True),
+        **with_analyses("attention", "attention_members", "patterns", "ov", "backup"),
     log:
         "logs/{model}/{task}/explain_heads.log",
     benchmark:
@@ -53,6 +49,7 @@ rule explain_heads:
 
 rule detect_heads:
     input:
+        ancient("results/{model}/analyses.json"),
         model="results/{model}/model.json",
     output:
         detectors=ensure("results/{model}/detectors.parquet", non_empty=True),
@@ -81,15 +78,14 @@ rule detect_heads:
         "../scripts/detect_heads.py"
 
 
+EVIDENCE = ("patching", "attribution", "attention_members", "ov")  # for labels, beside detectors and effects
+
+
 rule label_heads:
     input:
+        unpack(head_inputs(EXPLAINED_TASKS, *EVIDENCE)),
         circuits="results/{model}/comparison/circuits.json",
         effects=explained_main_table("component_effects.parquet"),
-        detectors="results/{model}/detectors.parquet",
-        patching=explained_table("patching.parquet"),
-        attribution=explained_table("attribution.parquet"),
-        attention_members=explained_table("attention_members.parquet"),
-        ov=explained_table("ov.parquet"),
     output:
         roles=ensure("results/{model}/comparison/roles.parquet", non_empty=True),
     log:
@@ -106,7 +102,7 @@ rule label_heads:
         code=library("scripts/label_heads.py"),
         main_tasks=EXPLAINED_MAIN,
         tasks=EXPLAINED_TASKS,
-        tables=["patching", "attribution", "attention_members", "ov"],
+        tables=made(EVIDENCE),
         kind=config["ablation"]["kind"],
         order=config["comparison"]["order"],
         threshold=config["comparison"]["threshold"],

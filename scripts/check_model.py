@@ -1,8 +1,8 @@
-"""Find a model, or say how to get it, and record its sizes and digests."""
+"""Find a model, or say how to get it; hold it against transformers; record its sizes and digests."""
 
 from pathlib import Path
 
-from atlas import artifacts, job, model_checks, models, sources
+from atlas import artifacts, job, model_checks, models, reference, sources
 
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params
@@ -10,6 +10,7 @@ name, p = snakemake.wildcards.model, snakemake.params
 built = {"path": str(Path(*snakemake.input).absolute())} if p.random_weights else None
 folder = models.resolve(name, built or snakemake.config["models"][name], sources.ROOT)
 model_checks.check(name, folder)
-description = models.describe(name, folder) | {"random_weights": p.random_weights}
+compared = reference.compare(name, folder, p.device, p.dtype)
+description = models.describe(name, folder) | {"compared": compared, "random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])
 artifacts.write_json(description, snakemake.output[0], job.provenance(snakemake))

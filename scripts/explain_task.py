@@ -18,23 +18,28 @@ prompts, bootstrap = Prompts.from_frame(frame), Bootstrap(p.bootstrap, p.seed)
 some = Prompts.from_frame(patching.spread(frame, p.patching_prompts))
 job.log.info("%s: %d prompts, %d of them patched", w.task, len(prompts), len(some))
 
-try:
+tables = {}
+if out.get("patching"):
     names = patching.roles(layout, p.prepend_bos)
-    patched = patching.patching_rows(patching.patch_all(model, some), names, bootstrap, p.allow_negative_clean)
-except StudyError as error:
-    raise StudyError(f"tasks.{w.task}: {error}") from None
-attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
-lenses = lens.read_lenses(model, prompts, p.lens_tokens)
-members = lens.earlier_members(prompts, layout["member_positions"])
-decode = tokens.load_tokenizer(str(job.model_folder(snakemake))).decode
-tables = {
-    "patching": (patched, patching.COLUMNS),
-    "attribution": (attributed, attribution.COLUMNS),
-    "lens": (lens.lens_rows(lenses, bootstrap), lens.COLUMNS),
-    "lens_tokens": (lens.token_rows(lenses["norm"], prompts.prompt, decode), lens.TOKEN_COLUMNS),
-    "lens_lead": (lens.lead_rows(lenses["norm"], prompts.prompt), lens.LEAD_COLUMNS),
-    "lens_increments": (lens.increment_rows(lenses, prompts.answer, members, bootstrap), lens.INCREMENT_COLUMNS),
-}
+    try:
+        patched = patching.patching_rows(patching.patch_all(model, some), names, bootstrap, p.allow_negative_clean)
+    except StudyError as error:
+        raise StudyError(f"tasks.{w.task}: {error}") from None
+    tables["patching"] = patched, patching.COLUMNS
+if out.get("attribution"):
+    attributed = attribution.attribution_rows(attribution.attribute(model, prompts), bootstrap)
+    tables["attribution"] = attributed, attribution.COLUMNS
+if out.get("lens"):
+    lenses = lens.read_lenses(model, prompts, p.lens_tokens)
+    members = lens.earlier_members(prompts, layout["member_positions"])
+    decode = tokens.load_tokenizer(str(job.model_folder(snakemake))).decode
+    increments = lens.increment_rows(lenses, prompts.answer, members, bootstrap)
+    tables |= {
+        "lens": (lens.lens_rows(lenses, bootstrap), lens.COLUMNS),
+        "lens_tokens": (lens.token_rows(lenses["norm"], prompts.prompt, decode), lens.TOKEN_COLUMNS),
+        "lens_lead": (lens.lead_rows(lenses["norm"], prompts.prompt), lens.LEAD_COLUMNS),
+        "lens_increments": (increments, lens.INCREMENT_COLUMNS),
+    }
 
 provenance = job.provenance(snakemake)
 for name, (rows, columns) in tables.items():

@@ -10,12 +10,12 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 circuits = comparison.chosen_circuits(inputs.circuits)
 heads = components.heads(circuits.pop("union"))
 del circuits["shared"]
-detectors = artifacts.read_table(inputs.detectors)
+of_model = {"detectors": artifacts.read_table(inputs.detectors)} if inputs.get("detectors") else {}
 effects = dict(zip(p.main_tasks, inputs.effects, strict=True))
 
 pieces = []
 for i, task in enumerate(p.tasks):
-    tables = {name: artifacts.read_table(inputs[name][i]) for name in p.tables} | {"detectors": detectors}
+    tables = {name: artifacts.read_table(inputs[name][i]) for name in p.tables} | of_model
     if task in effects:
         table = artifacts.read_table(effects[task])
         tables["component_effects"] = table[table.kind == p.kind]

@@ -2,35 +2,52 @@
 
 import pandas as pd
 
-from atlas import artifacts, job
+from atlas import artifacts, attention, attribution, detectors, job, ov, patching
 from atlas.plots import head_cards, lens_page, maps, pattern_page
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-tables = {
-    name: artifacts.read_tables(inputs[name]) for name in ("attention", "patching", "attribution", "members", "ov")
+of_tasks = {
+    "attention": ["variant", *attention.ROLE_COLUMNS],
+    "attention_members": ["variant", *attention.STATISTIC_COLUMNS],
+    "patching": patching.COLUMNS,
+    "attribution": attribution.COLUMNS,
+    "ov": ov.COLUMNS,
 }
+tables = {  # what the study leaves out has no rows
+    name: artifacts.read_tables(inputs[name]) if inputs.get(name) else pd.DataFrame(columns=["task", *columns])
+    for name, columns in of_tasks.items()
+}
+tables["members"] = tables.pop("attention_members")
 effects = artifacts.read_tables(inputs.effects)
 tables["effects"] = effects[(effects["kind"] == p.kind) & (effects["metric"] == "percent_of_full")]
 tables["patching"] = tables["patching"][(tables["patching"]["site"] == "z") & (tables["patching"]["head"] >= 0)]
 tables["attribution"] = tables["attribution"][tables["attribution"]["part"] == "head"]
-tables |= {name: artifacts.read_table(inputs[name]) for name in ("roles", "detectors")}
+tables["roles"] = artifacts.read_table(inputs.roles)
+tables["detectors"] = (
+    artifacts.read_table(inputs.detectors) if inputs.get("detectors") else pd.DataFrame(columns=detectors.COLUMNS)
+)
 settings = {key: p[key] for key in ("title", "main_tasks", "tasks", "labels", "k", "sequential")}
 artifacts.write_text(out.heads, head_cards.page(tables, settings, w.model))
 
-membership = artifacts.read_table(inputs.membership)
-patterns = dict(zip(p.main_tasks, map(artifacts.read_json, inputs.patterns), strict=True))
-circuits = {task: maps.circuit_heads(membership, task) for task in p.main_tasks}
-roles = tables["roles"]
-labels = {task: dict(zip(rows["component"], rows["label"], strict=True)) for task, rows in roles.groupby("task")}
-title = f"{p.title}: attention patterns of {w.model}"
-artifacts.write_text(out.patterns, pattern_page.page(patterns, circuits, labels, title, p.clean))
+shown = {}  # task -> the prompts that both pages show
+if out.get("patterns"):
+    membership = artifacts.read_table(inputs.membership)
+    patterns = dict(zip(p.main_tasks, map(artifacts.read_json, inputs.patterns), strict=True))
+    circuits = {task: maps.circuit_heads(membership, task) for task in p.main_tasks}
+    roles = tables["roles"]
+    labels = {task: dict(zip(rows["component"], rows["label"], strict=True)) for task, rows in roles.groupby("task")}
+    title = f"{p.title}: attention patterns of {w.model}"
+    artifacts.write_text(out.patterns, pattern_page.page(patterns, circuits, labels, title, p.clean))
+    shown = {task: [example["prompt"] for example in page["examples"]] for task, page in patterns.items()}
 
-tokens, prompts = (
-    dict(zip(p.main_tasks, map(artifacts.read_table, inputs[name]), strict=True)) for name in ("lens_tokens", "prompts")
-)
-lead = pd.concat(map(artifacts.read_table, inputs.lens_lead), ignore_index=True)
-chosen = {task: [example["prompt"] for example in page["examples"]] for task, page in patterns.items()}
-title = f"{p.title}: logit lens of {w.model}"
-artifacts.write_text(out.lens, lens_page.page(tokens, prompts, lead, chosen, title))
+if out.get("lens_tokens"):
+    tokens, prompts = (
+        dict(zip(p.main_tasks, map(artifacts.read_table, inputs[name]), strict=True))
+        for name in ("lens_tokens", "prompts")
+    )
+    lead = pd.concat(map(artifacts.read_table, inputs.lens_lead), ignore_index=True)
+    shown = shown or {task: sorted(set(rows["prompt"]))[: p.pattern_prompts] for task, rows in tokens.items()}
+    title = f"{p.title}: logit lens of {w.model}"
+    artifacts.write_text(out.lens_tokens, lens_page.page(tokens, prompts, lead, shown, title))

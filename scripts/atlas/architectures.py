@@ -143,7 +143,7 @@ def rotary(config: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return cos, sin
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu": F.gelu,
@@ -152,15 +152,40 @@ ACTIVATIONS = {
 }
 
 
+def activation_of(name: str) -> Activation | None:
+    """The activation function that transformers has under a name; None where it has none, or one with parameters."""
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    from transformers.activations import ACT2FN
+
+    if name not in ACT2FN:
+        return None
+    function = ACT2FN[name]
+    if isinstance(function, torch.nn.Module) and function.state_dict():
+        return None
+    found: Activation = function
+    return found
+
+
 def gpt2(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx or config.add_cross_attention:
+    activation = activation_of(config.activation_function)
+    if config.add_cross_attention or activation is None:
         return None
     body, d, h, eps = Names(checkpoint, "transformer"), config.n_embd, config.n_head, config.layer_norm_epsilon
-    activation = ACTIVATIONS[config.activation_function]
+
+    def query_scale(layer: int) -> float:
+        """What the scores are multiplied by besides 1 / sqrt(d_head), which the engine always applies."""
+        scale = 1.0 if config.scale_attn_weights else (d // h) ** 0.5
+        return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
     def block(layer: int) -> Block:
         own = Names(checkpoint, f"transformer.h.{layer}")  # its linear maps are kept as [in, out]
         qkv, bias = own("attn.c_attn.weight").view(d, 3, h, d // h), own("attn.c_attn.bias").view(3, h, d // h)
+        scale = query_scale(layer)
+        if scale != 1:  # of the query, which nothing but the scores reads
+            qkv, bias = qkv.clone(), bias.clone()
+            qkv[:, 0] *= scale
+            bias[0] *= scale
         w_in, b_in = (own(f"mlp.c_fc.{part}") for part in ("weight", "bias"))
         w_out, b_out = (own(f"mlp.c_proj.{part}") for part in ("weight", "bias"))
         return Block(
@@ -187,11 +212,11 @@ def gpt2(checkpoint: Checkpoint, config: Any) -> Weights | None:
 
 
 def gpt_neox(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    if config.rope_parameters["rope_type"] != "default":
+    activation = activation_of(config.hidden_act)
+    if config.rope_parameters["rope_type"] not in FIXED_ROPE or activation is None:
         return None
     d, h, eps = config.hidden_size, config.num_attention_heads, config.layer_norm_eps
     body = Names(checkpoint, "gpt_neox")
-    activation = ACTIVATIONS[config.hidden_act]
 
     def block(layer: int) -> Block:
         own = Names(checkpoint, f"gpt_neox.layers.{layer}")
@@ -215,19 +240,19 @@ def gpt_neox(checkpoint: Checkpoint, config: Any) -> Weights | None:
         w_pos=None,
         blocks=[block(layer) for layer in range(config.num_hidden_layers)],
         norm_final=body.norm("final_layer_norm", eps),
-        **unembedding(checkpoint, config, "embed_out", embedding),
+        **unembedding(checkpoint, config, "embed_out" if "embed_out.weight" in checkpoint else "lm_head", embedding),
         rope=rotary(config, embedding),
         mlp_flops=2 * d * config.intermediate_size,
     )
 
 
 def llama(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    if config.rope_parameters["rope_type"] not in ("default", "linear", "llama3"):
-        return None  # others change with the length of the text
+    activation = activation_of(config.hidden_act)
+    if config.rope_parameters["rope_type"] not in FIXED_ROPE or activation is None:
+        return None
     body, d, h, eps = Names(checkpoint, "model"), config.hidden_size, config.num_attention_heads, config.rms_norm_eps
     groups = config.num_key_value_heads
     d_head = getattr(config, "head_dim", None) or d // h
-    activation = ACTIVATIONS[config.hidden_act]
 
     def block(layer: int) -> Block:
         own, heads = Names(checkpoint, f"model.layers.{layer}"), {"q": h, "k": groups, "v": groups}
@@ -262,6 +287,7 @@ def unembedding(checkpoint: Checkpoint, config: Any, name: str, embedding: torch
     return {"w_u": w_u, "b_u": checkpoint.optional(f"{name}.bias")}
 
 
+FIXED_ROPE = ("default", "linear", "llama3")  # other scalings of rotary positions change with the length of the text
 FAMILIES = {"GPT2LMHeadModel": gpt2, "GPTNeoXForCausalLM": gpt_neox, "LlamaForCausalLM": llama}
 
 
@@ -274,7 +300,6 @@ def weights_of(
     """
     config = SimpleNamespace(**(settings or models.settings_of(folder)))
     read = FAMILIES.get((config.architectures or [None])[0])
-    activation = getattr(config, "activation_function", None) or getattr(config, "hidden_act", None)
-    if read is None or activation not in ACTIVATIONS or getattr(config, "quantization_config", None):
+    if read is None or getattr(config, "quantization_config", None):
         return None
     return read(Checkpoint(folder, device, dtype), config)

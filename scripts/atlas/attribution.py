@@ -4,13 +4,14 @@ A write u of d_model numbers at the last position adds norm(u) . (W_U[answer] - 
 acts with the scale it has in the prompt's own run: (u - mean u) / scale x weight for LayerNorm, u / scale x weight for
 RMSNorm (methods: section 6). The final norm's bias and b_U are added once, by no component, and have rows of their own,
 as has each layer's b_O; a head's row is z W_O. An MLP's row holds its output bias. So the rows of a prompt sum to its
-logit difference, which is checked on every prompt.
+logit difference, which is checked on every prompt. Where a model caps its logits, they sum to the difference before the
+cap.
 
 TransformerLens gives the same numbers by `logit_attrs` where its weights are folded (the norm's weight into W_U); on
 the checkpoint's own weights, as here, its stacks lack the norm's weight and the two biases.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,8 @@ NO_LAYER = -1  # of rows that belong to no layer
 class Stream:
     """What is written to the residual stream at the last position of N prompts, at least float32."""
 
-    embed: torch.Tensor  # [N, D]
-    positions: torch.Tensor | None  # [N, D]; None for models without position embeddings
+    embed: torch.Tensor  # [N, D]; all that enters the first layer where it is no plain sum of tokens and positions
+    positions: torch.Tensor | None  # [N, D]; None for models without position embeddings, and in that case
     z: torch.Tensor  # [L, N, H, d_head]
     attn_out: torch.Tensor  # [L, N, D]
     mlp_out: torch.Tensor  # [L, N, D]
@@ -81,9 +82,13 @@ def read_stream(model: Model, tokens: torch.Tensor, edits: Iterable[Hook] = ()) 
     }
     names += [name(layer) for name in each.values() for layer in layers]
     logits = model.run(tokens, [*edits, *((name, saver(name)) for name in names)])
+    embed, first = found["hook_embed"], found["blocks.0.hook_resid_pre"]
+    positions = found[learned].expand(len(tokens), -1) if learned in found else None
+    if not torch.allclose(embed if positions is None else embed + positions, first, rtol=1e-2, atol=1e-4):
+        embed, positions = first, None  # scaled or normed on its way in: what enters the first layer, as one write
     return Stream(
-        embed=found["hook_embed"],
-        positions=found[learned].expand(len(tokens), -1) if learned in found else None,
+        embed=embed,
+        positions=positions,
         **{key: torch.stack([found[name(layer)] for layer in layers]) for key, name in each.items()},
         resid_post=found[names[1]],
         logits=logits,
@@ -93,7 +98,11 @@ def read_stream(model: Model, tokens: torch.Tensor, edits: Iterable[Hook] = ()) 
 # ---- the end of the model ------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Readout:
-    """The final norm and the unembedding, in float32 at least, whatever the model's dtype."""
+    """The final norm and the unembedding, in float32 at least, whatever the model's dtype.
+
+    Factors of the logits that a model has (Cohere, Granite) are in ``w_u`` and ``b_u``, a norm's offset of 1 (Gemma) in
+    ``weight``. ``cap`` c of a model that caps its logits (Gemma 2): they are c tanh(x / c).
+    """
 
     weight: torch.Tensor  # [D]
     bias: torch.Tensor | None  # [D]
@@ -101,29 +110,35 @@ class Readout:
     centred: bool  # LayerNorm subtracts the mean, RMSNorm does not
     w_u: torch.Tensor  # [D, d_vocab]
     b_u: torch.Tensor | None  # [d_vocab]
+    cap: float | None = None
 
     @classmethod
     def of(cls, model: Model) -> "Readout":
-        own: Sequence[Any]
-        if model.weights:
-            norm, w = model.weights.norm_final, model.weights
-            own, eps, centred = (norm.weight, norm.bias, w.w_u.T, w.b_u), norm.eps, norm.centred
-        else:
-            own, eps, centred = cls._of_bridge(model.bridge)
-        weight, bias, w_u, b_u = (
-            None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in own
-        )
-        assert weight is not None and w_u is not None
-        return cls(weight, bias, eps, centred, w_u, b_u)
+        """Raises StudyError where a model has no final norm that is LayerNorm or RMSNorm."""
+        if not model.weights:
+            return cls._of_bridge(model.bridge)
+        norm, w = model.weights.norm_final, model.weights
+        weight, bias, w_u, b_u = widened(norm.weight, norm.bias, w.w_u.T, w.b_u)
+        return cls(weight, bias, norm.eps, norm.centred, w_u, b_u)
 
-    @staticmethod
-    def _of_bridge(bridge: Any) -> tuple[list[Any], float, bool]:
-        cfg = bridge.cfg
-        kind = "RMS" if cfg.final_rms else cfg.normalization_type
-        if kind not in ("LN", "RMS"):
-            raise StudyError(f"models: final norm {kind!r} is neither LN nor RMS; attribution and lens know these two")
-        own = [getattr(bridge.ln_final, name, None) for name in ("weight", "bias")] + [bridge.W_U, bridge.b_U]
-        return own, cfg.eps, kind == "LN"
+    @classmethod
+    def _of_bridge(cls, bridge: Any) -> "Readout":
+        norm = bridge.ln_final if "ln_final" in bridge.adapter.component_mapping else None
+        own = getattr(norm, "original_component", None)
+        if norm is None or own is None:
+            raise StudyError("models: this model has no final norm; attribution and lens read through one")
+        w_u, b_u = widened(bridge.W_U, bridge.b_U)
+        weight, bias = widened(getattr(own, "weight", None), getattr(own, "bias", None))
+        if weight is None:  # a norm without parameters (OLMo)
+            weight = torch.ones_like(w_u[:, 0])
+        if norm.uses_weight_offset:
+            weight = 1 + weight
+        eps = getattr(own, "eps", getattr(own, "variance_epsilon", bridge.cfg.eps))
+        cap = getattr(bridge.cfg, "output_logits_soft_cap", None)
+        cap = float(cap) if cap and cap > 0 else None
+        factor = slope(bridge.adapter.apply_output_logits_transform)
+        centred = not norm.uses_rms_norm
+        return cls(weight, bias if centred else None, eps, centred, w_u * factor, b_u * factor, cap)
 
     def scale(self, x: torch.Tensor) -> torch.Tensor:
         """[..., 1] what the final norm divides the (centred) residual x [..., D] by."""
@@ -138,9 +153,25 @@ class Readout:
         return x if self.bias is None else x + self.bias
 
     def unembed(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., d_vocab] of [..., D]."""
+        """Logits [..., d_vocab] of normed residuals [..., D]."""
+        x = self.uncapped(x)
+        return x if self.cap is None else self.cap * torch.tanh(x / self.cap)
+
+    def uncapped(self, x: torch.Tensor) -> torch.Tensor:
+        """The same before any cap: what is linear in the residual."""
         x = x @ self.w_u
         return x if self.b_u is None else x + self.b_u
+
+
+def widened(*tensors: torch.Tensor | None) -> list[Any]:
+    """Tensors, or None, in float32 at least."""
+    return [None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
+
+
+def slope(transform: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """By what a model multiplies its logits, before any cap: the slope at 0."""
+    step = 1e-3
+    return float(transform(torch.tensor(step, dtype=torch.float64))) / step
 
 
 @dataclass(frozen=True)
@@ -197,7 +228,8 @@ def attribute(model: Model, prompts: Prompts) -> list[tuple[dict[str, Any], np.n
         stream = read_stream(model, prompts.tokens[batch])
         answer, incorrect = (x[batch].to(model.device) for x in (prompts.answer, prompts.incorrect))
         rows = batch_rows(model, stream, Attributor.of(readout, stream.resid_post, answer, incorrect))
-        logit_diff = per_prompt(["logit_diff"], stream.logits, answer, incorrect)["logit_diff"]
+        logits = stream.logits if readout.cap is None else readout.uncapped(readout.norm(stream.resid_post))
+        logit_diff = per_prompt(["logit_diff"], logits, answer, incorrect)["logit_diff"]
         refuse_a_remainder(rows, logit_diff, model.dtype)
         keys = [k for k, _ in rows]
         parts.append(torch.stack([values for _, values in rows]).double().cpu().numpy())

@@ -23,6 +23,7 @@ from atlas.models import Model
 from atlas.statistics import Bootstrap
 
 DETECTORS = ("previous", "duplicate", "induction")
+COLUMNS = ["detector", "layer", "head", "value", "ci_low", "ci_high"]
 
 
 def repeated_tokens(
@@ -76,7 +77,7 @@ def scores(model: Model, tokens: torch.Tensor, bos: bool) -> dict[str, np.ndarra
 
 
 def table(found: dict[str, np.ndarray], bootstrap: Bootstrap) -> pd.DataFrame:
-    """Rows detector, layer, head, value, ci_low, ci_high; intervals over the random sequences."""
+    """Rows of `COLUMNS`; intervals over the random sequences."""
     pieces = []
     for name, values in found.items():
         n, n_layers, n_heads = values.shape

@@ -9,6 +9,8 @@ from atlas.plots.lens_page import point_name
 from atlas.plots.wording import count, interval, listing, number, percent, place, words
 from atlas.roles import LABELS, UNLABELLED
 
+NAMES_OF = {"attribution": "direct attribution", "lens": "the logit lens", "attention": "attention patterns"}
+NAMES_OF |= {"detectors": "head detectors", "ov": "what heads write (OV)", "backup": "backup heads"}
 HALF = 0.5  # of the way from the corrupted to the clean score
 NAMED = 3  # heads that a sentence names
 LEAST = 0.01  # logits; smaller changes of a head's attribution are not counted as backup
@@ -84,7 +86,7 @@ def _known(row: Mapping[str, Any], thresholds: dict[str, Any]) -> str:
 
 
 def evidence_findings(
-    roles: pd.DataFrame, attribution: pd.DataFrame, tasks: list[str], thresholds: dict[str, Any]
+    roles: pd.DataFrame, attribution: pd.DataFrame | None, tasks: list[str], thresholds: dict[str, Any]
 ) -> list[str]:
     """The head that matters most on each task, with what is known of it; and what writes for and against the answer."""
     sentences = []
@@ -96,8 +98,11 @@ def evidence_findings(
                 f"{words(task).capitalize()}: ablating {row['component']} costs most of all heads of the circuits, "
                 f"{number(row['effect'], 1)} points of % of full; {_known(row, thresholds)}."
             )
-        rows = attribution[(attribution["task"] == task) & (attribution["part"] == "head") & (attribution["head"] >= 0)]
-        if len(rows):
+        rows = None
+        if attribution is not None:
+            of_heads = (attribution["part"] == "head") & (attribution["head"] >= 0)
+            rows = attribution[(attribution["task"] == task) & of_heads]
+        if rows is not None and len(rows):
             parts = []
             for sign, verb in ((1, "for"), (-1, "against")):
                 sure = rows[(sign * rows["ci_low"] > 0) & (sign * rows["ci_high"] > 0)]
@@ -201,15 +206,27 @@ def backup_findings(backup: pd.DataFrame, tasks: list[str]) -> list[str]:
 
 
 def head_findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any]) -> list[str]:
-    """Everything above; the first sentence stands in the short version."""
-    return [
-        *label_findings(tables["roles"], main, thresholds),
-        *evidence_findings(tables["roles"], tables["attribution"], main, thresholds),
-        *patching_findings(tables["patching"], main),
-        *lens_findings(tables["lens"], tables["lens_lead"], tables["lens_increments"], main),
-        *detector_findings(tables["detectors"], thresholds),
-        *backup_findings(tables["backup"], main),
+    """Everything above that the study makes; the first sentence stands in the short version."""
+    found = label_findings(tables["roles"], main, thresholds)
+    found += evidence_findings(tables["roles"], tables.get("attribution"), main, thresholds)
+    found += patching_findings(tables["patching"], main) if "patching" in tables else []
+    if "lens" in tables:
+        found += lens_findings(tables["lens"], tables["lens_lead"], tables["lens_increments"], main)
+    found += detector_findings(tables["detectors"], thresholds) if "detectors" in tables else []
+    return found + (backup_findings(tables["backup"], main) if "backup" in tables else [])
+
+
+def left_out_findings(left_out: dict[str, str | None]) -> list[str]:
+    """What the study does not ask of the model, and why it could not have: analysis -> reason, or None."""
+    reasons: dict[str | None, list[str]] = {}
+    for analysis, reason in left_out.items():
+        reasons.setdefault(reason, []).append(NAMES_OF.get(analysis, analysis))
+    if not reasons:
+        return []
+    parts = [
+        f"{listing(names)}{f' (not to be had of this model: {why})' if why else ''}" for why, names in reasons.items()
     ]
+    return [f"The configuration leaves out {'; '.join(parts)}."]
 
 
 def label_table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:

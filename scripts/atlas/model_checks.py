@@ -6,18 +6,13 @@ Nothing in a folder is ever executed: no code of its own (``trust_remote_code=Fa
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atlas.errors import StudyError
 
-if TYPE_CHECKING:
-    from atlas.checkpoint import Checkpoint
-
 SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 LARGEST = 10_000_000
-FAMILIES = ("GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM")  # whose tensors the engine reads by name
 
 
 def one_line(error: BaseException) -> str:
@@ -30,6 +25,14 @@ def check(name: str, folder: Path) -> None:
     config = read_config(name, folder)
     refuse_tokenizer(name, folder, config.vocab_size)
     refuse_damaged(name, folder, config)
+
+
+def causal_class(model_type: str) -> str | None:
+    """Name of the class of transformers that is the causal language model of a ``model_type``; None without one."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    found = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    return found if found is None or isinstance(found, str) else str(found[0])
 
 
 def _refuse_constant(word: str) -> None:
@@ -55,6 +58,10 @@ def read_config(name: str, folder: Path) -> Any:
     classes = config.architectures
     if classes is not None and not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
         raise StudyError(f"{where}: architectures is {classes!r}; it names classes, as in [GPT2LMHeadModel]")
+    if causal_class(config.model_type) is None or getattr(config, "is_encoder_decoder", False):
+        raise StudyError(
+            f"{where}: {config.model_type!r} is no causal language model; give one that reads left to right"
+        )
     for key in SIZES:
         value = getattr(config, key, None)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
@@ -68,53 +75,66 @@ def read_config(name: str, folder: Path) -> Any:
 
 
 def refuse_damaged(name: str, folder: Path, config: Any) -> None:
-    """Raise StudyError where weights are missing, superfluous, of another shape than configured, or not finite.
+    """Raise StudyError where the tensors are not exactly those of the configuration's causal language model.
 
-    Names and shapes are compared for the families of the engine; of others transformers knows how names translate.
+    transformers itself says which are missing, superfluous or of another shape, since it knows how names of older files
+    translate, which tensors are tied, and which were never parameters. Nothing is read into memory for that.
     """
     from atlas.checkpoint import Checkpoint
 
     checkpoint = Checkpoint(folder)
     if not checkpoint.sources:
         raise StudyError(f"models.{name}: {folder} holds no tensors; give the folder of a Hugging Face checkpoint")
-    quantised = getattr(config, "quantization_config", None) is not None
-    if (config.architectures or [None])[0] in FAMILIES and not quantised:
-        _compare(name, folder, checkpoint, _expected(name, folder, config))
+    expected, tied = _refuse_unlike(name, folder)
+    where, remedy = f"models.{name}: the weights in {folder}", "its files do not belong together, fetch them again"
     for tensor_name, read in checkpoint.sources.items():
         tensor = read(tensor_name)
+        if not tensor.is_floating_point() and tensor_name in expected and not hasattr(config, "quantization_config"):
+            raise StudyError(f"{where}: {tensor_name} is of {tensor.dtype}, not of floating point; {remedy}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise StudyError(f"models.{name}: {tensor_name} in {folder} is not finite; fetch its files again")
+    for own, source in tied.items():
+        if own in checkpoint and source in checkpoint and not checkpoint[own].equal(checkpoint[source]):
+            raise StudyError(
+                f"{where}: config.json ties {own} to {source}, but the files hold two different tensors; set "
+                "tie_word_embeddings to false there, or fetch its files again"
+            )
 
 
-def _expected(name: str, folder: Path, config: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the parameters of the model that the configuration describes; none of them is made."""
-    import torch
+def _refuse_unlike(name: str, folder: Path) -> tuple[set[str], dict[str, str]]:
+    """Names of the parameters, and those that are tied to another; raises StudyError unless the files hold them all."""
     from transformers import AutoModelForCausalLM
 
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            device_map="meta",  # names and shapes alone
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     except Exception as error:  # whatever a class says of values it cannot use
         said = f"models.{name}: {folder / 'config.json'} makes no model ({one_line(error)})"
         raise StudyError(f"{said}; give the folder of a Hugging Face checkpoint") from None
-    return {parameter: tuple(tensor.shape) for parameter, tensor in model.named_parameters()}
-
-
-def _compare(name: str, folder: Path, checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> None:
-    where, remedy = f"models.{name}: the weights in {folder}", "its files do not belong together, fetch them again"
-    for parameter, shape in expected.items():
-        if parameter not in checkpoint:
-            raise StudyError(f"{where} lack {parameter!r}; {remedy}")
-        found = checkpoint.sources[checkpoint.name(parameter)](checkpoint.name(parameter))
-        if tuple(found.shape) != shape:
-            raise StudyError(f"{where}: {parameter} is {tuple(found.shape)}, config.json says {shape}; {remedy}")
-        if not found.is_floating_point():
-            raise StudyError(f"{where}: {parameter} is of {found.dtype}, not of floating point; {remedy}")
-    known = {form for parameter in expected for form in (parameter, parameter.split(".", 1)[-1])}
-    kinds = {re.sub(r"\d+", "0", parameter) for parameter in known}
-    for tensor_name in checkpoint.sources:
-        if tensor_name not in known and re.sub(r"\d+", "0", tensor_name) in kinds:
-            raise StudyError(f"{where} have {tensor_name!r}, a layer that config.json does not have; {remedy}")
+    where, kind = f"models.{name}: the weights in {folder}", type(model).__name__
+    missing, surplus = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    if found["mismatched_keys"]:
+        tensor_name, shape, wanted = min(found["mismatched_keys"])
+        said = f"{tensor_name} is {tuple(shape)}, config.json says {tuple(wanted)}"
+        raise StudyError(f"{where}: {said}; its files do not belong together, fetch them again")
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        instead = f", and hold {surplus[0]!r}, which it has not" if surplus else ""
+        raise StudyError(f"{where} lack {missing[0]!r}{more} of {kind}{instead}; give a checkpoint of that class")
+    if surplus:
+        more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
+        raise StudyError(
+            f"{where} have {surplus[0]!r}{more}, which {kind} of this config.json does not have; its files do not "
+            "belong together, fetch them again"
+        )
+    parameters = {parameter for parameter, _ in model.named_parameters()}
+    return parameters, dict(getattr(model, "all_tied_weights_keys", None) or {})
 
 
 def refuse_tokenizer(name: str, folder: Path, vocabulary: int) -> None:

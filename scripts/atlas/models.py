@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.artifacts import digest, digest_file
 from atlas.errors import StudyError
-from atlas.model_checks import read_config
+from atlas.model_checks import causal_class, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -60,12 +60,35 @@ def resolve(name: str, block: dict[str, Any], root: Path | str) -> Path:
 
 
 def settings_of(folder: Path | str) -> dict[str, Any]:
-    """The Hugging Face configuration of a checkpoint folder, with what its file leaves out filled in."""
+    """The Hugging Face configuration of a checkpoint folder, with what its file leaves out filled in.
+
+    Its ``architectures`` is the causal language model of its type, which is what runs, whatever the file names.
+    """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False), object_hook=_without_place)
-    return settings
+    return settings | {"architectures": [causal_class(config.model_type)]}
+
+
+PARALLEL = ("gptj", "codegen", "phi", "cohere", "cohere2")  # types whose blocks are always parallel
+
+
+def has_parallel_blocks(config: Any) -> bool:
+    """Whether attention and MLP of a layer read the same residual; `reference.compare` holds it against a run."""
+    if config.model_type == "falcon":
+        return bool(config.new_decoder_architecture or config.parallel_attn)
+    return config.model_type in PARALLEL or bool(getattr(config, "use_parallel_residual", False))
+
+
+def kv_heads(config: Any) -> int:
+    """Key/value heads: fewer than query heads where several share one; `reference.compare` holds it against a run."""
+    heads = int(config.num_attention_heads)
+    if config.model_type == "falcon" and config.new_decoder_architecture:
+        return int(config.num_kv_heads)
+    if getattr(config, "multi_query", False):
+        return 1
+    return int(getattr(config, "num_key_value_heads", None) or heads)
 
 
 def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
@@ -74,18 +97,21 @@ def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(name: str, folder: Path) -> dict[str, Any]:
-    """Sizes from the model's config, that config, and digests of the model's files; refuses a bad config."""
+    """Sizes from the model's config, that config, and digests of the model's files; refuses a bad config.
+
+    What only a run of the model tells is added by `reference.compare`.
+    """
     config = read_config(name, folder)
     weights = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
     texts = [file for file in sorted(folder.glob("tokenizer*")) if file.is_file()]
     return {
         "model": name,
         "commit": folder.name if folder.parent.name == "snapshots" else None,  # of a hub id, as its cache names it
-        "architecture": (config.architectures or ["unknown"])[0],
+        "architecture": causal_class(config.model_type),
         "n_layers": config.num_hidden_layers,
         "n_heads": config.num_attention_heads,
-        "n_kv_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        "parallel_blocks": bool(getattr(config, "use_parallel_residual", False)),
+        "n_kv_heads": kv_heads(config),
+        "parallel_blocks": has_parallel_blocks(config),
         "d_model": config.hidden_size,
         "d_vocab": config.vocab_size,
         "max_tokens": getattr(config, "max_position_embeddings", None),
@@ -190,15 +216,12 @@ def load(
     memory_mb: int = 1024,
     settings: dict[str, Any] | None = None,
 ) -> Model:
-    """Load a checkpoint folder; ``device`` auto means cuda, else mps, else cpu; ``settings`` as in `weights_of`."""
+    """Load a checkpoint folder; ``device`` as in `device_of`, ``settings`` as in `weights_of`."""
     import torch
 
     from atlas.architectures import weights_of
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise StudyError("models.*.device: cuda is not available here; use auto or cpu")
+    device = device_of(device)
     how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size, "memory_mb": memory_mb}
     weights = weights_of(folder, device, how["dtype"], settings)
     if weights:
@@ -211,6 +234,17 @@ def load(
     return model
 
 
+def device_of(device: str) -> str:
+    """The device that is meant: ``auto`` is cuda, else mps, else cpu. Raises StudyError where it is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("models.*.device: cuda is not available here; use auto or cpu")
+    return device
+
+
 def boot(folder: Path | str, device: str, dtype: torch.dtype) -> Any:
     """TransformerLens's bridge of a checkpoint folder."""
     import os
@@ -218,12 +252,15 @@ def boot(folder: Path | str, device: str, dtype: torch.dtype) -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"  # the files are at hand; nothing may be fetched while a study runs
     import sys
 
+    import transformers
     from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype).eval()
+    model_class = getattr(transformers, settings_of(folder)["architectures"][0])
+    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=dtype, model_class=model_class)
+    bridge.eval()
     if dtype.itemsize < 4:
         _unembed_in_float32(bridge)
     return bridge

@@ -30,7 +30,7 @@ from atlas.ablation import Prompts
 from atlas.architectures import Block, Weights
 from atlas.errors import StudyError
 from atlas.job import progress
-from atlas.models import Model, slices
+from atlas.models import Hook, Model, slices
 from atlas.statistics import Bootstrap, interval_columns
 
 if TYPE_CHECKING:
@@ -269,10 +269,12 @@ class HookPatcher:
     def patched(self, tokens: torch.Tensor, source: dict[str, torch.Tensor], patch: Patch) -> torch.Tensor:
         """[N, d_vocab] of a run on tokens with one activation of run ``source``."""
         name = hook_name(patch.site, patch.layer)
-        if patch.head < 0:
-            where: tuple[slice | int, ...] = (slice(None), patch.position)
-        else:
-            where = (slice(None), patch.head) if patch.site == "pattern" else (slice(None), slice(None), patch.head)
+        if patch.site == "pattern":
+            edits = self.pattern_edits(source[name][:, patch.head], patch)
+            return self.model.run(tokens, edits, on_bridge=True)
+        where: tuple[slice | int, ...] = (slice(None), patch.position)
+        if patch.head >= 0:
+            where = (slice(None), slice(None), patch.head)
 
         def put(x: torch.Tensor, hook: object) -> torch.Tensor:
             x = x.clone()
@@ -280,6 +282,23 @@ class HookPatcher:
             return x
 
         return self.model.run(tokens, [(name, put)], on_bridge=True)
+
+    def pattern_edits(self, pattern: torch.Tensor, patch: Patch) -> list[Hook]:
+        """Edits that give one head another ``pattern`` [N, S, S]: what it makes of the run's own values, put into z.
+
+        Some bridges compute attention elsewhere, so that an edit of the pattern itself would change nothing.
+        """
+        kept = {}
+
+        def keep(v: torch.Tensor, hook: object) -> None:
+            kept["v"] = v[:, :, patch.head * v.shape[2] // self.model.n_heads]
+
+        def put(z: torch.Tensor, hook: object) -> torch.Tensor:
+            z = z.clone()
+            z[:, :, patch.head] = pattern.to(z) @ kept["v"]
+            return z
+
+        return [(hook_name("v", patch.layer), keep), (hook_name("z", patch.layer), put)]
 
 
 # ---- every patch ---------------------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ UNLABELLED = "unlabelled"
 def evidence(heads: Sequence[Component], tables: dict[str, pd.DataFrame], k: int) -> pd.DataFrame:
     """One row for each of ``heads`` (components) on one task, one column for each piece of evidence.
 
-    ``tables``: `detectors` of the model, `attribution`, `attention_members` and `ov` of the task, and where there are
-    any its `component_effects` (one kind of ablation) and `patching`. ``k``: of the OV scores. What a
+    ``tables``, as far as there are any: `detectors` of the model; `attribution`, `attention_members`, `ov`, `patching`
+    and `component_effects` (one kind of ablation) of the task. ``k``: of the OV scores. What a
     task lacks is nan: effects where only the circuits of other tasks are evaluated, variants of prompts that could not
     be made.
 
@@ -62,8 +62,9 @@ def evidence(heads: Sequence[Component], tables: dict[str, pd.DataFrame], k: int
     for direction in ("denoising", "noising"):
         add(f"patching_{direction}", "patching", direction=direction, site="z", position=-1)
     add("attribution", "attribution", part="head")
-    attribution = tables["attribution"]
-    out["attribution_share"] = out.attribution / attribution.value[attribution.part == "head"].sum()  # of the whole
+    attribution = tables.get("attribution")
+    whole = np.nan if attribution is None else attribution.value[attribution.part == "head"].sum()
+    out["attribution_share"] = out.attribution / whole
     for detector in ("previous", "duplicate", "induction"):
         add(detector, "detectors", detector=detector)
     for source, norm in (("ov", "own"), ("in_place", "in place")):

@@ -360,9 +360,17 @@ def _check_variants(name: str, block: dict[str, Any], stability: dict[str, Any])
                 raise StudyError(f"stability.{key}.{i}: {error}") from None
 
 
+COMPARED = ("patching", "attribution", "lens", "ov")  # of heads.analyses, those that publications have figures of
+
+
 def check_published(config: dict[str, Any], folder: Path) -> None:
-    """Refuse a publication that is not among the folders of ``folder``; raises StudyError."""
+    """Refuse a publication that is not among the folders of ``folder``, or lacks what to compare; raises StudyError."""
     if config["published"] is not None:
+        missing = next((name for name in COMPARED if name not in config["heads"]["analyses"]), None)
+        if missing:
+            raise StudyError(
+                f"heads.analyses: {missing} is missing, which `published` compares; add it, or set published: null"
+            )
         _known("published", [config["published"]], sorted(path.parent.name for path in folder.glob("*/study.json")))
 
 

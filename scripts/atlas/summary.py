@@ -87,6 +87,12 @@ def layout_findings(info: dict[str, dict[str, Any]], tasks: list[str], explained
     return sentences
 
 
+def unchecked_findings(model: dict[str, Any]) -> list[str]:
+    """Where the model's logits were not held against transformers'."""
+    skipped = model["compared"].get("skipped")
+    return [f"The model was too large to hold its logits against transformers' in {skipped}."] if skipped else []
+
+
 def prompt_findings(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks: list[str]) -> list[str]:
     """Which prompts and fillers were left out."""
     sentences = []
@@ -355,10 +361,11 @@ def summary_page(
     and `circuits` are prompts.json and edge_circuits.json by task; `model` is model.json; `settings` has `title`,
     `tasks`, `main_tasks`, `threshold`, `order`, `labels` and whatever else is to be shown. In a study without edges,
     `edge_areas` is missing and the sections about them are left out; likewise `generation` and `published`, and `roles`
-    with all other tables of what heads do where every main task has answers of several tokens.
+    with all other tables of what heads do where every main task has answers of several tokens. `left_out` is that of
+    analyses.json, and what it names has no table.
     """
     tasks, main, threshold, order = (settings[key] for key in ("tasks", "main_tasks", "threshold", "order"))
-    explained = set(tables["attribution"]["task"]) if "roles" in tables else set()
+    explained = set(tables["roles"]["task"]) if "roles" in tables else set()
     all_heads = model["n_layers"] * model["n_heads"]
     faithfulness, cross = tables["faithfulness"], tables["cross"]
     found = {
@@ -380,6 +387,7 @@ def summary_page(
         "heads": head_findings.head_findings(tables, [t for t in main if t in explained], settings["labels"])
         if "roles" in tables
         else [],
+        "left out": head_findings.left_out_findings(tables["left_out"]) + unchecked_findings(model),
         "stability": findings.stability_findings(tables["stability_summary"], main),
         "controls": control_findings(tables["controls_summary"]),
         "generation": findings.generation_findings(tables.get("generation")),
@@ -472,6 +480,7 @@ def summary_page(
             "note": "Difference: ours minus published, also of values that are not comparable. Tolerances and what "
             "agreement needs: docs/published.md.",
         },
+        {"title": "Left out", "sentences": details["left out"]},
         {"title": "Prompts left out", "sentences": prompt_findings(tables["clean"], info, tasks)},
         {
             "title": "Settings",

@@ -1,0 +1,17 @@
+"""Find out which analyses a model can be served, and refuse a study that wants others."""
+
+from atlas import analyses, artifacts, job, model_checks, reference, studies
+
+job.start(snakemake)
+p, name = snakemake.params, snakemake.wildcards.model
+
+description, folder = artifacts.read_json(snakemake.input.model), job.model_folder(snakemake)
+model = studies.load_model(snakemake.input.model, folder, p.run)
+tokens = reference.sample(model_checks.read_config(name, folder))[:, : analyses.LENGTH]
+reasons = analyses.reasons(model, tokens)
+wanted = [*([analyses.EDGES] if p.edges else []), *p.heads]
+analyses.refuse(name, description["architecture"], wanted, reasons)
+left_out = [analysis for analysis in (analyses.EDGES, *analyses.HEADS) if analysis not in wanted]
+job.log.info("%s: %s; left out: %s", name, ", ".join(wanted) or "nodes alone", ", ".join(left_out) or "nothing")
+content = {"model": name, "made": wanted, "left_out": {each: reasons.get(each) for each in left_out}}
+artifacts.write_json(content, snakemake.output[0], job.provenance(snakemake))

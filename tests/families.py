@@ -1,0 +1,143 @@
+"""Tiny random models of the families that docs/architectures.md lists, and hooks on their own modules."""
+
+import shutil
+from pathlib import Path
+
+import torch
+import transformers
+
+from atlas.components import Component
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
+LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 1189, 128
+
+COMMON = {
+    "vocab_size": WORDS,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 64,
+    "max_position_embeddings": POSITIONS,
+    "initializer_range": 0.2,  # large enough that heads and MLPs matter
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+GROUPED = COMMON | {"num_key_value_heads": 2, "head_dim": WIDTH // HEADS}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+N_NAMES = COMMON | {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS, "n_ctx": POSITIONS}
+FAMILIES = {
+    "gpt2": N_NAMES,
+    "openai-gpt": N_NAMES,
+    "gptj": N_NAMES | {"rotary_dim": 4},
+    "codegen": N_NAMES | {"rotary_dim": 4},
+    "gpt_bigcode": N_NAMES,
+    "gpt_neo": COMMON | {"num_layers": LAYERS, "num_heads": HEADS, "attention_types": [[["global", "local"], 1]]},
+    "gpt_neox": COMMON,
+    "opt": COMMON | {"ffn_dim": 64, "word_embed_proj_dim": WIDTH},
+    "xglm": COMMON | {"d_model": WIDTH, "num_layers": LAYERS, "attention_heads": HEADS, "ffn_dim": 64},
+    "bloom": N_NAMES,
+    "mpt": COMMON | {"d_model": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "max_seq_len": POSITIONS},
+    "falcon": COMMON | {"num_kv_heads": 1},
+    "llama": GROUPED,
+    "mistral": GROUPED,
+    "mixtral": GROUPED | EXPERTS | {"num_local_experts": 4},
+    "qwen2": GROUPED,
+    "qwen2_moe": GROUPED | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 32},
+    "qwen3": GROUPED,
+    "qwen3_moe": GROUPED | EXPERTS | {"num_experts": 4},
+    "gemma": GROUPED,
+    "gemma2": GROUPED,
+    "gemma3_text": GROUPED,
+    "phi": COMMON,
+    "phi3": GROUPED,
+    "stablelm": GROUPED,
+    "starcoder2": GROUPED,
+    "olmo": GROUPED,
+    "olmo2": GROUPED,
+    "olmoe": GROUPED | {"num_experts": 4, "num_experts_per_tok": 2},
+    "cohere": GROUPED,
+    "granite": GROUPED,
+    "glm": GROUPED,
+    "glm4": GROUPED,
+    "nemotron": GROUPED,
+    "smollm3": GROUPED,
+    "mamba": COMMON,
+}
+ATTENTION = ("attn", "self_attn", "attention", "self_attention")
+MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+# Families whose MLP is no module of its own, or adds the residual itself: the linear map that writes
+WRITE = {"opt": "fc2", "xglm": "fc2", "bloom": "dense_4h_to_h", "mpt": "down_proj"}
+OUTPUT = ("o_proj", "c_proj", "out_proj", "dense", "wo")
+
+
+def build(family: str, folder: Path, **options):
+    """Save a tiny random model of a family, ``options`` of its configuration changed, and return it."""
+    config = transformers.AutoConfig.for_model(family, **(FAMILIES[family] | options))
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    return _saved(model, folder)
+
+
+def save(kind: type, folder: Path):
+    """Save a tiny random model of any class of transformers, and return it."""
+    torch.manual_seed(0)
+    names = COMMON | {"num_key_value_heads": 2, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+    names |= {"d_model": WIDTH, "num_layers": LAYERS, "num_heads": HEADS, "rotary_dim": 4, "head_dim": WIDTH // HEADS}
+    known = set(vars(kind.config_class())) | set(kind.config_class.attribute_map)
+    config = kind.config_class(**{key: value for key, value in names.items() if key in known})
+    return _saved(kind(config).eval(), folder)
+
+
+def _saved(model, folder: Path):
+    perturb(model)
+    model.save_pretrained(folder)
+    for file in TOKENIZER.glob("tokenizer*"):
+        shutil.copyfile(file, folder / file.name)
+    return model
+
+
+def perturb(model) -> None:
+    """Give norms and biases other values than the 1 and 0 that they start with, so that they matter."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def first_layer(model):
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == LAYERS]
+    return lists[0][0]
+
+
+def submodule(module, names):
+    """The module of one of these names, at any depth; the shallowest first."""
+    found = [(path.count("."), m) for path, m in module.named_modules() if path.rpartition(".")[2] in names]
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def zeroed(model, tokens, component: Component):
+    """Logits of the Hugging Face model with a head of layer 0, or its MLP, set to zero by hooks on its own modules."""
+    layer = first_layer(model)
+    if component.is_mlp:
+        module = submodule(layer, (WRITE[family],) if (family := model.config.model_type) in WRITE else MLP)
+
+        def hook(module, inputs, output):
+            return (torch.zeros_like(output[0]), *output[1:]) if isinstance(output, tuple) else torch.zeros_like(output)
+
+        handle = module.register_forward_hook(hook)
+    else:
+        module = submodule(submodule(layer, ATTENTION), OUTPUT)
+
+        def pre_hook(module, inputs):
+            z = inputs[0].clone()
+            z.view(*z.shape[:-1], HEADS, -1)[..., component.head, :] = 0
+            return (z, *inputs[1:])
+
+        handle = module.register_forward_pre_hook(pre_hook)
+    with torch.no_grad():
+        out = model(tokens).logits[:, -1]
+    handle.remove()
+    return out
