@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from atlas.errors import StudyError
 
 TEXTS = ("members", "templates", "fillers", "random_words", "texts", "corrupted")  # keys below which texts stand
 PLAIN = {
-    "int": re.compile(r"-?(0|[1-9][0-9]*)"),
+    "int": re.compile(r"0|-?[1-9][0-9]*"),
     "float": re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 }
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -62,7 +63,7 @@ def _walk(node: yaml.Node, path: Place, given: Any, file: str, within: tuple[yam
 def _check(node: yaml.ScalarNode, path: Place, given: Any) -> None:
     """Refuse a number in an odd form, and where texts stand what YAML takes for no text; unless it was replaced."""
     kind, text = node.tag.rsplit(":", 1)[-1], node.value
-    if kind == "str" or given != yaml.safe_load(text):
+    if kind == "str" or repr(given) != repr(SafeConstructor().construct_object(node)):
         return
     at, holds_text = ".".join(map(str, path)), _holds_text(path)
     plain = kind in PLAIN and PLAIN[kind].fullmatch(text)
