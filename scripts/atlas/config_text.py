@@ -49,7 +49,7 @@ def _walk(node: yaml.Node, path: Place, given: Any, file: str, within: tuple[yam
         if isinstance(given, list) and len(given) == len(node.value):
             for i, (inner, value) in enumerate(zip(node.value, given, strict=True)):
                 _walk(inner, (*path, i), value, file, (*within, node))
-    elif isinstance(node, yaml.MappingNode) and isinstance(given, Mapping):
+    elif isinstance(node, yaml.MappingNode) and isinstance(given, Mapping) and not _holds_text(path):
         _refuse_repeated(node, path, file)
         for key, inner in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
