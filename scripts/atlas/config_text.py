@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from atlas.errors import StudyError
 
 TEXTS = ("members", "templates", "fillers", "random_words", "texts", "corrupted")  # keys below which texts stand
 PLAIN = {
-    "int": re.compile(r"-?(0|[1-9][0-9]*)"),
+    "int": re.compile(r"0|-?[1-9][0-9]*"),
     "float": re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 }
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -48,7 +49,7 @@ def _walk(node: yaml.Node, path: Place, given: Any, file: str, within: tuple[yam
         if isinstance(given, list) and len(given) == len(node.value):
             for i, (inner, value) in enumerate(zip(node.value, given, strict=True)):
                 _walk(inner, (*path, i), value, file, (*within, node))
-    elif isinstance(node, yaml.MappingNode) and isinstance(given, Mapping):
+    elif isinstance(node, yaml.MappingNode) and isinstance(given, Mapping) and not _holds_text(path):
         _refuse_repeated(node, path, file)
         for key, inner in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
@@ -62,7 +63,7 @@ def _walk(node: yaml.Node, path: Place, given: Any, file: str, within: tuple[yam
 def _check(node: yaml.ScalarNode, path: Place, given: Any) -> None:
     """Refuse a number in an odd form, and where texts stand what YAML takes for no text; unless it was replaced."""
     kind, text = node.tag.rsplit(":", 1)[-1], node.value
-    if kind == "str" or given != yaml.safe_load(text):
+    if kind == "str" or repr(given) != repr(SafeConstructor().construct_object(node)):
         return
     at, holds_text = ".".join(map(str, path)), _holds_text(path)
     plain = kind in PLAIN and PLAIN[kind].fullmatch(text)

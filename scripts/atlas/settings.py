@@ -109,7 +109,7 @@ def explain(error: Any) -> str:
             return f"{at}{value} is not allowed; one of {', '.join(map(str, error.validator_value))}"
         case "type":
             kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-            quotes = "string" in kinds and not isinstance(error.instance, str | list | dict)
+            quotes = "string" in kinds and not isinstance(error.instance, str | list)
             return f"{at}{value} is of the wrong type; needs {' or '.join(kinds)}{', text in quotes' if quotes else ''}"
         case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
             schema, bounds = error.schema, []

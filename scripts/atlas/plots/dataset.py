@@ -136,7 +136,7 @@ def _lines(ax: Axes, y: float, label: str, lines: list[Any], colour: str) -> flo
 
 
 def _answers(ax: Axes, y: float, row: pd.Series, colours: dict[str, str]) -> float:
-    answer, incorrect = row["answer"].strip(), row["incorrect"].strip()
+    answer, incorrect = (row[key].strip(" ").replace("\n", "\u21b5") for key in ("answer", "incorrect"))
     ax.text(2, y, "answer", size=SIZE, va="center", color=style.GREY)
     _chip(ax, LABEL, y, len(answer), facecolor=colours["clean"])
     ax.text(LABEL, y, answer, size=SIZE, va="center", family="monospace", color=style.ink_on(colours["clean"]))
