@@ -6,6 +6,7 @@ The study is the smoke preset with one transfer task (study.py): one model, two 
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from study import ROOT, Study
 
@@ -65,7 +66,8 @@ class Change:
     """A change and the jobs that it makes necessary.
 
     config: changes the configuration. edit: a file to which a line is added. upgrade: a package of which another
-    version is found. touch: files get new times.
+    version is found. touch: files get new times. elsewhere: what would run after the project, or a part of it, went to
+    another folder, of a study and an empty folder.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Change:
     edit: str = ""
     upgrade: str = ""
     touch: tuple[str, ...] = ()
+    elsewhere: Callable[[Study, Path], Jobs] | None = None
 
     def would_run(self, study: Study, scratch) -> Jobs:
         """What a dry run of the changed study announces; the study is then as before."""
@@ -87,6 +90,8 @@ class Change:
             about.mkdir()
             (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {self.upgrade}\nVersion: 99.0\n")
             return study.would_run(path=[scratch])
+        if self.elsewhere:
+            return self.elsewhere(study, scratch)
         for name in self.touch:
             (study.folder / name).touch()
         return study.would_run()
@@ -111,12 +116,63 @@ def letters(where: str) -> Callable[[dict], None]:
     return change
 
 
-def other_model(config: dict) -> None:
-    """The same name for the checkpoint of another folder (here a copy of it)."""
-    block = config["models"]["ladder-6x8"]
-    folder = block["path"].rstrip("/") + "-again"
-    shutil.copytree(block["path"], folder, dirs_exist_ok=True)
-    block["path"] = folder
+# ---- the project, or its model, in another folder -----------------------------------------------------------
+def copied(study: Study, scratch: Path) -> Jobs:
+    """`cp -a`: times are kept."""
+    shutil.copytree(study.folder, scratch / "copy", symlinks=True)
+    return study.at(scratch / "copy").would_run()
+
+
+def moved(study: Study, scratch: Path) -> Jobs:
+    """Nothing is left where it was, while the dry run looks."""
+    before, after = study.folder, scratch / "moved"
+    before.rename(after)
+    try:
+        return study.at(after).would_run()
+    finally:
+        after.rename(before)
+
+
+def checked_out(study: Study, scratch: Path) -> Jobs:
+    """A checkout with new times, and in it a copy of the results and of what Snakemake knows of them."""
+    made = Study(scratch / "checkout")
+    for file in made.folder.rglob("*"):
+        file.touch()
+    for name in ("results", ".snakemake"):
+        shutil.copytree(study.folder / name, made.folder / name)
+    return made.would_run()
+
+
+def results_linked(study: Study, scratch: Path) -> Jobs:
+    """The results on another disk, and a link to them where they were."""
+    before, after = study.folder / "results", scratch / "results"
+    before.rename(after)
+    before.symlink_to(after)
+    try:
+        return study.would_run()
+    finally:
+        before.unlink()
+        after.rename(before)
+
+
+def with_model(study: Study, folder: Path) -> Jobs:
+    return study.with_config(setting("models", "ladder-6x8", "path", value=str(folder)))
+
+
+def model_moved(study: Study, scratch: Path) -> Jobs:
+    """The configuration names the checkpoint's new folder; its files have new times."""
+    shutil.copytree(study.model, scratch / "model", copy_function=shutil.copyfile)
+    return with_model(study, scratch / "model")
+
+
+def model_swapped(study: Study, scratch: Path) -> Jobs:
+    """One byte of the weights is another."""
+    shutil.copytree(study.model, scratch / "model")
+    weights = scratch / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return with_model(study, scratch / "model")
 
 
 def second_model(config: dict) -> None:
@@ -140,8 +196,16 @@ CHANGES = [
         "nothing",
         "a checkout: new times, the same content",
         {},
-        touch=("config.yaml", "scripts/atlas/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"),
+        touch=(
+            *("config.yaml", "scripts/atlas/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"),
+            "resources/models/ladder-6x8/model.safetensors",
+        ),
     ),
+    Change("nothing", "the project copied (`cp -a`)", {}, elsewhere=copied),
+    Change("nothing", "the project moved", {}, elsewhere=moved),
+    Change("nothing", "a checkout elsewhere, with `results/` and `.snakemake/` copied", {}, elsewhere=checked_out),
+    Change("nothing", "`results/` on another disk, linked", {}, elsewhere=results_linked),
+    Change("nothing", "the checkpoint moved, and its new folder configured", {}, elsewhere=model_moved),
     Change(
         "style",
         "a colour (`figures.corrupted`)",
@@ -207,7 +271,7 @@ CHANGES = [
         setting("tasks", "days", "step", value=-1),
     ),
     Change("task edited", "members of a main task", OF_A_MAIN_TASK, setting("tasks", "numerals", "step", value=2)),
-    Change("model swapped", "another checkpoint under the same name", ALL, other_model),
+    Change("model swapped", "another checkpoint under the same name", ALL, elsewhere=model_swapped),
     Change("library upgraded", "torch", ALL, upgrade="torch"),
     Change("library upgraded", "transformers", ALL, upgrade="transformers"),
     Change("library upgraded", "matplotlib", FIGURES | {"write_head_pages": 1}, upgrade="matplotlib"),
@@ -249,8 +313,9 @@ PAGE = """# What runs again
 
 Every job knows what it depends on: its inputs, the settings it reads, the content of its script and of the modules of
 `scripts/atlas` that this imports, and the versions of the packages that these import. A change reruns the jobs that
-depend on it, and what depends on their results, and no other. Times of files decide only for weights, prompt files and
-results; a checkout or a copy reruns nothing.
+depend on it, and what depends on their results, and no other. Of the files that a user gives (checkpoints, prompts,
+circuits) the content counts, never the folder or the time; of a file above 64 MiB its size and time stand for it, which
+copies keep. Times decide for results alone. So a checkout, a copy or a move reruns nothing.
 
 This table is made from `tests/incremental.py` (`make docs`); `tests/test_incremental.py` holds each row against a dry
 run of a finished study, so that both numbers and names are what Snakemake announces. The study has one model, two main

@@ -60,13 +60,11 @@ def in_clone(made: Path, command: str) -> subprocess.CompletedProcess[str]:
 class Study:
     """A copy of the workflow with the smoke preset as its configuration, and one transfer task.
 
-    ``model``: the folder of its model, by default the copy's own. Results hold that path, and no other: studies of one
-    model have equal results wherever they run.
+    Results hold no path of a machine: studies have equal results, to the byte, wherever they run.
     """
 
-    def __init__(self, folder: Path, model: Path | None = None):
+    def __init__(self, folder: Path):
         self.folder = folder
-        self.model = model or folder / "resources" / "models" / "ladder-6x8"
         folder.mkdir(parents=True, exist_ok=True)
         for name in COPIED:
             source = ROOT / name
@@ -74,8 +72,18 @@ class Study:
         self.config = yaml.safe_load((folder / "config.yaml").read_text())
         update_config(self.config, yaml.safe_load((folder / "presets" / "smoke.yaml").read_text()))
         self.config["study"]["transfer_tasks"] = ["days"]
-        self.config["models"]["ladder-6x8"]["path"] = str(self.model)
         self.write_config(self.config)
+
+    @property
+    def model(self) -> Path:
+        """The folder of its checkpoint."""
+        return self.folder / "resources" / "models" / "ladder-6x8"
+
+    def at(self, folder: Path) -> "Study":
+        """The same study where its folder was copied or moved to."""
+        moved = copy.copy(self)
+        moved.folder = folder
+        return moved
 
     def write_config(self, config):
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

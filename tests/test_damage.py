@@ -73,7 +73,7 @@ def test_swapped_artifacts_are_refused(study):
 @pytest.fixture
 def small_disk(study, tmp_path):
     """A study whose results lie on a disk of their own, and a function that mounts it again with other options."""
-    made = Study(tmp_path, study.model)
+    made = Study(tmp_path)
     results = tmp_path / "results"
     results.mkdir()
 

@@ -29,7 +29,7 @@ def scale(table: pd.DataFrame, column: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def other(study, tmp_path_factory):
     """One task's tables in a study of its own, with two threads and batches of 5; the finished study has 1 and 144."""
-    made = Study(tmp_path_factory.mktemp("other"), study.model)
+    made = Study(tmp_path_factory.mktemp("other"))
     changed = copy.deepcopy(made.config)
     changed["models"]["ladder-6x8"]["batch_size"] = 5
     made.write_config(changed)

@@ -21,7 +21,7 @@ TARGETS += ["results/figures/ladder-6x8/ladder-6x8.numerals.search_trajectory.sv
 @pytest.fixture(scope="module")
 def killed(study, tmp_path_factory):
     """The smoke study's numerals, killed three times on their way, and what became of it."""
-    rng, other = random.Random(0), Study(tmp_path_factory.mktemp("killed"), study.model)
+    rng, other = random.Random(0), Study(tmp_path_factory.mktemp("killed"))
     moments = [*(rng.uniform(5, 15) for _ in range(3)), None]
     return other, killed_study(other, artifacts_of(study.folder / "results"), moments, TARGETS)
 

@@ -21,7 +21,7 @@ from atlas.statistics import Bootstrap
 from atlas.tasks import Task, make_prompts
 from atlas.tokens import encode_prompts
 from conftest import load_tokenizer
-from test_engine import TOLERANCE, VOCAB, build
+from test_engine import TOLERANCE, VOCAB, build, save
 
 N, S = 5, 7
 
@@ -165,6 +165,34 @@ def test_runs_that_do_not_differ_are_refused():
     same = np.array([2.0, 3.0])
     with pytest.raises(StudyError, match=r"prompts\.corruption"):
         patching.patching_rows(patching.Patched([], same, same, {}), [], Bootstrap(200))
+
+
+def test_runs_that_hardly_differ_are_refused_unless_that_is_allowed(caplog):
+    """`allow_negative_clean` turns the refusal into a warning, as for ablation; but not where there is no effect."""
+    clean, corrupted = np.array([1.0002, 1.0002]), np.array([1.0, 1.0])
+    patched = patching.Patched([Patch("z", 0, 0)], clean, corrupted, {"denoising": [np.array([1.0001, 1.0001])]})
+    with pytest.raises(StudyError, match="has nothing to restore"):
+        patching.patching_rows(patched, [], Bootstrap(50))
+    (row,) = patching.patching_rows(patched, [], Bootstrap(50), allow_no_effect=True)
+    assert row["value"] == pytest.approx(0.5, rel=1e-9) and "as allow_negative_clean says" in caplog.text
+    with pytest.raises(StudyError, match="has nothing to restore"):
+        patching.patching_rows(patching.Patched([], clean, clean, {}), [], Bootstrap(50), allow_no_effect=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_takes_its_softmax_in_float32(tmp_path, dtype, heads):
+    """As the plain forward pass does: against a softmax in float64 of the same scores, rounded once."""
+    save("llama", tmp_path / "m")
+    patcher = patching.EnginePatcher(models.load(tmp_path / "m", device="cpu").weights)
+    rng = torch.Generator().manual_seed(0)
+    q, k = (8 * torch.randn(2, n, 6, 4, generator=rng) for n in (4, heads))
+    q, k = q.to(dtype), k.to(dtype)
+    found = patcher.attend(q, k)
+    read = k.repeat_interleave(4 // heads, 1)
+    scores = (q @ read.transpose(-1, -2) / 2).double()
+    expected = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf).softmax(-1)
+    assert found.dtype == dtype and (found.double() - expected).abs().max() <= torch.finfo(dtype).eps / 2
 
 
 def test_roles_of_positions():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.components import Component, all_components, to_json
-from atlas.search import Rule, bisect_search, by_chance, by_effect, by_layers, node_search, survival
+from atlas.components import Component, Site, all_components, to_json
+from atlas.search import Rule, bisect_search, by_chance, by_effect, by_layers, node_search, survival, tried_at_once
 
 # name in gpt2_pruning_trajectories.json -> (circuit of record, kept untested, kinds visited forwards)
 PUBLISHED = {
@@ -189,3 +189,37 @@ def test_decisions_that_rounding_could_flip_are_marked(distance):
     rule = Rule(threshold=50, relative_tolerance=5)
     (step, *_) = node_search(everything, rule, by_layers(rule), lambda circuits: [95 + distance for _ in circuits])
     assert step.close == (abs(distance) < 1e-4) and step.removed == (distance >= 0)
+
+
+# ---- the rule that a configuration says ----------------------------------------------------------------------
+def test_the_keys_of_search_make_the_rule():
+    rule = Rule.configured(20, 0.5, ["m1", "0.1"], {"backward": ["head"], "forward": ["mlp", "head"]})
+    assert (rule.threshold, rule.relative_tolerance) == (20, 0.5)
+    assert rule.never_test == {Component(1), Component(0, 1)}
+    assert rule.visit == {"backward": ("head",), "forward": ("mlp", "head")}
+
+
+@pytest.mark.parametrize("search", [node_search, bisect_search])
+def test_the_rule_holds_for_sites_as_for_components(search):
+    """Every site of a component that is never tested stays; kinds that are not visited stay; each loss is bounded."""
+    everything = frozenset(Site(*c, role) for c in all_components(2, 2) for role in ("last", "members"))
+
+    def percents(circuits):
+        return [100.0 - len(everything - circuit) for circuit in circuits]  # a percentage point for each site that goes
+
+    def left(**keys):
+        rule = Rule.configured(50, **({"relative_tolerance": None, "never_test": [], "visit": ALL} | keys))
+        return list(search(everything, rule, by_layers(rule), percents))[-1].left
+
+    assert left() == frozenset()
+    assert left(never_test=["0.1"]) == {site for site in everything if site.component == Component(0, 1)}
+    assert left(visit={"backward": ["head"], "forward": ["head"]}) == {site for site in everything if site.is_mlp}
+    assert left(relative_tolerance=0.5) == everything
+
+
+ALL = {"backward": ["mlp", "head"], "forward": ["head", "mlp"]}
+
+
+def test_candidates_tried_at_once():
+    assert [tried_at_once("auto", device) for device in ("cpu", "cuda", "mps")] == [1, 16, 16]
+    assert tried_at_once(4, "cpu") == tried_at_once(4, "cuda") == 4

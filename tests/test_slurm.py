@@ -41,7 +41,7 @@ OUTPUTS = ("clean.parquet", "clean_summary.parquet")  # of score_clean
 @pytest.fixture(scope="module")
 def submitted(cluster, study, tmp_path_factory, pytestconfig):
     """A study made through the profile, whole with --whole-cluster-study, and its targets."""
-    made = Study(tmp_path_factory.mktemp("submitted"), study.model)
+    made = Study(tmp_path_factory.mktemp("submitted"))
     targets = [] if pytestconfig.getoption("whole_cluster_study") else TARGETS
     done = submit(cluster, made, *targets)
     assert done.returncode == 0, done.stdout + done.stderr

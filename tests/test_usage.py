@@ -1,5 +1,6 @@
 """Other ways to use the workflow: the catalogue's shim, Snakemake's `module`, a container; and what comes with it."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -72,6 +73,28 @@ def test_a_modules_wrong_key_is_named_in_one_line(tmp_path):
     done = snakemake(tmp_path, "--dry-run")
     text = done.stdout + done.stderr
     assert done.returncode and "config: search: unknown key 'threshold'" in text and "Traceback" not in text
+
+
+def test_another_workflows_interpreter_is_left_as_it_is(tmp_path):
+    """By itself this workflow tunes garbage collection, memory and smart_open; as a module it changes none of them."""
+    report = """
+import gc, os, smart_open
+seen = gc.get_threshold(), hasattr(smart_open.parse_uri, "cache_info"), "MALLOC_TOP_PAD_" in os.environ
+print("seen", *seen)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    rest = f'include: "{ROOT}/Snakefile"\n'
+    for name, text in (("module", MODULE.format(root=ROOT, prefix="")), ("alone", rest)):
+        (tmp_path / name).write_text(text + report)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(CONFIG["atlas"]))
+    said = {}
+    for name, options in (("module", []), ("alone", ["--configfile", "own.yaml"])):
+        command = [sys.executable, "-m", "snakemake", "-s", name, "--list-rules", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        said[name] = re.search(r"^seen (.*)$", done.stdout, re.MULTILINE)[1]
+    assert said["alone"] == "(100000, 50, 100) True True"
+    assert said["module"].endswith(" False False") and said["module"] != said["alone"]
 
 
 # ---- container -----------------------------------------------------------------------------------------------
