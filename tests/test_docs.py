@@ -108,7 +108,7 @@ def test_what_the_commands_leave(project):
     artifacts = (ROOT / "docs" / "artifacts.md").read_text()
     left = {path for kind in ("parquet", "json", "pt") for path in (project / "results").rglob(f"*.{kind}")}
     assert left and {path.name for path in left if not re.search(rf"`\S*{path.name}`", artifacts)} == set()
-    assert "Nothing to be done" in in_clone(project, "snakemake --cores 2 --dry-run").stderr
+    assert "Nothing to be done" in in_clone(project, "snakemake --cores 2 --dry-run").stdout
 
 
 @pytest.mark.parametrize("command", [*PLANNED_HERE, *PLANNED])
