@@ -9,8 +9,9 @@ INTRODUCTION = """# Configuration
 
 `config.yaml` is the default study. Change it, or lay another file over it: `snakemake --cores 2 --configfile
 presets/smoke.yaml` merges the preset's keys into the defaults, block by block (lists are replaced as a whole). Single
-values go on the command line: `--config 'comparison={"controls": 50}'`. Everything is checked before any job starts,
-and unknown keys are refused. This page is made from `schemas/config.schema.yaml` by `make docs`.
+keys, and texts in a block, go on the command line: `--config layers=2 weights=random 'study={"tasks": ["numerals"]}'`.
+Snakemake makes text of numbers in a block there, so these need a file. Everything is checked before any job starts, and
+unknown keys are refused. This page is made from `schemas/config.schema.yaml` by `make docs`.
 """
 
 
