@@ -21,9 +21,10 @@ from atlas.components import Component, Site, all_components, roles, sites
 from atlas.edges import EdgeAblator, graph_of, with_embeddings
 from atlas.errors import StudyError
 from atlas.evaluation import Patching
+from atlas.graph import Edge
 from atlas.metrics import METRICS, PAD, per_prompt
 from atlas.prompt_making import prompts_of
-from atlas.tokens import encode_prompts, tokens_in_text
+from atlas.tokens import Encoded, encode_prompts, tokens_in_text
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
 from test_engine import TOLERANCE, VOCAB, H, L, build
@@ -321,8 +322,6 @@ def test_edges_of_padded_prompts_equal_those_of_each_layout(case, kind):
 
 def spelled(graph, edges):
     """The same edges in the oracle, which knows query heads only."""
-    from atlas.graph import Edge
-
     out = set()
     for edge in edges:
         shared = ".kv" in edge.receiver
@@ -421,8 +420,6 @@ def test_what_is_held_out_without_a_mean_is_rejected_and_counted(made, multi_tok
     for i, (split, layout, right, wrong) in enumerate(made):
         answers = {"answer_tokens": [1] * right, "incorrect_tokens": [2] * wrong} if multi_token else {}
         kept.append(({"prompt": i, "split": split, "template": "file"} | answers, (5 + layout, ())))
-    from atlas.tokens import Encoded
-
     rows, found, _ = layouts.grouped(kept, 1, multi_token)
     out = layouts.searched(Encoded(rows, found))
     for row in rows:
