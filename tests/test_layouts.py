@@ -21,9 +21,10 @@ from atlas.components import Component, Site, all_components, roles, sites
 from atlas.edges import EdgeAblator, graph_of, with_embeddings
 from atlas.errors import StudyError
 from atlas.evaluation import Patching
+from atlas.graph import Edge
 from atlas.metrics import METRICS, PAD, per_prompt
 from atlas.prompt_making import prompts_of
-from atlas.tokens import encode_prompts, tokens_in_text
+from atlas.tokens import Encoded, encode_prompts, tokens_in_text
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
 from test_engine import TOLERANCE, VOCAB, H, L, build
@@ -321,8 +322,6 @@ def test_edges_of_padded_prompts_equal_those_of_each_layout(case, kind):
 
 def spelled(graph, edges):
     """The same edges in the oracle, which knows query heads only."""
-    from atlas.graph import Edge
-
     out = set()
     for edge in edges:
         shared = ".kv" in edge.receiver
@@ -421,8 +420,6 @@ def test_what_is_held_out_without_a_mean_is_rejected_and_counted(made, multi_tok
     for i, (split, layout, right, wrong) in enumerate(made):
         answers = {"answer_tokens": [1] * right, "incorrect_tokens": [2] * wrong} if multi_token else {}
         kept.append(({"prompt": i, "split": split, "template": "file"} | answers, (5 + layout, ())))
-    from atlas.tokens import Encoded
-
     rows, found, _ = layouts.grouped(kept, 1, multi_token)
     out = layouts.searched(Encoded(rows, found))
     for row in rows:
@@ -524,3 +521,29 @@ def test_the_filter_reads_each_prompt_at_its_end(gpt2):
         found = answer_logits(gpt2.model, Prompts.from_frame(frame), run)
         for row, ids in zip(found, frame[column], strict=True):
             assert (row - gpt2.run(ids)[0][-1]).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("family", ["Bloom", "Gemma2"])
+def test_padding_changes_nothing_for_families_that_run_on_hooks(family, tmp_path):
+    """Distances that attention counts (Bloom's ALiBi) and windows (Gemma 2) are those of the text alone."""
+    import transformers
+
+    sizes = {
+        "Bloom": {"n_layer": 2, "n_head": 4},
+        "Gemma2": {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
+        | {"intermediate_size": 24, "sliding_window": 3},
+    }[family]
+    config = getattr(transformers, f"{family}Config")(vocab_size=VOCAB, hidden_size=16, **sizes)
+    torch.manual_seed(0)
+    network = getattr(transformers, f"{family}ForCausalLM")(config).double().eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    network.save_pretrained(tmp_path)
+    load_tokenizer("shipped").save_pretrained(tmp_path)
+    model, frame = models.load(tmp_path, device="cpu", dtype="float64", batch_size=3), frame_of(False)
+    assert model.weights is None
+    found = answer_logits(model, Prompts.from_frame(frame), "clean")
+    for row, ids in zip(found, frame.tokens, strict=True):
+        with torch.no_grad():
+            expected = network(torch.tensor([ids])).logits[0, -1]
+        assert (row - expected).abs().max() < 1e-9

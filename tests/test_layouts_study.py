@@ -42,7 +42,7 @@ def finished(tmp_path_factory) -> Study:
     study.config["tasks"] = {"guests": {"file": {"clean": "guests.csv"}}}
     study.config["prompts"]["allow_negative_clean"] = True
     study.config["study"] |= {"tasks": ["guests"], "transfer_tasks": []}
-    study.config["edges"]["methods"] = ["eap"]
+    study.config["edges"]["methods"] = ["eap", "iterative_edges"]
     study.config["generation"]["prompts"] = {}
     study.config["search"]["never_test"] = ["0.0", "m0"]
     study.write_config(study.config)

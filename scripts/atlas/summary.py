@@ -74,10 +74,11 @@ def layout_findings(info: dict[str, dict[str, Any]], tasks: list[str], explained
             continue
         used, rejected = (sum(x) for x in ([f["prompts"] for f in found], info[task]["counts"]["rejected"].values()))
         sizes, lengths = ([f[key] for f in found] for key in ("prompts", "tokens"))
+        ranges = [f"{min(x)} to {max(x)}" if min(x) < max(x) else f"{x[0]}" for x in (lengths, sizes)]
         sentences.append(
             f"{words(task).capitalize()}: {used} of the {used + rejected} prompts read are used "
-            f"({number(100 * used / (used + rejected), 1)} %), in {len(found)} layouts of {min(lengths)} to "
-            f"{max(lengths)} tokens and {min(sizes)} to {max(sizes)} prompts, each with means of its own."
+            f"({number(100 * used / (used + rejected), 1)} %), in {len(found)} layouts of {ranges[0]} tokens and "
+            f"{ranges[1]} prompts, each with means of its own."
         )
         if task in explained:
             sentences.append(

@@ -1,6 +1,7 @@
 """A sample of the prompts of one task: clean beside corrupted, members marked, and how many prompts there are."""
 
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +37,7 @@ def draw(prompts: pd.DataFrame, info: dict[str, Any], colours: dict[str, str], e
         head.append(_several(info))
     if len(layouts.all_of(info)) > 1:
         head.append(_layouts(layouts.all_of(info)))
+    head = [line for text in head for line in textwrap.wrap(text, columns)]
     said = len(head)
     head += [f"{_template(name)}   ({wording.count(len(rows), 'prompt')})" for name, rows in templates]
 
