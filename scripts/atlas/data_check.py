@@ -37,6 +37,11 @@ COLUMNS = ("part", "name", "split", "template", "value", "ci_low", "ci_high", "p
 # Why a prompt is rejected (tokens.encode_prompts) -> what to do about it
 REMEDIES = {
     "answer and incorrect answer are equal": "give another incorrect answer",
+    "answer and incorrect answer have the same tokens": "give answers that differ in their tokens",
+    "the text begins with the BOS token, which prepend_bos adds": "take it off the text, or set prepend_bos: false",
+    "a special token stands in the text": "take it out of the text",
+    "a token is unknown to the tokenizer": "use words that the tokenizer knows",
+    "a member merges with the text beside it": "set members apart by spaces",
     "the text ends with a space": "take the space off the end of the text; it belongs to the answer",
     "an answer is not one token": "set multi_token: true, or choose answers of one token",
     "the answer merges with the text before it": "end the text where a new word begins",
@@ -50,6 +55,8 @@ REMEDIES = {
     "corrupted members stand at other positions": "corrupt by members of as many tokens",
     "the text of its tokens has other tokens": "replace unusual spaces and characters in the text",
     "another layout than most prompts": "write texts of as many tokens, with their members at the same places",
+    "too few prompts of its layout": "add prompts with as many tokens, or lower file.min_layout",
+    "no prompt of its layout to search on, or none with as long an answer": "add prompts with as many tokens",
 }
 LOOK = "compare its tokens with those of a prompt that was kept"
 
@@ -152,7 +159,7 @@ def score_table(data: TaskData) -> pd.DataFrame:
 
 def answer_table(prompts: pd.DataFrame) -> pd.DataFrame:
     """How many prompts of each side have each answer, the most common first: ``answer``, ``search``, ``held_out``."""
-    table = pd.crosstab(prompts["answer"].str.strip(), prompts["split"]).reindex(columns=list(SIDES), fill_value=0)
+    table = pd.crosstab(prompts["answer"].str.strip(" "), prompts["split"]).reindex(columns=list(SIDES), fill_value=0)
     order = table.sum(axis=1).sort_values(ascending=False, kind="stable").index
     return table.loc[order].rename_axis("answer").reset_index().rename_axis(columns=None)
 

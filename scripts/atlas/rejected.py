@@ -29,7 +29,7 @@ def rejected_table(rows: Iterable[tuple[dict[str, Any], str]], tokenizer: PreTra
     """
     found = [row | {"reason": reason} for row, reason in rows]
     for column, (text, after) in SPLIT.items():
-        texts = [row[text] + continued(row[after]) for row in found]
+        texts = [row[text] + continued(row[after], row.get("join", " ")) for row in found]
         _, spans = encode(tokenizer, texts)
         for row, whole, offsets in zip(found, texts, spans, strict=True):
             row[column] = [whole[a:b] for a, b in pairwise([0, *(end for _, end in offsets)])]
@@ -37,6 +37,6 @@ def rejected_table(rows: Iterable[tuple[dict[str, Any], str]], tokenizer: PreTra
     return table.astype({column: "str" for column in TEXTS if column != "prompt"} | {"prompt": "int64"})
 
 
-def continued(answer: str) -> str:
-    """An answer as it follows its text."""
-    return answer if answer[:1].isspace() else f" {answer}"
+def continued(answer: str, join: str) -> str:
+    """An answer as it follows its text: by itself where it begins with whitespace, else after ``join``."""
+    return answer if answer[:1].isspace() else join + answer
