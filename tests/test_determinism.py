@@ -13,7 +13,8 @@ NUMERALS = "results/ladder-6x8/numerals"
 TABLES = ["prompts", "clean", "clean_summary", "component_scores", "component_effects", "trace", "faithfulness"]
 TABLES += ["edge_scores", "edge_trace", "edge_curves", "edge_areas", "evaluation", "completeness", "minimality"]
 TABLES += ["positions"]
-TORCH_RULES = ["cache_activations", "score_components", "search_nodes", "search_edges", "assess_circuits"]
+TORCH_RULES = ["score_clean", "cache_activations", "score_components", "search_nodes", "search_edges"]
+TORCH_RULES += ["assess_circuits"]
 # Float32 sums in another order differ in the seventh digit of the logits and percentages that they make: the tolerance
 # is a share of the largest value of the same metric in a table (of 1, where all are smaller)
 TOLERANCE = 1e-6

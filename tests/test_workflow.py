@@ -178,7 +178,7 @@ def test_figure_jobs_import_no_torch():
     code = (
         "import sys, runpy, types, pathlib, ast\n"
         "sys.path.insert(0, 'scripts')\n"
-        "for path in [*pathlib.Path('scripts').glob('plot_*.py'), pathlib.Path('scripts/write_summary.py')]:\n"
+        "for path in [*pathlib.Path('scripts').glob('plot_*.py'), *pathlib.Path('scripts').glob('write_*.py')]:\n"
         "    for node in ast.parse(path.read_text()).body:\n"
         "        if isinstance(node, ast.Import | ast.ImportFrom):\n"
         "            exec(ast.unparse(node))\n"

@@ -134,7 +134,7 @@ def score_table(data: TaskData) -> pd.DataFrame:
 
 def answer_table(prompts: pd.DataFrame) -> pd.DataFrame:
     """How many prompts of each side have each answer, the most common first: ``answer``, ``search``, ``held_out``."""
-    table = pd.crosstab(prompts["answer"].str.strip(), prompts["split"]).reindex(columns=list(SIDES), fill_value=0)
+    table = pd.crosstab(prompts["answer"].str.strip(" "), prompts["split"]).reindex(columns=list(SIDES), fill_value=0)
     order = table.sum(axis=1).sort_values(ascending=False, kind="stable").index
     return table.loc[order].rename_axis("answer").reset_index().rename_axis(columns=None)
 
