@@ -15,7 +15,6 @@ import families
 from atlas import analyses, model_checks, models, reference
 from atlas.attribution import Readout, read_stream
 from atlas.errors import StudyError
-from conftest import ROOT
 
 TOLERANCE = 1e-4  # of the largest logit, in float32: two orders of the same sums differ by 1e-6
 
@@ -227,7 +226,9 @@ def test_a_base_model_whose_head_is_tied_has_all_that_it_needs(tmp_path, name):
     assert same_logits(tmp_path, whole)
 
 
-@pytest.mark.parametrize("name", ["BertForMaskedLM", "T5ForConditionalGeneration", "BartForConditionalGeneration", "ElectraForMaskedLM"])
+@pytest.mark.parametrize(
+    "name", ["BertForMaskedLM", "T5ForConditionalGeneration", "BartForConditionalGeneration", "ElectraForMaskedLM"]
+)
 def test_what_is_no_causal_language_model_is_refused(tmp_path, name):
     families.save(getattr(transformers, name), tmp_path)
     assert "causal language model" in refusal(tmp_path)
@@ -322,7 +323,7 @@ def test_a_wrong_fact_is_refused(tmp_path, monkeypatch):
 
 # ---- readings through the final norm -------------------------------------------------------------------------
 READ = {
-    **dict.fromkeys(("gpt2", "llama", "gemma", "gemma3_text", "nemotron", "olmo", "xglm", "bloom"), {}),
+    **{family: {} for family in ("gpt2", "llama", "gemma", "gemma3_text", "nemotron", "olmo", "xglm", "bloom")},
     "gemma2": {"final_logit_softcapping": 2.0},
     "cohere": {"logit_scale": 0.3},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
@@ -366,6 +367,6 @@ def test_the_refusal_names_the_lists_to_give():
     with pytest.raises(StudyError) as refused:
         analyses.refuse("m", "X", ["edges", "patching", "ov", "backup"], reasons)
     assert str(refused.value) == (
-        "models.m: X cannot be served edges: its architecture has no live engine; ov, backup: why; set edges.methods: [] "
-        "and heads.analyses: [patching]"
+        "models.m: X cannot be served edges: its architecture has no live engine; ov, backup: why; "
+        "set edges.methods: [] and heads.analyses: [patching]"
     )
