@@ -1,164 +1,61 @@
-"""Try architectures with tiny random weights on the path that every model can take: TransformerLens hooks, no engine.
+"""Try architectures with tiny random models: a whole study of each, to its report or to the line that refuses it.
 
-Writes docs/architectures.md. For each family a model of 2 layers of 4 heads is built, saved, described and loaded as a
-study does it, and held against the Hugging Face model: the logits, then the logits with one head and with one MLP set
-to zero, there by hooks on the modules themselves.
-Run: PYTHONPATH=scripts python bench/architectures.py (about two minutes).
+Writes docs/architectures.md. Before its study each model runs through TransformerLens hooks, with no engine, and is
+held against the Hugging Face model: the logits, then the logits with one head and with one MLP set to zero, there by
+hooks on the modules themselves. Outcomes are kept in .snakemake/architectures, family by family, so that a run that was
+stopped goes on; remove that folder to start anew. Several runs share the work: `--part 0/3`, `1/3`, `2/3`.
+Run: make families (about half an hour on 2 cores).
+
+Snakemake and the scripts of its jobs run in forks of this process, which has their libraries loaded: that takes most of
+the time of a small study otherwise. Benchmarks of jobs are left empty, since nothing measures a fork.
 """
 
-import shutil
+import argparse
+import json
+import os
+import runpy
+import subprocess
+import sys
 import tempfile
+import traceback
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
+import matplotlib.pyplot  # noqa: F401, so that forks have it
+import pandas  # noqa: F401
+import snakemake.benchmark
+import snakemake.script
 import torch
-import transformers
+import transformer_lens.model_bridge  # noqa: F401
+from snakemake.cli import main as snakemake_main
 
-from atlas import ablation, models
+import families
+from atlas import ablation, analyses, models
 from atlas.components import Component
+from families import HEADS, LAYERS, ROOT, Outcome
 
-ROOT = Path(__file__).resolve().parent.parent
-TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
-LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 1189, 128
+DONE = ROOT / ".snakemake" / "architectures"
 TOLERANCE = 1e-4  # of logits of order 1 in float32
 
-COMMON = {
-    "vocab_size": WORDS,
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "intermediate_size": 64,
-    "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.2,  # large enough that heads and MLPs matter
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
-GROUPED = COMMON | {"num_key_value_heads": 2, "head_dim": WIDTH // HEADS}
-EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
-N_NAMES = COMMON | {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS, "n_ctx": POSITIONS}
-FAMILIES = {
-    "gpt2": N_NAMES,
-    "openai-gpt": N_NAMES,
-    "gptj": N_NAMES | {"rotary_dim": 4},
-    "codegen": N_NAMES | {"rotary_dim": 4},
-    "gpt_bigcode": N_NAMES,
-    "gpt_neo": COMMON | {"num_layers": LAYERS, "num_heads": HEADS, "attention_types": [[["global", "local"], 1]]},
-    "gpt_neox": COMMON,
-    "opt": COMMON | {"ffn_dim": 64, "word_embed_proj_dim": WIDTH},
-    "xglm": COMMON | {"d_model": WIDTH, "num_layers": LAYERS, "attention_heads": HEADS, "ffn_dim": 64},
-    "bloom": N_NAMES,
-    "mpt": COMMON | {"d_model": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "max_seq_len": POSITIONS},
-    "falcon": COMMON | {"num_kv_heads": 1},
-    "llama": GROUPED,
-    "mistral": GROUPED,
-    "mixtral": GROUPED | EXPERTS | {"num_local_experts": 4},
-    "qwen2": GROUPED,
-    "qwen2_moe": GROUPED | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 32},
-    "qwen3": GROUPED,
-    "qwen3_moe": GROUPED | EXPERTS | {"num_experts": 4},
-    "gemma": GROUPED,
-    "gemma2": GROUPED,
-    "gemma3_text": GROUPED,
-    "phi": COMMON,
-    "phi3": GROUPED,
-    "stablelm": GROUPED,
-    "starcoder2": GROUPED,
-    "olmo": GROUPED,
-    "olmo2": GROUPED,
-    "olmoe": GROUPED | {"num_experts": 4, "num_experts_per_tok": 2},
-    "cohere": GROUPED,
-    "granite": GROUPED,
-    "glm": GROUPED,
-    "glm4": GROUPED,
-    "nemotron": GROUPED,
-    "smollm3": GROUPED,
-    "mamba": COMMON,
-}
-ATTENTION = ("attn", "self_attn", "attention", "self_attention")
-MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
-# Families whose MLP is no module of its own, or adds the residual itself: the linear map that writes
-WRITE = {"opt": "fc2", "xglm": "fc2", "bloom": "dense_4h_to_h", "mpt": "down_proj"}
-OUTPUT = ("o_proj", "c_proj", "out_proj", "dense", "wo")
 
-
-def build(family: str, folder: Path):
-    """Save a tiny random model of a family, and return it."""
-    config = transformers.AutoConfig.for_model(family, **FAMILIES[family])
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    perturb(model)
-    model.save_pretrained(folder)
-    for file in TOKENIZER.glob("tokenizer*"):
-        shutil.copyfile(file, folder / file.name)
-    return model
-
-
-def perturb(model) -> None:
-    """Give norms and biases other values than the 1 and 0 that they start with, so that they matter."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-
-
-def first_layer(model):
-    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == LAYERS]
-    return lists[0][0]
-
-
-def submodule(module, names):
-    """The module of one of these names, at any depth; the shallowest first."""
-    found = [(path.count("."), m) for path, m in module.named_modules() if path.rpartition(".")[2] in names]
-    return min(found, key=lambda pair: pair[0])[1] if found else None
-
-
-def zeroed(model, tokens, component: Component):
-    """Logits of the Hugging Face model with a head of layer 0, or its MLP, set to zero by hooks on its own modules."""
-    layer = first_layer(model)
-    if component.is_mlp:
-        module = submodule(layer, (WRITE[family],) if (family := model.config.model_type) in WRITE else MLP)
-
-        def hook(module, inputs, output):
-            return (torch.zeros_like(output[0]), *output[1:]) if isinstance(output, tuple) else torch.zeros_like(output)
-
-        handle = module.register_forward_hook(hook)
-    else:
-        module = submodule(submodule(layer, ATTENTION), OUTPUT)
-
-        def pre_hook(module, inputs):
-            z = inputs[0].clone()
-            z.view(*z.shape[:-1], HEADS, -1)[..., component.head, :] = 0
-            return (z, *inputs[1:])
-
-        handle = module.register_forward_pre_hook(pre_hook)
-    with torch.no_grad():
-        out = model(tokens).logits[:, -1]
-    handle.remove()
-    return out
-
-
-def attempt(family: str) -> SimpleNamespace:
-    """What works: ``ok``, ``engine`` (has the live engine too) and, where something does not, ``problem``."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            original = build(family, Path(folder))
-            described = models.describe(family, Path(folder))
-            assert (described["n_layers"], described["n_heads"]) == (LAYERS, HEADS), "other sizes than were asked for"
-            model = models.load(folder, device="cpu")
-        except Exception as error:  # a table of what fails, whatever the reason
-            return SimpleNamespace(ok=False, engine=False, problem=f"does not load: {brief(error)}")
-        if submodule(first_layer(original), ATTENTION) is None:
-            return SimpleNamespace(ok=False, engine=False, problem="has no attention heads")
+# ---- one family ------------------------------------------------------------------------------------------------
+def node_level(family: str, folder: Path) -> str:
+    """What is wrong with ablation on the bridge, or nothing."""
+    try:
+        original = families.build(family, folder)
+        model = models.load(folder, device="cpu")
+        if families.submodule(families.first_layer(original), families.ATTENTION) is None:
+            return "has no attention heads"
         return compare(original, model)
+    except Exception as error:  # a table of what fails, whatever the reason
+        return brief(error)
 
 
-def compare(original, model) -> SimpleNamespace:
-    engine = model.weights is not None
-    tokens = torch.randint(2, WORDS, (3, 9), generator=torch.Generator().manual_seed(0))
+def compare(original, model) -> str:
+    """Logits, and logits without a head and without an MLP, of the bridge against hooks on the original's modules."""
+    tokens = torch.randint(2, families.WORDS, (3, 9), generator=torch.Generator().manual_seed(0))
     everything = frozenset(ablation.all_components(model.n_layers, model.n_heads))
     shapes = {"z": (LAYERS, 1, 1, HEADS, model.d_head), "mlp_out": (LAYERS, 1, 1, model.d_model)}
     nothing = ablation.Replacement(*(torch.zeros(s) for s in shapes.values()), torch.zeros(3, dtype=torch.long))
@@ -167,16 +64,16 @@ def compare(original, model) -> SimpleNamespace:
     for what, component in (("logits", None), ("head", Component(0, 1)), ("MLP", Component(0))):
         circuit = everything - {component}
         try:
-            wanted = zeroed(original, tokens, component) if component else clean
+            wanted = families.zeroed(original, tokens, component) if component else clean
             found = model.run(tokens, ablation.edits(model, circuit, nothing), on_bridge=True)
         except Exception as error:
-            return SimpleNamespace(ok=False, engine=engine, problem=f"{what}: {brief(error)}")
+            return f"{what}: {brief(error)}"
         difference = (wanted - found).abs().max().item()
         if not difference < TOLERANCE:
-            return SimpleNamespace(ok=False, engine=engine, problem=f"{what}: logits differ by {difference:.2g}")
+            return f"{what}: logits differ by {difference:.2g}"
         if component and (wanted - clean).abs().max() < 10 * TOLERANCE:
-            return SimpleNamespace(ok=False, engine=engine, problem=f"{what}: ablating it changes nothing")
-    return SimpleNamespace(ok=True, engine=engine, problem="")
+            return f"{what}: ablating it changes nothing"
+    return ""
 
 
 def brief(error: Exception) -> str:
@@ -184,39 +81,113 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:110].replace("|", "/")
 
 
-def page(found: dict) -> str:
-    working = sum(r.ok for r in found.values())
-    lines = [
-        "# Architectures",
-        "",
-        "Made by `bench/architectures.py`: models of 2 layers of 4 heads with random weights, built from the stock "
-        "configuration",
-        "of each family, loaded as a study loads them, run through TransformerLens hooks and held against the Hugging "
-        "Face model:",
-        "the logits, and the logits with a head and with an MLP of the first layer set to zero by hooks on the model's "
-        "own modules",
-        f"(difference below {TOLERANCE:g}). transformer_lens {version('transformer_lens')}, transformers "
-        f"{version('transformers')}. {working} of {len(found)} pass.",
-        "",
-        "A family without the live engine takes the hooks for every node-level result: the same numbers, more slowly. "
-        "Edges need",
-        "the engine.",
-        "",
-        "| family (`model_type`) | node level | live engine, edges | what does not work |",
-        "|---|---|---|---|",
-    ]
+# ---- whole studies in forks ------------------------------------------------------------------------------------
+def forked(work) -> bool:
+    """Whether ``work()`` ends without an error, in a fork of this process."""
+    process = os.fork()
+    if process:
+        return os.waitpid(process, 0)[1] == 0
+    code = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # what a script says of its errors goes into its log
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def execute_script(self, file, edit=False) -> None:
+    """In place of Snakemake's own, which starts a new Python for each script."""
+
+    def run() -> None:
+        sys.path.insert(0, str(Path.cwd() / "scripts"))
+        runpy.run_path(file, run_name="__main__")
+
+    if not forked(run):
+        raise subprocess.CalledProcessError(1, file)
+
+
+def in_a_fork(study) -> bool:
+    """Run a study to its report, with what it prints in a file beside it."""
+
+    def run() -> None:
+        os.chdir(study.folder)
+        with open("output.txt", "w") as output:
+            for stream in (1, 2):
+                os.dup2(output.fileno(), stream)
+        for name in [name for name in sys.modules if name == "atlas" or name.startswith("atlas.")]:
+            del sys.modules[name]  # the copy's own are imported
+        sys.path.insert(0, str(study.folder / "scripts"))
+        snakemake_main(["--cores", "1"])
+
+    return forked(run)
+
+
+# ---- the page --------------------------------------------------------------------------------------------------
+INTRODUCTION = """\
+# Architectures
+
+Made by `bench/architectures.py` (`make families`): models of {layers} layers of {heads} heads with random weights, built
+from the stock configuration of each family, norms and biases perturbed. For each a whole small study runs to its
+report; where it is refused at its start, it runs again without what the refusal names. Before that the model runs
+through TransformerLens hooks and is held against the Hugging Face model: the logits, and the logits with a head and
+with an MLP of the first layer set to zero by hooks on the model's own modules (difference below {tolerance:g}).
+{versions}.
+{whole}
+
+Node level: circuits of heads and MLPs, their evaluation, controls and stability, overlap, generation. Edges need the
+live engine, which three families have; the others take hooks for the rest: the same numbers, more slowly. Analyses are
+those of `heads.analyses`. What a family is not served is found out on the model itself, before any prompt is made.
+Options of its configuration count too: a model of a listed family can be served less than the stock one here.
+
+| family (`model_type`) | node level | edges | analyses of heads that ran | what is refused at the start, and why |
+|---|---|---|---|---|"""
+
+
+def page(found: dict[str, dict]) -> str:
+    versions = f"transformer_lens {version('transformer_lens')}, transformers {version('transformers')}"
+    whole = f"{sum(bool(r['ran']) for r in found.values())} of {len(found)} families run to their report."
+    lines = [INTRODUCTION.format(layers=LAYERS, heads=HEADS, tolerance=TOLERANCE, versions=versions, whole=whole)]
     for family, r in found.items():
-        lines.append(f"| `{family}` | {'yes' if r.ok else 'no'} | {'yes' if r.engine else 'no'} | {r.problem} |")
+        heads = [name for name in r["ran"] if name != analyses.EDGES]
+        listed = "all" if len(heads) == len(analyses.HEADS) else ", ".join(heads) or "none"
+        why = r["refused"].partition(": ")[2].partition("; set ")[0].replace("|", "/")
+        said = "; ".join(filter(None, (r["node"], r["problem"], why)))
+        nodes = "yes" if r["ran"] and not r["node"] else "no"
+        lines.append(f"| `{family}` | {nodes} | {'yes' if analyses.EDGES in r['ran'] else 'no'} | {listed} | {said} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
-    found = {}
-    for family in FAMILIES:
-        found[family] = attempt(family)
-        print(family, vars(found[family]), flush=True)
-    (ROOT / "docs" / "architectures.md").write_text(page(found))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", default="0/1", help="which share of the families, as in 1/3")
+    share, shares = map(int, parser.parse_args().part.split("/"))
+    torch.set_num_threads(1)
+    snakemake.script.PythonScript.execute_script = execute_script
+    snakemake.benchmark.write_benchmark_records = lambda records, path, *_: Path(path).touch()
+    DONE.mkdir(parents=True, exist_ok=True)
+    for family in list(families.FAMILIES)[share::shares]:
+        file = DONE / f"{family}.json"
+        if not file.is_file():
+            with tempfile.TemporaryDirectory() as folder:
+                node = node_level(family, Path(folder) / "alone")
+                try:
+                    outcome = families.attempt(family, Path(folder), in_a_fork)
+                except Exception as error:  # a table of what fails, whatever the reason
+                    outcome = Outcome(problem=brief(error))
+            file.write_text(json.dumps(asdict(outcome) | {"node": node}, indent=1))
+        print(family, file.read_text(), flush=True)
+    found = {family: DONE / f"{family}.json" for family in families.FAMILIES}
+    if all(file.is_file() for file in found.values()):
+        text = page({family: json.loads(file.read_text()) for family, file in found.items()})
+        (ROOT / "docs" / "architectures.md").write_text(text)
 
 
 if __name__ == "__main__":

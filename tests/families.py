@@ -1,12 +1,17 @@
-"""Tiny random models of the families that docs/architectures.md lists, and hooks on their own modules."""
+"""Tiny random models of the families of docs/architectures.md, hooks on their own modules, and whole studies."""
 
+import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 
+from atlas import analyses
 from atlas.components import Component
+from study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
@@ -141,3 +146,68 @@ def zeroed(model, tokens, component: Component):
         out = model(tokens).logits[:, -1]
     handle.remove()
     return out
+
+
+# ---- a whole study of one model -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Outcome:
+    """How far studies of a family came. ``refused``: the line that ends one which wants everything, at its start."""
+
+    ran: tuple[str, ...] = ()  # analyses of the study that ran to its report, edges first
+    refused: str = ""
+    problem: str = ""  # where a study ended otherwise
+
+
+def small_study(folder: Path, model: Path, heads: list[str], edges: bool) -> Study:
+    """The workflow with every stage on as little as it allows: one task, one search, one round of everything."""
+    made = Study(folder, model)
+    config = made.config
+    config["study"] |= {"title": "A tiny random model", "tasks": ["numerals"], "transfer_tasks": []}
+    config["prompts"] |= {"templates": ["{object} found in {m}."], "per_template": 1, "held_out_share": 0}
+    config["prompts"]["allow_negative_clean"] = True
+    config["search"] |= {"thresholds": [20], "orders": ["bisect"], "never_test": ["0.0", "m0"]}
+    config["comparison"]["order"] = "bisect"
+    config["evaluation"] = {"completeness": 1, "positions": {"start_threshold": 20, "threshold": 20}}
+    config["edges"] |= {"methods": ["iterative_edges"] if edges else [], "threshold": 20}
+    config["stability"]["edges"] = None
+    config["heads"] |= {"analyses": heads, "patching_prompts": 2, "detectors": {"length": 10, "sequences": 2}}
+    config["generation"] |= {"per_text": 1, "prompts": {"sequence": config["generation"]["prompts"]["sequence"]}}
+    config["statistics"]["bootstrap"] = 100
+    config["figures"]["dpi"] = 50
+    made.write_config(config)
+    return made
+
+
+def snakemake(study: Study) -> bool:
+    """Run a study to its report; whether it came there."""
+    return study.snakemake(check=False).returncode == 0
+
+
+def attempt(family: str, folder: Path, run: Callable[[Study], bool] = snakemake) -> Outcome:
+    """A study that wants everything, and where that is refused at its start, one of what the refusal leaves."""
+    build(family, folder / "model")
+    heads, edges, refused = list(analyses.HEADS), True, ""
+    for number in range(2):
+        made = small_study(folder / f"study{number}", folder / "model", heads, edges)
+        if run(made):
+            page = made.folder / "results" / "figures" / "ladder-6x8" / "ladder-6x8.summary.html"
+            assert page.is_file(), "a finished study has its summary"
+            return Outcome((*(("edges",) if edges else ()), *heads), refused)
+        line = last_error(made.folder)
+        if refused or list(made.folder.rglob("prompts.parquet")):
+            return Outcome((), refused, line)
+        refused = line
+        remedy = re.search(r"heads\.analyses: \[(.*?)\]", line)
+        if not remedy and "edges.methods: []" not in line:
+            break
+        heads = remedy[1].split(", ") if remedy else heads
+        edges = "edges.methods: []" not in line
+    return Outcome((), refused)
+
+
+def last_error(folder: Path) -> str:
+    """The one line with which a study's failed job ended, without the path of its model."""
+    logs = sorted((folder / "logs").rglob("*.log"), key=lambda file: file.stat().st_mtime)
+    lines = [line for file in logs for line in file.read_text().splitlines() if " error" in line]
+    line = lines[-1].partition("error: ")[2] or lines[-1] if lines else "no log says why"
+    return re.sub(r" (in|for) /\S+", "", line)

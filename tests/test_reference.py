@@ -323,7 +323,7 @@ def test_a_wrong_fact_is_refused(tmp_path, monkeypatch):
 
 # ---- readings through the final norm -------------------------------------------------------------------------
 READ = {
-    **dict.fromkeys(("gpt2", "llama", "gemma", "gemma3_text", "nemotron", "olmo", "xglm", "bloom"), {}),
+    **{family: {} for family in ("gpt2", "llama", "gemma", "gemma3_text", "nemotron", "olmo", "xglm", "bloom")},
     "gemma2": {"final_logit_softcapping": 2.0},
     "cohere": {"logit_scale": 0.3},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
@@ -367,6 +367,6 @@ def test_the_refusal_names_the_lists_to_give():
     with pytest.raises(StudyError) as refused:
         analyses.refuse("m", "X", ["edges", "patching", "ov", "backup"], reasons)
     assert str(refused.value) == (
-        "models.m: X cannot be served edges: its architecture has no live engine; ov, backup: why; set edges.methods: [] "
-        "and heads.analyses: [patching]"
+        "models.m: X cannot be served edges: its architecture has no live engine; ov, backup: why; "
+        "set edges.methods: [] and heads.analyses: [patching]"
     )
