@@ -31,11 +31,7 @@ for run in runs:
             kept = metrics.passes(logits, prompts.answer, prompts.incorrect, **p.filter)
 frame["kept"] = kept.tolist()
 by_template = p.groups == "template"
-if frame.layout.any():
-    unread = layouts.without_mean(frame[frame.kept].to_dict("records"), by_template)
-    frame["kept"] &= ~frame.prompt.isin(unread)
-    if unread:
-        job.log.warning("%s: %d prompts left out, whose layout keeps none to search on", w.task, len(unread))
+frame["kept"] = layouts.kept_with_mean(frame, by_template)
 search = (frame.kept & (frame.split == "search")).to_numpy().copy()  # pandas gives a read-only view
 if not search.any():
     raise StudyError(f"tasks.{w.task}: the filter keeps none of the {len(frame)} prompts; relax prompts.filter")
