@@ -27,11 +27,7 @@ for run in runs:
         if p.filter:
             kept = metrics.passes(logits, prompts.answer, prompts.incorrect, **p.filter)
 frame["kept"] = kept.tolist()
-if frame.layout.any() or prompts.several_tokens:
-    unread = layouts.without_mean(frame[frame.kept].to_dict("records"), p.groups == "template")
-    frame["kept"] &= ~frame.prompt.isin(unread)
-    if unread:
-        job.log.warning("%s: %d prompts left out, whose layout keeps none to search on", w.task, len(unread))
+frame["kept"] = layouts.kept_with_mean(frame, p.groups == "template")
 
 rows = [
     frame[["model", "task", "prompt", "split", "kept"]].assign(run=run, metric=metric, value=values.double().numpy())

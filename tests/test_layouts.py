@@ -436,6 +436,16 @@ def test_what_is_held_out_without_a_mean_is_rejected_and_counted(made, multi_tok
         assert out.layouts[row["layout"]]["tokens"] == kept[row["prompt"]][1][0]
 
 
+def test_what_a_filter_keeps_has_a_mean():
+    columns = ["prompt", "split", "layout", "template", "kept"]
+    rows = [(0, "search", 0, "a", True), (1, "held_out", 0, "a", True), (2, "search", 1, "a", False)]
+    rows += [(3, "held_out", 1, "a", True), (4, "held_out", 0, "b", True), (5, "held_out", 0, "a", False)]
+    frame = pd.DataFrame(rows, columns=columns)
+    assert layouts.kept_with_mean(frame, by_template=False).tolist() == [True, True, False, False, True, False]
+    assert layouts.kept_with_mean(frame, by_template=True).tolist() == [True, True, False, False, False, False]
+    assert layouts.kept_with_mean(frame.assign(layout=0), by_template=False).equals(frame["kept"])
+
+
 def test_groups_are_layouts_of_all_or_of_each_template():
     frame = pd.DataFrame({"template": ["b", "a", "a", "b"], "layout": [0, 0, 10, 2]})
     assert layouts.group_names(frame, False) == ["all", "all, layout 2", "all, layout 10"]

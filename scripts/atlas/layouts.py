@@ -93,6 +93,17 @@ def without_mean(rows: Sequence[Mapping[str, Any]], by_template: bool = False) -
     }
 
 
+def kept_with_mean(frame: pd.DataFrame, by_template: bool) -> pd.Series:
+    """The column ``kept`` (passed the filter) without the prompts that the kept ones of the search split leave no mean.
+
+    Only where there are several layouts: for one, `ablation.replacement` refuses what has no mean.
+    """
+    if not frame["layout"].any():
+        return frame["kept"]
+    unread = without_mean(frame[frame["kept"]].to_dict("records"), by_template)
+    return frame["kept"] & ~frame["prompt"].isin(unread)
+
+
 def searched(encoded: Encoded) -> Encoded:
     """The prompts that have a mean of the search split (`without_mean`), the others rejected, layouts numbered anew."""
     gone = without_mean(encoded.rows)
