@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -185,17 +186,29 @@ def test_every_config_that_ships_belongs_to_a_preset_with_an_engine():
 
 
 # ---- the workflow --------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def random_study(tmp_path_factory):
-    """The folder of a finished study of one task on two random layers of the shipped architecture."""
-    folder = tmp_path_factory.mktemp("random")
+def run_random(folder, *options) -> str:
+    """What Snakemake says of a study of one task on two random layers of the shipped architecture, in a folder."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", folder, "-s", ROOT / "Snakefile"]
-    command += ["--configfile", ROOT / "presets" / "smoke.yaml", "--config", "weights=random", "layers=2"]
+    command += [*options, "--configfile", ROOT / "presets" / "smoke.yaml", "--config", "weights=random", "layers=2"]
     command += ["published=gpt2-small"]
     command += ['study={"tasks": ["numerals"], "transfer_tasks": ["days"]}']
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def random_study(tmp_path_factory):
+    """The results of such a study, finished."""
+    folder = tmp_path_factory.mktemp("random")
+    run_random(folder)
     return folder / "results"
+
+
+def test_a_copy_of_its_folder_reruns_nothing(random_study, tmp_path):
+    """Results need not lie beside the workflow, and the model that was built goes with them."""
+    shutil.copytree(random_study.parent, tmp_path / "copy")
+    assert "Nothing to be done" in run_random(tmp_path / "copy", "--dry-run")
 
 
 def test_the_whole_path_runs_on_random_weights(random_study):
