@@ -101,7 +101,7 @@ if out.get("ov"):
                 target = ov.cross_target(p.members[w.task], known, list(words), ids)
                 if target:
                     targets[f"cross:{task}"] = target
-        for norm in p.norms:
+        for norm in ov.norms_of(p.norms, model.n_layers):
             found = ov.scores(model, prompts.tokens, layout, targets, p.k, norm, frame.answer_token.to_list())
             scores.append(ov.table(found, norm, bootstrap))
     else:

@@ -15,6 +15,10 @@ STUDY = "snakemake --cores 2 "
 SHELL = ("", "sh")  # languages of fenced blocks that hold commands; output that is shown is `text`
 
 
+def files(root: Path, patterns: list[str]) -> list[Path]:
+    return sorted(path for pattern in patterns for path in root.glob(pattern))
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block of a page."""
@@ -24,28 +28,30 @@ class Block:
     text: str
 
 
-def pages() -> list[Path]:
-    return sorted(path for pattern in PAGES for path in ROOT.glob(pattern))
+def blocks(root: Path = ROOT) -> list[Block]:
+    """The fenced blocks of all pages, in the order of the pages' names."""
+    found = []
+    for page in files(root, PAGES):
+        for language, text in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            found.append(Block(page.relative_to(root).as_posix(), language, text))
+    return found
 
 
-def blocks(page: Path) -> list[Block]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [Block(page.relative_to(ROOT).as_posix(), language, text) for language, text in found]
-
-
-def commands() -> dict[str, str]:
+def commands(root: Path = ROOT) -> dict[str, str]:
     """Command -> the first file that shows it: in a block, in backticks, or as a comment line of its own."""
     found: dict[str, str] = {}
-    for page in pages():
-        name, text = page.relative_to(ROOT).as_posix(), page.read_text()
-        shown = [line for block in blocks(page) if block.language in SHELL for line in block.text.splitlines()]
-        for command in (*map(bare, shown), *in_backticks(re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))):
-            found.setdefault(command, name)
-    for path in sorted(path for pattern in COMMENTED for path in ROOT.glob(pattern)):
+    for block in blocks(root):
+        if block.language in SHELL:
+            found |= {bare(line): block.page for line in block.text.splitlines() if bare(line) not in found}
+    for page in files(root, PAGES):
+        prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for command in in_backticks(prose):
+            found.setdefault(command, page.relative_to(root).as_posix())
+    for path in files(root, COMMENTED):
         comments = re.findall(r"^ *#(.*)$", path.read_text(), re.MULTILINE)
         lines = [bare(line) for line in comments if re.match(rf" {{3}}(?:{PROGRAMS}) ", line)]
         for command in (*lines, *in_backticks("\n".join(comments))):
-            found.setdefault(command, path.relative_to(ROOT).as_posix())
+            found.setdefault(command, path.relative_to(root).as_posix())
     return {command: where for command, where in found.items() if command}
 
 
@@ -56,5 +62,5 @@ def bare(line: str) -> str:
 
 def in_backticks(text: str) -> Iterator[str]:
     """Commands within running text, and options of the study that stand alone; `snakemake` by itself is none."""
-    for span in re.findall(rf"(?<!`)`((?:{PROGRAMS}|--config)\s[^`]+)`", text):
+    for span in re.findall(rf"(?<!`)`((?:{PROGRAMS}|--config(?:file)?)\s[^`]+)`", text):
         yield STUDY * span.startswith("--") + " ".join(span.split())

@@ -27,7 +27,7 @@ COPIED = (
 )
 
 
-NOT_CLONED = (".git", ".venv", ".snakemake", "results", "logs", "benchmarks", "htmlcov", "__pycache__")
+NOT_CLONED = (".git", ".venv", ".snakemake", "results", "logs", "benchmarks", "htmlcov", "__pycache__", "data")
 
 
 def clone(folder: Path) -> Path:
@@ -45,7 +45,7 @@ def clone(folder: Path) -> Path:
     (made / ".venv" / "installed").touch()
     if (ROOT.parent / "shared").is_dir():
         (folder / "shared").symlink_to(ROOT.parent / "shared")
-        (made / "data").mkdir(exist_ok=True)
+        (made / "data").mkdir()
         (made / "data" / "published").symlink_to(folder / "shared" / "published" / "prompts")
     return made
 

@@ -84,6 +84,34 @@ def project(cloned, every_command) -> Path:
 
 
 # ---- commands ------------------------------------------------------------------------------------------------
+PAGE = """```
+make run     # comment
+```
+Write `snakemake
+--cores 2`, `--config layers=2`, or `snakemake` and `make`.
+```yaml
+study: {title: snakemake --cores 9}
+```
+"""
+
+
+def test_commands_are_found_wherever_they_are_shown(tmp_path):
+    """In blocks of shell, in running text over the end of a line, and in comments; not in other blocks."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "docs" / "page.md").write_text(PAGE)
+    (tmp_path / "presets" / "x.yaml").write_text(
+        "# A preset:\n#   snakemake --cores 3   # comment\n# as `make x` does\n"
+    )
+    assert documented.commands(tmp_path) == {
+        "make run": "docs/page.md",
+        "snakemake --cores 2": "docs/page.md",
+        "snakemake --cores 2 --config layers=2": "docs/page.md",
+        "snakemake --cores 3": "presets/x.yaml",
+        "make x": "presets/x.yaml",
+    }
+
+
 def test_every_command_of_the_documents_is_run_or_excepted_by_name():
     listed = [*RUN, *PLANNED_HERE, *PLANNED, *EXCEPTED, *test_presets.COMMANDS, test_presets.PYTHIA]
     shown = documented.commands()
@@ -120,7 +148,7 @@ def test_a_long_command_is_planned(project, command, every_command):
 # ---- blocks --------------------------------------------------------------------------------------------------
 def fragments() -> list[documented.Block]:
     """Every configuration that a page shows, as it lies over config.yaml."""
-    return [block for page in documented.pages() for block in documented.blocks(page) if block.language == "yaml"]
+    return [block for block in documented.blocks() if block.language == "yaml"]
 
 
 def over_default(config: dict, block: documented.Block) -> dict:
@@ -131,8 +159,8 @@ def over_default(config: dict, block: documented.Block) -> dict:
 
 
 def test_blocks_are_of_languages_that_are_tested():
-    languages = {block.language: block.page for page in documented.pages() for block in documented.blocks(page)}
-    assert set(languages) <= {*documented.SHELL, "yaml", "python", "text"}
+    known = {*documented.SHELL, "yaml", "python", "text"}
+    assert not {block.page: block.language for block in documented.blocks() if block.language not in known}
 
 
 @pytest.mark.parametrize("block", fragments(), ids=lambda block: f"{block.page}: {block.text.split()[1]}")
@@ -168,7 +196,7 @@ def test_the_tasks_and_the_circuit_that_the_readme_adds_are_taken(project, confi
 
 
 def python_blocks() -> list[documented.Block]:
-    return [block for page in documented.pages() for block in documented.blocks(page) if block.language == "python"]
+    return [block for block in documented.blocks() if block.language == "python"]
 
 
 def test_the_script_that_is_shown_uses_what_the_library_has():

@@ -56,6 +56,11 @@ def test_values_equal_the_weights_written_out(family, norm, tmp_path):
             assert (found[layer, :, :, head] - expected).abs().max() < TOLERANCE[family]
 
 
+def test_one_layer_alone_is_read_through_the_norms_that_it_has():
+    assert ov.norms_of(ov.NORMS, 1) == ["own", "in place"]
+    assert ov.norms_of(ov.NORMS, 2) == list(ov.NORMS)
+
+
 def test_block1_needs_two_layers(shipped_model):
     from dataclasses import replace
 

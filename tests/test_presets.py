@@ -5,6 +5,7 @@ study is planned whole and run to one task's activations; the Pythia study of th
 its tasks. With --every-command each is run to its report on all of them.
 """
 
+import copy
 import re
 from pathlib import Path
 
@@ -36,10 +37,11 @@ def files_of(command: str) -> list[str]:
 
 
 def laid(config: dict, command: str) -> dict:
-    """The configuration that a command runs on."""
+    """A configuration with the presets of a command over it."""
+    merged = copy.deepcopy(config)
     for file in files_of(command):
-        update_config(config, yaml.safe_load((ROOT / file).read_text()))
-    return config
+        update_config(merged, yaml.safe_load((ROOT / file).read_text()))
+    return merged
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,9 @@ def test_every_preset_is_tried():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_preset_is_a_study_of_its_checkpoint(config, command):
-    """What it holds is accepted as it is; llama-small has no checkpoint and says so."""
+    """What it holds is accepted as it stands; llama-small has no checkpoint and says so."""
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
-    merged = laid(yaml.safe_load((ROOT / "config.yaml").read_text()), command)
-    found = settings.validated(merged, schema, ROOT / "resources" / "published")
+    found = settings.validated(laid(config, command), schema, ROOT / "resources" / "published")
     assert (found["weights"] == "random") == ("llama-small" in command)
 
 
@@ -87,7 +88,7 @@ def test_a_preset_runs_on_random_weights(project, every_command, command, tokeni
 
 
 def test_the_pythia_study_of_the_readme_runs_to_its_report(project, every_command):
-    """Its tokenizer is the one of the hub, from a folder; to be quick, one task is searched and one evaluated."""
+    """With the hub's tokenizer from a folder; to be quick, one task is searched and one evaluated."""
     assert PYTHIA in (ROOT / "README.md").read_text()
     tasks = "" if every_command else TWO_TASKS
     text = run(project, f"{PYTHIA} tokenizer=../shared/tokenizers/pythia {tasks}")

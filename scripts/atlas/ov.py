@@ -95,6 +95,11 @@ def cross_target(own: list[str], own_ids: dict[str, int], other: list[str], othe
     return Target(of, tuple(sorted(other_ids[word] for word in other if word in other_ids)))
 
 
+def norms_of(wanted: Iterable[str], n_layers: int) -> list[str]:
+    """Those of the norms that heads of a model can read through: one layer alone has no block 1."""
+    return [norm for norm in wanted if norm != "block1" or n_layers > 1]
+
+
 # ---- what heads read and write -------------------------------------------------------------------------------
 def values_after_block_0(model: Model, tokens: torch.Tensor, positions: list[int], norm: str) -> torch.Tensor:
     """v [L, N, P, H, d_head] of every head from the residual after block 0 at ``positions``, W_V and b_V applied.
