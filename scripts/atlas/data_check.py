@@ -213,7 +213,8 @@ def few_prompts(data: TaskData, scores: pd.DataFrame) -> Iterator[Warned]:
         text = "nothing is held out, so results are reported on the prompts that were searched on"
         yield Warned("nothing held out", text, f"set held_out_share, and {data.more_prompts()} where they are few")
     sizes = {named: int(data.of_split(split)["kept"].sum()) for split, named in SIDES.items()}
-    few = [f"{n} {named}" for named, n in sizes.items() if 0 < n < FEW_PROMPTS]
+    names = {named: named if n > 1 else named.replace("prompts", "prompt") for named, n in sizes.items()}
+    few = [f"{n} {names[named]}" for named, n in sizes.items() if 0 < n < FEW_PROMPTS]
     if few:
         yield Warned("few prompts", f"there are only {listing(few)}, so intervals are wide", data.more_prompts())
 
