@@ -242,7 +242,7 @@ class Bomb:
 
 
 @FUZZ
-@given(content=st.binary(max_size=200), kind=st.sampled_from(["csv", "parquet"]))
+@given(content=st.binary(max_size=200), kind=st.sampled_from(["csv", "tsv", "json", "jsonl", "parquet"]))
 def test_random_bytes_are_no_prompts(tmp_path_factory, content, kind):
     folder = tmp_path_factory.mktemp("bytes")
     (folder / f"p.{kind}").write_bytes(content)

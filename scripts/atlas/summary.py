@@ -126,7 +126,7 @@ def prompt_findings(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks:
             dropped.setdefault(kind, set()).update(fillers)
     for kind, fillers in dropped.items():
         if fillers:
-            sentences.append(f"Not used as {kind}, since more than one token: {listing(sorted(fillers))}.")
+            sentences.append(f"Not used as {kind}, since not one token of their own: {listing(sorted(fillers))}.")
     return sentences or ["No prompt was rejected, none was filtered out, and every filler could be used."]
 
 
