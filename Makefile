@@ -2,6 +2,7 @@
 # make test: install, run every test, two at a time (WORKERS).
 # make cluster: start a SLURM of one node, and submit the whole smoke study to it.
 # make soak: kill the smoke study a hundred times, about half an hour.
+# make families: a whole study of a tiny random model of every family, about half an hour; writes docs/architectures.md.
 # make bench: install, time the engines for components and for edges against slower ways, and Snakemake's plans.
 VENV := .venv
 PYTHON ?= python3
@@ -10,7 +11,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run resume test cluster bench soak coverage lint docs verify clean distclean
+.PHONY: run resume test cluster families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -28,6 +29,9 @@ test: $(VENV)/installed
 
 cluster: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_slurm.py --whole-cluster-study
+
+families: $(VENV)/installed
+	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python bench/architectures.py
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py

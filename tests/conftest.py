@@ -24,6 +24,8 @@ def of_a_study(file) -> bool:
 def pytest_addoption(parser):
     text = "submit the whole smoke study to SLURM, not one task of it (tests/test_slurm.py)"
     parser.addoption("--whole-cluster-study", action="store_true", help=text)
+    text = "run a study of every family of docs/architectures.md, not of three (tests/test_architectures.py)"
+    parser.addoption("--every-family", action="store_true", help=text)
 
 
 def pytest_collection_modifyitems(items):

@@ -24,7 +24,7 @@ COMMON = {
     "num_attention_heads": HEADS,
     "intermediate_size": 64,
     "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.2,  # large enough that heads and MLPs matter
+    "initializer_range": 0.4,  # large enough that heads and MLPs matter, and what was shown
     "bos_token_id": 0,
     "eos_token_id": 0,
     "pad_token_id": 0,
@@ -168,7 +168,8 @@ def small_study(folder: Path, model: Path, heads: list[str], edges: bool) -> Stu
     config["search"] |= {"thresholds": [20], "orders": ["bisect"], "never_test": ["0.0", "m0"]}
     config["comparison"]["order"] = "bisect"
     config["evaluation"] = {"completeness": 1, "positions": {"start_threshold": 20, "threshold": 20}}
-    config["edges"] |= {"methods": ["iterative_edges"] if edges else [], "threshold": 20}
+    config["edges"] |= {"methods": ["path_patching", "iterative_edges"] if edges else [], "threshold": 20}
+    config["edges"] |= {"path_patching": "start", "sizes": [0.1, 1], "random_draws": 1}
     config["stability"]["edges"] = None
     config["heads"] |= {"analyses": heads, "patching_prompts": 2, "detectors": {"length": 10, "sequences": 2}}
     config["generation"] |= {"per_text": 1, "prompts": {"sequence": config["generation"]["prompts"]["sequence"]}}
