@@ -24,7 +24,6 @@ COMMON = {
     "num_attention_heads": HEADS,
     "intermediate_size": 64,
     "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.4,  # large enough that heads and MLPs matter, and what was shown
     "bos_token_id": 0,
     "eos_token_id": 0,
     "pad_token_id": 0,
@@ -104,12 +103,12 @@ def _saved(model, folder: Path):
 
 
 def perturb(model) -> None:
-    """Give norms and biases other values than the 1 and 0 that they start with, so that they matter."""
+    """Draw matrices so large that heads, MLPs and early tokens matter; move norms and biases from 1 and 0."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter + 0.3 * noise if parameter.dim() == 1 else 0.4 * noise)
 
 
 def first_layer(model):
