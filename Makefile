@@ -4,6 +4,7 @@
 # make cluster: the same, then start a SLURM of one node and submit the whole smoke study to it.
 # make commands: run every shell command of the documents and every preset whole, about two hours.
 # make soak: kill the smoke study a hundred times, about half an hour.
+# make families: a whole study of a tiny random model of every family, about half an hour; writes docs/architectures.md.
 # make bench: install, time the engines for components and for edges against slower ways, and Snakemake's plans.
 VENV := .venv
 PYTHON ?= python3
@@ -12,7 +13,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run resume test slurm cluster commands bench soak coverage lint docs verify clean distclean
+.PHONY: run resume test slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -36,6 +37,9 @@ cluster: slurm
 
 commands: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_docs.py tests/test_presets.py tests/test_usage.py --every-command
+
+families: $(VENV)/installed
+	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python bench/architectures.py
 
 bench: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python bench/search.py

@@ -133,8 +133,8 @@ def in_a_fork(study) -> bool:
 INTRODUCTION = """\
 # Architectures
 
-Made by `bench/architectures.py` (`make families`): models of {layers} layers of {heads} heads with random weights, built
-from the stock configuration of each family, norms and biases perturbed. For each a whole small study runs to its
+Made by `bench/architectures.py` (`make families`): models of {layers} layers of {heads} heads with random weights,
+built from the stock configuration of each family, norms and biases perturbed. For each a whole small study runs to its
 report; where it is refused at its start, it runs again without what the refusal names. Before that the model runs
 through TransformerLens hooks and is held against the Hugging Face model: the logits, and the logits with a head and
 with an MLP of the first layer set to zero by hooks on the model's own modules (difference below {tolerance:g}).
@@ -154,27 +154,33 @@ def page(found: dict[str, dict]) -> str:
     versions = f"transformer_lens {version('transformer_lens')}, transformers {version('transformers')}"
     whole = f"{sum(bool(r['ran']) for r in found.values())} of {len(found)} families run to their report."
     lines = [INTRODUCTION.format(layers=LAYERS, heads=HEADS, tolerance=TOLERANCE, versions=versions, whole=whole)]
-    for family, r in found.items():
-        heads = [name for name in r["ran"] if name != analyses.EDGES]
-        listed = "all" if len(heads) == len(analyses.HEADS) else ", ".join(heads) or "none"
-        why = r["refused"].partition(": ")[2].partition("; set ")[0].replace("|", "/")
-        said = "; ".join(filter(None, (r["node"], r["problem"], why)))
-        nodes = "yes" if r["ran"] and not r["node"] else "no"
-        lines.append(f"| `{family}` | {nodes} | {'yes' if analyses.EDGES in r['ran'] else 'no'} | {listed} | {said} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(row(family, outcome) for family, outcome in found.items())]) + "\n"
+
+
+def row(family: str, outcome: dict) -> str:
+    """The line of the table for one family."""
+    heads = [name for name in outcome["ran"] if name != analyses.EDGES]
+    listed = "all" if len(heads) == len(analyses.HEADS) else ", ".join(heads) or "none"
+    why = outcome["refused"].partition(": ")[2].partition("; set ")[0].replace("|", "/")
+    said = "; ".join(filter(None, (outcome["node"], outcome["problem"], why)))
+    nodes, edges = outcome["ran"] and not outcome["node"], analyses.EDGES in outcome["ran"]
+    return f"| `{family}` | {'yes' if nodes else 'no'} | {'yes' if edges else 'no'} | {listed} | {said} |"
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", default="0/1", help="which share of the families, as in 1/3")
-    share, shares = map(int, parser.parse_args().part.split("/"))
+    parser.add_argument("--only", nargs="+", choices=families.FAMILIES, help="these families")
+    parser.add_argument("--done", type=Path, default=DONE, help="the folder of outcomes")
+    given = parser.parse_args()
+    share, shares = map(int, given.part.split("/"))
     torch.set_num_threads(1)
     snakemake.script.PythonScript.execute_script = execute_script
     snakemake.benchmark.write_benchmark_records = lambda records, path, *_: Path(path).touch()
-    DONE.mkdir(parents=True, exist_ok=True)
-    for family in list(families.FAMILIES)[share::shares]:
-        file = DONE / f"{family}.json"
+    given.done.mkdir(parents=True, exist_ok=True)
+    for family in given.only or list(families.FAMILIES)[share::shares]:
+        file = given.done / f"{family}.json"
         if not file.is_file():
             with tempfile.TemporaryDirectory() as folder:
                 node = node_level(family, Path(folder) / "alone")
@@ -184,8 +190,8 @@ def main() -> None:
                     outcome = Outcome(problem=brief(error))
             file.write_text(json.dumps(asdict(outcome) | {"node": node}, indent=1))
         print(family, file.read_text(), flush=True)
-    found = {family: DONE / f"{family}.json" for family in families.FAMILIES}
-    if all(file.is_file() for file in found.values()):
+    found = {family: given.done / f"{family}.json" for family in families.FAMILIES}
+    if not given.only and all(file.is_file() for file in found.values()):
         text = page({family: json.loads(file.read_text()) for family, file in found.items()})
         (ROOT / "docs" / "architectures.md").write_text(text)
 

@@ -103,6 +103,7 @@ rule label_heads:
         main_tasks=EXPLAINED_MAIN,
         tasks=EXPLAINED_TASKS,
         tables=made(EVIDENCE),
+        detectors="detectors" in ANALYSES,
         kind=config["ablation"]["kind"],
         order=config["comparison"]["order"],
         threshold=config["comparison"]["threshold"],

@@ -25,10 +25,8 @@ job.log.info("%d components are shared by all circuits, %d are in some", len(sha
 edge_rows, methods, agreement = [], [], []
 contents = {c["task"]: c for c in map(artifacts.read_json, inputs.get("edge_circuits", []))}
 edge_circuits = {task: reported_edges(content) for task, content in contents.items()}
-for path in inputs.get("edge_scores", []):
-    table = artifacts.read_table(path)
-    values = edge_values(table)
-    task = table.task.iloc[0]
+for task, path in zip(contents, inputs.get("edge_scores", []), strict=True):
+    values = edge_values(artifacts.read_table(path))
     for edge in sorted(edge_circuits[task]):
         edge_rows.append({"model": w.model, "circuit": task} | edge._asdict() | {"value": values.get(edge)})
 overlap += compare_edges(edge_circuits, graph)

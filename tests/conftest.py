@@ -28,6 +28,8 @@ def pytest_addoption(parser):
     parser.addoption("--whole-cluster-study", action="store_true", help=text)
     text = "run every command of the documents and every preset to its end, and build the container (hours)"
     parser.addoption("--every-command", action="store_true", help=text)
+    text = "run a study of every family of docs/architectures.md, not of three (tests/test_architectures.py)"
+    parser.addoption("--every-family", action="store_true", help=text)
 
 
 def pytest_configure():

@@ -24,7 +24,6 @@ COMMON = {
     "num_attention_heads": HEADS,
     "intermediate_size": 64,
     "max_position_embeddings": POSITIONS,
-    "initializer_range": 0.2,  # large enough that heads and MLPs matter
     "bos_token_id": 0,
     "eos_token_id": 0,
     "pad_token_id": 0,
@@ -104,12 +103,12 @@ def _saved(model, folder: Path):
 
 
 def perturb(model) -> None:
-    """Give norms and biases other values than the 1 and 0 that they start with, so that they matter."""
+    """Draw matrices so large that heads, MLPs and early tokens matter; move norms and biases from 1 and 0."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter + 0.3 * noise if parameter.dim() == 1 else 0.4 * noise)
 
 
 def first_layer(model):
@@ -168,7 +167,8 @@ def small_study(folder: Path, model: Path, heads: list[str], edges: bool) -> Stu
     config["search"] |= {"thresholds": [20], "orders": ["bisect"], "never_test": ["0.0", "m0"]}
     config["comparison"]["order"] = "bisect"
     config["evaluation"] = {"completeness": 1, "positions": {"start_threshold": 20, "threshold": 20}}
-    config["edges"] |= {"methods": ["iterative_edges"] if edges else [], "threshold": 20}
+    config["edges"] |= {"methods": ["path_patching", "iterative_edges"] if edges else [], "threshold": 20}
+    config["edges"] |= {"path_patching": "start", "sizes": [0.1, 1], "random_draws": 1}
     config["stability"]["edges"] = None
     config["heads"] |= {"analyses": heads, "patching_prompts": 2, "detectors": {"length": 10, "sequences": 2}}
     config["generation"] |= {"per_text": 1, "prompts": {"sequence": config["generation"]["prompts"]["sequence"]}}

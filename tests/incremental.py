@@ -54,8 +54,8 @@ SINGLE = (
 SINGLE += " evaluation generation lens methods ov overlap patching_scatter positions stability"
 FIGURES |= {f"plot_{name}": 1 for name in SINGLE.split()}
 PAGES = {"write_data_page": 1, "write_head_pages": 1, "write_summary": 1}
-ALL = FIGURES | PAGES | {"check_model": 1, "make_prompts": 3, "score_clean": 3, "cache_activations": 3}
-ALL |= {"evaluate_circuits": 3}
+ALL = FIGURES | PAGES | {"check_model": 1, "check_analyses": 1, "make_prompts": 3, "score_clean": 3}
+ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
@@ -235,6 +235,12 @@ CHANGES = [
         "a label's (`heads.labels.copy`)",
         AFTER_LABELS | {"plot_detectors": 1},
         setting("heads", "labels", "copy", value=0.4),
+    ),
+    Change(
+        "analyses",
+        "one left out (`heads.analyses` without backup heads)",
+        {"check_analyses": 1, "write_summary": 1},
+        setting("heads", "analyses", value=["patching", "attribution", "lens", "attention", "detectors", "ov"]),
     ),
     Change("edges", "points of EAP-IG", {"search_edges": 2} | of_main_tasks(2), setting("edges", "points", value=3)),
     Change(

@@ -456,7 +456,10 @@ QKV = "transformer.h.0.attn.c_attn.weight"
         (lambda w: w.update({QKV: w[QKV].fill_(math.nan)}), f"{QKV} in"),
         (lambda w: w.update({QKV: w[QKV].fill_(math.inf)}), "is not finite"),
         (lambda w: w.update({QKV: w[QKV].to(torch.int8)}), "torch.int8"),
-        (lambda w: w.update({"transformer.h.1.ln_1.weight": torch.ones(8)}), "a layer that config.json does not have"),
+        (
+            lambda w: w.update({"transformer.h.1.ln_1.weight": torch.ones(8)}),
+            "which GPT2LMHeadModel of this config.json does not have",
+        ),
         (
             lambda w: w.update({"transformer.wte.weight": w["transformer.wte.weight"][:9].clone()}),
             "wte.weight is (9, 8)",

@@ -731,6 +731,7 @@ def test_pages_need_nothing_from_outside(study):
     tables = {name: getattr(study, name) for name in names} | {"prompts": pd.concat(study.prompts.values())}
     layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
     model = {"model": study.model, "architecture": "GPT2LMHeadModel", "n_layers": int(layers), "n_heads": int(heads)}
+    model["compared"] = {"dtypes": ["float32"], "tokens": 128}
     settings = {
         "title": "A & B",
         "tasks": study.tasks,
@@ -739,7 +740,7 @@ def test_pages_need_nothing_from_outside(study):
         "order": study.order,
         "labels": head_tables.THRESHOLDS,
     }
-    page = summary.summary_page(tables, study.info, study.edge_circuits, model, settings, {})
+    page = summary.summary_page(tables | {"left_out": {}}, study.info, study.edge_circuits, model, settings, {})
     assert "A &amp; B" in page and "The edge circuits keep" in page
     assert '<h2 id="heads">What the heads do</h2>' in page and f'href="{study.model}.heads.html#h' in page
     for html in (page, pages.tables_page({k: tables[k] for k in ("clean", "overlap", "cross")}, "Tables")):
