@@ -32,12 +32,14 @@ def refusal(prompts: pd.DataFrame, groups: str, allow_negative_clean: bool) -> s
     search = prompts[prompts["kept"] & (prompts["split"] == "search")]
     if search.empty:
         return "there are no prompts to search on; lower held_out_share or make more prompts"
-    mean = search["logit_diff"].mean()
-    if mean <= 0 and not allow_negative_clean:
-        return (
-            f"the model's clean logit difference is {mean:.3f}, not positive: it does not do this task, and percent of "
-            "full means nothing; choose other prompts or another model, or set allow_negative_clean: true"
-        )
+    for split, named in SIDES.items():
+        scores = prompts["logit_diff"][prompts["kept"] & (prompts["split"] == split)]
+        if scores.mean() <= 0 and not allow_negative_clean:
+            return (
+                f"the model's clean logit difference on the {len(scores)} {named} is {scores.mean():.3f}, "
+                "not positive: it does not do this task, and percent of full means nothing; choose other prompts or "
+                "another model, or set allow_negative_clean: true"
+            )
     if groups == "template" and set(search["template"]) < set(prompts["template"]):
         return "the filter keeps no search prompt of some template; use ablation.groups: all"
     return None
