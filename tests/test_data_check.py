@@ -257,6 +257,10 @@ def test_what_is_no_reason_to_warn(given, silent):
 NONE = np.zeros(128, dtype=bool)
 STOPPED = {
     "not positive": ({"clean": fake_clean(fake_prompts(), logit_diff=-1)}, "set allow_negative_clean: true"),
+    "on the 64 held-out prompts is -1.000, not positive": (
+        {"clean": fake_clean(fake_prompts(), logit_diff=np.where(fake_prompts().split == "held_out", -1, 2))},
+        "set allow_negative_clean: true",
+    ),
     "none of the 64 prompts to search on": ({"clean": fake_clean(fake_prompts(), NONE)}, "relax prompts.filter"),
     "none of the 64 held-out prompts": (
         {"clean": fake_clean(fake_prompts(), (fake_prompts().split == "search").to_numpy())},
@@ -503,7 +507,9 @@ def test_a_file_that_a_study_would_refuse_can_be_looked_at(tmp_path):
     said = made.snakemake("check_data").stdout
     assert "wrong: 3 of 6 prompts kept" in said and said.count("  rejected: 1 for:") == 3
     assert "an answer is not one token -> set multi_token: true" in said
-    assert re.search(r"STOPS THE STUDY: the model's clean logit difference is -.*, not positive", said)
+    assert re.search(
+        r"STOPS THE STUDY: the model's clean logit difference on the 2 prompts to search on is -.*, not positive", said
+    )
     table = pd.read_parquet(folder / "wrong" / "rejected.parquet")
     assert table.prompt.tolist() == [3, 4, 5] and table.reason.nunique() == 3
     assert (table.model == "ladder-6x8").all() and (table.task == "wrong").all()
@@ -511,7 +517,10 @@ def test_a_file_that_a_study_would_refuse_can_be_looked_at(tmp_path):
 
     failed = made.snakemake(check=False)
     text = failed.stdout + failed.stderr
-    assert failed.returncode and "tasks.wrong: the model's clean logit difference is -" in text
+    assert (
+        failed.returncode
+        and "tasks.wrong: the model's clean logit difference on the 2 prompts to search on is -" in text
+    )
     assert "`snakemake --cores 2 check_data` shows its prompts and scores" in text
     assert "Traceback" not in text and not (folder / "wrong" / "trace.parquet").exists()
     for later in ("score_components", "search_nodes", "evaluate_circuits", "explain_task"):
