@@ -159,8 +159,9 @@ class Outcome:
 
 def small_study(folder: Path, model: Path, heads: list[str], edges: bool) -> Study:
     """The workflow with every stage on as little as it allows: one task, one search, one round of everything."""
-    made = Study(folder, model)
+    made = Study(folder)
     config = made.config
+    config["models"]["ladder-6x8"]["path"] = str(model)
     config["study"] |= {"title": "A tiny random model", "tasks": ["numerals"], "transfer_tasks": []}
     config["prompts"] |= {"templates": ["{object} found in {m}."], "per_template": 1, "held_out_share": 0}
     config["prompts"]["allow_negative_clean"] = True

@@ -354,7 +354,7 @@ Monday,Friday,Tuesday,Monday
 
 def bad_rows(folder) -> tokens.Encoded:
     (folder / "bad.csv").write_text(BAD_ROWS)
-    rows = prompts_from_file("mine", {"clean": "bad.csv"}, folder, 0.5)
+    rows = prompts_from_file("mine", {"clean": "bad.csv"}, folder)
     return tokens.encode_prompts(rows, load_tokenizer("shipped"), False, "mine")
 
 

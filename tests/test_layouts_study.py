@@ -1,6 +1,7 @@
 """A study on a table of prompts of several layouts, from its file to circuits, edges, positions and patching."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -30,7 +31,8 @@ def finished(tmp_path_factory) -> Study:
     )
     GPT2LMHeadModel(config).save_pretrained(root / "model")
     tokenizer.save_pretrained(root / "model")
-    study = Study(root / "study", root / "model")
+    study = Study(root / "study")
+    study.config["models"]["ladder-6x8"]["path"] = str(root / "model")
     names: dict[int, list[str]] = {}
     for name, size in zip(POOL, tokens_in_text(tokenizer, POOL, "so "), strict=True):
         names.setdefault(size, []).append(name)
@@ -93,6 +95,7 @@ def test_searches_use_all_prompts_and_heads_are_explained_on_one_layout(folder):
 def test_what_needs_one_layout_is_refused_in_one_line(finished, folder):
     paths = {name: folder / f"{name}.parquet" for name in ("prompts", "clean")} | {"means": folder / "means.pt"}
     paths["model"] = finished.folder / "results/ladder-6x8/model.json"
-    model = studies.load_model(paths["model"], {"device": "cpu", "dtype": "float32", "batch_size": 16})
+    model_folder = Path(finished.config["models"]["ladder-6x8"]["path"])
+    model = studies.load_model(paths["model"], model_folder, {"device": "cpu", "dtype": "float32", "batch_size": 16})
     with pytest.raises(StudyError, match=r"tasks.guests have several; set its file.min_layout above 72"):
         studies.make_ablator(model, paths, "search", "mean", legacy_mlp_means=True)

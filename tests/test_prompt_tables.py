@@ -40,7 +40,7 @@ def read(folder, name, content):
 
 def task(folder, name, content, **file):
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return prompts_from_file("t", {"clean": name} | file, folder, 0)
+    return prompts_from_file("t", {"clean": name} | file, folder)
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_the_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "p.csv").write_text(",".join(NAMES) + "\n" + ",".join(ROW) + "\n")
     file = {"clean": "~/p.csv", "corrupted": "~/p.csv", "corrupted_columns": {"text": "corrupted_text"}}
-    assert prompts_from_file("t", file, "/nowhere", 0)[0]["text"] == "Ann met"
+    assert prompts_from_file("t", file, "/nowhere")[0]["text"] == "Ann met"
 
 
 # ---- select --------------------------------------------------------------------------------------------------
