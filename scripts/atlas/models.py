@@ -97,10 +97,7 @@ def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(name: str, folder: Path) -> dict[str, Any]:
-    """Sizes from the model's config, that config, and digests of the model's files; refuses a bad config.
-
-    What only a run of the model tells is added by `reference.compare`.
-    """
+    """Sizes from the model's config, that config, and digests of the model's files; refuses a bad config."""
     config = read_config(name, folder)
     weights = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
     texts = [file for file in sorted(folder.glob("tokenizer*")) if file.is_file()]
