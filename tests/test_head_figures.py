@@ -522,3 +522,12 @@ def test_all_findings_come_in_whole_sentences(study):
     tables |= {name: getattr(study, name) for name in ("lens_increments", "detectors", "backup")}
     said = findings.head_findings(tables, study.main, head_tables.THRESHOLDS)
     assert all(s.endswith(".") and "nan" not in s and "  " not in s for s in said)
+
+
+def test_what_is_left_out_is_said_with_the_reason_where_there_is_one():
+    said = findings.left_out_findings({"edges": "it has no engine", "lens": None, "backup": None})
+    assert said == [
+        "The configuration leaves out edges (not to be had of this model: it has no engine); the logit lens and backup "
+        "heads."
+    ]
+    assert findings.left_out_findings({}) == []

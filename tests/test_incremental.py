@@ -73,7 +73,7 @@ def test_models_are_compared_where_a_study_has_several(study):
     [
         (("edges", "methods"), [], {"search_edges", "plot_edge_curves", "plot_edge_diagram"}),
         (("generation", "prompts"), {}, {"generate", "plot_generation"}),
-        (("heads", "analyses"), [], {"explain_task", "explain_heads", "detect_heads", "label_heads", "write_head_pages"}),
+        (("heads", "analyses"), [], {"explain_task", "explain_heads", "detect_heads", "label_heads"}),
     ],
 )
 def test_what_a_study_leaves_out_has_no_jobs(study, key, value, rules):

@@ -132,3 +132,8 @@ def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config
         said = message(changed(several, "search/legacy_mlp_means", True))
         assert said.startswith("search.legacy_mlp_means: true") and repr(name) in said
     assert message(changed(config, "search/legacy_mlp_means", True)) == ""
+
+
+def test_a_publication_needs_the_analyses_that_it_has_figures_of(config):
+    bad = changed(changed(config, "published", "gpt2-small"), "heads/analyses", ["patching", "attention"])
+    assert message(bad).startswith("heads.analyses: attribution is missing, which `published` compares")

@@ -102,7 +102,10 @@ def refuse_damaged(name: str, folder: Path, config: Any) -> None:
 
 
 def _refuse_unlike(name: str, folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Names of the parameters, and those that are tied to another; raises StudyError unless the files hold them all."""
+    """Names of the parameters, with and without the body's own in front, and those that are tied: own -> the other.
+
+    Raises StudyError unless the files hold all of them, and nothing else.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
@@ -133,7 +136,9 @@ def _refuse_unlike(name: str, folder: Path) -> tuple[set[str], dict[str, str]]:
             f"{where} have {surplus[0]!r}{more}, which {kind} of this config.json does not have; its files do not "
             "belong together, fetch them again"
         )
-    parameters = {parameter for parameter, _ in model.named_parameters()}
+    parameters = {
+        form for parameter, _ in model.named_parameters() for form in (parameter, parameter.split(".", 1)[-1])
+    }
     return parameters, dict(getattr(model, "all_tied_weights_keys", None) or {})
 
 
