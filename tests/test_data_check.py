@@ -293,7 +293,9 @@ def test_any_table_can_be_looked_at(draw):
     kept = np.array(draw.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
     prompts = prompts.assign(split=sides)
     clean = fake_clean(prompts, kept, logit_diff=draw.draw(numbers), corrupted_logit_diff=draw.draw(numbers))
-    reasons = draw.draw(st.lists(st.sampled_from(["an answer is not one token", "odd <u>"]), max_size=4))
+    reasons = draw.draw(
+        st.lists(st.sampled_from(["an answer is not one token", "one answer begins with the other"]), max_size=4)
+    )
     found = look(data(prompts, clean, reasons, filter={"probability_ratio": 2}))
     counts = found.counts
     assert counts["read"] == counts["kept"] + counts["rejected"] == n + len(reasons)
@@ -302,7 +304,7 @@ def test_any_table_can_be_looked_at(draw):
     assert found.answers[["search", "held_out"]].to_numpy().sum() == n
     refused = clean_scores.refusal(found.data.prompts, "all", False)
     assert [warned.stops for warned in found.warnings].count(True) == (refused is not None)
-    assert "<u>" not in data_page.page([found], {"t": fake_tokens(prompts)}, "T", "", ["t"])
+    assert "<u>" not in data_page.page([found], {"t": fake_tokens(prompts)}, "T <u>", "", ["t"])
     assert (data_check.data_table(found)["value"] == 0).isin([True, False]).all()
     assert data_check.digest([found]).count("->") == len(found.warnings) + len(found.reasons)
 

@@ -95,7 +95,7 @@ def test_whitespace_joins_by_itself():
 
 
 # ---- prompts of a file ---------------------------------------------------------------------------------------
-DEFAULT = {"held_out_share": 0}
+DEFAULT = {"held_out_share": 0, "hold_out": "auto", "seed": 0}
 
 
 def prompts(folder, rows, tokenizer="gpt2", bos=False, multi_token=False, **file):
@@ -155,7 +155,7 @@ def test_a_space_at_the_end_is_counted_or_read_where_the_join_is_exact(tmp_path)
     rows = [prompt("one two", "four", "three"), prompt("one two ", "four", "three")]
     found = prompts(tmp_path, rows)
     assert found.rejected == {rejections.ENDS_WITH_SPACE: 1} and found.rejected_rows[0][0]["text"] == "one two "
-    with pytest.raises(StudyError, match=r"every prompt was rejected .*; take the space away, or set join: exact"):
+    with pytest.raises(StudyError, match=r"every prompt was rejected .*; take the space off the end of the text, or set join: exact"):
         prompts(tmp_path, rows[1:])
     found = prompts(tmp_path, [prompt("one in ", "4", "3")], "llama2", join="exact")
     assert load_tokenizer("llama2").decode(found.rows[0]["tokens"]) == "one in ", "its digits bring no space"
@@ -302,7 +302,13 @@ def test_an_answer_stands_where_the_next_member_of_its_template_would(name, befo
     members = ("one", "two", "three", "four", "five", "six", "seven", "eight")
     block = {"members": list(members), "templates": [before + "{m}" + after], "fillers": {"name": list(names)}}
     block |= {"shown": 3, "per_template": 5, "corruption": "random_members", "forbid_answer": False, "seed": 0}
-    block |= {"held_out_share": 0, "filler_seed": 0, "random_words": ["sun"], "multi_token": multi_token}
+    block |= {
+        "held_out_share": 0,
+        "hold_out": "auto",
+        "filler_seed": 0,
+        "random_words": ["sun"],
+        "multi_token": multi_token,
+    }
     try:
         found, _ = prompts_of("t", block, tokenizer, bos, None, None)
     except StudyError as error:

@@ -471,7 +471,7 @@ def test_a_task_of_members_keeps_one_layout():
 def block(tmp_path, table, **more) -> dict:
     table.to_csv(tmp_path / "p.csv", index=False)
     file = {"clean": "p.csv", "columns": {"template": "template"}}
-    return {"file": file | more, "held_out_share": 0.5, "multi_token": True}
+    return {"file": file | more, "held_out_share": 0.5, "hold_out": "auto", "seed": 0, "multi_token": True}
 
 
 def test_names_of_one_to_three_tokens_are_all_used(tmp_path):

@@ -96,7 +96,7 @@ def test_an_unquoted_comma_in_every_row_is_refused(tmp_path, corrupted):
     (tmp_path / "clean.csv").write_text("text,answer,incorrect\nTom met,Ann,Tom\n")
     (tmp_path / "bad.csv").write_text(text)
     file = {"clean": "clean.csv", "corrupted": "bad.csv"} if corrupted else {"clean": "bad.csv", "corrupted": "bad.csv"}
-    said = refusal(prompts_from_file, "t", file, tmp_path, 0)
+    said = refusal(prompts_from_file, "t", file, tmp_path)
     assert said.startswith(f"tasks.t.file.{'corrupted' if corrupted else 'clean'}: ")
     assert "bad.csv: row 1 (line 2) has more cells than the header, 4 ['When Ann and Tom went out'" in said
     assert "under 3 ['text', 'answer', 'incorrect']" in said

@@ -321,7 +321,7 @@ def tables(tmp_path, kept):
 
 def test_the_reported_split_is_one_that_the_filter_left(tmp_path):
     assert studies.report_split(*tables(tmp_path, [True, False, True, False])) == "held_out"
-    said = "tasks.t: the filter keeps none of the 2 prompts held out; relax prompts.filter, or give more prompts"
+    said = "tasks.t: the filter keeps none of the 2 held-out prompts; relax prompts.filter, or give more prompts"
     with pytest.raises(StudyError, match=said):
         studies.report_split(*tables(tmp_path, [True, True, False, False]))
 
@@ -329,14 +329,19 @@ def test_the_reported_split_is_one_that_the_filter_left(tmp_path):
 def run_script(name, folder, params, monkeypatch):
     """A script as its rule runs it, in the folder of one task."""
     monkeypatch.setattr(job, "start", lambda snakemake: None)
+    monkeypatch.setattr(job, "model_folder", lambda snakemake: SHIPPED)
+    monkeypatch.setattr(job, "task_block", lambda snakemake: params["task"])
+    monkeypatch.setattr(job, "provenance", lambda snakemake: artifacts.provenance({}))
     task = folder / "t"
-    out = {"activations": "activations.pt", "means": "means.pt", "clean": "clean.parquet"}
-    out |= {"summary": "clean_summary.parquet"}
-    if name == "make_prompts":
-        out = {"prompts": "prompts.parquet", "summary": "prompts.json", "tokens": "tokens.parquet"}
+    out = {
+        "make_prompts": {"summary": "prompts.json"} | dict.fromkeys(("prompts", "tokens", "rejected")),
+        "score_clean": {"summary": "clean_summary.parquet", "clean": None},
+        "cache_activations": {"activations": "activations.pt", "means": "means.pt"},
+    }[name]
+    read = {key: task / f"{key}.parquet" for key in ("prompts", "clean")}
     made = SimpleNamespace(
-        input=SimpleNamespace(model=folder / "model.json", prompts=task / "prompts.parquet"),
-        output=SimpleNamespace(**{key: task / file for key, file in out.items()}),
+        input=SimpleNamespace(model=folder / "model.json", **read),
+        output=SimpleNamespace(**{key: task / (file or f"{key}.parquet") for key, file in out.items()}),
         params=SimpleNamespace(**params),
         wildcards=SimpleNamespace(model="m", task="t"),
     )
@@ -356,8 +361,8 @@ def test_a_filter_that_empties_the_held_out_side_ends_in_the_job_that_filters(tm
     frame["corrupted_text"] = frame.text.iloc[::-1].to_list()
     frame["answer"], frame["incorrect"] = numbers[4:16], numbers[3:15]
     frame.to_csv(tmp_path / "p.csv", index=False)
-    block = config["prompts"] | {"file": {"clean": "p.csv"}}
-    prompts = {"task": block, "prepend_bos": False, "root": str(tmp_path)}
+    block = config["prompts"] | {"file": {"clean": str(tmp_path / "p.csv")}}
+    prompts = {"task": block, "prepend_bos": False}
     caching = {"run": {"device": "cpu", "dtype": "float32", "batch_size": 16, "memory_mb": 256}, "dtype": "float32"}
     caching |= {"groups": "all", "filter": {"probability_ratio": 1}, "allow_negative_clean": False}
     caching |= {"bootstrap": 10, "seed": 0}
@@ -366,16 +371,19 @@ def test_a_filter_that_empties_the_held_out_side_ends_in_the_job_that_filters(tm
     info = artifacts.read_json(folder / "t" / "prompts.json")
     assert info["hold_out"] == "prompts" and info["counts"]["held_out"] == info["counts"]["search"] == 6
     assert info["counts"]["duplicates"] == info["counts"]["undivided"] == 0
-    run_script("cache_activations", folder, caching, monkeypatch)
+    for name in ("score_clean", "cache_activations"):
+        run_script(name, folder, caching, monkeypatch)
     assert studies.report_split(folder / "t" / "prompts.parquet", folder / "t" / "clean.parquet") == "held_out"
 
     right = artifacts.read_table(folder / "t" / "prompts.parquet")
-    for side, said in (("held_out", "6 prompts held out"), ("search", "6 prompts to search on")):
+    for side, said in (("held_out", "6 held-out prompts"), ("search", "6 prompts to search on")):
         wrong, names = right.copy(), ["answer_token", "incorrect_token"]
         wrong.loc[right.split == side, names] = right.loc[right.split == side, names[::-1]].to_numpy()
         artifacts.write_table(wrong, folder / "t" / "prompts.parquet", artifacts.provenance({}))
+        run_script("score_clean", folder, caching, monkeypatch)
         with pytest.raises(StudyError, match=f"tasks.t: the filter keeps none of the {said}; relax prompts.filter"):
             run_script("cache_activations", folder, caching, monkeypatch)
     unfiltered = caching | {"filter": None}
+    run_script("score_clean", folder, unfiltered, monkeypatch)
     with pytest.raises(StudyError, match=r"clean logit difference on the 6 prompts to search on is -.*, not positive"):
         run_script("cache_activations", folder, unfiltered, monkeypatch)
