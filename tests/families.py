@@ -11,6 +11,7 @@ import transformers
 
 from atlas import analyses
 from atlas.components import Component
+from atlas.tokens import load_tokenizer
 from study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +100,17 @@ def _saved(model, folder: Path):
     model.save_pretrained(folder)
     for file in TOKENIZER.glob("tokenizer*"):
         shutil.copyfile(file, folder / file.name)
+    suit_tokenizer(folder)
     return model
+
+
+def suit_tokenizer(folder: Path) -> None:
+    """Train the tokenizer anew, on the shipped one's words, where a family has a rule of its own to split text (Qwen 2)."""
+    shipped, own = load_tokenizer(str(TOKENIZER)), load_tokenizer(str(folder))
+    if type(own) is type(shipped):
+        return
+    words = [f" {shipped.decode([i]).strip()}" for i in range(len(shipped))]
+    own.train_new_from_iterator([[word] * 50 for word in words], len(shipped)).save_pretrained(folder)
 
 
 def perturb(model) -> None:
@@ -161,7 +172,7 @@ def small_study(folder: Path, model: Path, heads: list[str], edges: bool) -> Stu
     """The workflow with every stage on as little as it allows: one task, one search, one round of everything."""
     made = Study(folder, model)
     config = made.config
-    config["study"] |= {"title": "A tiny random model", "tasks": ["numerals"], "transfer_tasks": []}
+    config["study"] |= {"title": "A tiny random model", "tasks": ["number_words"], "transfer_tasks": []}
     config["prompts"] |= {"templates": ["{object} found in {m}."], "per_template": 1, "held_out_share": 0}
     config["prompts"]["allow_negative_clean"] = True
     config["search"] |= {"thresholds": [20], "orders": ["bisect"], "never_test": ["0.0", "m0"]}
