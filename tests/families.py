@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
 LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 1189, 128
 
+QWEN2_WORDS = 3000  # its tokenizer is trained on the words of the shipped one, at the start of a text and after a space
+
 COMMON = {
     "vocab_size": WORDS,
     "hidden_size": WIDTH,
@@ -48,7 +50,7 @@ FAMILIES = {
     "llama": GROUPED,
     "mistral": GROUPED,
     "mixtral": GROUPED | EXPERTS | {"num_local_experts": 4},
-    "qwen2": GROUPED,
+    "qwen2": GROUPED | {"vocab_size": QWEN2_WORDS},
     "qwen2_moe": GROUPED | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 32},
     "qwen3": GROUPED,
     "qwen3_moe": GROUPED | EXPERTS | {"num_experts": 4},
@@ -105,12 +107,13 @@ def _saved(model, folder: Path):
 
 
 def suit_tokenizer(folder: Path) -> None:
-    """Train the tokenizer anew, on the shipped one's words, where a family has a rule of its own to split text (Qwen 2)."""
+    """Train the tokenizer anew on the shipped one's words, where a family splits text by its own rule (Qwen 2)."""
     shipped, own = load_tokenizer(str(TOKENIZER)), load_tokenizer(str(folder))
     if type(own) is type(shipped):
         return
-    words = [f" {shipped.decode([i]).strip()}" for i in range(len(shipped))]
-    own.train_new_from_iterator([[word] * 50 for word in words], len(shipped)).save_pretrained(folder)
+    words = [shipped.decode([i]).strip() for i in range(len(shipped))]
+    texts = [[word, f" {word}"] * 50 for word in words if word.isalpha()]
+    own.train_new_from_iterator(texts, QWEN2_WORDS).save_pretrained(folder)
 
 
 def perturb(model) -> None:
