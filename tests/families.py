@@ -11,11 +11,14 @@ import transformers
 
 from atlas import analyses
 from atlas.components import Component
+from atlas.tokens import load_tokenizer
 from study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT / "resources" / "models" / "ladder-6x8"
 LAYERS, HEADS, WIDTH, WORDS, POSITIONS = 2, 4, 32, 1189, 128
+
+QWEN2_WORDS = 3000  # its tokenizer is trained on the words of the shipped one, at the start of a text and after a space
 
 COMMON = {
     "vocab_size": WORDS,
@@ -47,7 +50,7 @@ FAMILIES = {
     "llama": GROUPED,
     "mistral": GROUPED,
     "mixtral": GROUPED | EXPERTS | {"num_local_experts": 4},
-    "qwen2": GROUPED,
+    "qwen2": GROUPED | {"vocab_size": QWEN2_WORDS},
     "qwen2_moe": GROUPED | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 32},
     "qwen3": GROUPED,
     "qwen3_moe": GROUPED | EXPERTS | {"num_experts": 4},
@@ -99,7 +102,18 @@ def _saved(model, folder: Path):
     model.save_pretrained(folder)
     for file in TOKENIZER.glob("tokenizer*"):
         shutil.copyfile(file, folder / file.name)
+    suit_tokenizer(folder)
     return model
+
+
+def suit_tokenizer(folder: Path) -> None:
+    """Train the tokenizer anew on the shipped one's words, where a family splits text by its own rule (Qwen 2)."""
+    shipped, own = load_tokenizer(str(TOKENIZER)), load_tokenizer(str(folder))
+    if type(own) is type(shipped):
+        return
+    words = [shipped.decode([i]).strip() for i in range(len(shipped))]
+    texts = [[word, f" {word}"] * 50 for word in words if word.isalpha()]
+    own.train_new_from_iterator(texts, QWEN2_WORDS).save_pretrained(folder)
 
 
 def perturb(model) -> None:
@@ -162,7 +176,7 @@ def small_study(folder: Path, model: Path, heads: list[str], edges: bool) -> Stu
     made = Study(folder)
     config = made.config
     config["models"]["ladder-6x8"]["path"] = str(model)
-    config["study"] |= {"title": "A tiny random model", "tasks": ["numerals"], "transfer_tasks": []}
+    config["study"] |= {"title": "A tiny random model", "tasks": ["number_words"], "transfer_tasks": []}
     config["prompts"] |= {"templates": ["{object} found in {m}."], "per_template": 1, "held_out_share": 0}
     config["prompts"]["allow_negative_clean"] = True
     config["search"] |= {"thresholds": [20], "orders": ["bisect"], "never_test": ["0.0", "m0"]}

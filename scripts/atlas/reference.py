@@ -42,7 +42,8 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
     """
     config, settings = read_config(name, folder), models.settings_of(folder)
     tokens, device, numbers = sample(config), models.device_of(device), count(folder)
-    compared, skipped = [], []
+    compared: list[str] = []
+    skipped: list[str] = []
     for each in dict.fromkeys(("float32", dtype)):
         size = numbers * getattr(torch, each).itemsize
         if 2 * size > free_bytes(device):
