@@ -155,7 +155,9 @@ def test_a_space_at_the_end_is_counted_or_read_where_the_join_is_exact(tmp_path)
     rows = [prompt("one two", "four", "three"), prompt("one two ", "four", "three")]
     found = prompts(tmp_path, rows)
     assert found.rejected == {rejections.ENDS_WITH_SPACE: 1} and found.rejected_rows[0][0]["text"] == "one two "
-    with pytest.raises(StudyError, match=r"every prompt was rejected .*; take the space off the end of the text, or set join: exact"):
+    with pytest.raises(
+        StudyError, match=r"every prompt was rejected .*; take the space off the end of the text, or set join: exact"
+    ):
         prompts(tmp_path, rows[1:])
     found = prompts(tmp_path, [prompt("one in ", "4", "3")], "llama2", join="exact")
     assert load_tokenizer("llama2").decode(found.rows[0]["tokens"]) == "one in ", "its digits bring no space"
