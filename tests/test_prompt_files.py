@@ -39,6 +39,21 @@ def test_rows_are_selected_and_a_second_file_gives_the_corrupted_texts(tmp_path)
     assert [p["corrupted_text"] for p in prompts] == ["Map in 09. Hat in 06. Key in"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "held"),
+    [
+        ("When Tom, Ann and Jo", "Tom", True),
+        ("(Tom)", "Tom", True),
+        ("Tomorrow", "Tom", False),
+        ("the cost is $5.", "$5", True),
+        ("the cost is $55", "$5", False),
+        ("in New York City", "New York", True),
+    ],
+)
+def test_an_answer_stands_in_a_text_as_words_of_its_own(text, words, held):
+    assert holds(text, words) == held
+
+
 def test_a_column_names_the_strata(tmp_path):
     CLEAN.to_csv(tmp_path / "p.csv", index=False)
     prompts = prompts_from_file("t", {"clean": "p.csv", "columns": COLUMNS | {"stratum": "n"}}, tmp_path)

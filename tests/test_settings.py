@@ -56,6 +56,11 @@ def test_every_key_that_names_a_threshold_not_searched_is_named_if_it_is_read(co
     assert not named or "search.thresholds (20); set" in said
 
 
+@pytest.mark.parametrize(("key", "value"), [("edges/start", "full"), ("prompts/allow_negative_clean", True)])
+def test_edges_may_have_no_room_where_nothing_is_refused_for_it(config, key, value):
+    assert message(changed(changed(config, "edges/threshold", 10), key, value)) == ""
+
+
 def test_the_default_configuration_is_good(config):
     assert message(config) == ""
 
@@ -87,6 +92,7 @@ def test_presets_are_good(config, preset):
         ("study/models", ["gpt9"], ["study.models: 'gpt9' is unknown", "ladder-6x8"]),
         ("study/transfer_tasks", ["months"], ["study.transfer_tasks: 'months' is also in study.tasks"]),
         ("comparison/threshold", 30, ["comparison.threshold: 30", "20"]),
+        ("edges/threshold", 10, ["edges.threshold: 10 leaves", "edges.start_threshold: 10", "start: full"]),
         ("comparison/order", "random_5", ["comparison.order: 'random_5'", "random_0"]),
         ("comparison/controls", 5, ["comparison.controls: 5", ">= 20"]),
         ("tasks/months/members", ["May"], ["tasks.months.members", "at least 2"]),

@@ -80,7 +80,7 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list
                 "members": shown,
                 "corrupted_members": [],
                 "fillers": [],
-                "answer_in_corrupted": answers[0].strip() in corrupted_texts[i].replace(".", " ").split(),
+                "answer_in_corrupted": holds(corrupted_texts[i], answers[0].strip()),
             }
         )
         if strata:
@@ -91,6 +91,11 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list
         for row, found in zip(rows, spans, strict=True):
             row["spans"] = found
     return prompts
+
+
+def holds(text: str, words: str) -> bool:
+    """Whether words stand in a text by themselves, not within longer ones."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
 def file_path(written: str, root: Path | str) -> Path:

@@ -348,6 +348,13 @@ def _check_thresholds(config: dict[str, Any]) -> None:
             f"({', '.join(map(str, searched))}); set {'each of them' if len(missing) > 1 else 'it'} to one of these, "
             "with the threshold beside a start_threshold above it, or search at more thresholds"
         )
+    if "edges.start_threshold" in read and edges["start_threshold"] >= edges["threshold"]:
+        blocks = (task_block(config, task) for task in config["study"]["tasks"])
+        if not all(block["allow_negative_clean"] for block in blocks):
+            raise StudyError(
+                f"edges.threshold: {edges['threshold']} leaves edges nothing to remove from a node circuit at "
+                f"edges.start_threshold: {edges['start_threshold']}; raise the one above the other, or set start: full"
+            )
 
 
 def _check_variants(name: str, block: dict[str, Any], stability: dict[str, Any]) -> None:
