@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from atlas.errors import StudyError
-from atlas.prompt_files import find_members, prompts_from_file
+from atlas.prompt_files import find_members, holds, prompts_from_file
 
 CLEAN = pd.DataFrame(
     {
