@@ -55,13 +55,11 @@ if out.get("attention"):
             variants["interleaved"] = attention.interleaved(prompts.tokens[rows], mixed_in, layout)
         else:
             notes["interleaved"] = "not made: no other task has the same layout and fillers and other members"
-        shown = {word for members in frame.members for word in members}
-        usable = [x for x in tokens.single_token_fillers(tokenizer, p.random_words) if x not in shown]
-        if len(usable) < len(layout.members):
-            notes["words"] = f"not made: {len(usable)} of `random_words` are one token and no member"
+        ids = tokens.words_in_place(tokenizer, frame, layout.members, p.random_words)
+        if ids.shape[-1] < len(layout.members):
+            notes["words"] = f"not made: {ids.shape[-1]} of `random_words` are one token and no member"
         else:
-            ids, _ = tokens.encode(tokenizer, [f"so {word}" for word in usable])
-            variants["words"] = attention.words(prompts.tokens, [row[-1] for row in ids], layout, p.seed)
+            variants["words"] = attention.words(prompts.tokens, ids, layout, p.seed)
     roles, statistics = [], []
     for variant, changed in variants.items():
         weights = attention.weights(model, changed, layout)

@@ -4,11 +4,14 @@ import json
 import re
 from collections import Counter
 
+import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlas import joining, rejections, tokens
+from atlas import attention, joining, rejections, tokens
+from atlas.attention import Layout
 from atlas.errors import StudyError
 from atlas.prompt_making import prompts_of
 from atlas.tasks import Task, Template, make_prompts
@@ -399,3 +402,23 @@ def test_many_texts_were_read():
     """Runs last: of 320 examples each, enough are no refusals."""
     print(KEPT)
     assert not KEPT or (KEPT["files"] >= 25 and KEPT["templates"] >= 150), KEPT
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "pythia"])
+@pytest.mark.parametrize("template", ["so {m}.", "see ({m})", "{m}"])
+def test_words_stand_where_the_members_stood(name, template):
+    """Against the text with the words in the members' places, tokenised anew."""
+    tokenizer, words = load_tokenizer(name), ["river", "cloud", "music", "city", "fish", "tree", "water", "fire"]
+    members = ("one", "two", "three", "four", "five", "six", "man", "day", "king", "old")
+    task = Task("t", members, templates=(template,), shown=3, per_template=7)
+    encoded = tokens.encode_prompts(make_prompts(task), tokenizer, False, "t")
+    frame, layout = pd.DataFrame(encoded.rows), Layout.of(encoded.layout, False)
+    ids = tokens.words_in_place(tokenizer, frame, layout.members, [*words, "two", "unbelievable rivers"])
+    assert ids.shape[-1] >= len(layout.members)
+    clean = torch.tensor(frame.tokens.to_list())
+    for row, before in zip(attention.words(clean, ids, layout, 0).tolist(), clean.tolist(), strict=True):
+        at = list(layout.members)
+        assert [i for i, (a, b) in enumerate(zip(row, before, strict=True)) if a != b] == at
+        text = tokenizer.decode(row)
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == row, text
+        assert len({tokenizer.decode([row[i]]).strip() for i in at} & set(words)) == len(at)

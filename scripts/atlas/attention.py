@@ -107,11 +107,17 @@ def partner(
     return None
 
 
-def words(tokens: torch.Tensor, candidates: Sequence[int], layout: Layout, seed: int) -> torch.Tensor:
-    """Tokens [N, S] whose members are different random ones of ``candidates`` (token ids of words, no members)."""
+def words(tokens: torch.Tensor, candidates: Any, layout: Layout, seed: int) -> torch.Tensor:
+    """Tokens [N, S] whose members are different random words.
+
+    ``candidates``: ids of W words that are no members, [W], or [N, K, W] as they stand in each member's place.
+    """
     rng, out, places = np.random.default_rng(seed), tokens.clone(), list(layout.members)
+    candidates = np.asarray(candidates)
+    by_place = np.broadcast_to(candidates, (len(tokens), len(places), candidates.shape[-1]))
     for row in range(len(tokens)):
-        out[row, places] = torch.tensor(rng.choice(candidates, size=len(places), replace=False))
+        chosen = rng.choice(by_place.shape[-1], size=len(places), replace=False)
+        out[row, places] = torch.tensor(by_place[row, range(len(places)), chosen])
     return out
 
 

@@ -14,11 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from atlas import joining, layouts, rejections
 from atlas.errors import StudyError
 from atlas.layouts import Places
 
 if TYPE_CHECKING:
+    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
 
@@ -129,6 +132,29 @@ def single_token_fillers(tokenizer: PreTrainedTokenizerBase, words: Iterable[str
         if len(first) == len(inside) == 1 and inside[0] not in seen and not _unreadable_word(tokenizer, special, word):
             seen.add(inside[0])
             found.append(word)
+    return found
+
+
+def words_in_place(
+    tokenizer: PreTrainedTokenizerBase, frame: pd.DataFrame, positions: Sequence[int], words: Iterable[str]
+) -> np.ndarray:
+    """[N, K, W] ids of words as they stand where the K members of N aligned prompts stand: after a space, or not.
+
+    ``frame``: `prompts.parquet`, its members at ``positions``. Only words that are one token either way, and no member.
+    """
+    shown = sorted({word for members in frame.members for word in members})
+    usable = [word for word in single_token_fillers(tokenizer, words) if word not in shown]
+
+    def either_way(texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        return list(zip(*(ids_in_text(tokenizer, texts, before) for before in ("so ", "so (")), strict=True))
+
+    ids = np.array([[a[0], j[0]] for a, j in either_way(usable) if len(a) == len(j) == 1], dtype=int).reshape(-1, 2)
+    joined = {word: j for word, (a, j) in zip(shown, either_way(shown), strict=True) if a != j}
+    where = [
+        [int(joined.get(member) == [row[at]]) for member, at in zip(members, positions, strict=True)]
+        for row, members in zip(frame.tokens, frame.members, strict=True)
+    ]
+    found: np.ndarray = ids.T[np.array(where)]
     return found
 
 
