@@ -49,6 +49,7 @@ PLANNED_HERE = {  # with --dry-run here, and to their end with --every-command
 AN_HOUR, CLUSTER, THE_TESTS = "takes half an hour or more", "needs a cluster", "runs these tests"
 PLANNED = {  # with --dry-run only
     "snakemake --cores 2 train_ladder": AN_HOUR,
+    "make families": AN_HOUR,
     "make soak": AN_HOUR,
     "make commands": AN_HOUR,
     "snakemake --profile profiles/slurm": CLUSTER,
