@@ -2,22 +2,15 @@
 
 import pandas as pd
 
-from atlas import artifacts, attention, attribution, detectors, job, ov, patching
+from atlas import artifacts, job
 from atlas.plots import head_cards, lens_page, maps, pattern_page
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-of_tasks = {
-    "attention": ["variant", *attention.ROLE_COLUMNS],
-    "attention_members": ["variant", *attention.STATISTIC_COLUMNS],
-    "patching": patching.COLUMNS,
-    "attribution": attribution.COLUMNS,
-    "ov": ov.COLUMNS,
-}
 tables = {  # what the study leaves out has no rows
     name: artifacts.read_tables(inputs[name]) if inputs.get(name) else pd.DataFrame(columns=["task", *columns])
-    for name, columns in of_tasks.items()
+    for name, columns in head_cards.OF_TASKS.items()
 }
 tables["members"] = tables.pop("attention_members")
 effects = artifacts.read_tables(inputs.effects)
@@ -26,7 +19,7 @@ tables["patching"] = tables["patching"][(tables["patching"]["site"] == "z") & (t
 tables["attribution"] = tables["attribution"][tables["attribution"]["part"] == "head"]
 tables["roles"] = artifacts.read_table(inputs.roles)
 tables["detectors"] = (
-    artifacts.read_table(inputs.detectors) if inputs.get("detectors") else pd.DataFrame(columns=detectors.COLUMNS)
+    artifacts.read_table(inputs.detectors) if inputs.get("detectors") else pd.DataFrame(columns=head_cards.DETECTORS)
 )
 settings = {key: p[key] for key in ("title", "main_tasks", "tasks", "labels", "k", "sequential")}
 artifacts.write_text(out.heads, head_cards.page(tables, settings, w.model))

@@ -531,3 +531,16 @@ def test_what_is_left_out_is_said_with_the_reason_where_there_is_one():
         "heads."
     ]
     assert findings.left_out_findings({}) == []
+
+
+def test_tables_that_a_study_leaves_out_have_the_columns_of_those_it_makes():
+    from atlas import attention, attribution, detectors, ov, patching
+
+    assert {
+        "attention": ["variant", *attention.ROLE_COLUMNS],
+        "attention_members": ["variant", *attention.STATISTIC_COLUMNS],
+        "patching": patching.COLUMNS,
+        "attribution": attribution.COLUMNS,
+        "ov": ov.COLUMNS,
+    } == head_cards.OF_TASKS
+    assert head_cards.DETECTORS == detectors.COLUMNS

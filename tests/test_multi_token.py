@@ -627,7 +627,9 @@ def test_a_text_whose_own_ids_change_is_rejected():
 def test_without_the_key_several_tokens_are_refused_with_the_remedy(config, members, changes):
     with pytest.raises(StudyError, match=r"or set multi_token: true$"):
         made(config, "llama2", members, multi_token=False, **changes)
-    with pytest.raises(StudyError, match=r"an answer is not one token: 1\); set multi_token: true to have several$"):
+    with pytest.raises(
+        StudyError, match=r"an answer is not one token: 1\); set multi_token: true, or choose answers of one token$"
+    ):
         tokens.encode_prompts([row(answer="four five")], load_tokenizer("shipped"), False, "t")
 
 

@@ -132,8 +132,9 @@ def test_a_site_carries_what_its_component_carries(planted):
         assert [row["value"] for row in found] == pytest.approx(2 * expected, abs=1e-5), "and so for its heads alone"
 
 
-def test_components_that_are_never_tested_stay_at_every_role(planted):
+@pytest.mark.parametrize("never_test", [frozenset({Component(1)}), sites({Component(1)}, ROLES)])
+def test_components_that_are_never_tested_stay_at_every_role(planted, never_test):
     ablator = planted["position", "gpt2"]["mean"]
-    rule = Rule(threshold=20, never_test=sites({Component(1)}, ROLES))
+    rule = Rule(threshold=20, never_test=never_test)
     steps = node_search(sites(ablator.everything, ROLES), rule, by_layers(rule), ablator.percents_of_full)
     assert list(steps)[-1].left == TRUTH["mean"] | sites({Component(1)}, ROLES)

@@ -22,13 +22,13 @@ class Rule:
 
     threshold: T; the score must stay strictly above 100 - T percent of the full model (100 - percent < T).
     relative_tolerance: if given, one removal may cost at most this many percentage points.
-    never_test: components that are kept without a test, at every position.
+    never_test: components that are kept without a test, at every position, and sites.
     visit: for each direction the kinds visited within a layer, in order.
     """
 
     threshold: float
     relative_tolerance: float | None = None
-    never_test: frozenset[Component] = frozenset()
+    never_test: frozenset[Component | Site] = frozenset()
     visit: dict[str, tuple[str, ...]] = field(
         default_factory=lambda: {"backward": ("mlp", "head"), "forward": ("head", "mlp")}
     )
@@ -47,7 +47,8 @@ class Rule:
 
     def tests(self, member: Component | Site) -> bool:
         """Whether a component, or a site of one, may go at all."""
-        return (member.component if isinstance(member, Site) else member) not in self.never_test
+        whole = member.component if isinstance(member, Site) else member
+        return not self.never_test & {member, whole}
 
     def allows(self, percent: float, before: float) -> bool:
         if not 100 - percent < self.threshold:

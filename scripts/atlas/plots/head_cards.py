@@ -41,6 +41,16 @@ MEMBERS = [  # statistic, variant, name
     ("member to own type", "interleaved", "members to their own type, interleaved"),
     ("member to other type", "interleaved", "members to the other type, interleaved"),
 ]
+# Columns of the tables that cards read (their modules import torch), for those that a study leaves out
+MEAN = ["value", "ci_low", "ci_high"]
+OF_TASKS = {
+    "attention": ["variant", "layer", "head", "query_role", "key_role", *MEAN],
+    "attention_members": ["variant", "layer", "head", "statistic", *MEAN],
+    "patching": ["direction", "site", "layer", "head", "position", "role", *MEAN],
+    "attribution": ["part", "name", "layer", "head", *MEAN],
+    "ov": ["norm", "layer", "head", "score", "k", *MEAN, "baseline", "instances"],
+}
+DETECTORS = ["detector", "layer", "head", *MEAN]
 SOURCES = {"own": "through its norm", "in place": "in place"}  # the norm of block 1 stays in the tables
 DASH, RANDOM = "\u2013", "; random "
 Place = tuple[str, int, int]  # task, layer, head
