@@ -1,5 +1,6 @@
 # Models and prompts, and what a model does on them unharmed.
 
+MODEL_FIRST = 2  # priority: a study that its model cannot be served ends before anything is searched
 DATA_FIRST = 1  # priority: what is wrong with the prompts of any task is said before a search of another one begins
 
 
@@ -63,6 +64,7 @@ rule check_analyses:
         "logs/{model}/check_analyses.log",
     benchmark:
         "benchmarks/{model}/check_analyses.tsv"
+    priority: MODEL_FIRST
     conda:
         "../envs/environment.yaml"
     threads: 1
@@ -81,11 +83,8 @@ rule check_analyses:
         "../scripts/check_analyses.py"
 
 
-# No job but the one above reads analyses.json. Those that nothing else holds back wait for it, so that a study which
-# its model cannot be served ends there; `ancient`, since another list of analyses makes no other prompts.
 rule make_prompts:
     input:
-        ancient("results/{model}/analyses.json"),
         model="results/{model}/model.json",
     output:
         prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),

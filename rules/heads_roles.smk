@@ -49,7 +49,6 @@ rule explain_heads:
 
 rule detect_heads:
     input:
-        ancient("results/{model}/analyses.json"),
         model="results/{model}/model.json",
     output:
         detectors=ensure("results/{model}/detectors.parquet", non_empty=True),

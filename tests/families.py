@@ -90,7 +90,12 @@ def build(family: str, folder: Path, **options):
 def save(kind: type, folder: Path):
     """Save a tiny random model of any class of transformers, and return it."""
     torch.manual_seed(0)
-    names = COMMON | {"num_key_value_heads": 2, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+    own = FAMILIES.get(kind.config_class.model_type, COMMON)
+    names = (
+        COMMON
+        | {"vocab_size": own["vocab_size"]}
+        | {"num_key_value_heads": 2, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+    )
     names |= {"d_model": WIDTH, "num_layers": LAYERS, "num_heads": HEADS, "rotary_dim": 4, "head_dim": WIDTH // HEADS}
     known = set(vars(kind.config_class())) | set(kind.config_class.attribute_map)
     config = kind.config_class(**{key: value for key, value in names.items() if key in known})
@@ -209,7 +214,7 @@ def attempt(family: str, folder: Path, run: Callable[[Study], bool] = snakemake)
             assert page.is_file(), "a finished study has its summary"
             return Outcome((*(("edges",) if edges else ()), *heads), refused)
         line = last_error(made.folder)
-        if refused or list(made.folder.rglob("prompts.parquet")):
+        if refused or list(made.folder.rglob("circuits.json")):
             return Outcome((), refused, line)
         refused = line
         remedy = re.search(r"heads\.analyses: \[(.*?)\]", line)

@@ -267,6 +267,18 @@ CHANGES = [
         OF_A_TRANSFER_TASK | explained(3),
         setting("tasks", "days", "seed", value=1),
     ),
+    Change(
+        "seed",
+        "of a transfer task's prompts, and backup heads left out (`heads.analyses`): both at once",
+        {job: n for job, n in (OF_A_TRANSFER_TASK | explained(3)).items() if job != "plot_backup"}
+        | {"check_analyses": 1},
+        lambda config: (
+            setting("tasks", "days", "seed", value=1)(config),
+            setting("heads", "analyses", value=["patching", "attribution", "lens", "attention", "detectors", "ov"])(
+                config
+            ),
+        ),
+    ),
     Change("seed", "of a main task's prompts", OF_A_MAIN_TASK, setting("tasks", "numerals", "seed", value=1)),
     Change("task added", "a transfer task", OF_A_TRANSFER_TASK | explained(4), letters("transfer_tasks")),
     Change("task added", "a main task", ADDED_MAIN, letters("tasks")),

@@ -37,7 +37,7 @@ def test_the_page_lists_every_family_that_is_tried(listed):
 
 
 def test_families_do_what_the_page_says(listed, tmp_path, pytestconfig):
-    """Their studies run to their reports, or are refused before any prompt is made, with the line of the page."""
+    """Their studies run to their reports, or are refused before anything is searched, with the line of the page."""
     tried = list(families.FAMILIES) if pytestconfig.getoption("--every-family") else SOME
     bench(["bench/architectures.py", "--done", tmp_path, "--only", *tried])
     found = {family: json.loads((tmp_path / f"{family}.json").read_text()) for family in tried}

@@ -13,7 +13,7 @@ def test_a_look_at_the_data_of_a_finished_study_runs_nothing_else(study):
 
 def test_a_look_needs_no_search(study):
     would = study.would_run("--forceall", "check_data")
-    wanted = {"check_model": 1, "check_analyses": 1, "make_prompts": 3, "score_clean": 3}
+    wanted = {"check_model": 1, "make_prompts": 3, "score_clean": 3}
     wanted |= {"write_data_page": 1, "check_data": 1}
     assert would == wanted
 

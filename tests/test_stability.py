@@ -3,7 +3,6 @@
 Means of float32 activations in float64 differ by rounding to float32 alone: 1e-6 of values of order 1.
 """
 
-from collections import Counter
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -160,7 +159,7 @@ def test_data_that_cannot_be_made_is_refused_by_name(shipped_model, block, monke
 
     def some_rejected(*arguments, **options):
         encoded, dropped = prompts_of(*arguments, **options)
-        return replace(encoded, rejected=Counter({"an answer is not one token": 2})), dropped
+        return replace(encoded, rejected_rows=[({}, "an answer is not one token")] * 2), dropped
 
     with monkeypatch.context() as patch:
         patch.setattr(stability, "prompts_of", some_rejected)
