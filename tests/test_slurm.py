@@ -35,7 +35,6 @@ NUMERALS = "results/ladder-6x8/numerals"
 # What `make test` submits: one task to its circuit, with jobs that stand alone and jobs that go together
 TARGETS = [f"{NUMERALS}/component_effects.parquet"]
 TARGETS += [f"results/figures/ladder-6x8/ladder-6x8.numerals.{name}.svg" for name in ("dataset", "search_trajectory")]
-OUTPUTS = ("clean.parquet", "clean_summary.parquet")  # of score_clean
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +73,9 @@ def test_a_failing_job_is_tried_again_with_more_memory_and_asks_for_its_gpu(clus
     assert {job["JobState"] for job in failed} == {"FAILED"}
     assert sorted(job["MinMemoryNode"] for job in failed) == ["12000M", "4000M", "8000M"]
     assert all("gpu" in job.get("TresPerJob", "") + job.get("TresPerNode", "") for job in failed), failed
-    own = {f"ladder-6x8/numerals/{name}" for name in OUTPUTS}  # Snakemake clears them before the job starts
+    kept.pop("ladder-6x8/model.json")  # of the job that failed, which Snakemake may clear before it starts
     left = artifacts_of(made.folder / "results")
-    assert left == {name: content for name, content in kept.items() if name not in own}, "what was computed stays"
+    assert left.items() >= kept.items(), "what was computed stays"
 
 
 def test_the_profile_groups_every_small_job():
