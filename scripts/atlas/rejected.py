@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from atlas import joining
-from atlas.tokens import encode
+from atlas.tokens import encode, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +32,6 @@ def rejected_table(rows: Iterable[tuple[dict[str, Any], str]], tokenizer: PreTra
         texts = [row[text] + joining.continuation(row[after], row.get("join", " ")) for row in found]
         _, spans = encode(tokenizer, texts)
         for row, whole, offsets in zip(found, texts, spans, strict=True):
-            row[column] = [whole[a:b] for a, b in pairwise([0, *(end for _, end in offsets)])]
+            row[column] = strings(whole, offsets)
     table = pd.DataFrame(found, columns=list(COLUMNS)).sort_values("prompt", ignore_index=True)
     return table.astype({column: "str" for column in TEXTS if column != "prompt"} | {"prompt": "int64"})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas import joining
 from atlas.components import roles
-from atlas.tokens import encode
+from atlas.tokens import encode, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,14 +36,14 @@ def rows(
             ("corrupted", "corrupted_text", "corrupted_tokens", "answer", "answer"),
         ):
             answer = joining.continuation(prompt[ending], prompt.get("join", " "))
-            strings = _strings(tokenizer, prompt[text] + answer, prepend_bos)
+            added = _strings(tokenizer, prompt[text] + answer, prepend_bos)
             after = prompt[f"{ending}_tokens"] if f"{ending}_tokens" in prompt else [prompt[f"{ending}_token"]]
             everything = [*prompt[ids], *after]
             named = [role_at[i] for i in range(len(prompt[ids]))] + [role] * len(after)
             table = [
                 {"prompt": prompt["prompt"], "template": prompt["template"], "run": run, "position": i, "id": token}
                 | {"piece": tokenizer.convert_ids_to_tokens(token), "string": string, "role": of}
-                for i, (token, string, of) in enumerate(zip(everything, strings, named, strict=True))
+                for i, (token, string, of) in enumerate(zip(everything, added, named, strict=True))
             ]
             found += table[-len(after) :] if role == "incorrect" else table
     return found
@@ -53,8 +52,7 @@ def rows(
 def _strings(tokenizer: PreTrainedTokenizerBase, text: str, prepend_bos: bool) -> list[str]:
     """The characters that each token adds to those before it, an empty string for BOS."""
     _, (spans,) = encode(tokenizer, [text])
-    ends = [0, *(end for _, end in spans)]
-    return [""] * prepend_bos + [text[a:b] for a, b in pairwise(ends)]
+    return [""] * prepend_bos + strings(text, spans)
 
 
 def compare_with_slow(

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +73,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[list[l
 def covering(span: tuple[int, int], offsets: Offsets) -> list[int]:
     """Indices of the tokens that share a character with ``span``."""
     return [i for i, (a, b) in enumerate(offsets) if a < span[1] and b > span[0]]
+
+
+def strings(text: str, offsets: Offsets) -> list[str]:
+    """The characters of a text that each of its tokens adds to those before it; none for one that ends within one."""
+    return [text[a:b] for a, b in pairwise([0, *(end for _, end in offsets)])]
 
 
 def drifted(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[bool]:
@@ -300,8 +306,8 @@ def encode_prompts(
             row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
         kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places))))
 
-    rejected = Counter(reason for _, reason in rejected_rows)
     if not kept:
+        rejected = Counter(reason for _, reason in rejected_rows)
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
         remedy = rejections.REMEDIES[rejected.most_common(1)[0][0]]
         raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}); {remedy}")
