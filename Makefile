@@ -33,10 +33,10 @@ slurm: $(VENV)/installed
 	$(BIN)/python tests/slurm_cluster.py
 
 cluster: slurm
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_slurm.py --whole-cluster-study
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflow/test_slurm.py --whole-cluster-study
 
 commands: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_docs.py tests/test_presets.py tests/test_usage.py --every-command
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflow/test_docs.py tests/workflow/test_presets.py tests/workflow/test_usage.py --every-command
 
 families: $(VENV)/installed
 	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python bench/architectures.py
@@ -60,7 +60,7 @@ lint: $(VENV)/installed
 	$(BIN)/snakemake --lint
 
 verify: $(VENV)/installed
-	PYTHONPATH=scripts $(BIN)/python -m atlas.verify results
+	PYTHONPATH=scripts $(BIN)/python -m atlas.store.verify results
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py

@@ -32,8 +32,10 @@ import transformer_lens.model_bridge  # noqa: F401
 from snakemake.cli import main as snakemake_main
 
 import families
-from atlas import ablation, analyses, models
-from atlas.components import Component
+from atlas.circuit import ablation
+from atlas.core.components import Component
+from atlas.heads import analyses
+from atlas.model import models
 from families import HEADS, LAYERS, ROOT, Outcome
 
 DONE = ROOT / ".snakemake" / "architectures"

@@ -12,10 +12,12 @@ import tempfile
 import numpy as np
 import torch
 
-from atlas import activations, eap, edge_search
-from atlas.ablation import replacement
-from atlas.edges import EdgeAblator, engine_of, graph_of, with_embeddings
-from atlas.graph import LOGITS
+from atlas.circuit.ablation import replacement
+from atlas.core.graph import LOGITS
+from atlas.edges import attribution as eap
+from atlas.edges import searches as edge_search
+from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
+from atlas.model import activations
 from search import gpt2_shaped, peak_mb, random_prompts, timed
 
 

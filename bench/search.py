@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import activations, engine, models
-from atlas.ablation import Ablator, Prompts, Replacement, edits, replacement
-from atlas.components import MLP, Component, all_components
-from atlas.search import Rule, by_layers, node_search
+from atlas.circuit.ablation import Ablator, Replacement, edits, replacement
+from atlas.circuit.search import Rule, by_layers, node_search
+from atlas.core.components import MLP, Component, all_components
+from atlas.model import activations, engine, models
+from atlas.prompts.batch import Prompts
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = 12

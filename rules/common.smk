@@ -15,10 +15,11 @@ from snakemake.utils import update_config
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from atlas import config_text, places, settings, sources
-from atlas.comparison import EDGE_SCORES
-from atlas.errors import StudyError
-from atlas.tasks import expand_members
+from atlas.circuit.chosen import EDGE_SCORES
+from atlas.core.errors import StudyError
+from atlas.prompts.tasks import expand_members
+from atlas.store import places, sources
+from atlas.study import config_text, settings
 
 # Only where this workflow runs by itself: one that imports it as a module is left as it is.
 if workflow.modifier.is_main_snakefile():

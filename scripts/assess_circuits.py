@@ -2,13 +2,16 @@
 
 import pandas as pd
 
-from atlas import artifacts, curves, evaluation, job, layouts, places, studies, tensors
-from atlas.comparison import circuit_at, reported_edges
-from atlas.components import sites
-from atlas.graph import Graph
-from atlas.interchange import read_circuit_and_level
-from atlas.search import Rule, by_layers, node_search, tried_at_once
-from atlas.statistics import Bootstrap
+from atlas.circuit import evaluation, studies
+from atlas.circuit.chosen import circuit_at, reported_edges
+from atlas.circuit.search import Rule, by_layers, node_search, tried_at_once
+from atlas.compare.interchange import read_circuit_and_level
+from atlas.core.components import sites
+from atlas.core.graph import Graph
+from atlas.core.statistics import Bootstrap
+from atlas.edges import curves
+from atlas.prompts import layouts
+from atlas.store import artifacts, job, places, tensors
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

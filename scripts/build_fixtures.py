@@ -6,9 +6,10 @@ import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM
 
-from atlas import artifacts, fixtures, job, trained_plants
-from atlas.certify import describe
-from atlas.errors import StudyError
+from atlas.core.errors import StudyError
+from atlas.proof import fixtures, trained_plants
+from atlas.proof.certify import describe
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 out = snakemake.output

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from atlas import job, places, random_models, sources
+from atlas.model import random_models
+from atlas.store import job, places, sources
 
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import torch
 
-from atlas import artifacts, clean_scores, job, layouts, studies, tensors
-from atlas.ablation import Prompts, collected
-from atlas.errors import StudyError
+from atlas.circuit import studies
+from atlas.circuit.ablation import collected
+from atlas.core.errors import StudyError
+from atlas.prompts import clean_scores, layouts
+from atlas.prompts.batch import Prompts
+from atlas.store import artifacts, job, tensors
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from atlas import artifacts, certify, fixtures, job, trained_plants
-from atlas.errors import StudyError
-from atlas.plots import pages
+from atlas.core.errors import StudyError
+from atlas.proof import certify, fixtures, trained_plants
+from atlas.report import pages
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out = snakemake.input, snakemake.output

@@ -1,6 +1,10 @@
 """Find out which analyses a model can be served, and refuse a study that wants others."""
 
-from atlas import analyses, artifacts, job, model_checks, reference, studies
+from atlas.circuit import studies
+from atlas.heads import analyses
+from atlas.model import checks as model_checks
+from atlas.model import reference
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 p, name = snakemake.params, snakemake.wildcards.model

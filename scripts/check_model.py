@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from atlas import artifacts, job, model_checks, models, reference, sources
+from atlas.model import checks as model_checks
+from atlas.model import models, reference
+from atlas.store import artifacts, job, sources
 
 job.start(snakemake)
 name, p = snakemake.wildcards.model, snakemake.params

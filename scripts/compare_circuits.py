@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from atlas import artifacts, job
-from atlas.comparison import chosen_circuits, edge_values, method_circuits, methods_of, reported_edges
-from atlas.components import columns
-from atlas.graph import Graph
-from atlas.overlap import COLUMNS, compare, compare_edges, typologies
+from atlas.circuit.chosen import chosen_circuits, edge_values, method_circuits, methods_of, reported_edges
+from atlas.compare.overlap import COLUMNS, compare, compare_edges, typologies
+from atlas.core.components import columns
+from atlas.core.graph import Graph
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from atlas import artifacts, job
-from atlas.comparison import circuit_at, reported_edges
-from atlas.graph import Graph
-from atlas.overlap import COLUMNS, compare_models
+from atlas.circuit.chosen import circuit_at, reported_edges
+from atlas.compare.overlap import COLUMNS, compare_models
+from atlas.core.graph import Graph
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,6 +1,7 @@
 """Set the figures of a study beside published ones."""
 
-from atlas import artifacts, job, places, published
+from atlas.compare import published
+from atlas.store import artifacts, job, places
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,8 +1,11 @@
 """Score every head of a model as a previous-token, duplicate-token and induction head on repeated random tokens."""
 
-from atlas import artifacts, detectors, job, studies, tokens
-from atlas.errors import StudyError
-from atlas.statistics import Bootstrap
+from atlas.circuit import studies
+from atlas.core.errors import StudyError
+from atlas.core.statistics import Bootstrap
+from atlas.heads import detectors
+from atlas.prompts import tokens
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -2,10 +2,12 @@
 
 import pandas as pd
 
-from atlas import artifacts, components, job, studies
-from atlas.comparison import chosen_circuits
-from atlas.controls import matched_sets
-from atlas.statistics import Bootstrap, interval_columns
+from atlas.circuit import studies
+from atlas.circuit.chosen import chosen_circuits
+from atlas.circuit.controls import matched_sets
+from atlas.core import components
+from atlas.core.statistics import Bootstrap, interval_columns
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -4,22 +4,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import (
-    artifacts,
-    attention,
-    backup,
-    comparison,
-    components,
-    job,
-    layouts,
-    ov,
-    patching,
-    studies,
-    tensors,
-    tokens,
-)
-from atlas.ablation import Prompts, replacement
-from atlas.statistics import Bootstrap
+from atlas.circuit import chosen as comparison
+from atlas.circuit import studies
+from atlas.circuit.ablation import replacement
+from atlas.core import components
+from atlas.core.statistics import Bootstrap
+from atlas.heads import attention, backup, ov, patching
+from atlas.prompts import layouts, tokens
+from atlas.prompts.batch import Prompts
+from atlas.store import artifacts, job, tensors
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

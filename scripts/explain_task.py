@@ -2,10 +2,13 @@
 
 import pandas as pd
 
-from atlas import artifacts, attribution, job, layouts, lens, patching, studies, tokens
-from atlas.ablation import Prompts
-from atlas.errors import StudyError
-from atlas.statistics import Bootstrap
+from atlas.circuit import studies
+from atlas.core.errors import StudyError
+from atlas.core.statistics import Bootstrap
+from atlas.heads import attribution, lens, patching
+from atlas.prompts import layouts, tokens
+from atlas.prompts.batch import Prompts
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

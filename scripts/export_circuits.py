@@ -1,8 +1,9 @@
 """Write the reported circuits of a task in the formats that other tools read (docs/interchange.md)."""
 
-from atlas import artifacts, interchange, job
-from atlas.comparison import circuit_at, edge_values, reported_edges
-from atlas.graph import Graph
+from atlas.circuit.chosen import circuit_at, edge_values, reported_edges
+from atlas.compare import interchange
+from atlas.core.graph import Graph
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -1,7 +1,8 @@
 """Gather the circuit that each main task reports: later jobs read one file, however many tasks a study has."""
 
-from atlas import artifacts, components, job
-from atlas.comparison import circuit_at
+from atlas.circuit.chosen import circuit_at
+from atlas.core import components
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, p, w = snakemake.input, snakemake.params, snakemake.wildcards

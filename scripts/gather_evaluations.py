@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from atlas import artifacts, job
-from atlas.controls import SUMMARY_COLUMNS, summarise
+from atlas.circuit.controls import SUMMARY_COLUMNS, summarise
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out = snakemake.input, snakemake.output

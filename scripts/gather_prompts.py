@@ -5,7 +5,8 @@ Of a task of several layouts they read the prompts of the most common one, whose
 
 import pandas as pd
 
-from atlas import artifacts, job, layouts
+from atlas.prompts import layouts
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, w = snakemake.input, snakemake.output, snakemake.wildcards

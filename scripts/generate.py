@@ -3,12 +3,16 @@
 import pandas as pd
 import torch
 
-from atlas import activations, artifacts, generation_prompts, job, studies, tokens
-from atlas.comparison import chosen_circuits
-from atlas.controls import matched_sets
-from atlas.generation import Generator
-from atlas.generation_scores import head_sets, mark_sensitive, summarise
-from atlas.statistics import Bootstrap
+from atlas.circuit import studies
+from atlas.circuit.chosen import chosen_circuits
+from atlas.circuit.controls import matched_sets
+from atlas.core.statistics import Bootstrap
+from atlas.generate import prompts as generation_prompts
+from atlas.generate.decoding import Generator
+from atlas.generate.scores import head_sets, mark_sensitive, summarise
+from atlas.model import activations
+from atlas.prompts import tokens
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -2,7 +2,10 @@
 
 import pandas as pd
 
-from atlas import artifacts, comparison, components, job, roles
+from atlas.circuit import chosen as comparison
+from atlas.core import components
+from atlas.heads import labels as roles
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

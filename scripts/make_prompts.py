@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, rejected, sources, splits, token_table, tokens
-from atlas.prompt_making import prompts_of
+from atlas.prompts import rejected, splits, token_table, tokens
+from atlas.prompts.making import prompts_of
+from atlas.store import artifacts, job, sources
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw where the heads of the circuits look, on the prompts and on variants of them."""
 
-from atlas import artifacts, job
-from atlas.plots import attention, style
+from atlas.report import style
+from atlas.report.figures import attention
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw direct logit attribution: along the model, by layer and by head."""
 
-from atlas import artifacts, job
-from atlas.plots import attribution, style
+from atlas.report import style
+from atlas.report.figures import attribution
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

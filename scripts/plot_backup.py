@@ -1,7 +1,8 @@
 """Draw the direct attribution of heads before and after another head is ablated."""
 
-from atlas import artifacts, job
-from atlas.plots import backup, style
+from atlas.report import style
+from atlas.report.figures import backup
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

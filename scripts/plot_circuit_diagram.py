@@ -1,7 +1,8 @@
 """Draw the components of a circuit, layer by layer."""
 
-from atlas import artifacts, job
-from atlas.plots import circuit_diagram, style
+from atlas.report import style
+from atlas.report.figures import circuit_diagram
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -1,7 +1,8 @@
 """Draw size against score of all circuits of a model."""
 
-from atlas import artifacts, job
-from atlas.plots import circuit_size, style
+from atlas.report import style
+from atlas.report.figures import circuit_size
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

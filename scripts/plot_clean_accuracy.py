@@ -1,7 +1,8 @@
 """Draw how well a model does every task."""
 
-from atlas import artifacts, job
-from atlas.plots import clean_accuracy, style
+from atlas.report import style
+from atlas.report.figures import clean_accuracy
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

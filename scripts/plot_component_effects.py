@@ -1,7 +1,8 @@
 """Draw what ablating each component alone does to a task."""
 
-from atlas import artifacts, job
-from atlas.plots import component_effects, style
+from atlas.report import style
+from atlas.report.figures import component_effects
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

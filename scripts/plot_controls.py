@@ -1,7 +1,8 @@
 """Draw circuits beside random sets of the same shape."""
 
-from atlas import artifacts, job
-from atlas.plots import controls, style
+from atlas.report import style
+from atlas.report.figures import controls
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

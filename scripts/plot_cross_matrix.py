@@ -1,7 +1,8 @@
 """Draw every circuit evaluated on every task."""
 
-from atlas import artifacts, job
-from atlas.plots import cross_matrix, style
+from atlas.report import style
+from atlas.report.figures import cross_matrix
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw a sample of a task's prompts, and the tokens of one of each template."""
 
-from atlas import artifacts, job
-from atlas.plots import dataset, style, tokens
+from atlas.report import style
+from atlas.report.figures import dataset, tokens
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

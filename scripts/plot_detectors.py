@@ -1,7 +1,8 @@
 """Draw the scores of all heads as previous-token, duplicate-token and induction heads."""
 
-from atlas import artifacts, job
-from atlas.plots import detectors, maps, style
+from atlas.report import maps, style
+from atlas.report.figures import detectors
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw faithfulness against the number of edges, by method."""
 
-from atlas import artifacts, job
-from atlas.plots import edge_curves, style
+from atlas.report import style
+from atlas.report.figures import edge_curves
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,8 +1,9 @@
 """Draw an edge circuit from the embeddings to the logits."""
 
-from atlas import artifacts, job
-from atlas.graph import Graph
-from atlas.plots import edge_diagram, style
+from atlas.core.graph import Graph
+from atlas.report import style
+from atlas.report.figures import edge_diagram
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

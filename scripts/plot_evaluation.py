@@ -1,7 +1,8 @@
 """Draw the reported circuits on every metric, their completeness and their minimality."""
 
-from atlas import artifacts, job
-from atlas.plots import evaluation, style
+from atlas.report import style
+from atlas.report.figures import evaluation
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

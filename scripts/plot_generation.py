@@ -1,7 +1,8 @@
 """Draw how often a model is still right while heads are ablated, and list what it wrote."""
 
-from atlas import artifacts, job
-from atlas.plots import generation, style
+from atlas.report import style
+from atlas.report.figures import generation
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

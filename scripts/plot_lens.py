@@ -1,7 +1,8 @@
 """Draw the logit lens: where the answer comes to lead along the residual stream."""
 
-from atlas import artifacts, job
-from atlas.plots import lens, style
+from atlas.report import style
+from atlas.report.figures import lens
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

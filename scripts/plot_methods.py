@@ -1,7 +1,8 @@
 """Draw which components and edges the methods agree on."""
 
-from atlas import artifacts, job
-from atlas.plots import methods, style
+from atlas.report import style
+from atlas.report.figures import methods
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

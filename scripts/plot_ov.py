@@ -1,7 +1,8 @@
 """Draw what heads write about the member that they read."""
 
-from atlas import artifacts, job
-from atlas.plots import ov, style
+from atlas.report import style
+from atlas.report.figures import ov
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

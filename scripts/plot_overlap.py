@@ -1,7 +1,8 @@
 """Draw what the circuits of the main tasks have in common."""
 
-from atlas import artifacts, job
-from atlas.plots import overlap, style
+from atlas.report import style
+from atlas.report.figures import overlap
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw what patching one activation restores or takes away, by layer and position and by head."""
 
-from atlas import artifacts, job
-from atlas.plots import maps, patching, style
+from atlas.report import maps, style
+from atlas.report.figures import patching
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

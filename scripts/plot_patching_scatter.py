@@ -1,7 +1,8 @@
 """Draw patching of each head's pattern against its values and its output."""
 
-from atlas import artifacts, job
-from atlas.plots import patching_scatter, style
+from atlas.report import style
+from atlas.report.figures import patching_scatter
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw at which positions each component matters."""
 
-from atlas import artifacts, job
-from atlas.plots import positions, style
+from atlas.report import style
+from atlas.report.figures import positions
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

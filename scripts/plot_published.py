@@ -1,7 +1,8 @@
 """Draw our values against published ones."""
 
-from atlas import artifacts, job
-from atlas.plots import published, style
+from atlas.report import style
+from atlas.report.figures import published
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -1,7 +1,8 @@
 """Draw the node search of a task, evaluation by evaluation."""
 
-from atlas import artifacts, job
-from atlas.plots import search_trajectory, style
+from atlas.report import style
+from atlas.report.figures import search_trajectory
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

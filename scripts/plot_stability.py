@@ -1,7 +1,8 @@
 """Draw how often each component is kept when the search is repeated."""
 
-from atlas import artifacts, job
-from atlas.plots import stability, style
+from atlas.report import style
+from atlas.report.figures import stability
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

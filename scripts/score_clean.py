@@ -3,10 +3,14 @@
 import pandas as pd
 import torch
 
-from atlas import artifacts, job, layouts, metrics, studies
-from atlas.ablation import Prompts, answer_logits
-from atlas.errors import StudyError
-from atlas.statistics import Bootstrap, interval_columns
+from atlas.circuit import studies
+from atlas.circuit.ablation import answer_logits
+from atlas.core import metrics
+from atlas.core.errors import StudyError
+from atlas.core.statistics import Bootstrap, interval_columns
+from atlas.prompts import layouts
+from atlas.prompts.batch import Prompts
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

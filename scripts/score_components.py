@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, studies
-from atlas.ablation import single_ablations
-from atlas.components import columns
-from atlas.statistics import Bootstrap, interval_columns
+from atlas.circuit import studies
+from atlas.circuit.ablation import single_ablations
+from atlas.core.components import columns
+from atlas.core.statistics import Bootstrap, interval_columns
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

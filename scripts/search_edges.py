@@ -5,12 +5,14 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from atlas import artifacts, eap, edge_search, job, studies
-from atlas.comparison import circuit_at
-from atlas.errors import StudyError
-from atlas.graph import names
-from atlas.intervals import column_means
-from atlas.statistics import Bootstrap
+from atlas.circuit import studies
+from atlas.circuit.chosen import circuit_at
+from atlas.core.errors import StudyError
+from atlas.core.graph import names
+from atlas.core.statistics import Bootstrap, column_means
+from atlas.edges import attribution as eap
+from atlas.edges import searches as edge_search
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from atlas import artifacts, job, studies
-from atlas.components import group_columns, heads, mlps, to_json
-from atlas.search import Rule, run, tried_at_once
-from atlas.statistics import Bootstrap, interval_columns
+from atlas.circuit import studies
+from atlas.circuit.search import Rule, run, tried_at_once
+from atlas.core.components import group_columns, heads, mlps, to_json
+from atlas.core.statistics import Bootstrap, interval_columns
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

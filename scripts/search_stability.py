@@ -4,14 +4,19 @@ from itertools import chain
 
 import pandas as pd
 
-from atlas import artifacts, eap, edge_search, job, layouts, stability, studies, tensors, tokens
-from atlas.ablation import Prompts, replacement
-from atlas.comparison import reported_edges
-from atlas.components import from_json
-from atlas.edges import EdgeAblator, with_embeddings
-from atlas.graph import Graph
-from atlas.search import Rule, tried_at_once
-from atlas.stability import SUMMARY_COLUMNS, SURVIVAL_COLUMNS, Dataset, Maker, NodeSearch
+from atlas.circuit import stability, studies
+from atlas.circuit.ablation import replacement
+from atlas.circuit.chosen import reported_edges
+from atlas.circuit.search import Rule, tried_at_once
+from atlas.circuit.stability import SUMMARY_COLUMNS, SURVIVAL_COLUMNS, Dataset, Maker, NodeSearch
+from atlas.core.components import from_json
+from atlas.core.graph import Graph
+from atlas.edges import attribution as eap
+from atlas.edges import searches as edge_search
+from atlas.edges.engine import EdgeAblator, with_embeddings
+from atlas.prompts import layouts, tokens
+from atlas.prompts.batch import Prompts
+from atlas.store import artifacts, job, tensors
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

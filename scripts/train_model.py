@@ -4,7 +4,8 @@ import pandas as pd
 import torch
 import yaml
 
-from atlas import artifacts, job, places, training
+from atlas.shipped import training
+from atlas.store import artifacts, job, places
 
 job.start(snakemake)
 out = snakemake.output

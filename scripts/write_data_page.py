@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from atlas import artifacts, clean_scores, data_check, job
-from atlas.plots import data_page, pages
-from atlas.statistics import Bootstrap
+from atlas.core.statistics import Bootstrap
+from atlas.prompts import clean_scores
+from atlas.report import data_check, data_page, pages
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

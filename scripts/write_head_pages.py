@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from atlas import artifacts, job
-from atlas.plots import head_cards, lens_page, maps, pattern_page
+from atlas.report import head_cards, lens_page, maps, pattern_page
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards

@@ -1,7 +1,7 @@
 """Write the findings of a model, and the tables they rest on, as HTML pages."""
 
-from atlas import artifacts, job, summary
-from atlas.plots import pages
+from atlas.report import pages, summary
+from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p = snakemake.input, snakemake.output, snakemake.params

@@ -24,11 +24,11 @@ def of_a_study(file) -> bool:
 
 
 def pytest_addoption(parser):
-    text = "submit the whole smoke study to SLURM, not one task of it (tests/test_slurm.py)"
+    text = "submit the whole smoke study to SLURM, not one task of it (tests/workflow/test_slurm.py)"
     parser.addoption("--whole-cluster-study", action="store_true", help=text)
     text = "run every command of the documents and every preset to its end, and build the container (hours)"
     parser.addoption("--every-command", action="store_true", help=text)
-    text = "run a study of every family of docs/architectures.md, not of three (tests/test_architectures.py)"
+    text = "run a study of every family of docs/architectures.md, not of three (tests/workflow/test_architectures.py)"
     parser.addoption("--every-family", action="store_true", help=text)
 
 
@@ -92,7 +92,7 @@ def cloned(tmp_path_factory) -> Path:
 @functools.cache
 def load_tokenizer(name: str):
     """The shipped tokenizer, or a real one of ../shared/tokenizers; skips where that is absent."""
-    from atlas.tokens import load_tokenizer
+    from atlas.prompts.tokens import load_tokenizer
 
     folder = SHIPPED if name == "shipped" else SHARED / "tokenizers" / name
     if not folder.is_dir():
@@ -102,6 +102,6 @@ def load_tokenizer(name: str):
 
 @pytest.fixture(scope="session")
 def shipped_model():
-    from atlas import models
+    from atlas.model import models
 
     return models.load(SHIPPED, device="cpu", batch_size=64)

@@ -7,8 +7,8 @@ write exchanged. Slow and plain on purpose; shares nothing with the engine.
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from atlas.components import Component
-from atlas.graph import Edge
+from atlas.core.components import Component
+from atlas.core.graph import Edge
 
 
 class Oracle:

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from atlas.components import Component
-from atlas.graph import EMBED, LOGITS, Graph
+from atlas.core.components import Component
+from atlas.core.graph import EMBED, LOGITS, Graph
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 METRICS = ("logit_diff", "percent_of_full", "faithfulness", "prob_diff", "kl", "top1", "answer_rank")

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from atlas import analyses
-from atlas.components import Component
-from atlas.tokens import load_tokenizer
+from atlas.core.components import Component
+from atlas.heads import analyses
+from atlas.prompts.tokens import load_tokenizer
 from study import Study
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from atlas import roles
-from atlas.components import Component
-from atlas.plots import maps
+from atlas.core.components import Component
+from atlas.heads import labels as roles
+from atlas.report import maps
 
 MEMBERS = 4
 CLAUSE = 5  # tokens of a clause; the member is its fourth

@@ -197,7 +197,7 @@ CHANGES = [
         "a checkout: new times, the same content",
         {},
         touch=(
-            *("config.yaml", "scripts/atlas/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"),
+            *("config.yaml", "scripts/atlas/prompts/tasks.py", "scripts/search_nodes.py", "rules/circuits.smk"),
             "resources/models/ladder-6x8/model.safetensors",
         ),
     ),
@@ -214,9 +214,9 @@ CHANGES = [
     ),
     Change("style", "the resolution (`figures.dpi`)", FIGURES, setting("figures", "dpi", value=200)),
     Change("style", "the title (`study.title`)", PAGES, setting("study", "title", value="T")),
-    Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/plots/stability.py"),
-    Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/plots/head_cards.py"),
-    Change("style", "the code of the summary", {"write_summary": 1}, edit="scripts/atlas/summary.py"),
+    Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/report/figures/stability.py"),
+    Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/report/head_cards.py"),
+    Change("style", "the code of the summary", {"write_summary": 1}, edit="scripts/atlas/report/summary.py"),
     Change("style", "the script of one figure", {"plot_controls": 1}, edit="scripts/plot_controls.py"),
     Change(
         "threshold",
@@ -298,33 +298,33 @@ CHANGES = [
         "library edited",
         "the node search (`search.py`)",
         {"search_nodes": 2} | after_search(2),
-        edit="scripts/atlas/search.py",
+        edit="scripts/atlas/circuit/search.py",
     ),
     Change(
         "library edited",
         "the edge search (`edge_search.py`)",
         {"search_edges": 2} | of_main_tasks(2),
-        edit="scripts/atlas/edge_search.py",
+        edit="scripts/atlas/edges/searches.py",
     ),
     Change(
         "library edited",
         "curves (`curves.py`)",
         {"assess_circuits": 2} | AFTER_ASSESSMENT,
-        edit="scripts/atlas/curves.py",
+        edit="scripts/atlas/edges/curves.py",
     ),
     Change(
         "library edited",
         "overlap (`overlap.py`)",
         {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY,
-        edit="scripts/atlas/overlap.py",
+        edit="scripts/atlas/compare/overlap.py",
     ),
     Change(
         "library edited",
         "backup heads (`backup.py`)",
         {"explain_heads": 3, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS,
-        edit="scripts/atlas/backup.py",
+        edit="scripts/atlas/heads/backup.py",
     ),
-    Change("library edited", "a module that no job of the study uses", {}, edit="scripts/atlas/training.py"),
+    Change("library edited", "a module that no job of the study uses", {}, edit="scripts/atlas/shipped/training.py"),
 ]
 
 PAGE = """# What runs again
@@ -335,9 +335,10 @@ depend on it, and what depends on their results, and no other. Of the files that
 circuits) the content counts, never the folder or the time; of a file above 64 MiB its size and time stand for it, which
 copies keep. Times decide for results alone. So a checkout, a copy or a move reruns nothing.
 
-This table is made from `tests/incremental.py` (`make docs`); `tests/test_incremental.py` holds each row against a dry
-run of a finished study, so that both numbers and names are what Snakemake announces. The study has one model, two main
-tasks and one transfer task: {all} jobs. The number before a rule is how many of its jobs run; no number means one.
+This table is made from `tests/incremental.py` (`make docs`); `tests/workflow/test_incremental.py` holds each row
+against a dry run of a finished study, so that both numbers and names are what Snakemake announces. The study has one
+model, two main tasks and one transfer task: {all} jobs. The number before a rule is how many of its jobs run; no number
+means one.
 
 | change | of what | jobs | rules |
 |---|---|---|---|

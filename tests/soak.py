@@ -1,6 +1,6 @@
 """Kill a study at random moments, resume it, and hold what it leaves against an uninterrupted run.
 
-`make soak` does it a hundred times and writes docs/soak.md; tests/test_kills.py a few times.
+`make soak` does it a hundred times and writes docs/soak.md; tests/workflow/test_kills.py a few times.
 """
 
 import argparse

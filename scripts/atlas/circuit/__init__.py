@@ -1,0 +1,1 @@
+"""Node circuits: ablation, search, evaluation, controls, stability, and the data of a (model, task, split)."""

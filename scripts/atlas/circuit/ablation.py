@@ -1,0 +1,454 @@
+"""Ablation: run a model with the components outside a circuit replaced (methods: ablation).
+
+Everything downstream of an ablated component is recomputed (total effect).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from atlas.core.components import AnyCircuit, Circuit, Component, Site, all_components, sites
+from atlas.core.errors import StudyError
+from atlas.core.metrics import log_probs, per_prompt
+from atlas.model import activations, engine
+from atlas.model.models import Hook, Model, mlp_hook, slices, z_hook
+from atlas.prompts.batch import Prompts, Rows
+
+if TYPE_CHECKING:
+    from atlas.store.memo import Memo
+
+log = logging.getLogger("atlas")
+
+KINDS = ("mean", "zero", "resample", "mean_clean")
+
+
+def collected(
+    model: Model, rows: Rows, run: str, dtype: torch.dtype = torch.float32, folder: Path | str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Activations and means (`activations.collect`) of the ``clean`` or ``corrupted`` run of rows."""
+    tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
+    return activations.collect(model, tokens, rows.group, dtype, rows.length, folder)
+
+
+def answer_logits(model: Model, prompts: Prompts, run: str) -> torch.Tensor:
+    """Logits of the ``clean`` or ``corrupted`` run, unablated, for `metrics.per_prompt`, on the CPU."""
+    rows = prompts.rows()
+    tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
+    logits = activations.last_logits(model, tokens, rows.position)
+    return logits if rows.targets is not None or rows.position is None else logits[:, 0]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What ablated components are replaced by: row ``rows[i]`` stands in for prompt i."""
+
+    z: torch.Tensor  # [L, R, S, H, d_head]
+    mlp_out: torch.Tensor  # [L, R, S, d_model]
+    rows: torch.Tensor  # [N] -> 0..R-1
+
+    def to(self, device: str) -> Replacement:
+        return Replacement(self.z.to(device), self.mlp_out.to(device), self.rows.to(device))
+
+    def reader(self, batch: slice) -> engine.Substitute:
+        """(name, layer) -> what replaces that layer's ablated components for the prompts of a batch, [1 or n, ...]."""
+        rows = self.rows[batch]
+
+        def read(name: str, layer: int) -> torch.Tensor:
+            values: torch.Tensor = getattr(self, name)[layer]
+            return values if len(values) == 1 else values[rows]  # one row is broadcast instead of copied
+
+        return read
+
+
+def replacement(
+    kind: str, model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any] | None = None
+) -> Replacement:
+    """The replacement of an ablation kind for these prompts.
+
+    ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
+    ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
+    """
+    used, rows = means["clean" if kind == "mean_clean" else "corrupted"], prompts.rows()
+    s = rows.tokens.shape[1]
+    if not same_lengths(prompts, rows, means, used["z"].shape[2]):
+        raise StudyError(
+            f"means are of {used['z'].shape[2]} positions, prompts have {s}; they belong to different tasks"
+        )
+    match kind:
+        case "mean" | "mean_clean":
+            if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
+                raise StudyError(
+                    "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
+                    "mean; search on such prompts too, or use zero or resample"
+                )
+            used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
+            return Replacement(used["z"], used["mlp_out"], rows.group)
+        case "zero":
+            first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
+            return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
+        case "resample":
+            return corrupted_runs(model, prompts, cache)
+    raise ValueError(f"unknown ablation kind {kind!r}; one of {', '.join(KINDS)}")
+
+
+def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:
+    """Do prompts have as many tokens as the ``s`` positions of means, or as those of their group's mean?
+
+    Answers of several tokens may be longer or shorter.
+    """
+    if prompts.several_tokens or "longest" in means:
+        return prompts.several_tokens and "longest" in means
+    length = torch.full((len(rows),), rows.tokens.shape[1]) if rows.length is None else rows.length
+    return bool((length == (means["lengths"][rows.group] if "lengths" in means else s)).all())
+
+
+def corrupted_runs(model: Model, prompts: Prompts, cache: dict[str, Any] | None = None) -> Replacement:
+    """Each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds all the prompts."""
+    rows, index = prompts.rows(), activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
+    if cache is None or index is None:
+        run, _ = collected(model, rows, "corrupted")
+        index = torch.arange(len(rows))
+    else:
+        run = {name: x[:, :, : rows.tokens.shape[1]] for name, x in cache["corrupted"].items()}
+        index = rows.of_prompts(index)
+    return Replacement(run["z"], run["mlp_out"], index)
+
+
+def edits(
+    model: Model,
+    circuit: Circuit,
+    substitute: Replacement,
+    batch: slice = slice(None),
+    roles: dict[str, torch.Tensor] | None = None,
+) -> Iterator[Hook]:
+    """Hooks that replace everything outside ``circuit`` for the prompts of ``batch``.
+
+    ``roles``: role -> mask [1 or n, S], where a component of which only sites are kept is left as it is.
+    """
+    read = substitute.reader(batch)
+    outside = [c for c in all_components(model.n_layers, model.n_heads) if c not in circuit]
+
+    def put(x: torch.Tensor, values: torch.Tensor, kept: list[Site]) -> torch.Tensor:
+        """``values`` in place of x [n, S, ...], but at the positions of kept sites."""
+        values = values.to(x.dtype).expand_as(x)
+        if not kept:
+            return values
+        mask = engine.where_kept([site.role for site in kept], roles)
+        return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, values)
+
+    def replace_heads(layer: int, heads: dict[int, list[Site]]) -> Callable[..., torch.Tensor]:
+        def hook(z: torch.Tensor, hook: object) -> torch.Tensor:
+            z = z.clone()
+            for head, kept in heads.items():
+                z[:, :, head] = put(z[:, :, head], read("z", layer)[:, :, head], kept)
+            return z
+
+        return hook
+
+    def replace_mlp(layer: int, kept: list[Site]) -> Callable[..., torch.Tensor]:
+        return lambda out, hook: put(out, read("mlp_out", layer), kept)
+
+    kept: dict[Component, list[Site]] = {c: [] for c in outside}
+    for site in circuit:
+        if isinstance(site, Site) and site.component in kept:
+            kept[site.component].append(site)
+    for layer in range(model.n_layers):
+        heads = {c.head: kept[c] for c in outside if c.layer == layer and not c.is_mlp}
+        if heads:
+            yield z_hook(layer), replace_heads(layer, heads)
+        if Component(layer) in kept:
+            yield mlp_hook(layer), replace_mlp(layer, kept[Component(layer)])
+
+
+STRETCH = 32
+
+
+class Ablator:
+    """Scores circuits of one model on fixed prompts under one replacement; remembers what it has scored.
+
+    Uses the live engine where the architecture has one, else hooks on the bridge; ``use_engine=False`` forces hooks.
+    ``memo`` (see memo.py) keeps scores on disk. A batch that does not fit into memory is halved.
+
+    The last digits of a score depend on what the engine remembers, hence on the circuits that were run before. So that
+    a search that is killed and resumed gives the very bits of one that was not, circuits found in the memo that a score
+    may depend on are run again before it; memory is emptied after every STRETCH circuits, so that they are few.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Prompts,
+        substitute: Replacement,
+        metrics: Iterable[str] = ("logit_diff",),
+        use_engine: bool = True,
+        memo: Memo | None = None,
+    ) -> None:
+        self.model, self.prompts, self.metrics, self.memo = model, prompts, tuple(metrics), memo
+        self.rows = prompts.rows()
+        self.substitute = substitute.to(model.device)
+        self.everything: AnyCircuit = frozenset(all_components(model.n_layers, model.n_heads))
+        self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
+        weights = model.weights if use_engine else None
+        self.engine = engine.Engine(weights) if weights else None
+        log.info("forward pass: %s", "live engine" if weights else "TransformerLens hooks")
+        self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
+        self.at = None if self.rows.position is None else self.rows.position.to(model.device)
+        self.targets = None if self.rows.targets is None else self.rows.targets.to(model.device)
+        self._memory: dict[AnyCircuit, dict[str, np.ndarray]] = {}
+        self._asked = 0  # circuits scored or found in the memo
+        self._not_run: list[AnyCircuit] = []  # those of this stretch that were found
+        self._clean_logits: torch.Tensor | None = None
+        self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
+        self.split(min(model.batch_size, self.rows_that_fit()))
+
+    def rows_that_fit(self) -> int:
+        """Rows whose activations fit into the budget on their way through a layer; the same whatever is measured."""
+        if not self.engine:
+            return self.model.batch_size
+        return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], logits=0))
+
+    def split(self, batch_size: int) -> None:
+        """Divide the rows into batches; the engine's remembered residuals share one budget."""
+        self.batch_size = batch_size
+        self.batches = slices(len(self.rows), batch_size)
+        self.live: list[Any] | None = None
+        if self.engine:
+            tokens, at, budget = self.rows.tokens.to(self.model.device), self.at, self.budget // len(self.batches)
+            self.live = [
+                engine.LiveRun(
+                    self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
+                )
+                for batch in self.batches
+            ]
+
+    def roles_of(self, batch: slice) -> dict[str, torch.Tensor] | None:
+        """Role -> mask [1 or n, S] for the rows of a batch."""
+        if self.rows.roles is None:
+            return None
+        masks = {name: m if len(m) == 1 else m[batch] for name, m in self.rows.roles.items()}
+        return {name: m.to(self.model.device) for name, m in masks.items()}
+
+    def each_batch(self, run: Callable[[int], torch.Tensor]) -> list[torch.Tensor]:
+        """``run(index of a batch)`` for every batch, as a list; out of memory it starts again with half the size."""
+        while True:
+            try:
+                return [run(i) for i in range(len(self.batches))]
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                log.info("out of memory with %d rows at a time; going on with half", self.batch_size)
+                self.split(-(-min(self.batch_size, len(self.rows)) // 2))
+
+    # ---- one circuit -------------------------------------------------------------------------------------
+    def logits(self, circuit: AnyCircuit) -> torch.Tensor:
+        """[N, d_vocab] at the answer position with only ``circuit`` intact; [2 N, K, d_vocab] of answers of several
+        tokens, at the position before each (`metrics.per_prompt`)."""
+        if self.engine:
+            return self.unembedded(self.residuals([circuit])[0])
+        self.evaluations += 1
+        substitute = self.substitute_for(circuit)
+
+        def run(i: int) -> torch.Tensor:
+            batch, at = self.batches[i], self.at
+            hooks = edits(self.model, circuit, substitute, batch, self.roles_of(batch))
+            found = self.model.run(self.rows.tokens[batch], hooks, None if at is None else at[batch], on_bridge=True)
+            return found if self.targets is not None or at is None else found[:, 0]
+
+        return torch.cat(self.each_batch(run))
+
+    def unembedded(
+        self, x: torch.Tensor, read: Callable[[torch.Tensor, slice], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The logits of final residuals [R, K, D], [N, d_vocab] or [2 N, K, d_vocab]; as many rows at a time as fit.
+
+        ``read(logits, rows)``: what is kept of the logits of some rows, if not all of them.
+        """
+        assert self.engine
+        whole, at_once = self.engine, max(1, self.budget // self.engine.bytes_of_logits(x.shape[1]))
+        x = x if self.targets is not None else x[:, 0]
+
+        def run(i: int) -> torch.Tensor:
+            batch, parts = self.batches[i], []
+            for part in slices(batch.stop - batch.start, at_once):
+                rows = slice(batch.start + part.start, batch.start + part.stop)
+                logits = whole.unembed(x[rows])
+                parts.append(read(logits, rows) if read else logits)
+            return torch.cat(parts)
+
+        return torch.cat(self.each_batch(run))
+
+    def substitute_for(self, circuit: AnyCircuit) -> Replacement:
+        """The replacement to use for a circuit: the same for every circuit."""
+        return self.substitute
+
+    def scores(self, circuit: AnyCircuit) -> dict[str, np.ndarray]:
+        """Metric name -> [N] per-prompt values with only ``circuit`` intact."""
+        return self.scores_of([circuit])[0]
+
+    # ---- several circuits --------------------------------------------------------------------------------
+    def scores_of(self, circuits: list[AnyCircuit]) -> list[dict[str, np.ndarray]]:
+        """The scores of circuits that differ in one layer only; those not yet known run as one batch."""
+        unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
+        for circuit in unknown:
+            self._count(circuit, found=False)
+        if self.engine and unknown:
+            for circuit, x in zip(unknown, self.residuals(unknown), strict=True):
+                self.remember(circuit, self.measured(circuit, x))
+        else:
+            for circuit in unknown:
+                self.remember(circuit, self.by_logits(self.metrics, circuit, self.logits(circuit)))
+        return [self._memory[circuit] for circuit in circuits]
+
+    def residuals(self, circuits: list[AnyCircuit]) -> torch.Tensor:
+        """Final residuals [C, R, K, D] at the positions of the score, of circuits that differ in one layer only."""
+        together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
+        if len(circuits) > 1 and not together:  # legacy means differ between circuits
+            return torch.cat([self.residuals([c]) for c in circuits])
+        fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
+        if len(circuits) > fit:
+            return torch.cat([self.residuals(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
+
+        self.evaluations += len(circuits)
+
+        def run(i: int) -> torch.Tensor:
+            assert self.live
+            live, read = self.live[i], self.substitute_for(circuits[0]).reader(self.batches[i])
+            found: torch.Tensor
+            found = live.final_residuals(circuits, read) if together else live.final_residual(circuits[0], read)[None]
+            return found
+
+        return torch.cat(self.each_batch(run), dim=1)
+
+    def measured(self, circuit: AnyCircuit, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Metric name -> [N] of a circuit with final residuals x [R, K, D].
+
+        The logit difference is the same whichever metrics are asked for: of answers of one token it has an expression
+        of its own (`Engine.logit_diff`), so that all logits need not be made where no other metric reads them.
+        """
+        assert self.engine
+        if self.targets is not None and self.metrics == ("logit_diff",):
+            targets = self.targets
+            found = self.unembedded(x, lambda logits, rows: log_probs(logits, targets[rows]))
+            return {"logit_diff": found[::2] - found[1::2]}
+        if self.targets is not None:
+            return self.by_logits(self.metrics, circuit, self.unembedded(x))
+        rest = tuple(name for name in self.metrics if name != "logit_diff")
+        values = self.by_logits(rest, circuit, self.unembedded(x)) if rest else {}
+        values["logit_diff"] = self.engine.logit_diff(x[:, 0], self.answer, self.incorrect)
+        return {name: values[name] for name in self.metrics}
+
+    def by_logits(self, names: tuple[str, ...], circuit: AnyCircuit, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Metric name -> [N] of a circuit's logits."""
+        if "kl" in names and self._clean_logits is None:
+            self._clean_logits = logits if circuit == self.everything else self.logits(self.everything)
+        return per_prompt(names, logits, self.answer, self.incorrect, self._clean_logits)
+
+    def remembered(self, circuit: AnyCircuit) -> bool:
+        if circuit not in self._memory and self.memo is not None:
+            found = self.memo.get(circuit)
+            if found is not None:
+                self._memory[circuit] = found
+                self._count(circuit, found=True)
+        return circuit in self._memory
+
+    def _count(self, circuit: AnyCircuit, found: bool) -> None:
+        """Bring the engine's memory to where it is when each circuit so far was run, unless this one was found."""
+        if self.memo is None or not self.live:
+            return
+        if self._asked % STRETCH == 0:
+            self._not_run = []
+            for run in self.live:
+                run.memory.clear()
+        self._asked += 1
+        if found:
+            self._not_run.append(circuit)
+            return
+        for earlier in self._not_run:
+            self.residuals([earlier])
+        self._not_run = []
+
+    def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:
+        self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}
+        if self.memo is not None:
+            self.memo.put(circuit, self._memory[circuit])
+
+    def without(self, items: Iterable[Any]) -> AnyCircuit:
+        """Everything but these. A component of which only sites go is kept at its other roles."""
+        items = frozenset(items)
+        left = self.everything - items
+        cut = [item for item in items if isinstance(item, Site) and item.component in left]
+        if not cut:
+            return left
+        engine.where_kept([site.role for site in cut], self.prompts.roles)  # refuses a role that is not there
+        parts = {site.component for site in cut}
+        return (left - parts) | (sites(parts, self.prompts.roles or ()) - items)
+
+    # ---- what searches read ------------------------------------------------------------------------------
+    def logit_diff(self, circuit: AnyCircuit) -> np.ndarray:
+        return self.scores(circuit)["logit_diff"]
+
+    def percent_of_full(self, circuit: AnyCircuit) -> float:
+        """100 M(circuit) / M(full) of the mean logit difference."""
+        return self.percents_of_full([circuit])[0]
+
+    def percents_of_full(self, circuits: list[AnyCircuit]) -> list[float]:
+        """The same for circuits that differ in one layer only."""
+        full = self.logit_diff(self.everything).mean()
+        return [100 * float(scores["logit_diff"].mean() / full) for scores in self.scores_of(circuits)]
+
+
+class LegacyAblator(Ablator):
+    """As the published code: MLP means are taken anew for each circuit, with the heads outside it mean-ablated.
+
+    ``reference`` are the corrupted prompts that the means run over, with their own head means.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Prompts,
+        substitute: Replacement,
+        reference: Prompts,
+        metrics: Iterable[str] = ("logit_diff",),
+        use_engine: bool = True,
+        memo: Memo | None = None,
+    ) -> None:
+        self.reference = replace(reference, tokens=reference.corrupted_tokens)
+        self._reference_rows = replace(substitute, rows=reference.group).to(model.device)
+        self._means: dict[AnyCircuit, Replacement] = {}
+        super().__init__(model, prompts, substitute, metrics, use_engine, memo)
+
+    def substitute_for(self, circuit: AnyCircuit) -> Replacement:
+        kept_heads = frozenset(c for c in circuit if not c.is_mlp)
+        if kept_heads not in self._means:
+            intact = kept_heads | {c for c in self.everything if c.is_mlp}
+            total = torch.zeros_like(self.substitute.mlp_out, dtype=torch.float64)
+            group = self.reference.group.to(self.model.device)
+
+            def add(layer: int, rows: torch.Tensor) -> Callable[..., torch.Tensor]:
+                def hook(out: torch.Tensor, hook: object) -> torch.Tensor:
+                    total[layer].index_add_(0, rows, out.double())
+                    return out
+
+                return hook
+
+            for batch in self.model.batches(len(self.reference)):
+                savers = [(mlp_hook(layer), add(layer, group[batch])) for layer in range(self.model.n_layers)]
+                head_edits = edits(self.model, intact, self._reference_rows, batch, self.reference.roles)
+                self.model.run(self.reference.tokens[batch], [*head_edits, *savers], on_bridge=not self.engine)
+            sizes = torch.bincount(group, minlength=total.shape[1]).view(1, -1, 1, 1)
+            self._means[kept_heads] = replace(self.substitute, mlp_out=(total / sizes).float())
+        return self._means[kept_heads]
+
+
+def single_ablations(ablator: Ablator) -> Iterator[tuple[Component, dict[str, np.ndarray]]]:
+    """Yield (component, scores) with each component ablated alone."""
+    for component in sorted(ablator.everything):
+        yield component, ablator.scores(ablator.everything - {component})

@@ -1,0 +1,219 @@
+"""Node search: remove components one at a time while the score stays above a floor (methods: node search).
+
+The decision logic sees nothing but percents, so published traces can be replayed through it without any model.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from atlas.core.components import AnyCircuit, Component, Site
+
+KINDS = ("head", "mlp")
+CLOSE = 1e-4  # percentage points: 1e-6 of the full model's score, about what float32 sums in another order differ by
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a component may go, and what is visited.
+
+    threshold: T; the score must stay strictly above 100 - T percent of the full model (100 - percent < T).
+    relative_tolerance: if given, one removal may cost at most this many percentage points.
+    never_test: components that are kept without a test, at every position, and sites.
+    visit: for each direction the kinds visited within a layer, in order.
+    """
+
+    threshold: float
+    relative_tolerance: float | None = None
+    never_test: frozenset[Component | Site] = frozenset()
+    visit: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"backward": ("mlp", "head"), "forward": ("head", "mlp")}
+    )
+
+    @classmethod
+    def configured(
+        cls,
+        threshold: float,
+        relative_tolerance: float | None,
+        never_test: Iterable[str],
+        visit: dict[str, Iterable[str]],
+    ) -> "Rule":
+        """The rule that the keys of `search` in a configuration say, at one of its thresholds."""
+        kept = frozenset(map(Component.parse, never_test))
+        return cls(threshold, relative_tolerance, kept, {way: tuple(kinds) for way, kinds in visit.items()})
+
+    def tests(self, member: Component | Site) -> bool:
+        """Whether a component, or a site of one, may go at all."""
+        whole = member.component if isinstance(member, Site) else member
+        return not self.never_test & {member, whole}
+
+    def allows(self, percent: float, before: float) -> bool:
+        if not 100 - percent < self.threshold:
+            return False
+        return self.relative_tolerance is None or before - percent <= self.relative_tolerance
+
+    def is_close(self, percent: float, before: float) -> bool:
+        """Whether another order of sums (threads, batch size, hardware) could decide otherwise."""
+        bounds = [
+            100 - self.threshold,
+            *([] if self.relative_tolerance is None else [before - self.relative_tolerance]),
+        ]
+        return any(abs(percent - bound) <= CLOSE for bound in bounds)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation: the percent of full without ``components``, and the decision. Groups occur in `bisect` only.
+
+    close: the percent lies within CLOSE of a bound, so that floating point can flip the decision.
+    """
+
+    sweep: int
+    direction: str
+    components: tuple[Any, ...]
+    percent: float
+    removed: bool
+    left: AnyCircuit
+    close: bool = False
+
+
+Percents = Callable[[list[AnyCircuit]], list[float]]  # percent of full with only each circuit intact
+Order = Callable[[int, str, AnyCircuit], list[Any]]  # (sweep from 1, direction, kept) -> components to visit
+
+
+def by_layers(rule: Rule) -> Order:
+    """The study's order: backward sweeps go last layer to first, forward sweeps first to last."""
+
+    def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
+        kinds = rule.visit[direction]
+        layers = sorted({c.layer for c in kept}, reverse=direction == "backward")
+        out = []
+        for layer in layers:
+            for kind in kinds:
+                out += sorted(c for c in kept if c.layer == layer and c.is_mlp == (kind == "mlp"))
+        return out
+
+    return order
+
+
+def by_effect(rule: Rule, percent_alone: dict[Component, float]) -> Order:
+    """Smallest effect first: ``percent_alone`` is the percent of full with that component alone ablated."""
+
+    def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
+        visited = [c for c in kept if ("mlp" if c.is_mlp else "head") in rule.visit[direction]]
+        return sorted(visited, key=lambda c: (abs(100 - percent_alone[c]), c))
+
+    return order
+
+
+def by_chance(rule: Rule, seed: int) -> Order:
+    """A random order, drawn anew for every sweep."""
+
+    def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
+        visited = sorted(c for c in kept if ("mlp" if c.is_mlp else "head") in rule.visit[direction])
+        return [visited[i] for i in np.random.default_rng([seed, sweep]).permutation(len(visited))]
+
+    return order
+
+
+def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Percents, batch: int = 1) -> Iterator[Step]:
+    """Yield every evaluation of an iterative search from the full model; the last step's ``left`` is the circuit.
+
+    Sweeps alternate, backward first, until a sweep changes nothing. With ``batch`` > 1 the search speculates: for the
+    next components of a layer it asks for "without the first", "without the first two", ... at once and takes them up
+    to the first failure, whose circuit is the very one that a search one at a time asks for. What comes after a failure
+    is thrown away (scores are not monotone, so it proves nothing), so that steps and circuit are the same.
+    """
+    kept, before = everything, 100.0
+    for sweep, direction in sweeps():
+        size, waiting = len(kept), [c for c in order(sweep, direction, kept) if rule.tests(c)]
+        while waiting:
+            chain = same_layer(waiting[:batch])
+            circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
+            for component, circuit, percent in zip(chain, circuits, percents(circuits), strict=True):
+                waiting.pop(0)
+                removed, close = rule.allows(percent, before), rule.is_close(percent, before)
+                if removed:
+                    kept, before = circuit, percent
+                yield Step(sweep, direction, (component,), percent, removed, kept, close)
+                if not removed:
+                    break
+        if len(kept) == size:
+            return
+
+
+def tried_at_once(batch: int | str, device: str) -> int:
+    """Candidates tried at once: `search.batch` of the configuration, where `auto` depends on the device."""
+    if isinstance(batch, int):
+        return batch
+    return 1 if device == "cpu" else 16
+
+
+def same_layer(components: list[Component]) -> list[Component]:
+    """The first components up to a change of layer."""
+    return [c for i, c in enumerate(components) if all(other.layer == c.layer for other in components[:i])]
+
+
+def bisect_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Percents) -> Iterator[Step]:
+    """Remove groups: try all that a sweep would visit, and split a group that may not go, down to single components.
+
+    Takes far fewer evaluations than `node_search` where most components can go. Every removal is evaluated on what is
+    then left, so the circuit's own score is always the last one accepted. The result may differ from an iterative
+    search, as that of any other order does.
+    """
+    kept, before = everything, 100.0
+    for sweep, direction in sweeps():
+        size, groups = len(kept), [tuple(c for c in order(sweep, direction, kept) if rule.tests(c))]
+        while groups:
+            group = groups.pop(0)
+            if not group:
+                continue
+            (percent,) = percents([kept - frozenset(group)])
+            removed, close = rule.allows(percent, before), rule.is_close(percent, before)
+            if removed:
+                kept, before = kept - frozenset(group), percent
+            yield Step(sweep, direction, group, percent, removed, kept, close)
+            if not removed and len(group) > 1:
+                groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
+        if len(kept) == size:
+            return
+
+
+def sweeps() -> Iterator[tuple[int, str]]:
+    """(1, backward), (2, forward), (3, backward), ..."""
+    for sweep in count(1):
+        yield sweep, "backward" if sweep % 2 else "forward"
+
+
+def run(
+    name: str,
+    seed: int | None,
+    rule: Rule,
+    everything: AnyCircuit,
+    percents: Percents,
+    alone: dict[Component, float],
+    batch: int = 1,
+) -> Iterator[Step]:
+    """The search of a study that goes by this name: layers, ascending_effect, random_<seed> or bisect.
+
+    ``alone``: percent of full with each component alone ablated, for ascending_effect.
+    """
+    if name == "bisect":
+        return bisect_search(everything, rule, by_layers(rule), percents)
+    order = (
+        by_chance(rule, seed)
+        if seed is not None
+        else by_effect(rule, alone)
+        if name == "ascending_effect"
+        else by_layers(rule)
+    )
+    return node_search(everything, rule, order, percents, batch)
+
+
+def survival(circuits: list[AnyCircuit]) -> dict[Component, float]:
+    """Component -> share of the circuits that keep it, for every component kept by at least one."""
+    union = frozenset().union(*circuits)
+    return {c: sum(c in circuit for circuit in circuits) / len(circuits) for c in sorted(union)}

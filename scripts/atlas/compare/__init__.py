@@ -1,0 +1,1 @@
+"""Circuits of several tasks, models or publications side by side."""

@@ -1,0 +1,216 @@
+"""How much circuits share, and how much they would share by chance (methods: comparison)."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
+from atlas.core.graph import LOGITS, Edge, EdgeCircuit, Graph
+
+COLUMNS = (
+    "circuit_a",
+    "circuit_b",
+    "level",
+    "size_a",
+    "size_b",
+    "shared",
+    "jaccard",
+    "overlap_coefficient",
+    "expected",
+    "p_hypergeometric",
+    "p_layer_matched",
+    "p_smallest",
+)
+TYPES = ("same members", "shared core with branches", "disjoint", "undecided")
+
+
+def jaccard(a: AnyCircuit, b: AnyCircuit) -> float:
+    """|A and B| / |A or B|; two empty sets are equal, so 1."""
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def overlap_coefficient(a: AnyCircuit, b: AnyCircuit) -> float:
+    """|A and B| / min(|A|, |B|); 1 if either is empty, since it lies within the other."""
+    return len(a & b) / min(len(a), len(b)) if a and b else 1.0
+
+
+# ---- chance --------------------------------------------------------------------------------------------------
+def hypergeometric(population: int, a: int, b: int) -> np.ndarray:
+    """P(k shared), k = 0..min(a, b), when a of ``population`` are fixed and b are drawn without replacement.
+
+    Made of the ratios of neighbours, outward from the mode: binomial coefficients of thousands of edges overflow.
+    """
+    low, top = max(0, a + b - population), min(a, b)
+    k = np.arange(low, top, dtype=float)
+    ratios = np.log((a - k) * (b - k)) - np.log((k + 1) * (population - a - b + k + 1))  # log P(k + 1) / P(k)
+    mode = int((ratios > 0).sum())  # ratios fall with k
+    logs = np.concatenate([-np.cumsum(ratios[:mode][::-1])[::-1], [0.0], np.cumsum(ratios[mode:])])
+    weights = np.exp(logs)
+    return np.concatenate([np.zeros(low), weights / weights.sum()])
+
+
+block_chance = functools.cache(hypergeometric)  # blocks are small, and recur from pair to pair
+
+
+def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
+    """P(k shared) in all of (population, a, b) together, each drawn on its own: the convolution over blocks."""
+    out = np.ones(1)
+    for population, a, b in blocks:
+        out = np.convolve(out, block_chance(population, a, b))
+    return out
+
+
+def layer_matched(n_heads: int, profile_a: list[int], profile_b: list[int]) -> np.ndarray:
+    """P(k shared) when each circuit's number of heads per layer is held fixed."""
+    return blockwise((n_heads, a, b) for a, b in zip(profile_a, profile_b, strict=True))
+
+
+def tail(distribution: np.ndarray, shared: int) -> float:
+    """P(at least ``shared``)."""
+    return float(min(1.0, distribution[shared:].sum()))
+
+
+def chance(population: int, blocks: Iterable[tuple[int, int, int]], a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
+    """``expected``, both p-values, and the smallest p that any overlap of circuits with these blocks could have."""
+    matched = blockwise(blocks)
+    return {
+        "expected": float(matched @ np.arange(len(matched))),
+        "p_hypergeometric": tail(hypergeometric(population, len(a), len(b)), len(a & b)),
+        "p_layer_matched": tail(matched, len(a & b)),
+        "p_smallest": float(matched[-1]),
+    }
+
+
+# ---- pairs of circuits ---------------------------------------------------------------------------------------
+def compare(circuits: dict[str, Circuit], n_layers: int, n_heads: int) -> list[dict[str, Any]]:
+    """One row per pair of circuits and level (heads, mlps, components); see docs/artifacts.md for the columns.
+
+    ``expected`` and the p-values hold for heads: shared heads expected for random circuits with the same numbers of
+    heads per layer, and the chance of at least as many shared, ignoring layers and with layers held fixed.
+    """
+    rows = []
+    for (name_a, a), (name_b, b) in combinations(circuits.items(), 2):
+        for level, pick in (("heads", heads), ("mlps", mlps), ("components", sorted)):
+            one, two = frozenset(pick(a)), frozenset(pick(b))
+            rows.append(_row(name_a, name_b, level, one, two))
+            if level == "heads":
+                profiles = zip(profile(one, n_layers), profile(two, n_layers), strict=True)
+                rows[-1] |= chance(n_layers * n_heads, [(n_heads, i, j) for i, j in profiles], one, two)
+    return rows
+
+
+def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[str, Any]]:
+    """One row per pair, level `edges`, with the columns of `compare`.
+
+    Where `compare` holds heads per layer fixed, this holds the number of edges from each layer into each kind of input
+    (q, k, v, MLP, logits) of each layer. Edges of one component come and go together, more than chance as counted here
+    allows for, so the p-values of edges are too small where circuits share components. Raises ValueError on edges that
+    the graph lacks.
+    """
+    if any(not circuit <= graph.all_edges for circuit in circuits.values()):
+        raise ValueError("a circuit has edges that are not in the graph")
+    blocks_of_edges, sizes = blocks_of(graph)
+    counts = {name: Counter(blocks_of_edges[edge] for edge in circuit) for name, circuit in circuits.items()}
+    rows = []
+    for (name_a, a), (name_b, b) in combinations(circuits.items(), 2):
+        # a block that one circuit has no edges in shares none for certain
+        blocks = [(sizes[k], counts[name_a][k], counts[name_b][k]) for k in sizes if counts[name_a][k]]
+        rows.append(_row(name_a, name_b, "edges", a, b) | chance(len(graph.edges), blocks, a, b))
+    return rows
+
+
+@functools.cache
+def blocks_of(graph: Graph) -> tuple[dict[Edge, tuple[int, int, str]], Counter[tuple[int, int, str]]]:
+    """Edge -> its block; block -> its number of edges."""
+    found = {edge: block(edge, graph) for edge in graph.edges}
+    return found, Counter(found.values())
+
+
+def block(edge: Edge, graph: Graph) -> tuple[int, int, str]:
+    """Layer of the sender (-1 for `embed`), layer of the receiver, and `q`, `k`, `v`, `m` or `logits`."""
+    kind = LOGITS if edge.receiver == LOGITS else "m" if edge.receiver[0] == "m" else edge.receiver[-1]
+    return graph.layer_of(edge.sender), graph.layer_of(edge.receiver), kind
+
+
+def _row(name_a: str, name_b: str, level: str, a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
+    unknown = dict.fromkeys(COLUMNS, np.nan)
+    return unknown | {
+        "circuit_a": name_a,
+        "circuit_b": name_b,
+        "level": level,
+        "size_a": len(a),
+        "size_b": len(b),
+        "shared": len(a & b),
+        "jaccard": jaccard(a, b),
+        "overlap_coefficient": overlap_coefficient(a, b),
+    }
+
+
+def compare_models(
+    circuits: dict[tuple[str, str], AnyCircuit], graphs: dict[str, Graph], edges: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Circuits of one task in several models: rows (``task``, and COLUMNS with models as circuits), and notes.
+
+    ``circuits``: (model, task) -> circuit, of nodes or of ``edges``. Component 4.3 of one model has a counterpart only
+    in a model of the same ``shape``, so all other pairs make a note and no row.
+    """
+    rows, notes = [], []
+    for (one, task), (two, other) in combinations(circuits, 2):
+        if task != other:
+            continue
+        shapes = [shape(graphs[name], edges) for name in (one, two)]
+        if shapes[0] != shapes[1]:
+            notes.append(f"{task}: {one} ({shapes[0]}) and {two} ({shapes[1]}) differ in shape and are not compared")
+            continue
+        pair, graph = {name: circuits[name, task] for name in (one, two)}, graphs[one]
+        found = compare_edges(pair, graph) if edges else compare(pair, graph.n_layers, graph.n_heads)
+        rows += [{"task": task} | row for row in found]
+    return rows, notes
+
+
+def shape(graph: Graph, edges: bool) -> str:
+    """What two models must have in common for their components, or edges, to have the same names."""
+    words = f"{graph.n_layers} layers of {graph.n_heads} heads"
+    blocks = "parallel" if graph.parallel else "sequential"
+    return f"{words}, {graph.n_kv_heads} key/value heads, {blocks} blocks" if edges else words
+
+
+# ---- types of overlap ----------------------------------------------------------------------------------------
+def typology(row: dict[str, Any], same: float = 0.8, alpha: float = 0.05) -> tuple[str, str]:
+    """Type of overlap of two circuits (one of TYPES) from a row of `compare` or `compare_edges`, and why.
+
+    Same members: Jaccard index of ``same`` or more. Disjoint: nothing shared, or no more than expected. Shared core
+    with branches: more shared than chance explains (layer-matched p below ``alpha``). Undecided: an empty circuit;
+    circuits so small, or layers so full, that no overlap could have p below ``alpha``; or more shared than expected,
+    with p not below ``alpha``.
+    """
+    shared, expected, p = row["shared"], row["expected"], row["p_layer_matched"]
+    if not (row["size_a"] and row["size_b"]):
+        return "undecided", "a circuit is empty"
+    if row["jaccard"] >= same:
+        return "same members", f"Jaccard {row['jaccard']:.2f} is at least {same:g}"
+    if not shared:
+        return "disjoint", "nothing is shared"
+    versus = f"{shared} shared, {expected:.1f} expected by chance"
+    if p < alpha:
+        return "shared core with branches", f"{versus}, p = {p:.2g} is below {alpha:g}"
+    if row["p_smallest"] >= alpha:
+        return "undecided", f"{versus}, and no overlap of such circuits could have p below {alpha:g}"
+    if shared <= expected:
+        return "disjoint", versus
+    return "undecided", f"{versus}, but p = {p:.2g} is not below {alpha:g}"
+
+
+def typologies(overlap_rows: list[dict[str, Any]], same: float = 0.8, alpha: float = 0.05) -> list[dict[str, Any]]:
+    """`typology` of every pair at the levels that have a p-value, heads and edges; a ``model`` is carried along."""
+    rows = []
+    for row in overlap_rows:
+        if row["level"] in ("heads", "edges"):
+            kind, reason = typology(row, same, alpha)
+            names = {key: row[key] for key in ("model", "circuit_a", "circuit_b", "level") if key in row}
+            rows.append(names | {"type": kind, "reason": reason})
+    return rows

@@ -1,0 +1,1 @@
+"""Generation under ablation: prompts, decoding, scores."""

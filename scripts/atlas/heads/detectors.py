@@ -1,0 +1,87 @@
+"""Head detectors on repeated random tokens: previous-token, duplicate-token and induction heads, for all heads.
+
+A text of T different random tokens, twice. At position i of the second half, a duplicate-token head attends to the
+same token one half before (i - T), an induction head to the token after it (i - T + 1); at any position a
+previous-token head attends to i - 1. A score is the mean of that one weight of the attention pattern over the positions
+that have one: in [0, 1], and 1 for a head that does nothing else.
+
+TransformerLens's `detect_head` divides the same sum by the number of all rows instead, so that its duplicate and
+induction scores end at about one half; ours = theirs x rows / positions that have the weight.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from atlas.core.errors import StudyError
+from atlas.core.statistics import Bootstrap, column_means
+from atlas.heads.attention import head_rows, pattern_hook
+from atlas.model.models import Model
+from atlas.store.job import progress
+
+DETECTORS = ("previous", "duplicate", "induction")
+COLUMNS = ["detector", "layer", "head", "value", "ci_low", "ci_high"]
+
+
+def repeated_tokens(
+    candidates: Iterable[int], length: int, sequences: int, seed: int, bos: int | None = None
+) -> torch.Tensor:
+    """[sequences, (1 +) 2 length] random tokens, different ones within a half, twice; after ``bos`` where given."""
+    candidates = [c for c in candidates if c != bos]
+    if len(candidates) < length:
+        raise StudyError(
+            f"heads.detectors.length: {length} needs as many different tokens; there are {len(candidates)}"
+        )
+    rng = np.random.default_rng(seed)
+    halves = np.stack([rng.choice(candidates, size=length, replace=False) for _ in range(sequences)])
+    start = [] if bos is None else [np.full((sequences, 1), bos)]
+    return torch.tensor(np.hstack([*start, halves, halves]))
+
+
+def half_length(wanted: int, max_tokens: int | None, bos: bool) -> int:
+    """The wanted length of a half, or the largest that fits into the model's positions."""
+    return wanted if max_tokens is None else min(wanted, (max_tokens - bos) // 2)
+
+
+def targets(length: int, bos: bool) -> dict[str, tuple[list[int], list[int]]]:
+    """Detector -> (query positions, the key position of each)."""
+    start = int(bos)
+    second = range(start + length, start + 2 * length)
+    every = range(1, start + 2 * length)
+    return {
+        "previous": (list(every), [i - 1 for i in every]),
+        "duplicate": (list(second), [i - length for i in second]),
+        "induction": (list(second), [i - length + 1 for i in second]),
+    }
+
+
+def scores(model: Model, tokens: torch.Tensor, bos: bool) -> dict[str, np.ndarray]:
+    """Detector -> scores per sequence [n, L, H], on tokens from `repeated_tokens`."""
+    n, wanted = len(tokens), targets((tokens.shape[1] - bos) // 2, bos)
+    out = {name: np.zeros((n, model.n_layers, model.n_heads)) for name in DETECTORS}
+
+    def reader(layer: int, batch: slice) -> Callable[..., torch.Tensor]:
+        def hook(pattern: torch.Tensor, hook: object) -> torch.Tensor:
+            for name, (queries, keys) in wanted.items():
+                out[name][batch, layer] = pattern[:, :, queries, keys].float().mean(-1).cpu().numpy()
+            return pattern
+
+        return hook
+
+    for batch in progress(model.batches(n), "detectors"):
+        model.run(tokens[batch], [(pattern_hook(layer), reader(layer, batch)) for layer in range(model.n_layers)])
+    return out
+
+
+def table(found: dict[str, np.ndarray], bootstrap: Bootstrap) -> pd.DataFrame:
+    """Rows of `COLUMNS`; intervals over the random sequences."""
+    pieces = []
+    for name, values in found.items():
+        n, n_layers, n_heads = values.shape
+        columns = column_means(bootstrap, values.reshape(n, -1))
+        piece = head_rows(n_layers, n_heads).assign(**columns)
+        piece.insert(0, "detector", name)
+        pieces.append(piece)
+    return pd.concat(pieces, ignore_index=True)

@@ -1,0 +1,420 @@
+"""Activation patching: one activation of the other run at a time, and what the logit difference makes of it.
+
+Denoising puts an activation of the clean run into the corrupted one, noising one of the corrupted run into the clean
+one; everything downstream is recomputed (methods: section 6). Sites are the checkpoint's own activations: `resid_pre`,
+`attn_out` and `mlp_out` at one position of one layer, and `z`, `q`, `k`, `v` and `pattern` of one head at all
+positions. Under grouped queries a key/value head serves its whole group, so `k` and `v` are patched per key/value head.
+
+Two ways that agree to rounding. `HookPatcher` runs the whole model on TransformerLens hooks, for any architecture.
+`EnginePatcher`, where the architecture has an engine, computes only what a patch can change:
+
+1. Nothing below the patched layer, and within it only what follows the patched activation.
+2. Attention is causal, so positions before the patched one keep their values, keys included, from the unpatched run.
+3. In the last layer only the query, the MLP and the norm at the last position.
+4. Where the two runs hold equal bits (before the first member, say) a patch changes nothing and none is run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from atlas.core.errors import StudyError
+from atlas.core.statistics import Bootstrap, interval_columns
+from atlas.model import engine
+from atlas.model.architectures import Block, Weights
+from atlas.model.models import Hook, Model, slices
+from atlas.prompts.batch import Prompts
+from atlas.store.job import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BatchRun = Callable[..., list[np.ndarray]]  # of one batch: see `with_engine`
+log = logging.getLogger("atlas")
+
+DIRECTIONS = ("denoising", "noising")
+BY_POSITION = ("resid_pre", "attn_out", "mlp_out")
+BY_HEAD = ("z", "q", "k", "v", "pattern")
+COLUMNS = ["direction", "site", "layer", "head", "position", "role", "value", "ci_low", "ci_high"]
+
+
+class Patch(NamedTuple):
+    """An activation: at one ``position`` (then ``head`` is -1), or of one ``head`` everywhere (``position`` is -1).
+
+    ``head`` is a key/value head for the sites `k` and `v`.
+    """
+
+    site: str
+    layer: int
+    head: int = -1
+    position: int = -1
+
+
+def all_patches(n_layers: int, n_heads: int, n_kv_heads: int, n_positions: int) -> list[Patch]:
+    """Every patch, site by site, layer by layer."""
+    positions = [
+        Patch(site, layer, position=p) for site in BY_POSITION for layer in range(n_layers) for p in range(n_positions)
+    ]
+    heads = [
+        Patch(site, layer, head)
+        for site in BY_HEAD
+        for layer in range(n_layers)
+        for head in range(n_kv_heads if site in "kv" else n_heads)
+    ]
+    return positions + heads
+
+
+def roles(layout: dict[str, Any], bos: bool) -> list[str]:
+    """What stands at each position: `member 1` .. `member k`, `last` (the answer position), `bos`, else `separator`.
+
+    A member that stands last keeps its number.
+    """
+    names = ["separator"] * layout["tokens"]
+    names[layout["answer_position"]] = "last"
+    for number, position in enumerate(layout["member_positions"], 1):
+        names[position] = f"member {number}"
+    if bos:
+        names[0] = "bos"
+    return names
+
+
+def spread(frame: pd.DataFrame, at_most: int | None) -> pd.DataFrame:
+    """At most so many prompts, evenly over the first members and the templates; all of them for None.
+
+    Rows are sorted by first member, template and number, and taken at equal distances; prompts of files have no first
+    member and are sorted by template and number.
+    """
+    if at_most is None or len(frame) <= at_most:
+        return frame
+    keys = [key for key in ("start", "template", "prompt") if key in frame]
+    rows = ((np.arange(at_most) + 0.5) * len(frame) / at_most).astype(int)
+    return frame.sort_values(keys, ignore_index=True).iloc[rows].sort_values("prompt", ignore_index=True)
+
+
+# ---- with the engine -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Layer:
+    """What one layer of an unpatched run holds, at all positions; q and k after their rotation."""
+
+    resid_pre: torch.Tensor  # [N, S, D], as the four below
+    attn_out: torch.Tensor
+    after: torch.Tensor  # resid_pre + attn_out
+    mlp_out: torch.Tensor
+    resid_post: torch.Tensor
+    q: torch.Tensor  # [N, H, S, d_head]
+    k: torch.Tensor  # [N, G, S, d_head]
+    v: torch.Tensor  # [N, G, S, d_head]
+    z: torch.Tensor  # [N, H, S, d_head]
+    pattern: torch.Tensor  # [N, H, S, S]
+
+
+class EnginePatcher:
+    """Patched final residuals at the last position, of one batch and two recorded runs."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights, self.blocks = weights, weights.blocks
+        self.group = weights.n_heads // self.blocks[0].w_k.shape[1]  # query heads per key/value head
+
+    def record(self, tokens: torch.Tensor) -> list[Layer]:
+        """The layers of a run on tokens [N, S]."""
+        layers, x = [], self.weights.embed(tokens)
+        for block in self.blocks:
+            q, k, v = self.project(block, x, 0)
+            pattern = self.attend(q, k)
+            z = pattern @ self.grouped(v)
+            attn_out = torch.einsum("nhsd,hdm->nsm", z, block.w_o) + block.b_o
+            after = x + attn_out
+            mlp_out = block.mlp(block.norm2(x if block.parallel else after))
+            layers.append(Layer(x, attn_out, after, mlp_out, after + mlp_out, q, k, v, z, pattern))
+            x = after + mlp_out
+        return layers
+
+    def patched(self, base: list[Layer], source: list[Layer], patch: Patch) -> torch.Tensor:
+        """[N, D] after the last layer at the last position of run ``base`` with one activation of run ``source``."""
+        here, there = base[patch.layer], source[patch.layer]
+        last = patch.layer == len(self.blocks) - 1
+        if patch.head < 0:
+            p, old, new = patch.position, getattr(here, patch.site), getattr(there, patch.site)
+            unread = last and p < old.shape[1] - 1 and patch.site != "resid_pre"  # nothing looks there any more
+            if unread or torch.equal(old[:, p], new[:, p]):
+                return base[-1].resid_post[:, -1]
+            if patch.site == "resid_pre":
+                return self.upwards(base, patch.layer, replaced(old, p, new[:, p]), p)
+            row = slice(p, p + 1)
+            if patch.site == "attn_out":
+                own = self.after_attention(patch.layer, here, here.resid_pre[:, row] + new[:, row], row)
+            else:
+                own = here.after[:, row] + new[:, row]
+            return self.upwards(base, patch.layer + 1, replaced(here.resid_post, p, own[:, 0]), p)
+        heads, z = self.patched_z(here, there, patch)
+        old = here.z[:, heads]
+        changed = (z != old).any(-1).any(1).any(0).nonzero()
+        if not len(changed):
+            return base[-1].resid_post[:, -1]
+        start = old.shape[2] - 1 if last else int(changed[0])
+        rows = slice(start, None)
+        write = torch.einsum("nhsd,hdm->nsm", (z - old)[:, :, rows], self.blocks[patch.layer].w_o[heads])
+        x = self.after_attention(patch.layer, here, here.after[:, rows] + write, rows)
+        return self.upwards(base, patch.layer + 1, x, start)
+
+    def patched_z(self, here: Layer, there: Layer, patch: Patch) -> tuple[list[int], torch.Tensor]:
+        """(query heads, their z [N, len, S, d_head]) in run ``here`` with a head's activation of run ``there``."""
+        h, group = patch.head, self.group
+        mine, kv = slice(h, h + 1), slice(h // group, h // group + 1)
+        match patch.site:
+            case "z":
+                return [h], there.z[:, mine]
+            case "pattern":
+                return [h], there.pattern[:, mine] @ here.v[:, kv]
+            case "q":
+                return [h], self.attend(there.q[:, mine], here.k[:, kv]) @ here.v[:, kv]
+        heads = slice(h * group, (h + 1) * group)  # of the key/value head h
+        names = list(range(heads.start, heads.stop))
+        if patch.site == "v":
+            return names, here.pattern[:, heads] @ there.v[:, mine]
+        return names, self.attend(here.q[:, heads], there.k[:, mine]) @ here.v[:, mine]
+
+    def after_attention(self, layer: int, base: Layer, after: torch.Tensor, rows: slice) -> torch.Tensor:
+        """The layer's output at some positions, from the residual after its attention there."""
+        block = self.blocks[layer]
+        return after + (base.mlp_out[:, rows] if block.parallel else block.mlp(block.norm2(after)))
+
+    def upwards(self, base: list[Layer], layer: int, x: torch.Tensor, start: int) -> torch.Tensor:
+        """[N, D] after the last layer at the last position, from the residual x entering ``layer`` at ``start``..."""
+        for index in range(layer, len(self.blocks)):
+            block, last = self.blocks[index], index == len(self.blocks) - 1
+            q, k, v = self.project(block, x, start, last)
+            k, v = (torch.cat((old[:, :, :start], new), 2) for old, new in ((base[index].k, k), (base[index].v, v)))
+            s, p = k.shape[2], q.shape[2]
+            seen = torch.arange(s, device=x.device) <= torch.arange(s - p, s, device=x.device)[:, None]
+            z = F.scaled_dot_product_attention(q, self.grouped(k), self.grouped(v), attn_mask=None if p == 1 else seen)
+            x = x[:, -1:] if last else x
+            after = x + z.transpose(1, 2).flatten(2) @ block.w_o.flatten(0, 1) + block.b_o
+            x = after + block.mlp(block.norm2(x if block.parallel else after))
+        return x[:, -1]
+
+    def project(
+        self, block: Block, x: torch.Tensor, start: int, last_query: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q (perhaps only of the last position), k and v of the residual x [N, P, D] at positions ``start``..."""
+        x = block.norm1(x)
+        q = engine.project(x[:, -1:] if last_query else x, block.w_q, block.b_q)
+        k, v = (engine.project(x, w, b) for w, b in ((block.w_k, block.b_k), (block.w_v, block.b_v)))
+        if self.weights.rope:
+            cos, sin = (table[start : start + x.shape[1]] for table in self.weights.rope)
+            k, q = engine.rotate(k, cos, sin), engine.rotate(q, cos[-q.shape[2] :], sin[-q.shape[2] :])
+        return q, k, v
+
+    def grouped(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, G, ...] as [N, H, ...]."""
+        return x if self.group == 1 else x.repeat_interleave(self.group, 1)
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        """Causal attention pattern [N, h, S, S] of q [N, h, S, d_head] and k [N, g, S, d_head].
+
+        g is h, or 1 (all queries read one key head), or G where h is H (each reads the key head of its group).
+        """
+        k = k if k.shape[1] in (1, q.shape[1]) else self.grouped(k)
+        scores: torch.Tensor = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        future = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
+        softmax = scores.masked_fill(future, -torch.inf).softmax(-1, torch.promote_types(scores.dtype, torch.float32))
+        return softmax.to(k.dtype)
+
+    def bytes_per_row(self, s: int) -> int:
+        """Memory that the two recorded runs and one patched run of a prompt of ``s`` tokens take."""
+        w, block = self.weights, self.blocks[0]
+        own = 5 * w.w_u.shape[1] + 4 * block.w_q.shape[1] * block.w_q.shape[2] + block.w_q.shape[1] * s
+        return (2 * s * own * len(self.blocks)) * w.w_u.element_size() + engine.Engine(w).bytes_per_row(s, logits=0)
+
+
+def replaced(x: torch.Tensor, p: int, row: torch.Tensor) -> torch.Tensor:
+    """x [N, S, D] from position p on, with ``row`` [N, D] at p."""
+    return torch.cat((row[:, None], x[:, p + 1 :]), 1)
+
+
+# ---- with hooks ----------------------------------------------------------------------------------------------
+def hook_name(site: str, layer: int) -> str:
+    return f"blocks.{layer}.hook_{site}" if site in BY_POSITION else f"blocks.{layer}.attn.hook_{site}"
+
+
+class HookPatcher:
+    """The same on the bridge: patched logits at the last position."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def record(self, tokens: torch.Tensor, patches: list[Patch]) -> dict[str, torch.Tensor]:
+        """Hook name -> activation, of every activation that ``patches`` name, on the CPU."""
+        found = {}
+
+        def saver(name: str) -> Callable[..., torch.Tensor]:
+            # a hook may have several names, so the one asked for is kept
+            def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
+                found[name] = x.detach().cpu()
+                return x
+
+            return hook
+
+        names = dict.fromkeys(hook_name(p.site, p.layer) for p in patches)
+        self.model.run(tokens, [(name, saver(name)) for name in names], on_bridge=True)
+        return found
+
+    def patched(self, tokens: torch.Tensor, source: dict[str, torch.Tensor], patch: Patch) -> torch.Tensor:
+        """[N, d_vocab] of a run on tokens with one activation of run ``source``."""
+        name = hook_name(patch.site, patch.layer)
+        if patch.site == "pattern":
+            edits = self.pattern_edits(source[name][:, patch.head], patch)
+            return self.model.run(tokens, edits, on_bridge=True)
+        where: tuple[slice | int, ...] = (slice(None), patch.position)
+        if patch.head >= 0:
+            where = (slice(None), slice(None), patch.head)
+
+        def put(x: torch.Tensor, hook: object) -> torch.Tensor:
+            x = x.clone()
+            x[where] = source[name][where].to(x)
+            return x
+
+        return self.model.run(tokens, [(name, put)], on_bridge=True)
+
+    def pattern_edits(self, pattern: torch.Tensor, patch: Patch) -> list[Hook]:
+        """Edits that give one head another ``pattern`` [N, S, S]: what it makes of the run's own values, put into z.
+
+        Some bridges compute attention elsewhere, so that an edit of the pattern itself would change nothing.
+        """
+        kept = {}
+
+        def keep(v: torch.Tensor, hook: object) -> None:
+            kept["v"] = v[:, :, patch.head * v.shape[2] // self.model.n_heads]
+
+        def put(z: torch.Tensor, hook: object) -> torch.Tensor:
+            z = z.clone()
+            z[:, :, patch.head] = pattern.to(z) @ kept["v"]
+            return z
+
+        return [(hook_name("v", patch.layer), keep), (hook_name("z", patch.layer), put)]
+
+
+# ---- every patch ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Patched:
+    """Logit differences, per prompt: of the two runs, and of every patch in both directions."""
+
+    patches: list[Patch]
+    clean: np.ndarray  # [N]
+    corrupted: np.ndarray  # [N]
+    values: dict[str, np.ndarray]  # direction -> [patches, N]
+
+
+def patch_all(model: Model, prompts: Prompts, use_engine: bool = True) -> Patched:
+    """Every patch of every prompt, in both directions; prompts are read at their last token.
+
+    ``use_engine=False`` forces hooks.
+    """
+    if prompts.position is not None:
+        raise ValueError("patching reads prompts at their last token; give it prompts without padding")
+    s = prompts.tokens.shape[1]
+    patches = all_patches(model.n_layers, model.n_heads, model.n_kv_heads, s)
+    weights = model.weights if use_engine else None
+    log.info("patching: %s, %d patches in each direction", "live engine" if weights else "hooks", len(patches))
+    run = with_engine(weights) if weights else with_hooks(model)
+    fit = int(model.memory_mb * 2**20) // EnginePatcher(weights).bytes_per_row(s) if weights else model.batch_size
+    parts = []
+    for batch in progress(slices(len(prompts), max(1, min(model.batch_size, fit))), "patching"):
+        inputs = (x[batch].to(model.device) for x in (prompts.tokens, prompts.corrupted_tokens))
+        with torch.no_grad():
+            parts.append(run(*inputs, prompts.answer[batch], prompts.incorrect[batch], patches))
+    clean, corrupted, *values = (np.concatenate(x, axis=-1) for x in zip(*parts, strict=True))
+    return Patched(patches, clean, corrupted, dict(zip(DIRECTIONS, values, strict=True)))
+
+
+def with_engine(weights: Weights) -> BatchRun:
+    """A function of one batch: (clean, corrupted [N], denoised, noised [patches, N])."""
+    patcher, whole = EnginePatcher(weights), engine.Engine(weights)
+
+    def run(
+        tokens: torch.Tensor,
+        corrupted_tokens: torch.Tensor,
+        answer: torch.Tensor,
+        incorrect: torch.Tensor,
+        patches: list[Patch],
+    ) -> list[np.ndarray]:
+        answer, incorrect = answer.to(tokens.device), incorrect.to(tokens.device)
+
+        def score(x: torch.Tensor) -> torch.Tensor:
+            return whole.logit_diff(x, answer, incorrect)
+
+        clean, corrupted = patcher.record(tokens), patcher.record(corrupted_tokens)
+        values = [
+            torch.stack([score(patcher.patched(base, source, patch)) for patch in patches])
+            for base, source in ((corrupted, clean), (clean, corrupted))
+        ]
+        return [
+            x.double().cpu().numpy() for x in (*(score(r[-1].resid_post[:, -1]) for r in (clean, corrupted)), *values)
+        ]
+
+    return run
+
+
+def with_hooks(model: Model) -> BatchRun:
+    """The same on the bridge."""
+    patcher = HookPatcher(model)
+
+    def run(
+        tokens: torch.Tensor,
+        corrupted_tokens: torch.Tensor,
+        answer: torch.Tensor,
+        incorrect: torch.Tensor,
+        patches: list[Patch],
+    ) -> list[np.ndarray]:
+        def score(logits: torch.Tensor) -> torch.Tensor:
+            rows = torch.arange(len(logits))
+            return logits.cpu()[rows, answer] - logits.cpu()[rows, incorrect]
+
+        clean, corrupted = (patcher.record(x, patches) for x in (tokens, corrupted_tokens))
+        values = [
+            torch.stack([score(patcher.patched(base, source, patch)) for patch in patches])
+            for base, source in ((corrupted_tokens, clean), (tokens, corrupted))
+        ]
+        ends = (score(model.run(x, on_bridge=True)) for x in (tokens, corrupted_tokens))
+        return [x.double().cpu().numpy() for x in (*ends, *values)]
+
+    return run
+
+
+def patching_rows(
+    patched: Patched, names: list[str], bootstrap: Bootstrap, allow_no_effect: bool = False
+) -> list[dict[str, Any]]:
+    """The rows of `patching.parquet` less model and task.
+
+    value = (M(patched) - M(corrupted)) / (M(clean) - M(corrupted)) of the mean logit differences M, in both directions:
+    0 is the corrupted run and 1 the clean one. Denoising starts from 0, so a patch that matters is above 0; noising
+    starts from 1, so a patch that matters is below 1. ``names``: role of each position (see `roles`); the role of a
+    head's patch is `all`.
+
+    Raises StudyError where clean and corrupted runs hardly differ; ``allow_no_effect`` (`allow_negative_clean` of the
+    configuration) turns that into a warning, unless they do not differ at all.
+    """
+    clean, corrupted = patched.clean.mean(), patched.corrupted.mean()
+    effect = abs(clean - corrupted)
+    if effect < 1e-3 * max(1.0, abs(clean)):
+        said = (
+            f"the mean logit difference is {clean:.4f} on clean and {corrupted:.4f} on corrupted prompts, so patching "
+            "has nothing to restore; choose another prompts.corruption"
+        )
+        if not allow_no_effect or not effect:
+            raise StudyError(said)
+        log.warning("%s; going on, as allow_negative_clean says", said)
+    rows = []
+    for direction, values in patched.values.items():
+        for patch, own in zip(patched.patches, values, strict=True):
+            keys = {"direction": direction} | patch._asdict()
+            keys["role"] = names[patch.position] if patch.head < 0 else "all"
+            rows.append(keys | interval_columns(bootstrap.faithfulness(own, patched.clean, patched.corrupted)))
+    return rows

@@ -1,0 +1,192 @@
+"""A model's logits are those that transformers gives for its files, or it is refused.
+
+Whatever option of a configuration our forward pass does not honour shows here, by its number, before anything else is
+computed. The tokens are random ones of the vocabulary. Two rows share their first half, so that a model which looks
+ahead shows too. Both passes run in float32, and in the study's dtype where that is another one.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atlas.core.components import all_components
+from atlas.core.errors import StudyError
+from atlas.model import models
+from atlas.model.checks import one_line, read_config
+from atlas.model.engine import Engine, LiveRun
+
+LENGTH = 128  # tokens of a row, more than prompts have
+LONGEST = 1024  # and where a window of attention, or of positions, is longer than that: so many beyond it, at most
+WINDOWS: tuple[str, ...] = ("sliding_window", "attention_window_size", "window_size", "attention_chunk_size")
+WINDOWS += ("original_max_position_embeddings",)
+POSITIONS = ("max_position_embeddings", "max_seq_len", "n_ctx")  # a config's most tokens, under any of its names
+# Largest difference, as a share of the largest logit. In float32 two orders of the same sums differ by 1e-6. In shorter
+# types every write to the residual is rounded: 32 roundings of the type, where models of 2 to 24 layers have up to 6.
+TOLERANCES = {"float32": 1e-4, "float16": 32 * 2**-10, "bfloat16": 32 * 2**-7}
+
+log = logging.getLogger("atlas")
+
+
+def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
+    """What was compared, for `model.json`: ``dtypes`` and ``tokens``, and ``skipped`` with a reason where not all was.
+
+    Raises StudyError, with one line, where the logits differ by more than TOLERANCES, are not finite, or look ahead.
+    A dtype is skipped where its weights would take more than half of the free memory: both passes need their own.
+    """
+    config, settings = read_config(name, folder), models.settings_of(folder)
+    tokens, device, numbers = sample(config), models.device_of(device), count(folder)
+    compared: list[str] = []
+    skipped: list[str] = []
+    for each in dict.fromkeys(("float32", dtype)):
+        size = numbers * getattr(torch, each).itemsize
+        if 2 * size > free_bytes(device):
+            skipped.append(f"{each}: its weights take {size / 1e9:.1f} GB, more than half of the free memory")
+            continue
+        expected = expected_logits(name, folder, tokens, device, each)
+        if not expected.isfinite().all():
+            raise StudyError(
+                f"models.{name}: its logits are not finite in {each}; use another dtype, or fetch it again"
+            )
+        scale, tolerance = float(expected.abs().max()), TOLERANCES[each]
+        half = tokens.shape[1] // 2
+        if each == "float32" and differ(expected[0, :half], expected[1, :half]) > tolerance * scale:
+            kind = settings["architectures"][0]
+            raise StudyError(
+                f"models.{name}: {kind} in {folder} looks at later tokens, so it is no causal language model; give one "
+                "that reads left to right"
+            )
+        remedy = "an option of its config.json is not supported, use another model"
+        if compared:  # it is, as float32 has shown
+            remedy = f"its roundings grow too large, set models.{name}.dtype: float32"
+        for way, found, wanted in our_logits(name, folder, config, settings, tokens, device, each, expected):
+            difference = differ(found, wanted)
+            if not difference <= tolerance * scale:
+                raise StudyError(
+                    f"models.{name}: {way} gives other logits than transformers for {folder} in {each} (off by "
+                    f"{difference:.2g} of {scale:.2g}, allowed {tolerance:.1g} of it); {remedy}"
+                )
+            log.info("%s, %s: logits within %.1g of transformers', of %.1g", way, each, difference, scale)
+        compared.append(each)
+    for line in skipped:
+        log.warning("not held against transformers in %s", line)
+    return {"dtypes": compared, "tokens": tokens.shape[1]} | ({"skipped": "; ".join(skipped)} if skipped else {})
+
+
+def sample(config: Any, seed: int = 0) -> torch.Tensor:
+    """[2, S] random tokens, S reaching beyond the window of attention where there is one; equal in their first half."""
+    windows = [getattr(config, key, None) for key in WINDOWS]
+    lengths = [LENGTH, *(w + 8 for w in windows if isinstance(w, int) and w + 8 <= LONGEST)]
+    length = min(max(lengths), *(n for key in POSITIONS if isinstance(n := getattr(config, key, None), int)), LONGEST)
+    special = {getattr(config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids = torch.tensor([i for i in range(config.vocab_size) if i not in special] or [0])
+    tokens = ids[torch.randint(len(ids), (2, length), generator=torch.Generator().manual_seed(seed))]
+    tokens[1, : length // 2] = tokens[0, : length // 2]
+    return tokens
+
+
+def differ(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+def count(folder: Path) -> int:
+    """How many numbers the tensors of a checkpoint hold."""
+    from atlas.model.checkpoint import Checkpoint
+
+    return sum(read(tensor_name).numel() for tensor_name, read in Checkpoint(folder).sources.items())
+
+
+def free_bytes(device: str) -> int:
+    """Memory that is free on a device."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        return 1024 * int(next(line.split()[1] for line in meminfo.open() if line.startswith("MemAvailable")))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where no one says, half of it
+
+
+def expected_logits(name: str, folder: Path, tokens: torch.Tensor, device: str, dtype: str) -> torch.Tensor:
+    """[2, S, d_vocab] float32 on the CPU, of transformers' own model with plain attention."""
+    from transformers import AutoModelForCausalLM
+
+    how = {"dtype": getattr(torch, dtype), "attn_implementation": "eager"}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **how)
+        with torch.no_grad():
+            logits = model.eval().to(device)(tokens.to(device), use_cache=False).logits.float().cpu()
+    except Exception as error:  # whatever a class says of values that it cannot use
+        said = f"models.{name}: transformers cannot run {folder} ({one_line(error)})"
+        raise StudyError(f"{said}; give the folder of a Hugging Face checkpoint") from None
+    del model
+    gc.collect()
+    found: torch.Tensor = logits
+    return found
+
+
+def our_logits(
+    name: str,
+    folder: Path,
+    config: Any,
+    settings: dict[str, Any],
+    tokens: torch.Tensor,
+    device: str,
+    dtype: str,
+    expected: torch.Tensor,
+) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """(way, its logits, those expected there) of every way that a study runs the model unablated."""
+    every = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
+    try:
+        model = models.load(folder, device, dtype, settings=settings)
+        found = model.run(tokens, position=every).float().cpu()
+        ways = [("our forward pass" if model.weights else "TransformerLens", found, expected)]
+        refuse_wrong_facts(name, models.has_parallel_blocks(config), models.kv_heads(config), model, tokens)
+        if model.weights:
+            engine = Engine(model.weights)
+            whole = frozenset(all_components(model.n_layers, model.n_heads))
+            with torch.no_grad():
+                last = LiveRun(engine, tokens.to(model.device)).final_residual(whole, _nothing)
+                ways.append(("our engine", engine.unembed(last)[:, 0].float().cpu(), expected[:, -1]))
+    except StudyError:
+        raise
+    except Exception as error:  # TransformerLens's own refusals, and what happens to a model that it does not know
+        kind = settings["architectures"][0]
+        raise StudyError(
+            f"models.{name}: {kind} in {folder} cannot be run ({one_line(error)}); use a model of docs/architectures.md"
+        ) from None
+    return ways
+
+
+def refuse_wrong_facts(name: str, parallel: bool, kv_heads: int, model: models.Model, tokens: torch.Tensor) -> None:
+    """Raise StudyError where a run shows other blocks or key/value heads than are taken from the configuration."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def save(key: str) -> Callable[..., None]:
+        def hook(x: torch.Tensor, hook: object) -> None:
+            seen[key] = x.detach().clone()
+
+        return hook
+
+    def shift(x: torch.Tensor, hook: object) -> torch.Tensor:
+        return x + torch.arange(x.shape[-1], device=x.device).to(x.dtype).sin() * x.abs().max()
+
+    written = models.mlp_hook(0)
+    model.run(tokens, [(written, save("before")), ("blocks.0.attn.hook_v", save("v"))])
+    model.run(tokens, [("blocks.0.hook_attn_out", shift), (written, save("after"))])
+    if torch.allclose(seen["before"], seen["after"], rtol=1e-3) != parallel:
+        said = "reads" if parallel else "does not read"
+        raise StudyError(
+            f"models.{name}: the MLP of a layer {said} what its attention writes, unlike what is known of it"
+        )
+    if seen["v"].shape[2] != kv_heads:
+        raise StudyError(f"models.{name}: it has {seen['v'].shape[2]} key/value heads; its config.json says {kv_heads}")
+
+
+def _nothing(what: str, layer: int) -> torch.Tensor:
+    raise AssertionError(f"nothing is ablated, yet {what} of layer {layer} is replaced")

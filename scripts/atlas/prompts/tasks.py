@@ -1,0 +1,387 @@
+"""Tasks: ordered members, templates and corruptions, and the prompts that they make.
+
+A prompt is built from a list of slots, clause by clause; nothing is ever replaced inside finished text, so a prompt
+always agrees with its own fields (methods: the published code's defect 1).
+"""
+
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atlas.core.errors import StudyError
+from atlas.prompts import splits
+
+CORRUPTIONS = (
+    "random_members",
+    "repeat_last",
+    "repeat_first_all",
+    "switch_last_two",
+    "repeat_random",
+    "permute",
+    "random_words",
+    "position",
+)
+MAX_DRAWS = 10_000
+MOST_MEMBERS = 10_000
+
+
+def expand_members(block: dict[str, Any] | Iterable[Any]) -> tuple[str, ...]:
+    """Members as strings; ``{range: [1, 20]}`` stands for the numerals 1 to 20, both included."""
+    if isinstance(block, dict):
+        low, high = block["range"]
+        return tuple(str(i) for i in range(low, high + 1))
+    return tuple(str(m) for m in block)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt's text, where in it the members stand (character spans without their leading space), and the spaces that
+    stand between it and its answer."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    join: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """One clause: literal text, one ``{m}`` for the member, at most one filler such as ``{name}``."""
+
+    pattern: str
+    slots: tuple[tuple[str, str | None], ...]  # (literal text, slot that follows it)
+
+    @classmethod
+    def parse(cls, pattern: str) -> "Template":
+        try:
+            parsed = list(string.Formatter().parse(pattern))
+        except ValueError as error:
+            raise StudyError(f"template {pattern!r}: {error}; write {{{{ and }}}} for braces that are text") from None
+        if any(spec or conversion for _, _, spec, conversion in parsed):
+            raise StudyError(f"template {pattern!r}: write {{m}} and {{name}} alone, without ! or :")
+        slots = tuple((literal, field) for literal, field, _, _ in parsed)
+        fields = [field for _, field in slots if field is not None]
+        if fields.count("m") != 1 or len(fields) > 2:
+            raise StudyError(f"template {pattern!r}: needs exactly one {{m}} and at most one filler such as {{name}}")
+        return cls(pattern, slots)
+
+    @property
+    def filler_kind(self) -> str | None:
+        return next((field for _, field in self.slots if field not in (None, "m")), None)
+
+    @property
+    def before_member(self) -> str:
+        """A text that the members of this template may be tried after: what stands right before a later clause's."""
+        number = next(i for i, (_, field) in enumerate(self.slots) if field == "m")
+        literal = self.slots[number][0]
+        if literal.endswith(" ") or not (number or literal):
+            return "so "
+        return f"so{'' if number or literal[:1].isspace() else ' '}{literal}"
+
+    def render(self, members: list[str], fillers: list[str]) -> Text:
+        """Clauses for the members, then a last clause cut before its member, whose spaces there belong to the answer.
+
+        A space stands between clauses that bring no whitespace of their own. All other text stands as it is written.
+        """
+        text = ""
+        spans: list[tuple[int, int]] = []
+        for i in range(len(members) + 1):
+            apart = text[-1:].isspace() or self.slots[0][0][:1].isspace()
+            text += " " if i and not apart else ""
+            for literal, field in self.slots:
+                text += literal
+                if field == "m":
+                    if i == len(members):
+                        cut = text.rstrip(" ")
+                        return Text(cut, tuple(spans), text[len(cut) :])
+                    spans.append((len(text), len(text) + len(members[i])))
+                    text += members[i]
+                elif field is not None:
+                    text += fillers[i]
+        raise AssertionError("unreachable: every template has one {m}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sequence-continuation task; see docs/configuration.md for the meaning of each field."""
+
+    name: str
+    members: tuple[str, ...]
+    step: int = 1
+    cyclic: bool = False
+    templates: tuple[str, ...] = ("{m}",)
+    fillers: dict[str, tuple[str, ...]] | None = None
+    random_words: tuple[str, ...] = ()
+    shown: int = 4
+    per_template: int = 96
+    held_out_share: float = 0.5
+    hold_out: str = "auto"
+    corruption: str = "random_members"
+    position: int | None = None  # the slot that the corruption `position` changes, from 0
+    forbid_answer: bool = False
+    seed: int = 0
+    filler_seed: int = 0
+    tokens: tuple[int, ...] | None = None  # of each member on a tokenizer, where they may be several
+
+    @classmethod
+    def from_config(cls, name: str, block: dict[str, Any]) -> "Task":
+        """From a task's block merged over the defaults in ``prompts``; raises StudyError on impossible values."""
+        corruption: Any = block["corruption"]
+        position: int | None = None
+        if isinstance(corruption, dict):
+            corruption, position = "position", corruption["position"]
+        task = cls(
+            name=name,
+            members=expand_members(block["members"]),
+            step=block.get("step", 1),
+            cyclic=block.get("cyclic", False),
+            templates=tuple(block["templates"]),
+            fillers={kind: tuple(words) for kind, words in block["fillers"].items()},
+            random_words=tuple(block["random_words"]),
+            corruption=corruption,
+            position=position,
+            **{
+                key: block[key]
+                for key in (
+                    "shown",
+                    "per_template",
+                    "held_out_share",
+                    "hold_out",
+                    "forbid_answer",
+                    "seed",
+                    "filler_seed",
+                )
+            },
+        )
+        task.check()
+        return task
+
+    # ---- members -----------------------------------------------------------------------------------------
+    def starts(self) -> list[int]:
+        """Indices of the first members from which the shown members and the answer fit."""
+        if self.cyclic:
+            return list(range(len(self.members)))
+        reach = self.step * self.shown
+        return [i for i in range(len(self.members)) if 0 <= i + reach < len(self.members)]
+
+    def sequence(self, start: int) -> list[str]:
+        """The shown members and the answer."""
+        return [self.members[(start + self.step * i) % len(self.members)] for i in range(self.shown + 1)]
+
+    def alike(self, member: str) -> list[str]:
+        """The members that take as many tokens as this one, so that they can stand in its place."""
+        if self.tokens is None:
+            return list(self.members)
+        of = dict(zip(self.members, self.tokens, strict=True))
+        return [m for m in self.members if of[m] == of[member]]
+
+    def follows(self, first: str, second: str) -> bool:
+        """Is ``second`` the member one step after ``first``?"""
+        if first not in self.members or second not in self.members:
+            return False
+        distance = self.members.index(second) - self.members.index(first) - self.step
+        return distance % len(self.members) == 0 if self.cyclic else distance == 0
+
+    def rows(self) -> int:
+        """Prompts per template: ``per_template`` raised to a multiple of the number of starts."""
+        starts = len(self.starts())
+        return -(-self.per_template // starts) * starts
+
+    # ---- checks ------------------------------------------------------------------------------------------
+    def check(self) -> None:
+        where = f"tasks.{self.name}"
+        if self.shown < 2:
+            raise StudyError(f"{where}.shown: {self.shown} leaves no step to continue; show at least 2 members")
+        if len(self.members) > MOST_MEMBERS:
+            raise StudyError(f"{where}.members: {len(self.members)} members are too many; at most {MOST_MEMBERS}")
+        edged = next((m for m in self.members if not m or m != m.strip()), None)
+        if edged is not None:
+            raise StudyError(f"{where}.members: {edged!r} is empty or has a space at its edge; write the word alone")
+        repeated = sorted(m for m, n in Counter(self.members).items() if n > 1)
+        if repeated:
+            raise StudyError(f"{where}.members: {repeated[0]!r} occurs more than once; members must differ")
+        if self.step == 0:
+            raise StudyError(f"{where}.step: 0 repeats one member; give a step other than 0")
+        period = len(self.members) // np.gcd(self.step, len(self.members)) if self.cyclic else len(self.members)
+        if not self.starts() or period <= self.shown:
+            raise StudyError(
+                f"{where}: {len(self.members)} members are too few to show {self.shown} and continue with step "
+                f"{self.step:+d}; add members or lower `shown`"
+            )
+        if self.corruption == "position" and self.position not in range(self.shown):
+            raise StudyError(
+                f"{where}.corruption.position: {self.position} is not one of the slots 0 to {self.shown - 1}"
+            )
+        for pattern in self.templates:
+            kind = Template.parse(pattern).filler_kind
+            if kind is None:
+                continue
+            if kind not in (self.fillers or {}):
+                known = ", ".join(sorted(self.fillers or {})) or "none"
+                raise StudyError(f"template {pattern!r}: no fillers of kind {kind!r} (there are: {known})")
+            self.check_fillers(kind)
+        if self.held_out_share:
+            self.check_hold_out()
+
+    def check_hold_out(self) -> None:
+        """There are two or more of what is held out, so that some are left to search on."""
+        where, starts = f"tasks.{self.name}", len(self.starts())
+        match splits.chosen(self.hold_out, starts, self.held_out_share):
+            case "sequences" if starts < 2:
+                raise StudyError(f"{where}.hold_out: sequences needs 2 first members or more, there is {starts}")
+            case "templates" if len(set(self.templates)) < 2:
+                raise StudyError(f"{where}.hold_out: templates needs 2 templates or more; add one, or set prompts")
+            case "prompts" if self.rows() < 2 * starts:
+                raise StudyError(
+                    f"{where}.per_template: {self.per_template} gives 1 prompt per first member, too few to hold out "
+                    f"a share of {self.held_out_share}; use at least {2 * starts}"
+                )
+            case "prompts" if not any(Template.parse(pattern).filler_kind for pattern in self.templates):
+                raise StudyError(
+                    f"{where}.hold_out: prompts of templates without fillers differ in their members alone, so none "
+                    "can be held out; set hold_out: sequences, or held_out_share: 0"
+                )
+
+    def check_fillers(self, kind: str) -> None:
+        """Fillers are distinct single words, none of which is a member of the task."""
+        seen, members = set(), {m.casefold() for m in self.members}
+        for filler in (self.fillers or {})[kind]:
+            if filler.casefold() in members:
+                raise StudyError(f"prompts.fillers.{kind}: {filler!r} is a member of task {self.name}; remove it")
+            if filler in seen or not filler or any(c.isspace() for c in filler):
+                raise StudyError(f"prompts.fillers.{kind}: {filler!r} is repeated or not one word; remove it")
+            seen.add(filler)
+        if len(seen) <= self.shown:
+            raise StudyError(
+                f"prompts.fillers.{kind}: {len(seen)} words; a prompt needs {self.shown + 1} different ones"
+            )
+
+
+# ---- corruptions ---------------------------------------------------------------------------------------------
+def corrupt(task: Task, clean: list[str], answer: str, rng: np.random.Generator) -> list[str]:
+    """Corrupted members for the shown members ``clean`` (same length, row-aligned).
+
+    `random_members`: no slot keeps its member, the last two are not successive, the answer is not last.
+    `repeat_last`: the last slot repeats the one before. `repeat_first_all`: every slot holds the first member.
+    `switch_last_two`: the last two change places. `repeat_random`: every slot holds one random member that is
+    neither the answer nor the last shown. `permute`: a random order of the same members, other than the clean one,
+    whose last two are not successive. `random_words`: words that are no members. `position`: one slot holds another
+    member, and the answer is not last.
+
+    Where members may have several tokens, random ones have as many as those whose slots they take, if there are such.
+    """
+    members = list(task.members)
+    pools = [task.alike(m) for m in clean]  # of each slot
+    slot = task.position or 0
+    as_long = task.tokens is not None and min(map(len, pools)) > 1
+
+    def draw(accept: Callable[[list[str]], bool], *proposals: Any) -> list[str]:
+        for propose in filter(None, proposals):
+            for _ in range(MAX_DRAWS):
+                candidate: list[str] = propose()
+                if accept(candidate) and not (task.forbid_answer and answer in candidate):
+                    return candidate
+        raise StudyError(
+            f"tasks.{task.name}.corruption: found no `{task.corruption}` corruption of {' '.join(clean)!r} among "
+            f"{len(members)} members; add members, choose another corruption or set forbid_answer: false"
+        )
+
+    def ends_well(c: list[str]) -> bool:
+        return not task.follows(c[-2], c[-1]) and c[-1] != answer
+
+    def random_choice(pool: list[str]) -> list[str]:
+        return [pool[i] for i in rng.integers(len(pool), size=len(clean))]
+
+    def repeated(pool: list[str]) -> list[str]:
+        return [pool[rng.integers(len(pool))]] * len(clean)
+
+    def one_slot(pool: list[str]) -> list[str]:
+        out = list(clean)
+        out[slot] = pool[rng.integers(len(pool))]
+        return out
+
+    fixed = {
+        "repeat_last": [*clean[:-1], clean[-2]],
+        "repeat_first_all": [clean[0]] * len(clean),
+        "switch_last_two": [*clean[:-2], clean[-1], clean[-2]],
+    }
+    match task.corruption:
+        case "random_members":
+            return draw(
+                lambda c: all(a != b for a, b in zip(c, clean, strict=True)) and ends_well(c),
+                as_long and (lambda: [pool[rng.integers(len(pool))] for pool in pools]),
+                lambda: random_choice(members),
+            )
+        case "repeat_random":
+            return draw(
+                lambda c: c[0] not in (answer, clean[-1]),
+                as_long and (lambda: repeated(pools[0])),
+                lambda: repeated(members),
+            )
+        case "permute":
+            return draw(lambda c: c != clean and ends_well(c), lambda: [clean[i] for i in rng.permutation(len(clean))])
+        case "random_words":
+            words = [w for w in task.random_words if w not in members]
+            if not words:
+                raise StudyError(f"tasks.{task.name}.random_words: no word that is not a member; add some")
+            return draw(lambda c: True, lambda: random_choice(words))
+        case "position":
+            return draw(
+                lambda c: c != clean and c[-1] != answer,
+                as_long and (lambda: one_slot(pools[slot])),
+                lambda: one_slot(members),
+            )
+        case name if name in fixed:
+            return draw(lambda c: True, lambda: fixed[name])
+    raise StudyError(f"tasks.{task.name}.corruption: {task.corruption!r} is unknown; one of {', '.join(CORRUPTIONS)}")
+
+
+# ---- prompts -------------------------------------------------------------------------------------------------
+def make_prompts(task: Task) -> list[dict[str, Any]]:
+    """All prompts of a task, in order of ``prompt``.
+
+    ``prompt`` = row x number of templates + template index, and fillers depend on ``filler_seed``, template and row
+    alone: prompt i of every task of a study has the same template and the same fillers.
+    """
+    starts, prompts = task.starts(), []
+    for row in range(task.rows()):
+        for number, pattern in enumerate(task.templates):
+            template = Template.parse(pattern)
+            fillers = draw_fillers(task, template.filler_kind, number, row)
+            start = starts[row % len(starts)]
+            *clean, answer = task.sequence(start)
+            rng = np.random.default_rng([task.seed, number, row])
+            corrupted = corrupt(task, clean, answer, rng)
+            clean_text, corrupted_text = template.render(clean, fillers), template.render(corrupted, fillers)
+            prompts.append(
+                {
+                    "prompt": row * len(task.templates) + number,
+                    "template": pattern,
+                    "row": row,
+                    "start": start,
+                    "text": clean_text.text,
+                    "corrupted_text": corrupted_text.text,
+                    "join": clean_text.join,
+                    "answer": answer,
+                    "incorrect": clean[-1],
+                    "members": clean,
+                    "corrupted_members": corrupted,
+                    "fillers": fillers,
+                    "answer_in_corrupted": answer in corrupted,
+                    "spans": clean_text.spans,
+                    "corrupted_spans": corrupted_text.spans,
+                }
+            )
+    return prompts
+
+
+def draw_fillers(task: Task, kind: str | None, template_number: int, row: int) -> list[str]:
+    """Different fillers for every clause of one prompt, the unfinished last clause included."""
+    if kind is None:
+        return []
+    rng = np.random.default_rng([task.filler_seed, template_number, row])
+    pool = (task.fillers or {})[kind]
+    return [pool[i] for i in rng.permutation(len(pool))[: task.shown + 1]]

@@ -1,0 +1,176 @@
+"""Run the node searches and edge methods on the fixtures and compare what they find with what they must find."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.search import Rule, run
+from atlas.core.components import AnyCircuit, Circuit, heads, mlps
+from atlas.core.graph import Edge, EdgeCircuit
+from atlas.core.graph import names as edge_names
+from atlas.edges import attribution as eap
+from atlas.edges import searches as edge_search
+from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
+from atlas.model import activations, models
+from atlas.prompts.batch import Prompts
+from atlas.proof.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
+
+SEED = 0  # of the random order
+BATCH = 8  # candidates that the speculative search asks for at once
+TAU = 1.0  # of acdc, in percentage points of full
+POINTS = 5  # of eap_ig
+SCORED = ("path_patching", "eap", "eap_ig")  # score every edge; the others return a circuit
+EXACT = ("path_patching", "acdc", "iterative_edges")
+NOTHING = 1e-4  # scores (logit differences of order 8) up to this are rounding
+
+
+def make_ablators(folder: Path | str, prompts: Prompts, batch_size: int = 64) -> dict[str, Ablator]:
+    """An ablator of a built fixture for each kind of ablation."""
+    model = models.load(folder, device="cpu", batch_size=batch_size)
+    cache, means = activations.collect(model, prompts.corrupted_tokens)
+    cache = {"corrupted": cache, "prompt": prompts.prompt}
+    return {
+        kind: Ablator(model, prompts, replacement(kind, model, prompts, {"corrupted": means}, cache)) for kind in KINDS
+    }
+
+
+def search(method: str, ablator: Ablator, threshold: float) -> tuple[Circuit, int]:
+    """The circuit that a method finds, and how many circuits it asked for.
+
+    `layers`, `ascending_effect`, `random` and `bisect` are those of a study; `speculative` is `layers` with several
+    candidates at once, and asks for more than it uses.
+    """
+    asked = 0
+
+    def percents(circuits: list[AnyCircuit]) -> list[float]:
+        nonlocal asked
+        asked += len(circuits)
+        return ablator.percents_of_full(circuits)
+
+    everything, alone = ablator.everything, {}
+    if method == "ascending_effect":
+        alone = {c: percents([everything - {c}])[0] for c in sorted(everything)}
+    name = "layers" if method == "speculative" else method
+    seed, batch = (SEED if method == "random" else None), (BATCH if method == "speculative" else 1)
+    found = everything
+    for step in run(name, seed, Rule(threshold=threshold), everything, percents, alone, batch):
+        found = step.left
+    return found, asked
+
+
+def names(circuit: Circuit) -> str:
+    return " ".join(map(str, [*heads(circuit), *mlps(circuit)]))
+
+
+def rates(found: AnyCircuit, truth: AnyCircuit) -> dict[str, Any]:
+    """Share of what was found that is true, and share of what is true that was found."""
+    right = len(found & truth)
+    return {"precision": right / len(found) if found else float(not truth), "recall": right / len(truth)}
+
+
+# ---- edges ---------------------------------------------------------------------------------------------------
+def edge_ablator(ablator: Ablator, kind: str) -> EdgeAblator:
+    """The edge ablator that belongs to a node ablator of a built fixture."""
+    graph = graph_of(engine_of(ablator.model).weights)
+    substitute = with_embeddings(ablator.substitute, kind, ablator.model, ablator.prompts)
+    return EdgeAblator(ablator.model, graph, ablator.prompts, substitute)
+
+
+def edge_scores(method: str, ablator: EdgeAblator) -> dict[Edge, float]:
+    """The mean score of every edge by path_patching, eap or eap_ig; rounding counts as 0."""
+    if method == "path_patching":
+        scored: Iterable[tuple[Edge, Any]] = edge_search.path_patching(ablator, ablator.graph.edges)
+    else:
+        scored = eap.scores(ablator, POINTS if method == "eap_ig" else None).items()
+    return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored}
+
+
+def search_edges(method: str, ablator: EdgeAblator) -> EdgeCircuit:
+    """The circuit that acdc or iterative_edges finds, from the full graph."""
+    searches = {
+        "acdc": lambda: edge_search.acdc(ablator.graph, ablator.everything, TAU, ablator.percents_of_full),
+        "iterative_edges": lambda: edge_search.iterative(
+            ablator.graph, ablator.everything, THRESHOLD, ablator.percents_of_full
+        ),
+    }
+    found = ablator.everything
+    for step in searches[method]():
+        found = step.left
+    return found
+
+
+def certify_edges(
+    fixture: Fixture, nodes: dict[str, Ablator], methods: Sequence[str] = edge_search.METHODS
+) -> list[dict[str, Any]]:
+    """One row per edge method and kind of ablation; methods that score edges also get their AUROC against the truth."""
+    rows = []
+    for kind, shared in nodes.items():
+        for method in methods:
+            ablator, started, auroc = edge_ablator(shared, kind), time.perf_counter(), float("nan")
+            truth = fixture.named(fixture.edges[kind], ablator.graph)
+            if method not in SCORED:
+                found = search_edges(method, ablator)
+            else:
+                scores = edge_scores(method, ablator)
+                found = frozenset(edge for edge, score in scores.items() if score)
+                auroc = edge_search.auroc([abs(s) for s in scores.values()], [edge in truth for edge in scores])
+            expected = [fixture.named(e, ablator.graph) for e in fixture.edges_expected.get(method, {}).get(kind, ())]
+            rows.append(
+                {"fixture": fixture.name, "family": fixture.family, "method": method, "kind": kind}
+                | {"threshold": {"acdc": TAU, "iterative_edges": THRESHOLD}.get(method, float("nan"))}
+                | {"truth": " ".join(edge_names(truth)), "found": " ".join(edge_names(found))}
+                | {"expected": " or ".join(" ".join(edge_names(e)) for e in expected) or "not fixed by design"}
+                | {"as_expected": not expected or found in expected, **rates(found, truth), "auroc": auroc}
+                | {"percent": ablator.percent_of_full(found), "evaluations": ablator.evaluations}
+                | {"seconds": time.perf_counter() - started}
+            )
+    return rows
+
+
+def certify(fixture: Fixture, folder: Path | str) -> list[dict[str, Any]]:
+    """One row per method, kind of ablation and threshold, on a built fixture; no search sees another's scores."""
+    rows, ablators = [], make_ablators(folder, fixture.prompts())
+    if fixture.edges:
+        rows += certify_edges(fixture, ablators)
+    for kind, shared in ablators.items():
+        for threshold in fixture.thresholds:
+            for method in NODE_METHODS:
+                ablator = Ablator(shared.model, shared.prompts, shared.substitute)
+                started = time.perf_counter()
+                found, asked = search(method, ablator, threshold)
+                seconds = time.perf_counter() - started
+                expected, truth = fixture.returns(method, kind, threshold), fixture.nodes[kind]
+                rows.append(
+                    {"fixture": fixture.name, "family": fixture.family, "method": method, "kind": kind}
+                    | {"threshold": threshold, "truth": names(truth), "expected": " or ".join(map(names, expected))}
+                    | {"found": names(found), "as_expected": found in expected, **rates(found, truth)}
+                    | {"percent": ablator.percent_of_full(found), "evaluations": asked, "seconds": seconds}
+                )
+    return rows
+
+
+def describe(fixture: Fixture) -> dict[str, Any]:
+    """A fixture's truth and what is expected of every method, as JSON that a person can read."""
+    return {
+        "name": fixture.name,
+        "family": fixture.family,
+        "shows": fixture.shows,
+        "prompt": fixture.rows()[0],
+        "full": fixture.full,
+        "nodes": {kind: names(circuit) for kind, circuit in fixture.nodes.items()},
+        "edges": {kind: sorted(map(str, edges)) for kind, edges in fixture.edges.items()},
+        "effects": [
+            {"ablated": names(e.ablated), "difference": e.difference, "kinds": list(e.kinds)} for e in fixture.effects
+        ],
+        "expected": [
+            {"circuits": [names(c) for c in e.circuits], "methods": list(e.methods) or list(NODE_METHODS)}
+            | {"kinds": list(e.kinds), "threshold": e.threshold}
+            for e in fixture.expected
+        ],
+        "edges_expected": {
+            method: {kind: [sorted(map(str, edges)) for edges in sets] for kind, sets in kinds.items()}
+            for method, kinds in fixture.edges_expected.items()
+        },
+    }

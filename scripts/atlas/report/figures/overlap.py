@@ -1,0 +1,183 @@
+"""What the circuits of the main tasks have in common: components (an UpSet plot), pair by pair, and beside chance."""
+
+import textwrap
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from atlas.report import style, wording
+
+LINE, CELL = 0.135, 0.86  # inches: a line of component names, width of a pair
+LEVELS = {"heads": "Heads", "mlps": "MLPs", "edges": "Edges"}
+TYPES = {"shared core with branches": "shared core", "same members": "same", "disjoint": "disjoint"}  # in a cell
+Groups = list[tuple[tuple[str, ...], list[str]]]  # see `intersections`
+
+
+def intersections(membership: pd.DataFrame, tasks: list[str]) -> list[tuple[tuple[str, ...], list[str]]]:
+    """(the tasks whose circuits hold them and no other, components), most tasks first, then most components."""
+    holders: dict[str, set[str]] = {}
+    for row in membership[membership["circuit"].isin(tasks)].itertuples():
+        holders.setdefault(row.component, set()).add(row.circuit)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for component in sorted(holders, key=wording.place):
+        groups.setdefault(tuple(t for t in tasks if t in holders[component]), []).append(component)
+    return sorted(groups.items(), key=lambda item: (-len(item[0]), -len(item[1]), item[0]))
+
+
+def draw(
+    membership: pd.DataFrame,
+    overlap: pd.DataFrame,
+    typology: pd.DataFrame,
+    tasks: list[str],
+    colours: dict[str, str],
+    sequential: str,
+) -> Figure:
+    """From the tables of those names. `colours` has `clean` (heads) and `circuit` (MLPs)."""
+    groups = intersections(membership, tasks)
+    if len(tasks) > 1 and not any(len(names) == len(tasks) for names, _ in groups):
+        groups.insert(0, (tuple(tasks), []))  # an empty intersection of all tasks is a finding, so it is shown
+    dots, bars = 0.3 * len(tasks), 1.7
+    left, gap = 0.25, 0.2
+    names_at = left + dots + gap + bars + 0.3
+    columns = int((style.PAGE - names_at) * 72 / (0.602 * style.SMALL))
+    texts = [textwrap.wrap(" ".join(components), columns) or ["none"] for _, components in groups]
+    heights = [max(0.27, LINE * len(text) + 0.1) for text in texts]
+    head = 0.5 + 0.066 * max(len(task) for task in tasks)
+    upset = sum(heights)
+    pairs = overlap[overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
+    cell = 0.6
+    levels = [level for level in LEVELS if (pairs["level"] == level).any()]
+    per_row = _per_row(tasks)
+    below = 0.2 + (cell * (len(tasks) - 1) + 0.95) * -(-len(levels) // per_row)
+    fig = style.figure(style.PAGE, head + upset + 0.35 + below, layout=None)
+    tops = [sum(heights[:i]) + heights[i] / 2 for i in range(len(groups))]
+
+    ax = style.axes_at(fig, left, head, dots, upset)
+    _matrix(ax, groups, tops, heights, tasks, membership)
+    ax = style.axes_at(fig, left + dots + gap, head, bars, upset)
+    _bars(ax, groups, tops, upset, colours)
+    ax = style.axes_at(fig, names_at, head, style.PAGE - names_at, upset)
+    ax.set(xlim=(0, 1), ylim=(upset, 0))
+    ax.axis("off")
+    for y, text, (_, components) in zip(tops, texts, groups, strict=True):
+        ax.text(
+            0,
+            y,
+            "\n".join(text),
+            va="center",
+            size=style.SMALL,
+            family="monospace",
+            linespacing=1.25,
+            color=style.INK if components else style.GREY,
+        )
+    fig.text(
+        names_at / style.PAGE,
+        1 - (head - 0.1) / fig.get_size_inches()[1],
+        "components",
+        size=style.SMALL,
+        weight="bold",
+        va="center",
+    )
+    kinds = {(row.circuit_a, row.circuit_b, row.level): row.type for row in typology.itertuples()}
+    for k, level in enumerate(levels):
+        row, column = divmod(k, per_row)
+        left = _label(tasks) + column * (CELL * (len(tasks) - 1) + 0.2)
+        top = head + upset + 0.95 + row * (cell * (len(tasks) - 1) + 0.95)
+        ax = style.axes_at(fig, left, top, CELL * (len(tasks) - 1), cell * (len(tasks) - 1))
+        _jaccards(ax, pairs[pairs["level"] == level], kinds, tasks, sequential, named=column == 0)
+        ax.set_title(LEVELS[level] + (": Jaccard index" if column == 0 else ""), size=style.SMALL, x=0, ha="left")
+    return fig
+
+
+def _matrix(
+    ax: Axes, groups: Groups, tops: list[float], heights: list[float], tasks: list[str], membership: pd.DataFrame
+) -> None:
+    sizes = membership["circuit"].value_counts()
+    ax.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(sum(heights), 0))
+    ax.axis("off")
+    for i, (names, _) in enumerate(groups):
+        if i % 2 == 0:
+            ax.axhspan(tops[i] - heights[i] / 2, tops[i] + heights[i] / 2, color=style.GHOST, alpha=0.5, lw=0)
+        inside = [j for j, task in enumerate(tasks) if task in names]
+        ax.scatter(range(len(tasks)), [tops[i]] * len(tasks), s=30, color=style.FAINT, linewidth=0)
+        ax.plot(inside, [tops[i]] * len(inside), "-o", color=style.INK, lw=1.4, markersize=5.5)
+    for j, task in enumerate(tasks):
+        ax.text(
+            j,
+            -0.06,
+            f"{wording.words(task)} ({sizes.get(task, 0)})",
+            rotation=60,
+            ha="left",
+            va="bottom",
+            size=style.SMALL,
+            rotation_mode="anchor",
+        )
+
+
+def _bars(ax: Axes, groups: Groups, tops: list[float], upset: float, colours: dict[str, str]) -> None:
+    heads = [sum(not wording.is_mlp(c) for c in components) for _, components in groups]
+    mlps = [len(components) - n for n, (_, components) in zip(heads, groups, strict=True)]
+    ax.barh(tops, heads, height=0.17, color=colours["clean"])
+    hatched: dict[str, Any] = {
+        "facecolor": style.tint(colours["circuit"], 0.35),
+        "edgecolor": colours["circuit"],
+        "hatch": "/////",
+    }
+    for y, a, b in zip(tops, heads, mlps, strict=True):
+        if b:
+            ax.barh(y, b, left=a, height=0.17, linewidth=0.7, **hatched)
+    largest = max((a + b for a, b in zip(heads, mlps, strict=True)), default=1)
+    for y, a, b in zip(tops, heads, mlps, strict=True):
+        ax.text(a + b + 0.03 * largest, y, str(a + b), va="center", size=style.SMALL)
+    ax.set(ylim=(upset, 0), xlim=(0, 1.18 * max(largest, 1)), xlabel="number of components")
+    ax.set_yticks([])
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.spines["left"].set_visible(False)
+    ax.legend(
+        handles=[Patch(color=colours["clean"], label="heads"), Patch(label="MLPs", **hatched)],
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=2,
+        borderaxespad=0.1,
+        handlelength=1.4,
+    )
+
+
+def _label(tasks: list[str]) -> float:
+    """Inches for the names of tasks."""
+    return 0.07 * max(map(len, tasks)) + 0.1
+
+
+def _per_row(tasks: list[str]) -> int:
+    """Matrices side by side on a page."""
+    return max(1, int((style.PAGE - _label(tasks) + 0.2) / (CELL * max(1, len(tasks) - 1) + 0.2)))
+
+
+def _jaccards(
+    ax: Axes, rows: pd.DataFrame, kinds: dict[tuple[str, str, str], str], tasks: list[str], sequential: str, named: bool
+) -> None:
+    """A matrix of pairs; p-values for heads and edges, since too few MLPs exist for one."""
+    cmap = matplotlib.colormaps[sequential]
+    for row in rows.itertuples():
+        i, j = sorted((tasks.index(row.circuit_a), tasks.index(row.circuit_b)))
+        colour = style.tint(cmap(row.jaccard)[:3], 0.85)
+        ax.add_patch(matplotlib.patches.Rectangle((i - 0.5, j - 1.5), 1, 1, facecolor=colour, edgecolor="white"))
+        lines = [f"{row.jaccard:.2f}", f"{row.shared} of {row.size_a + row.size_b - row.shared}"]
+        if row.p_layer_matched == row.p_layer_matched:
+            lines.append(wording.p_value(row.p_layer_matched))
+        kind = kinds.get((row.circuit_a, row.circuit_b, row.level))
+        lines += [TYPES.get(kind, kind)] if kind else []
+        text = "\n".join(lines)
+        look: dict[str, Any] = {"size": style.TINY, "linespacing": 1.2, "color": style.ink_on(colour)}
+        ax.text(i, j - 1, text, ha="center", va="center", **look)
+    n = len(tasks) - 1
+    ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
+    ax.set_xticks(range(n), [wording.words(t, 12) for t in tasks[:-1]], size=style.TINY)
+    ax.set_yticks(range(n), [wording.words(t) for t in tasks[1:]] if named else [""] * n, size=style.TINY)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -1,0 +1,187 @@
+"""How far a circuit depends on what the search is given: order of candidates, prompts, seeds, templates, corruption."""
+
+import math
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
+
+from atlas.report import style, wording
+
+CELL, ROW = 0.17, 0.135  # inches
+LABEL = 0.38  # inches left of a block, for component names
+FAMILIES = {
+    "orders": "search orders",
+    "bootstrap": "resampled prompts",
+    "seeds": "other seeds",
+    "templates": "other templates",
+    "corruption": "other corruptions",
+}
+LINES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2, 1, 2, 1, 2))]  # one for each family
+
+
+def draw(
+    stability: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], sequential: str, rows_per_block: int = 30
+) -> Figure:
+    """Above: share of runs that keep each component, in columns task x family, the same in every block of rows.
+
+    Below, task by task: mean Jaccard index of pairs of runs, and for edges the sorted shares of runs.
+    """
+    families = [f for f in FAMILIES if (summary["family"] == f).any()]
+    shares = component_shares(stability, tasks, families)
+    block = LABEL + CELL * len(families) * len(tasks) + 0.1
+    fit = max(1, int((style.PAGE - 0.6) / block))
+    blocks = min(fit, max(1, math.ceil(len(shares) / rows_per_block)))
+    per_block = max(1, math.ceil(len(shares) / blocks))
+    head = 1.25
+    below = head + ROW * per_block + 0.75
+    with_edges = bool((summary["level"] == "edge").any())
+    panel, spread = 0.3 + 0.16 * len(families), 1.3 if with_edges else 0
+    columns = min(3, len(tasks))
+    bands = math.ceil(len(tasks) / columns)
+    down = below + bands * (panel + spread + 1.1) + 0.15
+    fig = style.figure(style.PAGE, down, layout=None)
+    norm, cmap = Normalize(0, 1), matplotlib.colormaps[sequential].reversed()
+    for b in range(blocks):
+        part = shares.iloc[b * per_block : (b + 1) * per_block]
+        if len(part):
+            ax = style.axes_at(fig, b * block + LABEL, head, CELL * shares.shape[1], ROW * len(part))
+            _map(ax, part, tasks, families, cmap, norm)
+    bar = style.axes_at(fig, blocks * block + 0.08, head, 0.1, min(1.6, max(0.6, ROW * per_block)))
+    fig.colorbar(matplotlib.cm.ScalarMappable(norm, cmap), cax=bar)
+    bar.set_yticks([0, 0.5, 1], ["few", "half", "all"])
+    bar.tick_params(labelsize=style.TINY, length=0)
+    bar.set_title("kept in\n(of the runs;\nwhite: none)", size=style.TINY, weight="normal", loc="left")
+
+    name = 1.15
+    wide = min(3, (style.PAGE - name) / columns - 0.18)
+    for i, task in enumerate(tasks):
+        band, column = divmod(i, columns)
+        left, top = name + column * (wide + 0.18), below + band * (panel + spread + 1.1)
+        ax = style.axes_at(fig, left, top, wide, panel)
+        _jaccards(ax, summary[summary["task"] == task], families, sequential)
+        ax.set_title(wording.words(task))
+        ax.set_yticks(range(len(families)), [_family(summary, f) for f in families] if column == 0 else [])
+        if with_edges:
+            ax = style.axes_at(fig, left, top + panel + 0.5, wide, spread - 0.1)
+            _survival(ax, stability[(stability["task"] == task) & (stability["level"] == "edge")], families)
+            if column == 0:
+                ax.set_ylabel("share of runs")
+                ax.legend(loc="upper right", bbox_to_anchor=(-0.42 / wide, 1.02), borderaxespad=0, fontsize=style.TINY)
+            else:
+                ax.tick_params(labelleft=False)
+    fig.legend(
+        handles=_legend(summary, sequential),
+        loc="lower right",
+        bbox_to_anchor=(1, 1 - (below - 0.25) / down),
+        ncols=3,
+        borderaxespad=0,
+    )
+    return fig
+
+
+def component_shares(stability: pd.DataFrame, tasks: list[str], families: list[str]) -> pd.DataFrame:
+    """Components kept in any run x (task, family): share of runs; 0 where none keeps it."""
+    rows = stability[(stability["level"] == "component") & stability["task"].isin(tasks)]
+    columns = pd.MultiIndex.from_product([tasks, families])
+    shares = rows.pivot(index="name", columns=["task", "family"], values="share").reindex(columns=columns).fillna(0)
+    return shares.loc[sorted(shares.index, key=wording.place)]
+
+
+def _family(summary: pd.DataFrame, family: str) -> str:
+    return f"{FAMILIES[family]} ({int(summary.loc[summary['family'] == family, 'runs'].max())})"
+
+
+def _map(ax: Axes, part: pd.DataFrame, tasks: list[str], families: list[str], cmap: Colormap, norm: Normalize) -> None:
+    values = part.to_numpy()
+    ax.pcolormesh(
+        np.arange(part.shape[1] + 1) - 0.5,
+        np.arange(len(part) + 1) - 0.5,
+        np.ma.masked_equal(values, 0),  # white: kept in no run
+        cmap=cmap,
+        norm=norm,
+        edgecolor=style.GHOST,
+        linewidth=0.4,
+    )
+    ax.set(xlim=(-0.5, part.shape[1] - 0.5), ylim=(len(part) - 0.5, -0.5))
+    ax.set_yticks(range(len(part)), part.index, size=style.TINY)
+    names = [FAMILIES[f] for f in families] * len(tasks)
+    ax.xaxis.tick_top()
+    ax.set_xticks(range(part.shape[1]), names, size=5.5, rotation=90)
+    ax.tick_params(length=0, pad=2)
+    ax.spines[:].set_visible(False)
+    for i, task in enumerate(tasks):
+        middle = (i + 0.5) * len(families) - 0.5
+        ax.annotate(
+            wording.words(task, 10),
+            (middle, -0.5),
+            (0, 66),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            size=style.TINY,
+            weight="bold",
+        )
+        if i:
+            ax.axvline(i * len(families) - 0.5, color=style.INK, lw=1)
+    for i in range(1, len(part)):
+        if wording.place(part.index[i])[0] != wording.place(part.index[i - 1])[0]:
+            ax.axhline(i - 0.5, color=style.GREY, lw=0.6)
+
+
+def _looks(sequential: str) -> dict[str, tuple[ColorType, str, float]]:
+    """Colour, marker and height within the row, by level."""
+    shades = matplotlib.colormaps[sequential]
+    return {"component": (shades(0.15), "o", -0.17), "edge": (shades(0.6), "s", 0.17)}
+
+
+def _jaccards(ax: Axes, summary: pd.DataFrame, families: list[str], sequential: str) -> None:
+    for level, (colour, marker, shift) in _looks(sequential).items():
+        for row in summary[summary["level"] == level].itertuples():
+            y = families.index(row.family) + shift
+            ax.hlines(y, row.jaccard_low, row.jaccard_high, color=colour, lw=1.2)
+            ax.scatter(row.jaccard, y, s=15, marker=marker, color=colour, linewidth=0, zorder=3)
+            if row.expected == row.expected:
+                ax.vlines(row.expected, y - 0.2, y + 0.2, color=style.INK, lw=1.2, zorder=3)
+    ax.set(xlim=(-0.03, 1.03), ylim=(len(families) - 0.4, -0.6))
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ax.set_xlabel("Jaccard index of two runs", size=style.SMALL)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+
+
+def _survival(ax: Axes, edges: pd.DataFrame, families: list[str]) -> None:
+    """The edges that any run keeps, the most frequent first."""
+    for family in families:
+        shares = edges.loc[edges["family"] == family, "share"].sort_values(ascending=False).to_numpy()
+        if len(shares):
+            ax.step(
+                np.arange(len(shares) + 1),
+                [*shares, 0],
+                where="post",
+                color=style.INK,
+                lw=1,
+                ls=LINES[families.index(family)],
+                label=FAMILIES[family],
+            )
+    ax.set(ylim=(0, 1.05), xlabel="edges, most frequent first")
+    ax.set_xlim(left=0)
+    ax.set_yticks([0, 0.5, 1])
+    ax.grid()
+
+
+def _legend(summary: pd.DataFrame, sequential: str) -> list[Artist]:
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=4, lw=1.2, label=f"{level}s: mean and range over pairs")
+        for level, (colour, marker, _) in _looks(sequential).items()
+        if (summary["level"] == level).any()
+    ]
+    chance: dict[str, Any] = {"marker": "|", "markersize": 8, "markeredgewidth": 1.2}
+    return [*handles, Line2D([], [], ls="", color=style.INK, label="chance, equal numbers per layer", **chance)]

@@ -1,0 +1,107 @@
+"""What all figures have in common: sizes in inches, text, colours, saving."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm, to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
+
+from atlas.store.artifacts import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMN, PAGE = 3.5, 7.2  # width of one column and of the page of a paper
+TEXT, SMALL, TINY = 8, 7, 6  # points, at the size the figure is drawn
+INK, GREY, FAINT, GHOST = "#222222", "#767676", "#C4C4C4", "#E8E8E8"
+
+matplotlib.rcParams.update(
+    {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica", "sans-serif"],
+        "font.monospace": ["DejaVu Sans Mono", "Menlo", "Consolas", "monospace"],
+        "font.size": TEXT,
+        "axes.titlesize": TEXT,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": TEXT,
+        "axes.edgecolor": GREY,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "grid.color": GHOST,
+        "grid.linewidth": 0.6,
+        "legend.fontsize": SMALL,
+        "legend.frameon": False,
+        "hatch.linewidth": 0.7,
+        "text.hinting": "none",  # letters keep their widths in the PNG, so that marks sit under their words
+        "svg.fonttype": "none",  # text stays text: searchable, and editable in a drawing program
+        "svg.hashsalt": "circuit-atlas",  # ids in the SVG are the same in every run
+    }
+)
+
+
+def figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure, sizes in inches."""
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def axes_at(fig: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+    """Axes placed in inches from the figure's top left corner."""
+    across, down = fig.get_size_inches()
+    return fig.add_axes((left / across, 1 - (top + height) / down, width / across, height / down), **options)
+
+
+def save(
+    fig: Figure, svg: Path | str, png: Path | str, dpi: int = 150, provenance: dict[str, Any] | None = None
+) -> None:
+    """Write the figure as SVG and PNG. Each file appears whole or not at all, and equal figures give equal bytes.
+
+    Both files hold, as their description, where the figure comes from (``provenance``).
+    """
+    about = json.dumps(provenance or {}, sort_keys=True)
+    for path, options in (
+        (Path(svg), {"metadata": {"Date": None, "Description": about}}),
+        (Path(png), {"metadata": {"Description": about}, "dpi": dpi}),
+    ):
+        with atomic(path) as part:
+            fig.savefig(part, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.04, **options)
+
+
+def centred(limit: float) -> CenteredNorm:
+    """Colour scale from -limit to limit, for diverging maps: no effect is always the middle colour."""
+    return CenteredNorm(vcenter=0, halfrange=limit if limit > 0 else 1)
+
+
+def ink_on(colour: ColorType) -> str:
+    """Black or white, whichever reads better on this colour."""
+    red, green, blue = to_rgb(colour)
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+def tint(colour: ColorType, share: float) -> str:
+    """The colour mixed with white; share 1 is the colour itself."""
+    red, green, blue = (share * part + (1 - share) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def one_kind(effects: pd.DataFrame, kind: str) -> str:
+    """The kind of ablation asked for, or the first one there is: effects need not be scored under the search's kind."""
+    return kind if (effects["kind"] == kind).any() else effects["kind"].iloc[0]

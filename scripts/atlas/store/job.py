@@ -1,0 +1,88 @@
+"""What workflow scripts share: messages and errors, where a job's files are, and what its results came from.
+
+The only module that knows Snakemake's object of a job.
+"""
+
+import errno
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from atlas.core.errors import StudyError
+from atlas.store import artifacts, places, sources
+
+Item = TypeVar("Item")
+log = logging.getLogger("atlas")
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some")
+REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable")
+
+
+def start(snakemake: Any) -> None:
+    """Log to the rule's log file and to stderr; a StudyError ends the job with its message alone."""
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to stop
+    sys.excepthook = _report
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    file = logging.FileHandler(str(snakemake.log[0]), mode="w")
+    file.setFormatter(logging.getLogger().handlers[0].formatter)
+    logging.getLogger().addHandler(file)
+    for noisy in ("httpx", "transformers", "transformer_lens", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, StudyError):
+        log.error("error: %s", error)
+    elif isinstance(error, OSError) and error.errno in REMEDIES:
+        remedy = REMEDIES[error.errno]
+        log.error(
+            "error: %s: %s; %s and run again, what was computed stays",
+            error.filename or "results",
+            error.strerror,
+            remedy,
+        )
+    else:
+        log.error("unexpected error", exc_info=(kind, error, trace))
+
+
+def progress(items: Iterable[Item], description: str) -> Iterable[Item]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description, disable=None, leave=False)
+
+
+# ---- places, which are no settings (see places.py) -----------------------------------------------------------
+def model_folder(snakemake: Any) -> Path:
+    """Where the files of the job's model lie, once `check_model` has found or built it."""
+    config, name = snakemake.config, snakemake.wildcards.model
+    return places.model_folder(config["models"][name], config["weights"] == "random", snakemake.input.model)
+
+
+def memo_folder(snakemake: Any) -> Path:
+    """Where scores of evaluated circuits are kept: beside the folders of models; no artifact, may be deleted."""
+    return Path(snakemake.input.model).parents[1] / "memo"
+
+
+def task_block(snakemake: Any) -> dict[str, Any]:
+    """The job's block of a task (param ``task``), with the paths of its prompt files."""
+    return places.with_places(snakemake.params.task, snakemake.config["tasks"][snakemake.wildcards.task])
+
+
+# ---- provenance ----------------------------------------------------------------------------------------------
+def provenance(snakemake: Any) -> dict[str, Any]:
+    """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
+
+    The param ``code`` is left out: an edit that changes no number changes no artifact. Versions are those of the
+    packages that the script imports.
+    """
+    inputs: dict[str, str] = {}
+    for name, paths in snakemake.input.items():
+        one = isinstance(paths, str)
+        inputs |= {name: paths} if one else {f"{name} {i}": path for i, path in enumerate(paths)}
+    settings = {name: value for name, value in snakemake.params.items() if name != "code"}
+    script = sys.modules["__main__"].__file__
+    assert script is not None
+    return artifacts.provenance(inputs, settings, sources.of(script).packages)

@@ -1,0 +1,203 @@
+"""Attention between roles against TransformerLens's cached patterns, and the variants of prompts.
+
+Tolerance 1e-6: weights are at most 1 and summed over at most 23 positions in float32.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas.core.components import Component
+from atlas.core.statistics import Bootstrap
+from atlas.heads import attention
+from atlas.model import models
+from atlas.prompts.tasks import Task, Template, make_prompts
+from atlas.prompts.tokens import encode_prompts
+from atlas.proof import fixtures
+from atlas.study.settings import task_block
+from conftest import load_tokenizer
+
+TOLERANCE = 1e-5  # weights are at most 1; float32 through six layers leaves 1.4e-6 between two ways
+
+
+def study_task(config, task, per_template=16):
+    """(frame, layout) as `make_prompts` writes them."""
+    block = task_block(config, task) | {"per_template": per_template, "held_out_share": 0}
+    encoded = encode_prompts(make_prompts(Task.from_config(task, block)), load_tokenizer("shipped"), False, task)
+    return pd.DataFrame(encoded.rows), attention.Layout.of(encoded.layout, bos=False)
+
+
+@pytest.fixture(scope="module")
+def tasks(config):
+    return {task: study_task(config, task) for task in ("numerals", "number_words", "numerals_plus_two", "months")}
+
+
+def tokens_of(frame):
+    return torch.tensor(np.stack(frame.tokens.to_list()))
+
+
+# ---- weights -------------------------------------------------------------------------------------------------
+def role_of(position: int, query: int, layout: attention.Layout) -> str:
+    if position == query:
+        return "self"
+    if position in layout.members:
+        return f"member {layout.members.index(position) + 1}"
+    return "bos" if layout.bos and position == 0 else "separator"
+
+
+def check_against_cache(model, tokens, layout):
+    found = attention.weights(model, tokens, layout)
+    assert np.abs(found.weight.sum(-1) - 1).max() < TOLERANCE
+    _, cache = model.bridge.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_pattern"))
+    for layer in range(model.n_layers):
+        pattern = cache[f"blocks.{layer}.attn.hook_pattern"].numpy()
+        for q, query in enumerate(found.queries.values()):
+            expected = np.zeros(found.weight[:, layer, :, q].shape)
+            for key in range(query + 1):
+                expected[..., found.keys.index(role_of(key, query, layout))] += pattern[:, :, query, key]
+            assert np.abs(found.weight[:, layer, :, q] - expected).max() < TOLERANCE
+            assert (found.maximum[:, layer, :, q] == pattern[:, :, query].argmax(-1)).all()
+    return found
+
+
+def test_weights_equal_the_cached_patterns_summed_by_role(shipped_model, tasks):
+    frame, layout = tasks["numerals"]
+    found = check_against_cache(shipped_model, tokens_of(frame)[:20], layout)
+    table = attention.role_table(found, Bootstrap(100, 0))
+    cell = table[(table.layer == 1) & (table["head"] == 1)].set_index(["query_role", "key_role"]).value
+    mean = found.weight[:, 1, 1].mean(0)
+    for q, query in enumerate(found.queries):
+        for k, key in enumerate(found.keys):
+            later = key.startswith("member") and query.startswith("member") and int(key[-1]) >= int(query[-1])
+            assert ((query, key) in cell) != later
+            assert later or cell[query, key] == pytest.approx(mean[q, k], abs=TOLERANCE)
+    assert (table.ci_low <= table.value + 1e-12).all() and (table.value <= table.ci_high + 1e-12).all()
+
+
+def test_bos_grouped_heads_and_a_member_at_the_answer_position(tmp_path):
+    fixture = fixtures.induction("llama")
+    model = models.load(fixture.build(tmp_path), device="cpu", batch_size=5)
+    layout = layout_of(fixture)
+    assert layout.answer in layout.members
+    check_against_cache(model, fixture.prompts().tokens[:8], layout)
+
+
+def layout_of(fixture) -> attention.Layout:
+    places = tuple(i for i, slot in enumerate(fixture.slots, start=1) if slot != fixtures.FILLER)
+    return attention.Layout(len(fixture.slots) + 1, places, len(fixture.slots), bos=True)
+
+
+def test_the_statistics_of_a_head_that_is_known(tmp_path):
+    """0.1 attends to the last member, from a member to itself; 2.2 to its own position."""
+    fixture = fixtures.two_heads("gpt2")
+    model, layout = models.load(fixture.build(tmp_path), device="cpu"), layout_of(fixture)
+    tokens = fixture.prompts().tokens
+
+    def of(tokens, head, interleaved=False):
+        found = attention.statistics(attention.weights(model, tokens, layout), interleaved)
+        return {name: values[:, head.layer, head.head].mean() for name, values in found.items()}
+
+    finder, own = of(tokens, Component(0, 1)), of(tokens, Component(2, 2))
+    seen = ("last to members", "last to last member", "last member is the maximum")
+    assert all(finder[name] == pytest.approx(1, abs=1e-6) for name in seen)
+    assert finder["member to members"] < 1e-6 and finder["previous member weight"] < 1e-6
+    assert finder["previous member is the maximum"] == 0
+    assert max(own.values()) < 1e-6
+    words = attention.words(tokens, fixtures.ids(fixtures.FILLERS), layout, 0)
+    assert of(words, Component(0, 1))["last to members"] < 1e-6, "fillers in the members' places attract nothing"
+    mixed = of(attention.interleaved(tokens, words, layout), Component(0, 1), True)
+    assert mixed["last to last member"] < 1e-6 and mixed["last to members"] == pytest.approx(1, abs=1e-6)
+    assert mixed["member to own type"] < 1e-6, "member 3 attends to itself"
+    assert mixed["member to other type"] == pytest.approx(0.5, abs=1e-6), "the filler in place of member 4 to member 3"
+
+
+def test_statistics_are_sums_and_means_of_the_weights(shipped_model, tasks):
+    frame, layout = tasks["numerals"]
+    found = attention.weights(shipped_model, tokens_of(frame)[:6], layout)
+    statistics = attention.statistics(found, interleaved=True)
+    _, cache = shipped_model.bridge.run_with_cache(tokens_of(frame)[:6])
+    pattern, m = cache["blocks.1.attn.hook_pattern"].numpy(), layout.members
+    expected = {
+        "previous member weight": np.mean([pattern[:, :, m[k], m[k - 1]] for k in (1, 2, 3)], axis=0),
+        "member to members": np.mean([pattern[:, :, m[k], list(m[:k])].sum(-1) for k in (1, 2, 3)], axis=0),
+        "last to members": pattern[:, :, -1, list(m)].sum(-1),
+        "last to last member": pattern[:, :, -1, m[3]],
+        "member to own type": (pattern[:, :, m[2], m[0]] + pattern[:, :, m[3], m[1]]) / 2,
+        "member to other type": (pattern[:, :, m[2], m[1]] + pattern[:, :, m[3], [m[0], m[2]]].sum(-1)) / 2,
+    }
+    for name, values in expected.items():
+        assert np.abs(statistics[name][:, 1] - values).max() < TOLERANCE, name
+
+
+def test_whole_patterns_are_the_cached_ones(shipped_model, tasks):
+    tokens, heads = tokens_of(tasks["months"][0])[:2], [Component(1, 4), Component(1, 2), Component(4, 3)]
+    _, cache = shipped_model.bridge.run_with_cache(tokens)
+    found = attention.patterns(shipped_model, tokens, heads)
+    assert list(found) == ["1.4", "1.2", "4.3"]
+    for head in heads:
+        assert (
+            found[str(head)] - cache[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head]
+        ).abs().max() < TOLERANCE
+
+
+# ---- variants ------------------------------------------------------------------------------------------------
+@given(st.integers(2, 5), st.integers(0, 10))
+def test_shuffling_permutes_members_and_nothing_else(k, seed):
+    layout = attention.Layout(2 * k + 2, tuple(range(1, 2 * k, 2)), 2 * k + 1)
+    tokens = torch.arange(3 * layout.length).view(3, -1)
+    out, places = attention.shuffled(tokens, layout, seed), list(layout.members)
+    rest = [p for p in range(layout.length) if p not in places]
+    assert (out[:, rest] == tokens[:, rest]).all()
+    assert (out[:, places].sort().values == tokens[:, places]).all()
+    assert (out[:, places] != tokens[:, places]).any(1).all(), "never the order that is shown"
+    assert (out == attention.shuffled(tokens, layout, seed)).all()
+
+
+def test_interleaved_prompts_are_what_their_text_says(tasks):
+    """Equal to the tokens of a text rendered from the template with members of both tasks."""
+    (own, layout), (other, _) = tasks["numerals"], tasks["months"]
+    name, rows, found = attention.partner(own, layout, {"months": other})
+    mixed = attention.interleaved(tokens_of(own)[rows], found, layout)
+    assert name == "months" and len(rows) == len(own)
+    tokenizer, other = load_tokenizer("shipped"), other.set_index("prompt")
+    for i in (0, 7, 20):
+        row, theirs = own.iloc[i], other.loc[own.prompt[i]]
+        members = [b if k % 2 else a for k, (a, b) in enumerate(zip(row.members, theirs.members, strict=True))]
+        text = Template.parse(row.template).render(members, row.fillers).text
+        assert tokenizer(text)["input_ids"] == mixed[i].tolist()
+
+
+def test_a_partner_has_the_same_fillers_and_other_members(tasks):
+    own, layout = tasks["numerals"]
+    other = tasks["months"][0]
+    assert attention.partner(own, layout, {"x": tasks["numerals_plus_two"][0]}) is None, "shares members"
+    shifted = other.assign(prompt=[*other.prompt.tolist()[1:], -1])
+    assert attention.partner(own, layout, {"x": shifted}) is None, "other fillers"
+    longer = other.assign(tokens=[[0, *t] for t in other.tokens])
+    assert attention.partner(own, layout, {"x": longer}) is None, "another layout"
+    assert attention.partner(own, layout, {"x": other.iloc[: len(own) // 3]}) is None, "too few prompts"
+    name, rows, tokens = attention.partner(own, layout, {"x": shifted, "y": other.iloc[2:]})
+    assert (
+        name == "y" and set(own.prompt.iloc[rows.tolist()]) <= set(other.prompt.iloc[2:]) and len(rows) == len(tokens)
+    )
+
+
+def test_words_replace_the_members_alone(tasks):
+    own, layout = tasks["numerals"]
+    tokens, candidates = tokens_of(own), list(range(5, 15))
+    out, places = attention.words(tokens, candidates, layout, 0), list(layout.members)
+    rest = [p for p in range(layout.length) if p not in places]
+    assert (out[:, rest] == tokens[:, rest]).all()
+    assert all(len(set(row)) == len(places) and set(row) <= set(candidates) for row in out[:, places].tolist())
+
+
+def test_prompts_without_members_have_a_last_position_only(shipped_model, tasks):
+    tokens = tokens_of(tasks["numerals"][0])[:3]
+    layout = attention.Layout(tokens.shape[1], (), tokens.shape[1] - 1)
+    found = attention.weights(shipped_model, tokens, layout)
+    assert set(attention.role_table(found, Bootstrap(100, 0)).query_role) == {"last"}
+    empty = attention.statistic_table(found, Bootstrap(100, 0))
+    assert empty.empty and list(empty.columns) == attention.STATISTIC_COLUMNS

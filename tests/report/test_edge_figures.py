@@ -1,0 +1,371 @@
+"""Figures and sentences about edges, evaluation, positions and stability, from synthetic tables."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_figures import COLOURS, STUDIES, fake_study
+
+import edge_tables
+from atlas.core.graph import Graph
+from atlas.report import findings, pages, style, wording
+from atlas.report.figures import edge_curves, edge_diagram, evaluation, methods, positions, stability
+
+GROUPED = edge_tables.add(fake_study(3, 4, ("days", "months"), (), model="grouped"), edges=30, kv_heads=2)
+ALL = STUDIES | {"shared keys and values": GROUPED}
+
+
+@pytest.fixture(params=ALL, scope="module")
+def study(request):
+    return ALL[request.param]
+
+
+def draw(figure: str, study):
+    diagram = {"tasks": study.main, "graph": study.graph, "method": "eap_ig", "colours": COLOURS}
+    return {
+        "edge_diagram": lambda: edge_diagram.draw(study.edge_membership, study.main[-1], **diagram),
+        "shared_edges": lambda: edge_diagram.draw(study.edge_membership, "shared", **diagram),
+        "edge_curves": lambda: edge_curves.draw(study.edge_curves, study.edge_areas, study.main, COLOURS),
+        "stability": lambda: stability.draw(study.stability, study.stability_summary, study.main, "viridis"),
+        "methods": lambda: methods.draw(study.methods, study.main, COLOURS),
+        "evaluation": lambda: evaluation.draw(
+            study.evaluation, study.completeness, study.minimality, study.main, COLOURS
+        ),
+        "positions": lambda: positions.draw(study.positions, study.main, "RdBu"),
+    }[figure]()
+
+
+FIGURES = ["edge_diagram", "shared_edges", "edge_curves", "stability", "methods", "evaluation", "positions"]
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figure_is_written_and_repeats_byte_for_byte(figure, study, tmp_path):
+    for name in ("once", "again"):
+        style.save(draw(figure, study), tmp_path / f"{name}.svg", tmp_path / f"{name}.png", dpi=40)
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"once.{kind}").read_bytes() == (tmp_path / f"again.{kind}").read_bytes()
+
+
+# ---- edge diagram --------------------------------------------------------------------------------------------
+def membership(**circuits):
+    rows = [(task, *edge.split("->"), value) for task, edges in circuits.items() for edge, value in edges.items()]
+    return pd.DataFrame(rows, columns=["circuit", "sender", "receiver", "value"])
+
+
+PATH = {"embed->0.1.q": -1.0, "0.1->m1": -2.0, "m1->logits": 0.5}
+
+
+def test_edges_are_coloured_by_the_circuits_that_hold_them():
+    held = membership(a=PATH, b={"0.1->m1": -4.0, "m1->logits": -0.5}, c={"m1->logits": -3.0})
+    own = edge_diagram.edges_of(held, "a", ["a", "b", "c"])
+    assert dict(zip(own["sender"], own["kin"], strict=True)) == {"embed": "only", "0.1": "some", "m1": "all"}
+    shared = edge_diagram.edges_of(held, "shared", ["a", "b", "c"])
+    assert shared[["sender", "receiver", "value"]].values.tolist() == [["m1", "logits", -1.0]]
+    assert set(edge_diagram.edges_of(held, "a", ["a"])["kin"]) == {"only"}
+
+
+def curves_of(figure) -> dict:
+    return {patch.get_gid(): patch for patch in figure.axes[0].patches if patch.get_gid()}
+
+
+def test_diagram_draws_every_edge_once_and_only_the_heads_it_touches(study):
+    figure = draw("edge_diagram", study)
+    rows = study.edge_membership[study.edge_membership["circuit"] == study.main[-1]]
+    assert sorted(curves_of(figure)) == sorted(rows["sender"] + "->" + rows["receiver"])
+    labels = {t.get_text() for t in figure.axes[0].texts}
+    touched = set(rows["sender"]) - {"embed"} | {r.rsplit(".", 1)[0] for r in rows["receiver"] if "." in r}
+    heads = {label for label in labels if label.count(".") == 1 and label[0].isdigit() and " " not in label}
+    # the legend of widths holds numbers too
+    assert {name for name in touched if "." in name} <= heads
+    assert len(heads - touched) <= 3
+
+
+def test_edges_run_down_from_the_sender_to_the_receiver(study):
+    for patch in curves_of(draw("edge_diagram", study)).values():
+        vertices = patch.get_path().vertices
+        assert vertices[0, 1] < vertices[-1, 1]  # y grows downwards
+
+
+def test_three_inputs_of_a_head_are_three_places():
+    edges = {f"embed->0.1.{part}": -1.0 for part in "qkv"}
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], Graph(1, 2, 2), "eap_ig", COLOURS)
+    ends = {name[-1]: patch.get_path().vertices[-1, 0] for name, patch in curves_of(figure).items()}
+    assert ends["q"] < ends["k"] < ends["v"]
+
+
+def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeypatch):
+    monkeypatch.setattr(edge_diagram, "IN_COLOUR", 2)
+    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    faint = [name for name, p in curves_of(figure).items() if style.to_hex(p.get_edgecolor()) == style.FAINT.lower()]
+    assert faint == ["m1->logits"]
+    assert "the 2 strongest in colour" in [t.get_text() for t in figure.axes[0].texts]
+
+
+def test_components_without_a_path_have_a_dashed_frame():
+    edges = PATH | {"embed->1.0.v": -1.0}
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    assert "no path to the logits" in [t.get_text() for t in figure.legends[0].get_texts()]
+    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    assert "no path to the logits" not in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_without_scores_all_edges_have_one_width():
+    held = membership(a=dict.fromkeys(PATH))
+    figure = edge_diagram.draw(held, "a", ["a"], Graph(2, 2, 2), None, COLOURS)
+    assert {patch.get_linewidth() for patch in curves_of(figure).values()} == {1.0}
+    assert not any("EAP" in t.get_text() for t in figure.axes[0].texts)
+
+
+def test_an_empty_shared_circuit_says_that_it_is_empty():
+    held = membership(a={"embed->m0": -1.0}, b={"m0->logits": -1.0})
+    figure = edge_diagram.draw(held, "shared", ["a", "b"], Graph(1, 2, 2), "eap_ig", COLOURS)
+    assert any("no edge" in t.get_text() for t in figure.axes[0].texts) and not curves_of(figure)
+
+
+# ---- curves --------------------------------------------------------------------------------------------------
+def test_curves_show_the_held_out_rows(study):
+    table, task = study.edge_curves, study.main[0]
+    rows = table[(table["task"] == task) & (table["split"] == "held_out") & (table["metric"] == "faithfulness")]
+    ax = draw("edge_curves", study).axes[0]
+    drawn = {c.get_label(): c.get_offsets() for c in ax.collections if c.get_label() in edge_curves.SEARCHED}
+    for method in edge_curves.SEARCHED:
+        np.testing.assert_allclose(drawn[method][:, 1], rows.loc[rows["method"] == method, "value"])
+    lines = [line.get_ydata() for line in ax.lines]
+    for method, ranking in (("eap", "signed"), ("eap_ig", "absolute")):
+        part = rows[(rows["method"] == method) & (rows["ranking"] == ranking)].sort_values("share")
+        assert any(len(y) == len(part) and np.allclose(y, part["value"]) for y in lines)
+
+
+def test_values_beyond_the_axis_are_counted(study):
+    figure, table = draw("edge_curves", study), study.edge_curves
+    rows = table[(table["split"] == "held_out") & (table["metric"] == "faithfulness") & (table["method"] != "random")]
+    rows = rows[rows["task"] == study.main[0]]
+    outside = ((rows["value"] < edge_curves.LOW) | (rows["value"] > edge_curves.HIGH)).sum()
+    assert f"{wording.count(outside, 'value')} beyond the axis" in [t.get_text() for t in figure.axes[0].texts]
+
+
+def test_without_held_out_prompts_the_searched_ones_are_shown():
+    table = pd.DataFrame({"split": ["search", "search"], "value": [1, 2]})
+    assert len(edge_curves.on_split(table)) == 2
+    both = pd.DataFrame({"split": ["search", "held_out"], "value": [1, 2]})
+    assert list(edge_curves.on_split(both)["value"]) == [2]
+
+
+# ---- stability, methods, evaluation, positions ---------------------------------------------------------------
+def test_stability_has_a_row_for_each_component_that_any_run_keeps(study):
+    rows = study.stability[study.stability["level"] == "component"]
+    shares = stability.component_shares(study.stability, study.main, list(edge_tables.FAMILIES))
+    assert list(shares.index) == sorted(rows["name"].unique(), key=wording.place)
+    assert shares.to_numpy().sum() == pytest.approx(rows["share"].sum())
+    labels = [t.get_text() for ax in draw("stability", study).axes for t in ax.get_yticklabels()]
+    assert set(shares.index) <= set(labels)
+
+
+def test_edge_shares_are_sorted(study):
+    figure = draw("stability", study)
+    steps = [line.get_ydata() for ax in figure.axes for line in ax.lines if ax.get_xlabel().startswith("edges")]
+    assert steps and all((np.diff(y) <= 0).all() for y in steps)
+
+
+def test_groups_of_methods_hold_every_name_once():
+    found = pd.DataFrame([("a", "x"), ("a", "y"), ("b", "x"), ("c", "z"), ("c", "x")], columns=["method", "name"])
+    order, groups = methods.intersections(found)
+    assert order == ["a", "c", "b"]
+    assert groups == [(("a", "c", "b"), 1), (("a",), 1), (("c",), 1)]
+
+
+def test_groups_that_find_no_room_are_counted(study):
+    texts = [t.get_text() for ax in draw("methods", study).axes for t in ax.texts]
+    shown = sum(int(t) for t in texts if t.isdigit())
+    rest = sum(int(t.split(": ")[1]) for t in texts if "smaller group" in t)
+    names = study.methods.groupby(["task", "level"])["name"].nunique().sum()
+    assert shown + rest == names
+
+
+def test_metrics_are_scaled_from_empty_to_full():
+    rows = [("kl", "full", 0.0), ("kl", "empty", 8.0), ("kl", "nodes", 2.0), ("noising", "nodes", 0.25)]
+    table = pd.DataFrame(rows, columns=["metric", "circuit", "value"])
+    table = table.assign(ci_low=table["value"] - 1, ci_high=table["value"] + 1)
+    placed = evaluation.scaled(table).set_index("metric")
+    # less divergence is nearer to the full model, so the interval turns round
+    assert placed.loc["kl", ["x", "x_low", "x_high"]].tolist() == [0.75, 0.625, 0.875]
+    assert placed.loc["noising", "x"] == 0.25
+    flat = table.assign(value=table["value"].where(table["circuit"] != "empty", 0.0))
+    assert math.isnan(evaluation.scaled(flat).set_index("metric").loc["kl", "x"])
+
+
+def test_minimality_bars_fall_and_show_the_table(study):
+    table = study.minimality
+    rows = table[(table["task"] == study.main[0]) & (table["circuit"] == "nodes")]
+    ax = draw("evaluation", study).axes[1]
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights == sorted(rows["value"], reverse=True)[: evaluation.NAMED_UP_TO]
+
+
+def test_positions_show_losses_below_zero_and_mark_what_is_kept(study):
+    task, figure = study.main[0], draw("positions", study)
+    rows = study.positions[study.positions["task"] == task]
+    mesh = figure.axes[0].collections[0]
+    assert mesh.norm.vmin == -mesh.norm.vmax
+    assert np.ma.sum(mesh.get_array()) == pytest.approx(-rows["value"].sum())
+    assert len(figure.axes[0].collections) - 1 == rows["kept"].sum()
+
+
+def test_weak_components_are_left_out_and_counted():
+    rows = pd.DataFrame({"component": [f"0.{i}" for i in range(60)], "role": "last", "value": range(60), "kept": False})
+    change, kept, left_out = positions.strongest(rows, ["last", "bos"])
+    assert len(change) == positions.ROWS_UP_TO and left_out == 12 and "0.11" not in change.index
+    assert not kept["bos"].any()
+
+
+# ---- less than everything ------------------------------------------------------------------------------------
+def test_a_study_without_edges_has_its_figures():
+    study = STUDIES["6 layers x 8 heads"]
+    nodes = {
+        name: getattr(study, name).query("circuit != 'edges'") for name in ("evaluation", "completeness", "minimality")
+    }
+    figure = evaluation.draw(*nodes.values(), study.main, COLOURS)
+    assert len(figure.axes) == 3 * len(study.main)
+    levels = {name: getattr(study, name).query("level == 'component'") for name in ("stability", "stability_summary")}
+    figure = stability.draw(*levels.values(), study.main, "viridis")
+    assert not any(ax.get_xlabel().startswith("edges") for ax in figure.axes)
+    figure = methods.draw(study.methods.query("level == 'component'"), study.main, COLOURS)
+    assert len(figure.axes) == 3 * len(study.main)
+
+
+def test_unranked_searches_alone_have_curves():
+    study = STUDIES["6 layers x 8 heads"]
+    curves = study.edge_curves[study.edge_curves["method"] == "iterative_edges"]
+    figure = edge_curves.draw(curves, study.edge_areas.head(0), study.main, COLOURS)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["iterative"]
+
+
+def test_configured_circuits_stand_beside_the_reported_ones():
+    study = STUDIES["6 layers x 8 heads"]
+    nodes = study.evaluation[study.evaluation["circuit"] == "nodes"]
+    table = pd.concat([study.evaluation, nodes.assign(circuit="from_paper")])
+    figure = evaluation.draw(table, study.completeness, study.minimality, study.main, COLOURS)
+    assert "circuit: from paper" in [t.get_text() for t in figure.legends[0].get_texts()]
+    said = findings.evaluation_findings(table, study.completeness, study.minimality, study.main)
+    assert any("circuit from paper" in sentence for sentence in said)
+
+
+# ---- sentences -----------------------------------------------------------------------------------------------
+def test_edge_sentences_name_sizes_lost_components_and_the_best_ranking(study):
+    said = findings.edge_findings(study.evaluation, study.edge_circuits, study.edge_areas, study.main)
+    task, total = study.main[0], len(study.graph.edges)
+    edges = study.edge_circuits[task]["circuits"][0]["edges"]
+    assert f"{len(edges)} of {total} edges" in said[0] and "held out" in said[0]
+    lost = study.edge_circuits[task]["circuits"][0]["without_path"]
+    assert ("no path to the logits" in said[1]) == bool(lost)
+    best = said[1 + len(study.main)]
+    assert "EAP-IG (signed) has the largest CPR" in best and "EAP-IG (signed) has the smallest CMD" in best
+    assert "meets that of" in best and "random edges 0.30" in best
+
+
+def test_without_edges_nothing_is_said_of_them():
+    study = STUDIES["6 layers x 8 heads"]
+    nodes = study.evaluation[study.evaluation["circuit"] != "edges"]
+    assert findings.edge_findings(nodes, {}, study.edge_areas.head(0), study.main) == []
+    assert findings.edge_overlap_findings(study.overlap.head(0), study.typology, study.main) == []
+    assert findings.position_findings(study.positions.head(0), study.main) == []
+
+
+def test_edge_overlap_sentences_name_the_type():
+    study = STUDIES["6 layers x 8 heads"]
+    said = findings.edge_overlap_findings(study.overlap, study.typology, study.main)
+    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than chance gives")
+    assert said[-2].startswith("By heads, shared core with branches: numerals and number words (Jaccard below 0.8);")
+    assert said[-1].startswith("By edges, undecided:")
+
+
+def complete(low):
+    return pd.DataFrame([{"task": "a", "circuit": "nodes", "value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}])
+
+
+def minimal(*lows, names=("0.1", "m0")):
+    rows = [{"task": "a", "circuit": "nodes", "name": n, "ci_low": low} for n, low in zip(names, lows, strict=True)]
+    return pd.DataFrame(rows)
+
+
+METRIC_ROWS = [
+    {"task": "a", "circuit": circuit, "split": "search", "metric": metric, **edge_tables.interval(value, 0.1)}
+    for circuit, metric, value in (("nodes", "top1", 0.9), ("nodes", "kl", 0.5), ("full", "top1", 1.0))
+]
+
+
+@pytest.mark.parametrize(
+    ("low", "lows", "said"),
+    [
+        (0.2, (1, 1), ["surely by more than 0.1, so parts outside", "any one of its 2 components alone surely costs"]),
+        (0.0, (1, -1), ["in none surely by more than 0.1", "1 of 2 components can go alone at no sure cost: m0."]),
+    ],
+)
+def test_completeness_and_minimality_follow_the_intervals(low, lows, said):
+    sentences = findings.evaluation_findings(pd.DataFrame(METRIC_ROWS), complete(low), minimal(*lows), ["a"])
+    assert sentences[0] == (
+        "The answer is the first choice on 90.0 % of the prompts for the node circuits and 100.0 % of the prompts "
+        "for the full model."
+    )
+    for text in said:
+        assert any(text in sentence for sentence in sentences)
+
+
+def test_edges_without_cost_are_counted_and_not_listed():
+    table = minimal(-1, -1, names=("embed->0.1.q", "0.1->logits"))
+    said = findings.evaluation_findings(pd.DataFrame(METRIC_ROWS), complete(0.0), table, ["a"])
+    assert any("2 of 2 edges can go alone at no sure cost." in sentence for sentence in said)
+
+
+def runs(**changes):
+    row = {"task": "a", "level": "component", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
+    row |= {"intersection": 3, "union": 8, "jaccard": 0.6, "jaccard_low": 0.5, "jaccard_high": 0.7, "expected": 0.2}
+    return pd.DataFrame([row | changes])
+
+
+def test_stability_sentences_set_agreement_beside_chance():
+    said = findings.stability_findings(runs(), ["a"])
+    assert "mean Jaccard index of 0.60; random circuits of the same sizes in every layer have 0.20" in said[0]
+    assert said[1:] == [
+        "A, components kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (circuits of 4 to 6, Jaccard "
+        "index 0.60)."
+    ]
+    weak = findings.stability_findings(runs(jaccard_high=0.2), ["a"])
+    assert weak[1] == "No pair of runs agrees more than chance: a (seeds of the prompts)."
+    assert findings.stability_findings(runs(runs=1), ["a"]) == [
+        "No search was repeated, so how much the circuits depend on order and prompts is unknown."
+    ]
+
+
+def test_position_sentences_name_the_largest_loss_and_where_components_are_kept():
+    rows = [("0.1", "last", 9.0, True), ("0.1", "members", 1.0, False), ("m0", "members", 3.0, True)]
+    table = pd.DataFrame(rows, columns=["component", "role", "value", "kept"])
+    table = table.assign(task="a", ci_low=table["value"] - 1, ci_high=table["value"] + 1)
+    first, second = findings.position_findings(table, ["a"])
+    assert "1 of 1 at last and 1 of 2 at members" in first
+    assert "0.1 at last (9.0 [8.0, 10.0])" in second
+    assert second.endswith("Kept at last only: 0.1. Kept at members only: m0.")
+
+
+# ---- pages ---------------------------------------------------------------------------------------------------
+def test_long_tables_are_cut_and_say_so():
+    table = pd.DataFrame({"n": range(pages.ROWS_UP_TO + 5)})
+    page = pages.tables_page({"long": table, "short": table.head(3), "empty": table.head(0)}, "T")
+    assert f"The first {pages.ROWS_UP_TO} of {pages.ROWS_UP_TO + 5} rows." in page
+    assert page.count("<tr>") == pages.ROWS_UP_TO + 3 + 2 and "<h2>empty" not in page
+
+
+def test_strongest_edges_have_both_signs():
+    values = [0.1, -5.0, 4.0, -0.2]
+    scores = pd.DataFrame({"task": "a", "method": "eap", "value": values})
+    assert list(pages.strongest_edges(scores, 2)["value"]) == [-5.0, 4.0]
+
+
+def test_every_circuit_has_a_row_with_every_metric(study):
+    table = pages.evaluation_table(study.evaluation, study.main)
+    assert len(table["rows"]) == 4 * len(study.main)
+    assert {len(row) for row in table["rows"]} == {len(table["header"])}
+    areas = pages.areas_table(study.edge_areas, study.main)
+    assert len(areas["rows"]) == 7 and len(areas["header"]) == 2 + 2 * len(study.main)
+    assert len(pages.stability_table(study.stability_summary, study.main)["rows"]) == 9 * len(study.main)

@@ -1,0 +1,145 @@
+"""Bad configuration gets one line that names the key, the value and what is allowed."""
+
+import copy
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from atlas.core.errors import StudyError
+from atlas.study.settings import order_names, validated
+from conftest import ROOT
+
+SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+
+
+def changed(config, key, value):
+    out = copy.deepcopy(config)
+    *path, last = key.split("/")
+    block = out
+    for part in path:
+        block = block[part]
+    block[last] = value
+    return out
+
+
+def message(config) -> str:
+    try:
+        validated(config, SCHEMA, ROOT / "resources" / "published")
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
+SMALL = {"search/thresholds": [20]}
+START, PLACES = "edges.start_threshold: 10", "evaluation.positions.start_threshold: 10"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named", "unnamed"),
+    [
+        ({}, [START, PLACES], ["comparison.threshold"]),
+        ({"edges/methods": []}, [PLACES], ["edges"]),
+        ({"edges/start": "full"}, [PLACES], ["edges"]),
+        ({"evaluation/positions/start_threshold": 20}, [START], ["evaluation", "comparison"]),
+        ({"comparison/threshold": 40}, ["comparison.threshold: 40", START, PLACES], []),
+        ({"edges/methods": [], "evaluation/positions/start_threshold": 20}, [], []),
+    ],
+)
+def test_every_key_that_names_a_threshold_not_searched_is_named_if_it_is_read(config, changes, named, unnamed):
+    """`search: {thresholds: [20]}` over the default study: one line lists all that has to change with it."""
+    for key, value in (SMALL | changes).items():
+        config = changed(config, key, value)
+    said = message(config)
+    assert bool(said) == bool(named) and "\n" not in said
+    assert all(key in said for key in named) and not any(key in said for key in unnamed)
+    assert not named or "search.thresholds (20); set" in said
+
+
+@pytest.mark.parametrize(("key", "value"), [("edges/start", "full"), ("prompts/allow_negative_clean", True)])
+def test_edges_may_have_no_room_where_nothing_is_refused_for_it(config, key, value):
+    assert message(changed(changed(config, "edges/threshold", 10), key, value)) == ""
+
+
+def test_the_default_configuration_is_good(config):
+    assert message(config) == ""
+
+
+@pytest.mark.parametrize("preset", sorted(p.name for p in (ROOT / "presets").glob("*.yaml")))
+def test_presets_are_good(config, preset):
+    merged = copy.deepcopy(config)
+    update_config(merged, yaml.safe_load((ROOT / "presets" / preset).read_text()))
+    assert message(merged) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("serach", {}, ["unknown key 'serach'", "search"]),
+        ("search/treshold", 1, ["search: unknown key 'treshold'", "thresholds"]),
+        ("tasks/days/stepp", 1, ["tasks.days: unknown key 'stepp'", "step"]),
+        ("prompts/shown", "four", ["prompts.shown: 'four'", "integer"]),
+        ("prompts/shown", 1, ["prompts.shown: 1", ">= 2"]),
+        ("prompts/corruption", "shuffle", ["prompts.corruption: 'shuffle'", "random_members"]),
+        ("prompts/corruption", {"position": -1}, ["prompts.corruption.position: -1", ">= 0"]),
+        ("search/thresholds", [20, 120], ["search.thresholds.1: 120", "< 100"]),
+        ("search/thresholds", [], ["search.thresholds: []", "at least 1"]),
+        ("search/orders", ["alphabetical"], ["search.orders.0: 'alphabetical'", "ascending_effect"]),
+        ("search/never_test", ["9-1"], ["search.never_test.0: '9-1'", "9.1"]),
+        ("models/ladder-6x8/dtype", "int8", ["models.ladder-6x8.dtype: 'int8'", "float32"]),
+        ("models/ladder-6x8", {}, ["models.ladder-6x8", "path"]),
+        ("study/tasks", ["numerals", "weeks"], ["study.tasks: 'weeks' is unknown", "months"]),
+        ("study/models", ["gpt9"], ["study.models: 'gpt9' is unknown", "ladder-6x8"]),
+        ("study/transfer_tasks", ["months"], ["study.transfer_tasks: 'months' is also in study.tasks"]),
+        ("comparison/threshold", 30, ["comparison.threshold: 30", "20"]),
+        ("edges/threshold", 10, ["edges.threshold: 10 leaves", "edges.start_threshold: 10", "start: full"]),
+        ("comparison/order", "random_5", ["comparison.order: 'random_5'", "random_0"]),
+        ("comparison/controls", 5, ["comparison.controls: 5", ">= 20"]),
+        ("tasks/months/members", ["May"], ["tasks.months.members", "at least 2"]),
+        ("tasks/months", {"cyclic": True}, ["tasks.months: give `members`, or `file`"]),
+        ("tasks/shared", {"members": ["a", "b"]}, ["'shared' is reserved"]),
+        ("tasks/a b", {"members": ["a", "b"]}, ["'a b' does not match"]),
+        (
+            "prompts/fillers/object",
+            ["May", "Hat", "Key", "Map", "Box"],
+            ["prompts.fillers.object: 'May' is a member of task months"],
+        ),
+        ("prompts/templates", ["{object} {m}", "nothing"], ["'nothing'", "{m}"]),
+        ("ablation/kind", "noise", ["ablation.kind: 'noise'", "mean_clean"]),
+        ("search/relative_tolerance", 0, ["search.relative_tolerance: 0", "> 0"]),
+    ],
+)
+def test_bad_values_are_named(config, key, value, said):
+    line = message(changed(config, key, value))
+    assert line and "\n" not in line
+    for words in said:
+        assert words in line
+
+
+def test_legacy_means_need_mean_ablation(config):
+    bad = changed(changed(config, "search/legacy_mlp_means", True), "ablation/kind", "zero")
+    assert "legacy_mlp_means" in message(bad)
+
+
+def test_order_names():
+    assert order_names(["layers", {"random": 4}]) == {"layers": None, "random_4": 4}
+
+
+def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config):
+    """As a main task in a study with edges, and with means that only the published code took."""
+    assert "tasks.days.multi_token: 'yes' is of the wrong type" in message(
+        changed(config, "tasks/days/multi_token", "yes")
+    )
+    transfer, main = (changed(config, f"tasks/{task}/multi_token", True) for task in ("days", "months"))
+    assert message(transfer) == ""
+    assert message(main).startswith("study.tasks: 'months' is multi_token") and "edges.methods: []" in message(main)
+    assert message(changed(main, "edges/methods", [])) == ""
+    for several, name in ((transfer, "days"), (changed(main, "edges/methods", []), "months")):
+        said = message(changed(several, "search/legacy_mlp_means", True))
+        assert said.startswith("search.legacy_mlp_means: true") and repr(name) in said
+    assert message(changed(config, "search/legacy_mlp_means", True)) == ""
+
+
+def test_a_publication_needs_the_analyses_that_it_has_figures_of(config):
+    bad = changed(changed(config, "published", "gpt2-small"), "heads/analyses", ["patching", "attention"])
+    assert message(bad).startswith("heads.analyses: attribution is missing, which `published` compares")

@@ -1,0 +1,188 @@
+"""The workflow as a user runs it: a finished small study, and what a change makes run again."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from snakemake.utils import update_config
+
+from conftest import ROOT
+
+
+def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
+    """From a file in the published study's form; a file that names a head the model lacks is refused by name."""
+    own, wrong = study.folder / "own.json", study.folder / "wrong.json"
+    own.write_text('{"heads": [[1, 4], [2, 3]], "mlps": [0, 5]}')
+    wrong.write_text('{"heads": [[1, 8]], "mlps": []}')
+    changed = copy.deepcopy(study.config)
+    table = "results/ladder-6x8/numerals/evaluation.parquet"
+    before = (study.folder / table).read_bytes()
+    try:
+        changed["circuits"] = {"mine": {"file": "own.json", "tasks": ["numerals"]}}
+        study.write_config(changed)
+        study.snakemake(table)
+        rows = pd.read_parquet(study.folder / table)
+        assert set(rows.circuit) == {"full", "empty", "nodes", "edges", "mine"}
+        assert (rows.components[rows.circuit == "mine"] == 4).all()
+        changed["circuits"]["mine"]["file"] = "wrong.json"
+        study.write_config(changed)
+        failed = study.snakemake(table, check=False)
+        assert failed.returncode and "wrong.json" in failed.stderr and "[1, 8] is not in this model" in failed.stderr
+        assert "Traceback" not in failed.stderr
+    finally:
+        study.write_config(study.config)
+        study.snakemake(table)
+        study.snakemake("--touch")  # what follows from it is what it was
+    assert (study.folder / table).read_bytes() == before
+
+
+TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")
+TABLES += ("completeness", "minimality", "positions", "stability")
+
+
+def test_the_same_seed_gives_byte_identical_tables(study):
+    tables = ["results/ladder-6x8/numerals/prompts.parquet", "results/ladder-6x8/numerals/clean.parquet"]
+    tables += [f"results/ladder-6x8/numerals/{n}.parquet" for n in TABLES]
+    tables += [
+        "results/ladder-6x8/numerals/means.pt",
+        "results/ladder-6x8/numerals/circuits.json",
+        "results/ladder-6x8/comparison/overlap.parquet",
+    ]
+    before = {name: (study.folder / name).read_bytes() for name in tables}
+    shutil.rmtree(study.folder / "results" / "memo")  # scores are computed again, not looked up
+    study.snakemake("--force", *tables)
+    assert {name: (study.folder / name).read_bytes() for name in tables} == before
+    study.snakemake("--touch")
+
+
+def test_prompts_from_a_file_are_the_prompts_themselves(study):
+    """The generated prompts, written to a CSV file and read back as another task, have the same tokens and layout."""
+    made = study.folder / "results" / "ladder-6x8" / "numerals"
+    frame = pd.read_parquet(made / "prompts.parquet")
+    for slot in range(4):
+        frame[f"slot {slot}"] = [members[slot] for members in frame.members]
+    frame.drop(columns=["tokens", "corrupted_tokens"]).to_csv(study.folder / "prompts.csv", index=False)
+    columns = {"members": [f"slot {slot}" for slot in range(4)], "template": "template"}
+    changed = copy.deepcopy(study.config)
+    changed["tasks"]["from_file"] = {"file": {"clean": "prompts.csv", "select": "row >= 0", "columns": columns}}
+    changed["study"]["transfer_tasks"] = ["from_file"]
+    study.write_config(changed)
+    try:
+        study.snakemake("results/ladder-6x8/from_file/prompts.parquet")
+    finally:
+        study.write_config(study.config)
+    read = pd.read_parquet(study.folder / "results" / "ladder-6x8" / "from_file" / "prompts.parquet")
+    for name in ("tokens", "corrupted_tokens"):
+        assert [list(row) for row in read[name]] == [list(row) for row in frame[name]]
+    for name in ("answer_token", "incorrect_token", "answer_in_corrupted", "template"):
+        assert read[name].tolist() == frame[name].tolist()
+    layouts = [
+        json.loads((study.folder / "results" / "ladder-6x8" / task / "prompts.json").read_text())["layout"]
+        for task in ("numerals", "from_file")
+    ]
+    assert layouts[0] == layouts[1]
+
+
+def test_the_results_are_what_a_search_promises(study):
+    """Circuits stay above their floor on the prompts they were searched on, and the trace ends in the circuit."""
+    for task in ("numerals", "number_words"):
+        folder = study.folder / "results" / "ladder-6x8" / task
+        faithfulness = pd.read_parquet(folder / "faithfulness.parquet")
+        found = faithfulness[(faithfulness.split == "search") & (faithfulness.metric == "percent_of_full")]
+        assert (100 - found.value < found.threshold).all()
+        assert ((found.ci_low <= found.value) & (found.value <= found.ci_high)).all()
+        for circuit in json.loads((folder / "circuits.json").read_text())["circuits"]:
+            trace = pd.read_parquet(folder / "trace.parquet")
+            steps = trace[(trace.order == circuit["order"]) & (trace.threshold == circuit["threshold"])]
+            assert (steps.heads.iloc[-1], steps.mlps.iloc[-1]) == (len(circuit["heads"]), len(circuit["mlps"]))
+            removed = set(steps.component[steps.removed])
+            assert not removed & {*circuit["heads"], *circuit["mlps"]}
+            assert not steps.removed[steps.sweep == steps.sweep.max()].any(), "the last sweep changed nothing"
+
+
+def test_exported_circuits_are_the_reported_ones(study):
+    from atlas.circuit import chosen as comparison
+    from atlas.compare.interchange import read_circuit_and_level
+    from atlas.core.graph import Graph
+    from atlas.store import artifacts
+
+    folder = study.folder / "results" / "ladder-6x8" / "numerals"
+    graph = Graph.of(artifacts.read_json(folder.parent / "model.json"))
+    edges = comparison.reported_edges(artifacts.read_json(folder / "edge_circuits.json"))
+    assert read_circuit_and_level(folder / "circuit.graph.json", graph) == (edges, "edge")
+    nodes = comparison.circuit_at(folder / "circuits.json", "layers", 20)
+    assert read_circuit_and_level(folder / "circuit.study.json", graph) == (nodes, "node")
+
+
+def test_an_edge_circuit_stays_above_its_floor_and_its_trace_ends_in_it(study):
+    for task in ("numerals", "number_words"):
+        folder = study.folder / "results" / "ladder-6x8" / task
+        circuits = json.loads((folder / "edge_circuits.json").read_text())["circuits"]
+        found = next(c for c in circuits if c["method"] == "iterative_edges")
+        start = next(c for c in circuits if c["method"] == "node_circuit")
+        trace = pd.read_parquet(folder / "edge_trace.parquet")
+        gone = set(trace.sender[trace.removed] + "->" + trace.receiver[trace.removed])
+        assert set(start["edges"]) - gone == set(found["edges"])
+        assert found["percent_of_full"] > 60 and trace.edges.iloc[-1] == len(found["edges"])
+        assert trace.percent[trace.removed].iloc[-1] == pytest.approx(found["percent_of_full"], abs=1e-3)
+
+
+def test_the_report_is_one_offline_file(study):
+    study.snakemake("--report", "report.html")
+    text = (study.folder / "report.html").read_text()
+    for words in ("1 Data", "2 Summary", "cross_matrix", "circuit_diagram"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"search": {"threshold": 5}}, "config: search: unknown key 'threshold'; allowed are thresholds"),
+        ({"study": {"tasks": ["weeks"]}}, "config: study.tasks: 'weeks' is unknown"),
+        ({"prompts": {"corruption": "shuffle"}}, "config: prompts.corruption: 'shuffle' is not allowed"),
+    ],
+)
+def test_a_bad_configuration_is_refused_before_anything_runs(study, change, said):
+    bad = copy.deepcopy(study.config)
+    update_config(bad, change)
+    study.write_config(bad)
+    try:
+        done = study.snakemake("--dry-run", check=False)
+    finally:
+        study.write_config(study.config)
+    assert done.returncode != 0 and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_model_that_is_not_there_stops_the_study_first(study):
+    """One line with the remedy, no other job, and what was computed stays."""
+    missing = '{"nowhere": {"path": "/no/such/folder"}}'
+    done = study.snakemake("--config", f"models={missing}", 'study={"models": ["nowhere"]}', check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "models.nowhere.path: /no/such/folder holds no config.json; give the folder" in text
+    assert "Traceback" not in text.split("error: ")[1].split("\n")[0]
+    assert "rule make_prompts" not in text
+    assert study.would_run() == {}
+
+
+def test_the_workflow_has_no_lint(study):
+    done = study.snakemake("--lint", check=False)
+    assert "Congratulations" in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_figure_jobs_import_no_torch():
+    """From the imports of the scripts, followed through the library."""
+    code = (
+        "import sys, runpy, types, pathlib, ast\n"
+        "sys.path.insert(0, 'scripts')\n"
+        "for path in [*pathlib.Path('scripts').glob('plot_*.py'), *pathlib.Path('scripts').glob('write_*.py')]:\n"
+        "    for node in ast.parse(path.read_text()).body:\n"
+        "        if isinstance(node, ast.Import | ast.ImportFrom):\n"
+        "            exec(ast.unparse(node))\n"
+        "assert 'torch' not in sys.modules and 'transformer_lens' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
