@@ -220,5 +220,5 @@ def test_other_labels_in_other_tasks_are_flagged():
 
 
 def test_labels_need_no_torch():
-    code = "import sys; import atlas.roles, atlas.comparison; sys.exit('torch' in sys.modules)"
+    code = "import sys; import atlas.heads.labels, atlas.circuit.chosen; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0

@@ -88,7 +88,8 @@ def test_nothing_of_transformer_lens_is_imported_for_a_plain_run(tmp_path):
     from pathlib import Path
 
     save("llama", tmp_path)
-    code = "import sys, torch; from atlas import models, ablation, edges, patching, attribution, ov, attention\n"
+    code = "import sys, torch; from atlas.heads import attention, attribution, ov, patching\n"
+    code += "from atlas.edges import engine; from atlas.model import models\n"
     code += f"models.load({str(tmp_path)!r}, device='cpu').run(torch.zeros(1, 3, dtype=torch.long))\n"
     code += "assert 'transformer_lens' not in sys.modules and 'transformers.modeling_utils' not in sys.modules"
     scripts = Path(forward.__file__).parents[2]

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,8 +25,9 @@ from atlas.report.figures import (
     overlap,
     search_trajectory,
 )
+from conftest import ROOT
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 MONTHS = [
     "January",
@@ -414,8 +414,10 @@ def test_figures_hold_their_provenance(tmp_path):
 
 
 def test_plots_and_summary_import_no_torch():
-    modules = [p.stem for p in (SCRIPTS / "atlas" / "plots").glob("*.py") if p.stem != "__init__"]
-    code = f"import sys, atlas.summary; from atlas.plots import {', '.join(modules)}; print(*sys.modules)"
+    modules = [p.stem for p in (SCRIPTS / "atlas" / "report" / "figures").glob("*.py") if p.stem != "__init__"]
+    code = (
+        f"import sys, atlas.report.summary; from atlas.report.figures import {', '.join(modules)}; print(*sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "transformer_lens", "matplotlib.pyplot"} & set(run.stdout.split())
 

@@ -55,8 +55,8 @@ def test_a_killed_process_loses_nothing(tmp_path):
     code = (
         "import os, signal, sys, numpy as np\n"
         f"sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
-        "from atlas.components import all_components\n"
-        "from atlas.memo import Memo\n"
+        "from atlas.core.components import all_components\n"
+        "from atlas.store.memo import Memo\n"
         f"m = Memo({str(tmp_path)!r}, {{}}, ['logit_diff'])\n"
         "everything = all_components(2, 2)\n"
         "for i in range(5):\n"

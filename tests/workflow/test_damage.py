@@ -132,7 +132,7 @@ def test_an_error_of_the_file_system_is_one_line(tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
         "from types import SimpleNamespace\n"
-        "from atlas import job\n"
+        "from atlas.store import job\n"
         f"job.start(SimpleNamespace(log=[{str(tmp_path / 'x.log')!r}]))\n"
         "raise OSError(30, 'Read-only file system', 'results/x')\n"
     )

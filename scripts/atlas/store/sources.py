@@ -78,6 +78,7 @@ def read(path: Path) -> tuple[str, list[Path], frozenset[str]]:
     source = path.read_text()
     names = imports(source)
     own = dict.fromkeys(file for name in sorted(names) for file in files_of(name))
+    own |= dict.fromkeys(file for folder in path.parents if (file := folder / "__init__.py").is_file())
     foreign = frozenset(name.split(".")[0] for name in names) & set(PACKAGES)
     return hashlib.sha256(source.encode()).hexdigest(), list(own), foreign
 
