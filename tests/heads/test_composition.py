@@ -3,11 +3,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_engine import TOLERANCE, load_random
 
 from atlas.core.errors import StudyError
+from atlas.core.graph import Edge
 from atlas.heads import composition
 
 
@@ -115,3 +119,54 @@ def test_random_heads_score_the_baseline_and_seldom_exceed_the_null():
 def test_without_an_engine_it_is_refused():
     with pytest.raises(StudyError, match=r"heads\.analyses: composition"):
         composition.maps_of(SimpleNamespace(weights=None), 0)
+
+
+# ---- beside edges --------------------------------------------------------------------------------------------
+def pairs(values: dict[tuple[str, str], float]):
+    """A table of scores with these values for V, and none of Q and K."""
+    rows = [("V", s, r, f"{r}.v", value, 0.1, 0.2) for (s, r), value in values.items()]
+    return pd.DataFrame(rows, columns=composition.COLUMNS)
+
+
+NAMES = [f"{layer}.{head}" for layer in range(3) for head in range(4)]
+LATER = [(s, r) for s in NAMES for r in NAMES if s[0] < r[0]]
+
+
+def test_pairs_that_compose_most_and_are_kept_have_the_whole_area_and_a_small_p():
+    rng = np.random.default_rng(0)
+    values = dict(zip(LATER, rng.permutation(len(LATER)), strict=True))
+    kept = sorted(LATER, key=values.get)[-10:]
+    found = composition.against_edges(pairs(values), [Edge(s, f"{r}.v") for s, r in kept], NAMES).set_index("kind")
+    assert found.auroc["V"] == 1 and found.p["V"] < 0.01 and found.null_high["V"] < 1
+    assert (found.pairs["V"], found.edges["V"]) == (len(LATER), 10)
+    assert np.isnan(found.auroc["Q"]) and found.edges["Q"] == 0
+
+
+def test_what_layers_alone_explain_is_no_evidence():
+    """All pairs of layers 0 and 1 are kept and compose most, equally: any exchange within layers does as well."""
+    values = {(s, r): float((s[0], r[0]) == ("0", "1")) for s, r in LATER}
+    kept = [Edge(s, f"{r}.v") for (s, r), value in values.items() if value]
+    found = composition.against_edges(pairs(values), kept, NAMES).set_index("kind").loc["V"]
+    assert found.auroc == 1 and found.p == 1 and found.null_low == 1
+
+
+def test_p_is_uniform_where_edges_are_drawn_at_random():
+    """Of 200 random circuits a tenth has p <= 0.1: 20 with a standard deviation of 4.2, of which four are allowed."""
+    few, small = composition.PERMUTATIONS, 0
+    composition.PERMUTATIONS = 99
+    try:
+        for seed in range(200):
+            rng = np.random.default_rng(seed)
+            values = dict(zip(LATER, rng.random(len(LATER)), strict=True))
+            kept = [Edge(s, f"{r}.v") for s, r in (LATER[i] for i in rng.choice(len(LATER), 12, replace=False))]
+            small += composition.against_edges(pairs(values), kept, NAMES, seed).set_index("kind").p["V"] <= 0.1
+    finally:
+        composition.PERMUTATIONS = few
+    assert 20 - 17 <= small <= 20 + 17
+
+
+@given(st.integers(0, 99))
+def test_permutations_keep_layers(seed):
+    layers = np.array([0, 0, 2, 3, 3, 3])
+    for order in composition.permutations(layers, seed)[:5]:
+        assert (layers[order] == layers).all() and sorted(order) == list(range(6))
