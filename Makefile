@@ -65,6 +65,7 @@ verify: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py
 	$(BIN)/python docs/build_licences.py
+	PYTHONPATH=scripts $(BIN)/python docs/build_house.py
 	$(BIN)/python tests/incremental.py
 
 clean:

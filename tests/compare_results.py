@@ -139,9 +139,7 @@ def main() -> int:
         renamed.setdefault(place, {})[old] = new
     found, largest, count = compared(given.before, given.after, renamed, set(given.added))
     print(*found, sep="\n", end="\n" if found else "")
-    print(
-        f"{count} files compared, {len(found)} differences; numbers agree to {largest:.1e} of the largest beside them"
-    )
+    print(f"{count} files compared, {len(found)} differences; the largest between two numbers: {largest:.1e}")
     return 1 if found else 0
 
 
