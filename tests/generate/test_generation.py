@@ -1,6 +1,6 @@
 """Generation under ablation: the cache against recomputing, TransformerLens hooks and Hugging Face; prompts; scores.
 
-Logits are compared in float64 on random models, with the tolerances of test_engine (Llama's norm rounds to float32);
+Logits are compared in float64 on random models, with the tolerances of random_models (Llama's norm rounds to float32);
 ids are compared exactly.
 """
 
@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
-from test_engine import TOLERANCE, VOCAB, H, L, S, build
 from transformers import AutoModelForCausalLM
 
 from atlas.circuit import controls
@@ -32,6 +31,7 @@ from atlas.report import findings, pages
 from atlas.report.figures import generation as drawing
 from atlas.study import settings
 from conftest import ROOT, SHIPPED, load_tokenizer
+from random_models import TOLERANCE, VOCAB, H, L, S, build
 
 PROMPT, STEPS = 3, S - 3  # as many tokens as the random models have positions
 HEADS = [c for c in all_components(L, H) if not c.is_mlp]

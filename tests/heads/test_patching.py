@@ -1,7 +1,7 @@
 """Activation patching against TransformerLens's own tools, against hooks, and on planted mechanisms.
 
 Tolerances: 1e-4 on logit differences of order 10 in float32 (a forward pass rounds at about 1e-5); in float64 those of
-`test_engine`, for the same reasons.
+`random_models`, for the same reasons.
 """
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, build, save
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -24,6 +23,7 @@ from atlas.proof import fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, build, save
 
 N, S = 5, 7
 
