@@ -15,7 +15,7 @@ from atlas.circuit import search
 from atlas.circuit.ablation import Ablator, LegacyAblator, Replacement
 from atlas.core.components import Component, Site, sites
 from atlas.core.errors import StudyError
-from atlas.model import architectures, engine, models
+from atlas.model import engine, families, models
 from atlas.prompts.batch import Prompts, last_tokens
 from conftest import load_tokenizer
 from random_models import (
@@ -88,7 +88,7 @@ def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, sha
     index = torch.tensor(positions[0] if shared else positions)
     groups = substitute(ROWS["groups"])
     run = engine.LiveRun(engine.Engine(model.weights), prompts.tokens, index)
-    found = run.engine.unembed(run.final_residual(circuit, groups.reader(slice(None))))
+    found = model.weights.unembed(run.final_residual(circuit, groups.reader(slice(None))))
     with torch.no_grad():
         full = model.bridge.run_with_hooks(prompts.tokens, fwd_hooks=list(edits(model, circuit, groups)))
     rows = torch.arange(N)[:, None]
@@ -238,7 +238,7 @@ def test_gradients_pass_a_site(model, prompts):
     for layer in range(L):
         read = Replacement(z, values.mlp_out, values.rows).reader(slice(None))
         x = found.layer(layer, x, circuit, read, None, None, masks)
-    (gradient,) = torch.autograd.grad(found.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum(), z)
+    (gradient,) = torch.autograd.grad(found.weights.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum(), z)
     where = gradient[0, 0, :, 1].abs().sum(-1) > 0
     assert where.tolist() == [p not in ROLES["members"] for p in range(S)]
 
@@ -344,7 +344,7 @@ def test_gradients_reach_the_substitutes(model, prompts):
         x = found.weights.embed(prompts.tokens)
         for layer in range(L):
             x = found.layer(layer, x, circuit, read, None, None)
-        return found.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum()
+        return found.weights.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum()
 
     (gradient,) = torch.autograd.grad(score(z), z)
     step = torch.zeros_like(z)
@@ -437,4 +437,4 @@ def test_another_architecture_uses_hooks(tmp_path):
     from transformers import OPTConfig
 
     OPTConfig(architectures=["OPTForCausalLM"]).save_pretrained(tmp_path)
-    assert architectures.weights_of(tmp_path) is None
+    assert families.weights_of(tmp_path) is None

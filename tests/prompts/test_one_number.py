@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from atlas.circuit.ablation import Ablator
 from atlas.core.metrics import METRICS, PAD
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
-from atlas.model import engine, models
+from atlas.model import block, models
 from random_models import COMPONENTS, ROWS, TOLERANCE, circuits_strategy, random_prompts, save, substitute
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -134,14 +134,14 @@ def test_logits_of_halves_are_summed_in_float32(model, monkeypatch):
     w = model.weights
     exact = w.norm_final(x).double() @ w.w_u.double().T
     exact = exact if w.b_u is None else exact + w.b_u.double()
-    found = engine.Engine(model.weights).unembed(x)
+    found = model.weights.unembed(x)
     tolerance = 1e-6 * float(w.w_u.abs().float().sum(1).max() * w.norm_final(x).abs().max())  # of float32's sums
     assert found.dtype is torch.float32 and (found - exact).abs().max() <= tolerance
-    monkeypatch.setattr(engine, "WIDENED", model.d_model * 7)
-    assert (engine.Engine(model.weights).unembed(x) - found).abs().max() <= tolerance
+    monkeypatch.setattr(block, "WIDENED", model.d_model * 7)
+    assert (model.weights.unembed(x) - found).abs().max() <= tolerance
     answer, incorrect = torch.arange(6), torch.arange(6) + 3
     rows = torch.arange(6)
-    difference = engine.Engine(model.weights).logit_diff(x, answer, incorrect)
+    difference = model.weights.logit_diff(x, answer, incorrect)
     assert (difference - (exact[rows, answer] - exact[rows, incorrect])).abs().max() <= tolerance
 
 
