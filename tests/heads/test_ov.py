@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from test_attention import layout_of, study_task, tokens_of
-from test_engine import TOLERANCE, VOCAB, build
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -19,6 +18,7 @@ from atlas.model import models
 from atlas.proof import fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, build
 
 KS = (1, 5)
 

@@ -1,7 +1,7 @@
 """Prompts of several layouts: grouping, means of their own, and scores equal to those of each prompt run alone.
 
 The oracle runs Hugging Face's modules on one prompt at a time, without padding, and takes the mean of each layout by
-hand. Tolerances are those of `test_engine.py`: float64 rounds below 1e-9, Llama's norm computes in float32.
+hand. Tolerances are those of `random_models`: float64 rounds below 1e-9, Llama's norm computes in float32.
 """
 
 from collections import Counter
@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, H, L, build
 
 import indirect_objects
 from atlas.circuit import stability
@@ -33,6 +32,7 @@ from atlas.prompts.tokens import Encoded, encode_prompts, tokens_in_text
 from atlas.report import summary
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
+from random_models import TOLERANCE, VOCAB, H, L, build
 
 COMPONENTS = all_components(L, H)
 SOME = [

@@ -1,7 +1,7 @@
 """Answers of several tokens: teacher-forced scores, their means, and the prompts, against naive computations.
 
 The oracle runs a model once for each token of each answer, on that text alone, without padding, through TransformerLens
-hooks, and takes its means from runs of its own. Tolerances are those of `test_engine.py` (rounding in float64; Llama's
+hooks, and takes its means from runs of its own. Tolerances are those of `random_models` (rounding in float64; Llama's
 norm computes in float32), times ten where an answer's score sums up to three log-probabilities with a softmax each, or
 where `collect` has rounded activations of order 1 to float32.
 """
@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, H, L, save
 
 from atlas.circuit import ablation, stability
 from atlas.circuit.ablation import KINDS, Ablator, collected, replacement
@@ -33,6 +32,7 @@ from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, H, L, save
 
 N, LENGTH = 5, 4  # prompts, and their tokens
 COMPONENTS = all_components(L, H)
