@@ -160,7 +160,6 @@ rule assess_circuits:
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
         order=config["comparison"]["order"],
         threshold=config["comparison"]["threshold"],
-        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
         completeness=config["evaluation"]["completeness"],
         positions=config["evaluation"]["positions"],
         relative_tolerance=config["search"]["relative_tolerance"],

@@ -26,7 +26,6 @@ rule explain_task:
         code=library("scripts/explain_task.py"),
         run=run_settings,
         allow_negative_clean=allow_negative_clean,
-        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
         patching_prompts=config["heads"]["patching_prompts"],
         lens_tokens=config["heads"]["lens_tokens"],
         bootstrap=config["statistics"]["bootstrap"],

@@ -29,7 +29,6 @@ rule explain_heads:
     params:
         code=library("scripts/explain_heads.py"),
         run=run_settings,
-        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
         tasks=EXPLAINED_TASKS,
         members=words_of_tasks(),
         random_words=lambda wildcards: settings.task_block(config, wildcards.task)["random_words"],

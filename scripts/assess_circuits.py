@@ -58,7 +58,7 @@ for name, (circuit, level) in assessed.items():
     job.log.info("%s: %s assessed", w.task, name)
 
 # ---- positions -----------------------------------------------------------------------------------------------
-where = layouts.roles_of(artifacts.read_json(inputs.prompts_info), p.prepend_bos)
+where = layouts.roles_of(artifacts.read_json(inputs.prompts_info))
 search_split, reported = (
     studies.make_ablator(model, paths, s, p.kind, p.legacy_mlp_means, memo_folder=memo, roles=where)
     for s in ("search", split)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from atlas.core.metrics import per_prompt
+from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.heads import attribution, lens
 from atlas.model import models
@@ -141,7 +142,7 @@ def test_an_answer_that_was_shown_is_no_earlier_member():
 
 
 def test_earlier_members_come_from_the_layout(encoded, prompts):
-    members = lens.earlier_members(prompts, encoded.layout["member_positions"])
+    members = lens.earlier_members(prompts, Layout.of(encoded.layout).member_positions)
     assert members.shape == (len(prompts), 4)
     assert np.array_equal(members[:, -1], prompts.incorrect)  # the last shown member is the incorrect answer
     assert np.array_equal(lens.earlier_members(prompts, []), prompts.incorrect[:, None])

@@ -130,7 +130,7 @@ def test_patching_shows_changes_from_where_each_direction_starts(study):
 
 def test_patching_names_members_and_the_last_position(study):
     named = [t.get_text() for ax in draw("patching", study).axes for t in ax.get_xticklabels()]
-    assert {"member 1", "member 4", "last"} <= set(named) and "separator" not in named
+    assert {"member 1", "member 4", "last"} <= set(named) and "separators" not in named
 
 
 def test_heads_of_the_circuit_are_outlined(study):

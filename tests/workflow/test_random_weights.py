@@ -157,7 +157,7 @@ def test_the_tasks_of_every_preset_fit_its_tokenizer(config, shared, name):
         encoded, _ = prompts_of(task, block, tokenizer, bos, longest, ROOT)
         assert encoded.rows and not encoded.rejected, task
         assert all((row["tokens"][0] == tokenizer.bos_token_id) == bos for row in encoded.rows)
-        assert len(encoded.layout["member_positions"]) == 4
+        assert len(encoded.layout["members"]) == 4
 
 
 # ---- marks ---------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from atlas.model.engine import Engine
 from atlas.model.models import Hook, Model, slices
 from atlas.prompts.batch import Prompts
 from atlas.store.job import progress
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BatchRun = Callable[..., list[np.ndarray]]  # of one batch: see `with_engine`
 log = logging.getLogger("atlas")
@@ -68,33 +65,6 @@ def all_patches(n_layers: int, n_heads: int, n_kv_heads: int, n_positions: int) 
         for head in range(n_kv_heads if site in "kv" else n_heads)
     ]
     return positions + heads
-
-
-def roles(layout: dict[str, Any], bos: bool) -> list[str]:
-    """What stands at each position: `member 1` .. `member k`, `last` (the answer position), `bos`, else `separator`.
-
-    A member that stands last keeps its number.
-    """
-    names = ["separator"] * layout["tokens"]
-    names[layout["answer_position"]] = "last"
-    for number, position in enumerate(layout["member_positions"], 1):
-        names[position] = f"member {number}"
-    if bos:
-        names[0] = "bos"
-    return names
-
-
-def spread(frame: pd.DataFrame, at_most: int | None) -> pd.DataFrame:
-    """At most so many prompts, evenly over the first members and the templates; all of them for None.
-
-    Rows are sorted by first member, template and number, and taken at equal distances; prompts of files have no first
-    member and are sorted by template and number.
-    """
-    if at_most is None or len(frame) <= at_most:
-        return frame
-    keys = [key for key in ("start", "template", "prompt") if key in frame]
-    rows = ((np.arange(at_most) + 0.5) * len(frame) / at_most).astype(int)
-    return frame.sort_values(keys, ignore_index=True).iloc[rows].sort_values("prompt", ignore_index=True)
 
 
 # ---- with the engine -----------------------------------------------------------------------------------------
@@ -373,7 +343,7 @@ def patching_rows(
 
     value = (M(patched) - M(corrupted)) / (M(clean) - M(corrupted)) of the mean logit differences M, in both directions:
     0 is the corrupted run and 1 the clean one. Denoising starts from 0, so a patch that matters is above 0; noising
-    starts from 1, so a patch that matters is below 1. ``names``: role of each position (see `roles`); the role of a
+    starts from 1, so a patch that matters is below 1. ``names``: of each position (`Layout.names`); the role of a
     head's patch is `all`.
 
     Raises StudyError where clean and corrupted runs hardly differ; ``allow_no_effect`` (`allow_negative_clean` of the

@@ -20,7 +20,7 @@ GAP, SIDE, NAME, SHARE, BAR = 0.04, 0.14, 0.26, 0.25, 0.44  # inches: between ma
 
 def short(role: str) -> str:
     """`member 2` -> `2`, so that names fit beside a map."""
-    return role.removeprefix("member ").replace("separator", "sep")
+    return role.removeprefix("member ").replace("separators", "sep")
 
 
 def axes_of(table: pd.DataFrame) -> tuple[list[str], list[str]]:

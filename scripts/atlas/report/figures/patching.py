@@ -43,7 +43,7 @@ def limit(rows: pd.DataFrame) -> float:
 
 def _positions(fig: Figure, rows: pd.DataFrame, layers: int, wide: float, tall: float, diverging: str) -> None:
     roles = rows.drop_duplicates("position").set_index("position")["role"].sort_index()
-    named = roles[roles != "separator"]
+    named = roles[roles != "separators"]
     norm = style.centred(limit(rows))
     for d, (direction, title) in enumerate(DIRECTIONS.items()):
         for s, (site, name) in enumerate(POSITIONS.items()):

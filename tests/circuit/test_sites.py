@@ -1,4 +1,4 @@
-"""Components at some positions only: names, roles, and circuits of planted models.
+"""Components at some positions only: names, and circuits of planted models.
 
 That ablation at positions is computed correctly is shown in test_engine.py.
 """
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from atlas.circuit.evaluation import Patching, position_effects
 from atlas.circuit.search import Rule, by_layers, node_search, run
 from atlas.core import components
-from atlas.core.components import Component, Site, roles, sites
+from atlas.core.components import Component, Site, sites
+from atlas.core.positions import ROLES
 from atlas.core.statistics import Bootstrap
 from atlas.proof import certify, fixtures
 from atlas.store.memo import name
-
-ROLES = ("members", "separators", "last", "bos")
+from head_prompts import layout_of
 
 
 @given(st.integers(0, 99), st.integers(-1, 99), st.sampled_from(ROLES))
@@ -39,38 +39,10 @@ def test_a_mixed_circuit_survives_json_and_has_a_name_of_its_own():
     assert name(mixed) != name(frozenset(c if isinstance(c, Component) else c.component for c in mixed))
 
 
-@given(
-    members=st.lists(st.integers(0, 11), unique=True),
-    tokens=st.integers(1, 12),
-    prepend_bos=st.booleans(),
-)
-def test_roles_divide_the_positions(members, tokens, prepend_bos):
-    members = [m for m in members if m < tokens]
-    found = roles({"tokens": tokens, "member_positions": members, "answer_position": tokens - 1}, prepend_bos)
-    assert sorted(p for where in found.values() for p in where) == list(range(tokens))
-    assert all(found.values()), "no role is empty"
-    assert found["last"] == [tokens - 1]
-    assert ("bos" in found) == (prepend_bos and tokens > 1)
-    assert set(found.get("members", [])) <= set(members)
-    assert not set(found.get("separators", [])) & set(members) - {0}
-
-
-def test_the_roles_of_the_default_layout_and_of_a_file():
-    layout = {"tokens": 8, "member_positions": [2, 5], "answer_position": 7}
-    assert roles(layout, True) == {"bos": [0], "members": [2, 5], "separators": [1, 3, 4, 6], "last": [7]}
-    unknown = {"tokens": 4, "member_positions": [], "answer_position": 3}
-    assert roles(unknown, False) == {"separators": [0, 1, 2], "last": [3]}
-    bare = {"tokens": 3, "member_positions": [0, 1, 2], "answer_position": 2}
-    assert roles(bare, False) == {"members": [0, 1], "last": [2]}, "a member at the answer position counts as last"
-
-
 # ---- planted models ------------------------------------------------------------------------------------------
 def ablators_of(fixture, folder):
     """Ablators whose prompts know their roles."""
-    where = {"bos": [0], "members": [], "separators": [], "last": [len(fixture.slots)]}
-    for position, slot in enumerate(fixture.slots[:-1], start=1):
-        where["separators" if slot == fixtures.FILLER else "members"].append(position)
-    return certify.make_ablators(fixture.build(folder), fixture.prompts().with_roles(where))
+    return certify.make_ablators(fixture.build(folder), fixture.prompts().with_roles(layout_of(fixture).roles))
 
 
 @pytest.fixture(scope="module")
