@@ -61,14 +61,19 @@ def edges_of(membership: pd.DataFrame, circuit: str, tasks: list[str]) -> pd.Dat
 
 
 def draw(
-    membership: pd.DataFrame, circuit: str, tasks: list[str], graph: Graph, method: str | None, colours: dict[str, str]
+    membership: pd.DataFrame,
+    circuit: str,
+    main_tasks: list[str],
+    model: dict[str, Any],
+    method: str | None,
+    colours: dict[str, str],
 ) -> Figure:
     """`circuit` is a main task or `shared`; `membership` has the edges of the main tasks' circuits and their scores.
 
-    `method` gave the scores; without one all lines are alike. `colours` has `circuit` (edges that main tasks share) and
-    `clean` (edges of this task alone).
+    `model` is model.json. `method` gave the scores; without one all lines are alike. `colours` has `circuit` (edges
+    that main tasks share) and `clean` (edges of this task alone).
     """
-    edges = edges_of(membership, circuit, tasks)
+    graph, edges = Graph.of(model), edges_of(membership, circuit, main_tasks)
     frame, places = _placed(_boxes(edges, graph), graph)
     fig = style.figure(max(frame.width, 5.6), frame.bottom + 0.9, layout=None)
     ax = fig.add_axes((0, 0, 1, 1))
@@ -95,7 +100,7 @@ def draw(
     if faint:
         note = f"the {IN_COLOUR} strongest in colour"
         ax.text(frame.width - 0.1, 0.13, note, size=style.SMALL, ha="right", va="center", color=style.GREY)
-    _legend(fig, ax, lines, method, largest, bool(faint), bool(lost), len(tasks), colours, frame.bottom)
+    _legend(fig, ax, lines, method, largest, bool(faint), bool(lost), len(main_tasks), colours, frame.bottom)
     return fig
 
 

@@ -34,38 +34,38 @@ def draw(
     membership: pd.DataFrame,
     overlap: pd.DataFrame,
     typology: pd.DataFrame,
-    tasks: list[str],
+    main_tasks: list[str],
     colours: dict[str, str],
     sequential: str,
 ) -> Figure:
     """From the tables of those names. `colours` has `clean` (heads) and `circuit` (MLPs)."""
-    groups = intersections(membership, tasks)
-    if len(tasks) > 1 and not any(len(names) == len(tasks) for names, _ in groups):
-        groups.insert(0, (tuple(tasks), []))  # an empty intersection of all tasks is a finding, so it is shown
-    dots = 0.3 * len(tasks)
+    groups = intersections(membership, main_tasks)
+    if len(main_tasks) > 1 and not any(len(names) == len(main_tasks) for names, _ in groups):
+        groups.insert(0, (tuple(main_tasks), []))  # an empty intersection of all tasks is a finding, so it is shown
+    dots = 0.3 * len(main_tasks)
     names_at = LEFT + dots + GAP + BARS + 0.3
     columns = int((style.PAGE - names_at) * 72 / (0.602 * style.SMALL))
     texts = [textwrap.wrap(" ".join(components), columns) or ["none"] for _, components in groups]
     heights = [max(0.27, LINE * len(text) + 0.1) for text in texts]
     tops = [sum(heights[:i]) + heights[i] / 2 for i in range(len(groups))]
-    head, upset = 0.5 + 0.066 * max(len(task) for task in tasks), sum(heights)
-    pairs = overlap[overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
+    head, upset = 0.5 + 0.066 * max(len(task) for task in main_tasks), sum(heights)
+    pairs = overlap[overlap["circuit_a"].isin(main_tasks) & overlap["circuit_b"].isin(main_tasks)]
     levels = [level for level in LEVELS if (pairs["level"] == level).any()]
-    below = 0.2 + _step(tasks) * -(-len(levels) // _per_row(tasks))
+    below = 0.2 + _step(main_tasks) * -(-len(levels) // _per_row(main_tasks))
     fig = style.figure(style.PAGE, head + upset + 0.35 + below, layout=None)
 
-    _matrix(style.axes_at(fig, LEFT, head, dots, upset), groups, tops, heights, tasks, membership)
+    _matrix(style.axes_at(fig, LEFT, head, dots, upset), groups, tops, heights, main_tasks, membership)
     _bars(style.axes_at(fig, LEFT + dots + GAP, head, BARS, upset), groups, tops, upset, colours)
     _names(style.axes_at(fig, names_at, head, style.PAGE - names_at, upset), groups, tops, texts, upset)
     up = 1 - (head - 0.1) / fig.get_size_inches()[1]
     fig.text(names_at / style.PAGE, up, "components", size=style.SMALL, weight="bold", va="center")
     kinds = {(row.circuit_a, row.circuit_b, row.level): row.type for row in typology.itertuples()}
-    wide, high = CELL * (len(tasks) - 1), HIGH * (len(tasks) - 1)
+    wide, high = CELL * (len(main_tasks) - 1), HIGH * (len(main_tasks) - 1)
     for k, level in enumerate(levels):
-        row, column = divmod(k, _per_row(tasks))
-        left, top = _label(tasks) + column * (wide + 0.2), head + upset + 0.95 + row * _step(tasks)
+        row, column = divmod(k, _per_row(main_tasks))
+        left, top = _label(main_tasks) + column * (wide + 0.2), head + upset + 0.95 + row * _step(main_tasks)
         ax = style.axes_at(fig, left, top, wide, high)
-        _jaccards(ax, pairs[pairs["level"] == level], kinds, tasks, sequential, named=column == 0)
+        _jaccards(ax, pairs[pairs["level"] == level], kinds, main_tasks, sequential, named=column == 0)
         ax.set_title(LEVELS[level] + (": Jaccard index" if column == 0 else ""), size=style.SMALL, x=0, ha="left")
     return fig
 
