@@ -66,7 +66,7 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py
 	$(BIN)/python docs/build_licences.py
 	PYTHONPATH=scripts $(BIN)/python docs/build_house.py
-	$(BIN)/python tests/incremental.py
+	PYTHONPATH=scripts $(BIN)/python tests/incremental.py
 
 clean:
 	rm -rf results/* benchmarks logs .snakemake

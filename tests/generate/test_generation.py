@@ -518,8 +518,8 @@ def tables():
 
 def test_the_page_shows_every_output_and_says_what_was_left_out(tables):
     prompts, outputs, heads, summary = tables
-    page = drawing.outputs_page(prompts, outputs, heads, "x < y")
-    assert "x &lt; y" in page and "http" not in page and "nan" not in page
+    page = drawing.page(prompts, outputs, heads.assign(model="m"), "x < y")
+    assert "m under x &lt; y ablation" in page and "http" not in page and "nan" not in page
     assert page.count("rejected: why") == 1 and page.count("set aside") == 2
     assert page.count("\u201c x\u201d") == 3 and page.count("\u201c x\u201d *") == 1
     table = pages.generation_table(summary)

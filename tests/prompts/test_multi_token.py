@@ -669,7 +669,7 @@ def test_the_token_table_and_the_figures_show_every_token(config):
         wrong = rows[(rows.prompt == number) & (rows.role == "incorrect")]
         assert wrong.id.tolist() == prompt["incorrect_tokens"]
         assert wrong.position.tolist() == list(range(len(prompt["tokens"]), len(prompt["tokens"]) + len(wrong)))
-    assert figure.draw(rows.assign(task="tens"), None, COLOURS)
+    assert figure.draw(rows.assign(task="tens"), {"slow_tokenizer": None}, COLOURS)
     counts = {"prompts": len(found.rows), "search": 1, "held_out": 1, "rejected": {}, "duplicates": 0}
     drawn = dataset.draw(
         pd.DataFrame(found.rows).assign(task="tens"),
