@@ -15,8 +15,8 @@ from snakemake.utils import update_config
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from atlas.circuit.chosen import EDGE_SCORES
 from atlas.core.errors import StudyError
+from atlas.edges.methods import preferred_scores
 from atlas.prompts.tasks import expand_members
 from atlas.store import places, sources
 from atlas.study import config_text, settings
@@ -272,7 +272,7 @@ def edge_findings(wildcards):
 
 def edge_score_method():
     """The method whose scores edge_membership.parquet holds; None without one."""
-    return next((m for m in EDGE_SCORES if m in config["edges"]["methods"]), None)
+    return preferred_scores(config["edges"]["methods"])
 
 
 def generation_tables(wildcards):

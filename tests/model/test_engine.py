@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit import search
-from atlas.circuit.ablation import Ablator, LegacyAblator, Replacement
+from atlas.circuit.ablation import Ablator, Replacement
+from atlas.circuit.legacy import LegacyAblator
 from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError
 from atlas.model import architectures, engine, models

@@ -17,8 +17,10 @@ from test_engine import TOLERANCE, VOCAB, H, L, build
 
 import indirect_objects
 from atlas.circuit import stability
-from atlas.circuit.ablation import KINDS, Ablator, answer_logits, collected, replacement
+from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.evaluation import Patching
+from atlas.circuit.kinds import KINDS
+from atlas.circuit.unablated import answer_logits, collected
 from atlas.core.components import Component, Site, all_components, roles, sites
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
