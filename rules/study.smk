@@ -12,7 +12,7 @@ from snakemake.utils import update_config
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from atlas.circuit.chosen import EDGE_SCORES
+from atlas.edges.methods import preferred_scores
 from atlas.core.errors import StudyError
 from atlas.report import shown
 from atlas.study import config_text, settings
@@ -83,7 +83,7 @@ STUDY = shown.Study(  # what decides which figures and pages there are
             "explained_main_tasks": EXPLAINED_MAIN,
             "reported_orders": [config["comparison"]["order"]],
             # the method whose scores edge_membership.parquet holds
-            "edge_score_method": next((m for m in EDGE_SCORES if m in config["edges"]["methods"]), None),
+            "edge_score_method": preferred_scores(config["edges"]["methods"]),
             "largest_k": LARGEST_K,
         }
     },

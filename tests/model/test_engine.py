@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit import search
-from atlas.circuit.ablation import Ablator, LegacyAblator, Replacement
+from atlas.circuit.ablation import Ablator, Replacement
+from atlas.circuit.legacy import LegacyAblator
 from atlas.core.components import Component, Site, sites
 from atlas.core.errors import StudyError
 from atlas.model import engine, families, models

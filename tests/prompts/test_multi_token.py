@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit import ablation, stability
-from atlas.circuit.ablation import KINDS, Ablator, collected, replacement
+from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.evaluation import Patching, position_effects
+from atlas.circuit.kinds import KINDS
 from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.circuit.stability import Maker
+from atlas.circuit.unablated import collected
 from atlas.core import metrics
 from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError
@@ -178,7 +180,7 @@ def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer,
     others = frozenset(c for c in base if c.layer != layer)
     variants = data.draw(st.lists(st.sets(st.sampled_from(own)), min_size=1, max_size=4))
     circuits = [others | frozenset(v) for v in variants]
-    substitute = replacement(data.draw(st.sampled_from(KINDS)), model, prompts, means, cache)
+    substitute = replacement(data.draw(st.sampled_from(list(KINDS))), model, prompts, means, cache)
     together = Ablator(model, prompts, substitute).scores_of(circuits)
     for circuit, scores in zip(circuits, together, strict=True):
         alone = Ablator(model, prompts, substitute, use_engine=False).logit_diff(circuit)

@@ -170,15 +170,15 @@ def test_pages_of_a_random_model_say_so():
 
 
 def test_no_effect_is_refused_unless_allowed(caplog):
-    from atlas.circuit import studies
+    from atlas.circuit.evaluation import refuse_no_effect
 
     full, empty = torch.tensor([1e-4, 3e-4]), torch.zeros(2)
     with pytest.raises(StudyError, match="no effect to explain"):
-        studies.refuse_no_effect("t", full, empty)
-    studies.refuse_no_effect("t", full, empty, allow=True)
+        refuse_no_effect("t", full, empty)
+    refuse_no_effect("t", full, empty, allow=True)
     assert "going on" in caplog.text
     with pytest.raises(StudyError):
-        studies.refuse_no_effect("t", full, full, allow=True)
+        refuse_no_effect("t", full, full, allow=True)
 
 
 def test_every_config_that_ships_belongs_to_a_preset_with_an_engine():
