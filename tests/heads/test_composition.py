@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, load_random
 
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.heads import composition
+from random_models import TOLERANCE, load_random
 
 
 @pytest.fixture(scope="module", params=TOLERANCE)
