@@ -1,10 +1,15 @@
 """Write docs/configuration.md from the schema, so that the reference page cannot differ from what is checked."""
 
+import sys
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from atlas.study.names import NAMES, filled  # noqa: E402
+
 INTRODUCTION = """# Configuration
 
 `config.yaml` is the default study. Change it, or lay another file over it: `snakemake --cores 2 --configfile
@@ -73,7 +78,7 @@ def rows(schema: dict, properties: dict, prefix: str = "") -> list[str]:
 
 
 def page() -> str:
-    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+    schema = filled(yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()))
     lines = [INTRODUCTION]
     single = {name: node for name, node in schema["properties"].items() if node.get("type", "string") != "object"}
     lines += ["## Single keys", "", "| key | values | meaning |", "|---|---|---|", *rows(schema, single), ""]
@@ -89,7 +94,16 @@ def page() -> str:
         lines += ["| key | values | meaning |", "|---|---|---|", *rows(schema, properties), ""]
         if name == "tasks":
             lines += ["Every key of `prompts` may stand in a task's block too and then holds for that task.", ""]
-    return "\n".join(lines)
+    lines += [
+        "## Names",
+        "",
+        "What the names of metrics, kinds of ablation and edge methods stand for (docs/methods.md).",
+        "",
+    ]
+    lines += ["| name | meaning |", "|---|---|"]
+    for key in ("metric", "ablation_kind", "edge_method"):
+        lines += [f"| `{name}` | {meaning} |" for name, meaning in NAMES[key].items()]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

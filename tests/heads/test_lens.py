@@ -1,14 +1,13 @@
 """Logit lens against the model's own logits, TransformerLens's tools, and a planted answer.
 
 Tolerances: 1e-4 on logits of order 10 in float32; in float64 those of
-`test_engine`, for the same reasons.
+`random_models`, for the same reasons.
 """
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import TOLERANCE, VOCAB, build
 
 from atlas.core.metrics import per_prompt
 from atlas.core.positions import Layout
@@ -22,6 +21,7 @@ from atlas.proof import fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, build
 
 
 @pytest.fixture(scope="module")

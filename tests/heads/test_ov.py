@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import TOLERANCE, VOCAB, build
 
 from atlas.core.errors import StudyError
 from atlas.core.positions import Layout
@@ -19,6 +18,7 @@ from atlas.proof import fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
+from random_models import TOLERANCE, VOCAB, build
 
 KS = (1, 5)
 

@@ -1,14 +1,13 @@
 """Activation patching against TransformerLens's own tools, against hooks, and on planted mechanisms.
 
 Tolerances: 1e-4 on logit differences of order 10 in float32 (a forward pass rounds at about 1e-5); in float64 those of
-`test_engine`, for the same reasons.
+`random_models`, for the same reasons.
 """
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import TOLERANCE, VOCAB, build, save
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -22,6 +21,7 @@ from atlas.proof import fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, build, save
 
 N, S = 5, 7
 
@@ -184,11 +184,11 @@ def test_runs_that_hardly_differ_are_refused_unless_that_is_allowed(caplog):
 def test_attention_takes_its_softmax_in_float32(tmp_path, dtype, heads):
     """As the plain forward pass does: against a softmax in float64 of the same scores, rounded once."""
     save("llama", tmp_path / "m")
-    patcher = patching.EnginePatcher(models.load(tmp_path / "m", device="cpu").weights)
+    block = models.load(tmp_path / "m", device="cpu").weights.blocks[0]
     rng = torch.Generator().manual_seed(0)
     q, k = (8 * torch.randn(2, n, 6, 4, generator=rng) for n in (4, heads))
     q, k = q.to(dtype), k.to(dtype)
-    found = patcher.attend(q, k)
+    found = block.pattern(q, k)
     read = k.repeat_interleave(4 // heads, 1)
     scores = (q @ read.transpose(-1, -2) / 2).double()
     expected = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf).softmax(-1)

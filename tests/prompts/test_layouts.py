@@ -1,7 +1,7 @@
 """Prompts of several layouts: grouping, means of their own, and scores equal to those of each prompt run alone.
 
 The oracle runs Hugging Face's modules on one prompt at a time, without padding, and takes the mean of each layout by
-hand. Tolerances are those of `test_engine.py`: float64 rounds below 1e-9, Llama's norm computes in float32.
+hand. Tolerances are those of `random_models`: float64 rounds below 1e-9, Llama's norm computes in float32.
 """
 
 from collections import Counter
@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, H, L, build
 
 import indirect_objects
 from atlas.circuit import stability
-from atlas.circuit.ablation import KINDS, Ablator, answer_logits, collected, replacement
+from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.evaluation import Patching
+from atlas.circuit.kinds import KINDS
+from atlas.circuit.unablated import answer_logits, collected
 from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
@@ -34,6 +35,7 @@ from atlas.prompts.tokens import Encoded, encode_prompts, tokens_in_text
 from atlas.report import summary
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
+from random_models import TOLERANCE, VOCAB, H, L, build
 
 COMPONENTS = all_components(L, H)
 SOME = [

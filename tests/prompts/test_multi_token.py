@@ -1,7 +1,7 @@
 """Answers of several tokens: teacher-forced scores, their means, and the prompts, against naive computations.
 
 The oracle runs a model once for each token of each answer, on that text alone, without padding, through TransformerLens
-hooks, and takes its means from runs of its own. Tolerances are those of `test_engine.py` (rounding in float64; Llama's
+hooks, and takes its means from runs of its own. Tolerances are those of `random_models` (rounding in float64; Llama's
 norm computes in float32), times ten where an answer's score sums up to three log-probabilities with a softmax each, or
 where `collect` has rounded activations of order 1 to float32.
 """
@@ -14,13 +14,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, H, L, save
 
 from atlas.circuit import ablation, stability
-from atlas.circuit.ablation import KINDS, Ablator, collected, replacement
+from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.evaluation import Patching, position_effects
+from atlas.circuit.kinds import KINDS
 from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.circuit.stability import Maker
+from atlas.circuit.unablated import collected
 from atlas.core import metrics
 from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError
@@ -34,6 +35,7 @@ from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, H, L, save
 
 N, LENGTH = 5, 4  # prompts, and their tokens
 COMPONENTS = all_components(L, H)
@@ -178,7 +180,7 @@ def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer,
     others = frozenset(c for c in base if c.layer != layer)
     variants = data.draw(st.lists(st.sets(st.sampled_from(own)), min_size=1, max_size=4))
     circuits = [others | frozenset(v) for v in variants]
-    substitute = replacement(data.draw(st.sampled_from(KINDS)), model, prompts, means, cache)
+    substitute = replacement(data.draw(st.sampled_from(list(KINDS))), model, prompts, means, cache)
     together = Ablator(model, prompts, substitute).scores_of(circuits)
     for circuit, scores in zip(circuits, together, strict=True):
         alone = Ablator(model, prompts, substitute, use_engine=False).logit_diff(circuit)
@@ -669,7 +671,7 @@ def test_the_token_table_and_the_figures_show_every_token(config):
         wrong = rows[(rows.prompt == number) & (rows.role == "incorrect")]
         assert wrong.id.tolist() == prompt["incorrect_tokens"]
         assert wrong.position.tolist() == list(range(len(prompt["tokens"]), len(prompt["tokens"]) + len(wrong)))
-    assert figure.draw(rows.assign(task="tens"), None, COLOURS)
+    assert figure.draw(rows.assign(task="tens"), {"slow_tokenizer": None}, COLOURS)
     counts = {"prompts": len(found.rows), "search": 1, "held_out": 1, "rejected": {}, "duplicates": 0}
     drawn = dataset.draw(
         pd.DataFrame(found.rows).assign(task="tens"),

@@ -180,7 +180,7 @@ def test_the_figure_shows_every_token_with_its_id(config):
     from atlas.report.figures import tokens as figure
 
     _, rows, _ = table(config, "llama2", list(range(1, 10)), True)
-    drawn = figure.draw(rows.assign(task="numerals"), {"compared": 9, "different": 2}, COLOURS)
+    drawn = figure.draw(rows.assign(task="numerals"), {"slow_tokenizer": {"compared": 9, "different": 2}}, COLOURS)
     said = [text.get_text() for text in drawn.axes[0].texts]
     assert said.count("29871") == (rows.id == 29871).sum() and said.count("<bos>") == 4
     assert "2 of 9 texts split otherwise by the slow tokenizer" in said

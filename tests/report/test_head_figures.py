@@ -38,15 +38,15 @@ def of_main(table, study):
 def draw(figure: str, study):
     task, member_of = study.main[-1], study.membership
     of_task = study.patching[study.patching["task"] == task]
-    effects = attention.rank_by_effect(pd.concat(study.effects.values()), "mean")
-    outlined = maps.union_heads(member_of, study.main)
+    seen, effects = (study.attention, study.members, member_of), pd.concat(study.effects.values())
+    scores = (study.detectors, member_of, study.main)
     return {
-        "patching": lambda: patching.draw(of_task, maps.circuit_heads(member_of, task), "RdBu"),
+        "patching": lambda: patching.draw(of_task, member_of, task, "RdBu"),
         "patching_scatter": lambda: patching_scatter.draw(study.patching, member_of, study.main, "RdBu"),
         "attribution": lambda: attribution.draw(study.attribution, member_of, study.main, COLOURS, "RdBu"),
         "lens": lambda: lens.draw(study.lens, study.lens_lead, study.lens_increments, study.main, COLOURS),
-        "attention": lambda: attention.draw(study.attention, study.members, member_of, effects, study.main, "viridis"),
-        "detectors": lambda: detectors.draw(study.detectors, outlined, head_tables.THRESHOLDS, "viridis"),
+        "attention": lambda: attention.draw(*seen, effects, study.main, "mean", "viridis"),
+        "detectors": lambda: detectors.draw(*scores, head_tables.THRESHOLDS, "viridis"),
         "ov": lambda: ov.draw(study.ov, member_of, study.main, head_tables.K, "viridis"),
         "backup": lambda: backup.draw(study.backup, study.main, COLOURS),
     }[figure]()

@@ -28,8 +28,8 @@ import torch
 from atlas.circuit.ablation import Ablator, Replacement
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, LOGITS, EdgeCircuit, Graph
-from atlas.model.architectures import Weights
-from atlas.model.engine import Engine, Memory, Positions, Substitute, at_least_float32, chosen, project
+from atlas.model.block import Block, Positions, Weights, at_least_float32
+from atlas.model.engine import Engine, Memory, Substitute
 from atlas.model.models import Model
 from atlas.prompts.batch import Prompts
 
@@ -101,7 +101,7 @@ def engine_of(model: Model) -> Engine:
 def graph_of(weights: Weights) -> Graph:
     """The graph of an engine's weights."""
     block = weights.blocks[0]
-    return Graph(len(weights.blocks), block.w_q.shape[1], block.w_k.shape[1], block.parallel)
+    return Graph(len(weights.blocks), block.n_heads, block.n_kv_heads, block.parallel)
 
 
 class EdgeRun:
@@ -135,7 +135,7 @@ class EdgeRun:
         bases = [self.substitute(EMBED, 0).to(self.dtype)]
         for layer, block in enumerate(self.blocks):
             z = self.substitute("z", layer).to(self.dtype)
-            bases.append(bases[-1] + block.b_o + z.flatten(2) @ block.w_o.flatten(0, 1))
+            bases.append(bases[-1] + block.attn_out(block.head_writes(z)))
             bases.append(bases[-1] + self.substitute("mlp_out", layer).to(self.dtype))
         return bases
 
@@ -171,7 +171,7 @@ class EdgeRun:
         if node[0] == "m":
             return self.substitute("mlp_out", layer).to(self.dtype)
         head = head_of(node)
-        return self.substitute("z", layer)[:, :, head].to(self.dtype) @ self.blocks[layer].w_o[head]
+        return self.blocks[layer].head_write(self.substitute("z", layer)[:, :, head].to(self.dtype), head)
 
 
 def head_of(node: str) -> int:
@@ -240,7 +240,7 @@ class Pass:
     def mlp(self, layer: int) -> None:
         node, block = f"m{layer}", self.run.blocks[layer]
         if not self.known(node):
-            self.keep(node, block.mlp(block.norm2(self.read(node, node in self.wide))))
+            self.keep(node, block.mlp_out(self.read(node, node in self.wide)))
 
     def attention(self, layer: int, heads: list[int], everywhere: bool) -> None:
         """Heads of one layer whose output is needed everywhere, or at the positions of the score alone."""
@@ -248,18 +248,14 @@ class Pass:
         heads = [h for h in heads if not self.known(f"{layer}.{h}")]
         if not heads:
             return
-        q = self.projected(layer, "q", heads, everywhere, block.w_q, block.b_q)
-        group = self.graph.n_heads // self.graph.n_kv_heads
-        owners = [h // group for h in heads]
-        k = self.projected(layer, "k", owners, True, block.w_k, block.b_k)
-        v = self.projected(layer, "v", owners, True, block.w_v, block.b_v)
-        z = run.engine.attend(q, k, v, None if everywhere else run.positions)
+        owners, at = [block.owners[h] for h in heads], None if everywhere else run.positions
+        q = block.placed("q", self.projected(layer, block, "q", heads, everywhere), at)
+        k = block.placed("k", self.projected(layer, block, "k", owners, True))
+        z = block.attend(q, k, self.projected(layer, block, "v", owners, True), at)
         for i, head in enumerate(heads):
-            self.keep(f"{layer}.{head}", z[:, i].contiguous())  # a copy of its own: memory counts what it holds
+            self.keep(f"{layer}.{head}", z[:, :, i].contiguous())  # a copy of its own: memory counts what it holds
 
-    def projected(
-        self, layer: int, part: str, owners: list[int], everywhere: bool, w: torch.Tensor, b: torch.Tensor
-    ) -> torch.Tensor:
+    def projected(self, layer: int, block: Block, part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
         """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
         together: dict[tuple[str, ...], list[int]] = {}
         shared = part != "q" and self.graph.n_kv_heads < self.graph.n_heads
@@ -268,7 +264,7 @@ class Pass:
             together.setdefault(tuple(self.incoming.get(port, ())), []).append(owner)
         found: dict[int, torch.Tensor] = {}
         for senders, who in together.items():
-            x = project(self.normed(layer, senders, everywhere), chosen(w, who, 1), b[who])
+            x = block.project(part, self.normed(layer, senders, everywhere), who)
             if who == owners:
                 return x
             found |= dict(zip(who, x.unbind(1), strict=True))
@@ -326,8 +322,8 @@ class Pass:
         ablated = self.at(self.run.substitute("z", layer).to(x.dtype), everywhere)
         parts = [self.output(s, everywhere) if s in live else ablated[:, :, h] for h, s in enumerate(names)]
         n = max(map(len, parts))
-        z = torch.cat([part.expand(n, -1, -1) for part in parts], dim=2)
-        return x + block.b_o + z @ block.w_o.flatten(0, 1)
+        z = torch.stack([part.expand(n, -1, -1) for part in parts], dim=2)
+        return x + block.attn_out(block.head_writes(z))
 
     def difference(self, node: str, everywhere: bool) -> torch.Tensor:
         """What the edges of a sender carry: its write less its ablated write."""
@@ -340,7 +336,7 @@ class Pass:
         output = self.output(node, everywhere)
         if node[0] == "m":
             return output
-        return output @ self.run.blocks[self.graph.layer_of(node)].w_o[head_of(node)]
+        return self.run.blocks[self.graph.layer_of(node)].head_write(output, head_of(node))
 
     def sum(self, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
         """Sum of the differences of senders of one layer."""

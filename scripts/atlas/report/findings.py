@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.circuit.chosen import reported_entry
+from atlas.edges.chosen import reported_entry
+from atlas.edges.methods import title
 from atlas.report.wording import count, interval, listing, number, p_value, percent, place, words
 
 ALPHA = 0.05  # p-values below it are called more than chance
 INCOMPLETE = 0.1  # a difference of faithfulness surely above it counts against completeness
-METHODS = {"eap": "EAP", "eap_ig": "EAP-IG", "path_patching": "path patching", "random": "random edges"}
 CIRCUITS = {"nodes": "node circuit", "edges": "edge circuit"}
 FAMILIES = {
     "orders": "search orders",
@@ -91,7 +91,7 @@ def _best(areas: pd.DataFrame, task: str) -> str:
 
 
 def _ranking(row: Mapping[str, Any]) -> str:
-    return f"{METHODS.get(row['method'], words(row['method']))} ({row['ranking']})"
+    return f"{title(row['method'])} ({row['ranking']})"
 
 
 def edge_overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: list[str]) -> list[str]:

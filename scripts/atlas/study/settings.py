@@ -15,8 +15,10 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
+from atlas.edges.methods import REPORTED
 from atlas.generate import prompts as generation_prompts
 from atlas.prompts.tasks import Task, expand_members
+from atlas.study.names import filled
 
 COMPARABLE = {  # block -> keys that published figures depend on
     "ablation": ("kind", "groups"),
@@ -36,7 +38,7 @@ def validated(given: object, schema: dict[str, Any], published: Path) -> dict[st
         raise StudyError(f"{shown(given)} is no configuration; give keys and values such as study: {{...}}")
     _refuse_odd_text(given, ())
     config = copy.deepcopy(given)
-    error = best_match(_STRICT(schema).iter_errors(config))  # fills in defaults on its way
+    error = best_match(_STRICT(filled(schema)).iter_errors(config))  # fills in defaults on its way
     if error is not None:
         raise StudyError(explain(error))
     resolved = resolve(config)
@@ -207,7 +209,7 @@ def with_random_weights(config: dict[str, Any]) -> dict[str, Any]:
     for key, values in changes.items():
         out[key] |= values
     if out["edges"]["methods"]:
-        out["edges"] |= {"methods": ["path_patching", "iterative_edges"], "sizes": [0.01, 0.1, 1], "random_draws": 1}
+        out["edges"] |= {"methods": ["path_patching", REPORTED.name], "sizes": [0.01, 0.1, 1], "random_draws": 1}
     return out | {"circuits": {}, "layers": None, "tokenizer": None}
 
 
@@ -298,9 +300,9 @@ def check(config: dict[str, Any]) -> None:
         )
     if sorted(set(edges["sizes"])) != edges["sizes"]:
         raise StudyError(f"edges.sizes: {edges['sizes']} must ascend")
-    if edges["methods"] and "iterative_edges" not in edges["methods"]:
+    if edges["methods"] and REPORTED.name not in edges["methods"]:
         raise StudyError(
-            "edges.methods: iterative_edges is missing; it finds the edge circuit that is compared (or set [])"
+            f"edges.methods: {REPORTED.name} is missing; it finds the edge circuit that is compared (or set [])"
         )
     for name, block in config["circuits"].items():
         _known(f"circuits.{name}.tasks", block.get("tasks", []), study["tasks"])

@@ -22,9 +22,9 @@ def changes(patching: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def draw(patching: pd.DataFrame, circuit: list[str], diverging: str) -> Figure:
-    """One task: above, layer x position for three sites; below, layer x head for five. `circuit` names its heads."""
-    table = changes(patching)
+def draw(patching: pd.DataFrame, membership: pd.DataFrame, task: str, diverging: str) -> Figure:
+    """One task: above, layer x position for three sites; below, layer x head for five, its circuit's heads outlined."""
+    table, circuit = changes(patching), maps.circuit_heads(membership, task)
     at, of_heads = table[table["head"] < 0], table[table["head"] >= 0]
     layers, heads = table["layer"].max() + 1, int(of_heads["head"].max()) + 1
     tall = layers * maps.cell_height(layers)
