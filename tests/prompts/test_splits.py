@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snakemake.io import InputFiles, OutputFiles, Params, Wildcards
+from snakemake.iocontainers import InputFiles, OutputFiles, Params, Wildcards
 
 from atlas.core.errors import StudyError
 from atlas.model import source
