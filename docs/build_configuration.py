@@ -1,10 +1,15 @@
 """Write docs/configuration.md from the schema, so that the reference page cannot differ from what is checked."""
 
+import sys
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from atlas.prompts import generator  # noqa: E402
+
 INTRODUCTION = """# Configuration
 
 `config.yaml` is the default study. Change it, or lay another file over it: `snakemake --cores 2 --configfile
@@ -72,6 +77,17 @@ def rows(schema: dict, properties: dict, prefix: str = "") -> list[str]:
     return out
 
 
+def of_generators(schema: dict) -> list[str]:
+    """A table for every generator with keys of its own."""
+    lines = []
+    for name in generator.names():
+        keys = generator.of({"generator": name}).keys
+        if keys:
+            lines += [f"Keys of a task with `generator: {name}`:", "", "| key | values | meaning |", "|---|---|---|"]
+            lines += [*rows(schema, dict(keys)), ""]
+    return lines
+
+
 def page() -> str:
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     lines = [INTRODUCTION]
@@ -89,6 +105,7 @@ def page() -> str:
         lines += ["| key | values | meaning |", "|---|---|---|", *rows(schema, properties), ""]
         if name == "tasks":
             lines += ["Every key of `prompts` may stand in a task's block too and then holds for that task.", ""]
+            lines += of_generators(schema)
     return "\n".join(lines)
 
 

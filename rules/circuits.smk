@@ -205,7 +205,7 @@ rule search_stability:
         runtime=growing(600),
         gpu=gpu,
     params:
-        code=library("scripts/search_stability.py"),
+        code=library_of_task("scripts/search_stability.py"),
         run=run_settings,
         task=task_settings,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],

@@ -17,9 +17,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from atlas.circuit.chosen import EDGE_SCORES
 from atlas.core.errors import StudyError
+from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
 from atlas.store import places, sources
-from atlas.study import config_text, settings
+from atlas.study import config_text, settings, validation
 
 # Only where this workflow runs by itself: one that imports it as a module is left as it is.
 if workflow.modifier.is_main_snakefile():
@@ -44,7 +45,7 @@ def checked_config():
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     try:
         config_text.refuse_changed_text(map(Path, workflow.configfiles), config)
-        config.update(settings.validated(whole, schema, ROOT / "resources" / "published"))
+        config.update(validation.validated(whole, schema, ROOT / "resources" / "published"))
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None
 
@@ -76,15 +77,21 @@ wildcard_constraints:
     task="|".join(map(re.escape, ALL_TASKS)),
 
 
-def library(script):
-    """Content hash of a script and of the modules of scripts/atlas that it imports, directly or through others, with
+@functools.cache
+def library(script, *others):
+    """Content hash of a script (and other files) and of the modules of scripts/atlas that it imports, directly or through others, with
     the versions of the packages that these import (with `--sdm conda`: the environment's file).
 
     As a param of a rule it makes an edit, or another version, rerun the rules that use it, and no others. Snakemake
     itself tracks the script only, and by its time, which any checkout changes, and the place of a conda environment;
     profiles/default switches both off.
     """
-    return sources.of(script).digest(conda_environment())
+    return sources.of(script, *others).digest(conda_environment())
+
+
+def library_of_task(script):
+    """The same of a script that makes prompts, with the generator of the task, which no import statement names."""
+    return lambda wildcards: library(script, generator.source_of(config["tasks"][wildcards.task]))
 
 
 @functools.cache

@@ -103,7 +103,7 @@ rule make_prompts:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        code=library("scripts/make_prompts.py"),
+        code=library_of_task("scripts/make_prompts.py"),
         task=task_settings,
         files=task_files,
         prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],

@@ -12,6 +12,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.heads import attention, backup, ov, patching
 from atlas.prompts import layouts, tokens
 from atlas.prompts.batch import Prompts
+from atlas.prompts.words import words_in_place
 from atlas.store import artifacts, job, tensors
 
 job.start(snakemake)
@@ -48,7 +49,7 @@ if out.get("attention"):
             variants["interleaved"] = attention.interleaved(prompts.tokens[rows], mixed_in, layout)
         else:
             notes["interleaved"] = "not made: no other task has the same layout and fillers and other members"
-        ids = tokens.words_in_place(tokenizer, frame, layout.members, p.random_words)
+        ids = words_in_place(tokenizer, frame, layout.members, p.random_words)
         if ids.shape[-1] < len(layout.members):
             notes["words"] = f"not made: {ids.shape[-1]} of `random_words` are one token and no member"
         else:

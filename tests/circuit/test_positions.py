@@ -14,7 +14,7 @@ from atlas.circuit.search import Rule, by_layers, node_search, run
 from atlas.core import components
 from atlas.core.components import Component, Site, roles, sites
 from atlas.core.statistics import Bootstrap
-from atlas.proof import certify, fixtures
+from atlas.proof import certify, exact, fixtures
 from atlas.store.memo import name
 
 ROLES = ("members", "separators", "last", "bos")
@@ -78,7 +78,7 @@ def planted(tmp_path_factory):
     root = tmp_path_factory.mktemp("planted")
     made = {}
     for family in ("gpt2", "llama"):
-        for build in (fixtures.position, fixtures.induction):
+        for build in (exact.position, exact.induction):
             fixture = build(family)
             made[fixture.name, family] = ablators_of(fixture, root / fixture.id)
     return made

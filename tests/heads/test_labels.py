@@ -13,7 +13,7 @@ from atlas.heads import attention, detectors, ov
 from atlas.heads import labels as roles
 from atlas.heads.attribution import attribute, attribution_rows
 from atlas.model import models
-from atlas.proof import fixtures
+from atlas.proof import exact, fixtures
 from atlas.proof.planted import FILLERS, MEMBERS
 from conftest import ROOT
 
@@ -70,7 +70,7 @@ def tables_of(fixture, model) -> dict:
     return tables
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, family, tmp_path):
     fixture, wanted = getattr(fixtures, name)(family), PLANTED[name]
@@ -82,7 +82,7 @@ def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, f
 
 
 def test_every_exact_fixture_has_its_labels():
-    assert set(PLANTED) == {make.__name__ for make in fixtures.MAKERS}
+    assert set(PLANTED) == {make.__name__ for make in exact.MAKERS}
 
 
 # ---- evidence ------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import yaml
 from snakemake.utils import update_config
 
 from atlas.core.errors import StudyError
-from atlas.study.settings import order_names, validated
+from atlas.study.settings import order_names
+from atlas.study.validation import validated
 from conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())

@@ -72,11 +72,11 @@ def task_block(snakemake: Any) -> dict[str, Any]:
 
 
 # ---- provenance ----------------------------------------------------------------------------------------------
-def provenance(snakemake: Any) -> dict[str, Any]:
+def provenance(snakemake: Any, *modules: Path) -> dict[str, Any]:
     """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
 
     The param ``code`` is left out: an edit that changes no number changes no artifact. Versions are those of the
-    packages that the script imports.
+    packages that the script imports; ``modules``: files of modules that it loads by name, whose imports count too.
     """
     inputs: dict[str, str] = {}
     for name, paths in snakemake.input.items():
@@ -85,4 +85,4 @@ def provenance(snakemake: Any) -> dict[str, Any]:
     settings = {name: value for name, value in snakemake.params.items() if name != "code"}
     script = sys.modules["__main__"].__file__
     assert script is not None
-    return artifacts.provenance(inputs, settings, sources.of(script).packages)
+    return artifacts.provenance(inputs, settings, sources.of(script, *modules).packages)
