@@ -11,7 +11,8 @@ from atlas.core.errors import StudyError
 from atlas.core.metrics import METRICS
 from atlas.edges.methods import CHANGES, METHODS, RANKINGS
 from atlas.study import names
-from atlas.study.settings import order_names, validated
+from atlas.study.settings import order_names
+from atlas.study.validation import validated
 from conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
