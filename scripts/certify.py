@@ -32,7 +32,7 @@ artifacts.write_table(table, out.table, job.provenance(snakemake))
 with artifacts.atomic(out.csv) as path:
     table.to_csv(path, index=False, float_format="%.4f")
 by_method = table.groupby("method", sort=False)[["as_expected", "precision", "recall", "evaluations", "seconds"]].mean()
-page = pages.PAGE.render(
+page = pages.page(
     title="Planted circuits: expected and found",
     lead="Every node search on models whose circuit is known by construction; docs/fixtures.md describes them.",
     short=[
@@ -40,8 +40,8 @@ page = pages.PAGE.render(
         "Some fixtures defeat some methods by design: precision and recall compare with the whole planted mechanism.",
     ],
     sections=[
-        {"title": "Methods: means over all searches", "table": pages.frame_table(by_method.reset_index())},
-        {"title": "All searches", "table": pages.frame_table(table)},
+        pages.Section("Methods: means over all searches", table=pages.frame_table(by_method.reset_index())),
+        pages.Section("All searches", table=pages.frame_table(table)),
     ],
 )
 artifacts.write_text(out.page, page)

@@ -1,7 +1,8 @@
 """What a script or module is made of: itself, the modules of this library and the packages that are imported.
 
-Found by reading import statements, so that no list has to be kept by hand. Parsed by Snakemake in every job: nothing
-heavy is imported here.
+Found by reading import statements, so that no list has to be kept by hand. A template beside a module under the same
+name (`lens_page.html` of `lens_page.py`) is part of it. Parsed by Snakemake in every job: nothing heavy is imported
+here.
 """
 
 import ast
@@ -74,11 +75,12 @@ def installed(package: str) -> str | None:
 
 @functools.cache
 def read(path: Path) -> tuple[str, list[Path], frozenset[str]]:
-    """SHA-256 of a source file; the files of this library, and those of PACKAGES, that it imports anywhere."""
+    """SHA-256 of a source file; its template and the files of this library, and those of PACKAGES, that it imports."""
     source = path.read_text()
-    names = imports(source)
+    names = imports(source) if path.suffix == ".py" else set()
     own = dict.fromkeys(file for name in sorted(names) for file in files_of(name))
     own |= dict.fromkeys(file for folder in path.parents if (file := folder / "__init__.py").is_file())
+    own |= dict.fromkeys(file for file in [path.with_suffix(".html")] if file.is_file())
     foreign = frozenset(name.split(".")[0] for name in names) & set(PACKAGES)
     return hashlib.sha256(source.encode()).hexdigest(), list(own), foreign
 
