@@ -16,7 +16,7 @@ from atlas.core.components import all_components
 from atlas.core.graph import Edge
 from atlas.edges.methods import METHODS, SCORING
 from atlas.prompts.batch import Prompts
-from atlas.proof import certify, exact, fixtures, planted
+from atlas.proof import building, certify, exact, fixtures, planted
 from atlas.proof.fixtures import KINDS, NODE_METHODS, circuit
 from edge_oracle import EdgeScores, Oracle
 
@@ -108,7 +108,7 @@ def test_prompts_are_aligned_and_balanced(fixture):
 def test_a_plan_that_two_heads_of_one_group_would_share_is_refused():
     plan = planted.Plan((fixtures.successor(1, 2), fixtures.successor(1, 3)))
     with pytest.raises(ValueError, match=r"heads \[2, 3\] share one key/value head"):
-        planted.build(plan, "llama", "nowhere")
+        building.build(plan, "llama", "nowhere")
 
 
 # ---- truth ---------------------------------------------------------------------------------------------------
