@@ -24,7 +24,7 @@ for name, block in p.circuits.items():
 
 tables = assessment.circuits_of_task(data, circuits, settings, bootstrap)
 start = circuit_at(inputs.circuits, p.order, p.positions["start_threshold"])
-roles = layouts.roles_of(artifacts.read_json(inputs.prompts_info), p.prepend_bos)
+roles = layouts.roles_of(artifacts.read_json(inputs.prompts_info))
 search = job.settings(snakemake, SearchSettings)
 tables["positions"] = assessment.positions_of_task(data, start, roles, settings, search, bootstrap)
 if edges:

@@ -17,7 +17,7 @@ studied = published.Studied(
     model=artifacts.read_json(inputs.model),
     settings=p.settings,
     prompts=dict(zip(p.settings, map(published.prompts_of, map(artifacts.read_table, inputs.prompts)), strict=True)),
-    layouts={content["task"]: content["layout"] for content in map(artifacts.read_json, inputs.info)},
+    layouts={info["task"]: published.layout_of(info) for info in map(artifacts.read_json, inputs.info)},
 )
 table = published.compare(published.read(folder), tables, studied, p.order, p.threshold)
 counts = table["status"].value_counts().to_dict()

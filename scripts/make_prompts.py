@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from atlas.core.positions import Layout
 from atlas.prompts import rejected, splits, token_table, tokens
 from atlas.prompts.making import prompts_of
 from atlas.store import artifacts, job, sources
@@ -33,7 +34,7 @@ table = [
     row
     for number, layout in enumerate(encoded.layouts)
     for row in token_table.rows(
-        [prompt for prompt in encoded.rows if prompt["layout"] == number], layout, tokenizer, p.prepend_bos
+        [prompt for prompt in encoded.rows if prompt["layout"] == number], Layout.of(layout), tokenizer
     )
 ]
 identity = {"model": snakemake.wildcards.model, "task": name}

@@ -16,7 +16,7 @@ from atlas.core.errors import StudyError
 from atlas.heads import analyses
 from atlas.heads.attribution import Readout, read_stream
 from atlas.model import checks as model_checks
-from atlas.model import models, reference
+from atlas.model import models, reference, source
 
 TOLERANCE = 1e-4  # of the largest logit, in float32: two orders of the same sums differ by 1e-6
 
@@ -187,7 +187,7 @@ def test_options_that_the_engine_honours_are_not_refused(tmp_path, family, key, 
 def test_a_forward_pass_that_ignores_an_option_is_refused_by_its_number(tmp_path, monkeypatch):
     """The bridge does not honour unscaled scores, and is what would run had the engine not."""
     families.build("gpt2", tmp_path, scale_attn_weights=False)
-    monkeypatch.setattr("atlas.model.architectures.FAMILIES", {})
+    monkeypatch.setattr("atlas.model.families.reader_of", lambda model_type: None)
     assert "gives other logits than transformers" in refusal(tmp_path)
 
 
@@ -311,7 +311,7 @@ def test_parallel_blocks_are_known(tmp_path, family, options):
     from atlas.core.graph import Edge, Graph
 
     original = families.build(family, tmp_path, **options)
-    described = models.describe("m", tmp_path)
+    described = source.describe("m", tmp_path)
     assert described["parallel_blocks"] == (not mlp_reads_attention(original)) == ((family, options) in PARALLEL)
     assert (Edge("0.1", "m0") in Graph.of(described).all_edges) != described["parallel_blocks"]
     assert described["n_kv_heads"] == models.load(tmp_path, device="cpu").n_kv_heads
@@ -319,7 +319,7 @@ def test_parallel_blocks_are_known(tmp_path, family, options):
 
 def test_a_wrong_fact_is_refused(tmp_path, monkeypatch):
     families.build("gptj", tmp_path)
-    monkeypatch.setattr(models, "PARALLEL", ())
+    monkeypatch.setattr(source, "PARALLEL", ())
     assert "the MLP of a layer does not read what its attention writes" in refusal(tmp_path)
 
 

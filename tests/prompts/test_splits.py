@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snakemake.iocontainers import InputFiles, OutputFiles, Params, Wildcards
 
 from atlas.core.errors import StudyError
-from atlas.model import models
+from atlas.model import source
 from atlas.prompts import splits
 from atlas.prompts.clean_scores import report_split
 from atlas.prompts.making import prompts_of
@@ -352,7 +352,7 @@ def run_script(name, folder, params, monkeypatch):
 def test_a_filter_that_empties_the_held_out_side_ends_in_the_job_that_filters(tmp_path, config, monkeypatch):
     """The model answers all 12 prompts; on one side then answer and incorrect answer change places."""
     folder = tmp_path / "results" / "m"
-    artifacts.write_json(models.describe("m", SHIPPED), folder / "model.json", artifacts.provenance({}))
+    artifacts.write_json(source.describe("m", SHIPPED), folder / "model.json", artifacts.provenance({}))
     numbers = config["tasks"]["number_words"]["members"]
     fillers = ["Hat", "Key", "Map", "Box", "Cup"]
     texts = [

@@ -21,8 +21,14 @@ def study(request):
     return ALL[request.param]
 
 
+def description(graph: Graph) -> dict:
+    """What model.json says of a graph."""
+    sizes = {"n_layers": graph.n_layers, "n_heads": graph.n_heads, "n_kv_heads": graph.n_kv_heads}
+    return sizes | {"parallel_blocks": graph.parallel}
+
+
 def draw(figure: str, study):
-    diagram = {"tasks": study.main, "graph": study.graph, "method": "eap_ig", "colours": COLOURS}
+    diagram = {"main_tasks": study.main, "model": description(study.graph), "method": "eap_ig", "colours": COLOURS}
     return {
         "edge_diagram": lambda: edge_diagram.draw(study.edge_membership, study.main[-1], **diagram),
         "shared_edges": lambda: edge_diagram.draw(study.edge_membership, "shared", **diagram),
@@ -89,14 +95,14 @@ def test_edges_run_down_from_the_sender_to_the_receiver(study):
 
 def test_three_inputs_of_a_head_are_three_places():
     edges = {f"embed->0.1.{part}": -1.0 for part in "qkv"}
-    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], Graph(1, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], description(Graph(1, 2, 2)), "eap_ig", COLOURS)
     ends = {name[-1]: patch.get_path().vertices[-1, 0] for name, patch in curves_of(figure).items()}
     assert ends["q"] < ends["k"] < ends["v"]
 
 
 def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeypatch):
     monkeypatch.setattr(edge_diagram, "IN_COLOUR", 2)
-    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
     faint = [name for name, p in curves_of(figure).items() if style.to_hex(p.get_edgecolor()) == style.FAINT.lower()]
     assert faint == ["m1->logits"]
     assert "the 2 strongest in colour" in [t.get_text() for t in figure.axes[0].texts]
@@ -104,22 +110,22 @@ def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeyp
 
 def test_components_without_a_path_have_a_dashed_frame():
     edges = PATH | {"embed->1.0.v": -1.0}
-    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
     assert "no path to the logits" in [t.get_text() for t in figure.legends[0].get_texts()]
-    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
     assert "no path to the logits" not in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
 def test_without_scores_all_edges_have_one_width():
     held = membership(a=dict.fromkeys(PATH))
-    figure = edge_diagram.draw(held, "a", ["a"], Graph(2, 2, 2), None, COLOURS)
+    figure = edge_diagram.draw(held, "a", ["a"], description(Graph(2, 2, 2)), None, COLOURS)
     assert {patch.get_linewidth() for patch in curves_of(figure).values()} == {1.0}
     assert not any("EAP" in t.get_text() for t in figure.axes[0].texts)
 
 
 def test_an_empty_shared_circuit_says_that_it_is_empty():
     held = membership(a={"embed->m0": -1.0}, b={"m0->logits": -1.0})
-    figure = edge_diagram.draw(held, "shared", ["a", "b"], Graph(1, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(held, "shared", ["a", "b"], description(Graph(1, 2, 2)), "eap_ig", COLOURS)
     assert any("no edge" in t.get_text() for t in figure.axes[0].texts) and not curves_of(figure)
 
 

@@ -1,7 +1,6 @@
 """Figures and summary page, from synthetic tables of two studies: 6 layers x 8 heads, and an odd, tiny one."""
 
 import math
-import re
 import subprocess
 import sys
 from itertools import combinations
@@ -355,11 +354,11 @@ def study(request):
 def draw(figure: str, study):
     """The figure of this name, for the study's last main task where it belongs to one task."""
     task, everything = study.main[-1], pd.concat(study.effects.values())
-    of_circuit = {"tasks": study.main, "kind": "mean", "colours": COLOURS}
+    of_circuit = {"main_tasks": study.main, "kind": "mean", "colours": COLOURS}
     return {
         "dataset": lambda: dataset.draw(study.prompts[task], study.info[task], COLOURS),
         "clean_accuracy": lambda: clean_accuracy.draw(study.clean, study.tasks, study.main, COLOURS),
-        "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS["circuit"]),
+        "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS),
         "search_trajectory": lambda: search_trajectory.draw(study.trace[task], [study.order], COLOURS),
         "circuit_size": lambda: circuit_size.draw(study.faithfulness, study.main, "viridis"),
         "circuit_diagram": lambda: circuit_diagram.draw(study.membership, study.effects[task], task, **of_circuit),
@@ -572,9 +571,7 @@ def test_pairs_are_compared_at_every_level_and_their_type_is_named(study):
 def test_effects_of_another_kind_stand_in():
     effects = STUDIES["2 layers x 3 heads"].effects["days"]
     assert style.one_kind(effects, "mean_clean") == "mean"
-    assert component_effects.draw(effects, "mean_clean", "RdBu", COLOURS["circuit"]).axes[0].get_title("left") == (
-        "mean ablation"
-    )
+    assert component_effects.draw(effects, "mean_clean", "RdBu", COLOURS).axes[0].get_title("left") == ("mean ablation")
 
 
 # ---- summary -------------------------------------------------------------------------------------------------
@@ -745,17 +742,3 @@ def test_pages_need_nothing_from_outside(study):
     for html in (page, pages.tables_page({k: tables[k] for k in ("clean", "overlap", "cross")}, "Tables")):
         assert "http" not in html and "src=" not in html and ">nan" not in html
         assert html.count("<table>") == html.count("</table>")
-
-
-def test_captions_render_and_every_rule_has_one(config):
-    from jinja2 import Environment, StrictUndefined
-
-    root = SCRIPTS.parent
-    wildcards = {"model": "gpt2", "task": "months", "circuit": "shared"}
-    for path in (root / "report").glob("*.rst"):
-        job = SimpleNamespace(wildcards=wildcards, config=config)
-        text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
-        assert text.strip() and "{" not in text
-    rules = "".join((root / "rules" / name).read_text() for name in ("figures.smk", "head_figures.smk"))
-    for name in re.findall(r'"\.\./(report/\w+\.rst|scripts/\w+\.py)"', rules):
-        assert (root / name).is_file()

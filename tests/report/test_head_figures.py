@@ -38,15 +38,15 @@ def of_main(table, study):
 def draw(figure: str, study):
     task, member_of = study.main[-1], study.membership
     of_task = study.patching[study.patching["task"] == task]
-    effects = attention.rank_by_effect(pd.concat(study.effects.values()), "mean")
-    outlined = maps.union_heads(member_of, study.main)
+    seen, effects = (study.attention, study.members, member_of), pd.concat(study.effects.values())
+    scores = (study.detectors, member_of, study.main)
     return {
-        "patching": lambda: patching.draw(of_task, maps.circuit_heads(member_of, task), "RdBu"),
+        "patching": lambda: patching.draw(of_task, member_of, task, "RdBu"),
         "patching_scatter": lambda: patching_scatter.draw(study.patching, member_of, study.main, "RdBu"),
         "attribution": lambda: attribution.draw(study.attribution, member_of, study.main, COLOURS, "RdBu"),
         "lens": lambda: lens.draw(study.lens, study.lens_lead, study.lens_increments, study.main, COLOURS),
-        "attention": lambda: attention.draw(study.attention, study.members, member_of, effects, study.main, "viridis"),
-        "detectors": lambda: detectors.draw(study.detectors, outlined, head_tables.THRESHOLDS, "viridis"),
+        "attention": lambda: attention.draw(*seen, effects, study.main, "mean", "viridis"),
+        "detectors": lambda: detectors.draw(*scores, head_tables.THRESHOLDS, "viridis"),
         "ov": lambda: ov.draw(study.ov, member_of, study.main, head_tables.K, "viridis"),
         "backup": lambda: backup.draw(study.backup, study.main, COLOURS),
     }[figure]()
@@ -130,7 +130,7 @@ def test_patching_shows_changes_from_where_each_direction_starts(study):
 
 def test_patching_names_members_and_the_last_position(study):
     named = [t.get_text() for ax in draw("patching", study).axes for t in ax.get_xticklabels()]
-    assert {"member 1", "member 4", "last"} <= set(named) and "separator" not in named
+    assert {"member 1", "member 4", "last"} <= set(named) and "separators" not in named
 
 
 def test_heads_of_the_circuit_are_outlined(study):

@@ -15,7 +15,7 @@ from snakemake.iocontainers import InputFiles, OutputFiles, Params, Wildcards
 from atlas.circuit.task_data import TaskData
 from atlas.core.errors import StudyError
 from atlas.edges.methods import EdgeSettings
-from atlas.model import models
+from atlas.model import source
 from atlas.store import artifacts, job, places
 from conftest import ROOT, SHIPPED
 
@@ -67,7 +67,7 @@ def test_a_description_holds_no_place(tmp_path):
     """Neither a folder nor, within the configuration of Hugging Face, the folder that it was read from."""
     moved = tmp_path / "elsewhere"
     shutil.copytree(SHIPPED, moved)
-    one, other = (models.describe("x", folder) for folder in (SHIPPED, moved))
+    one, other = (source.describe("x", folder) for folder in (SHIPPED, moved))
     assert json.dumps(one) == json.dumps(other) and str(ROOT) not in json.dumps(one)
 
 
@@ -87,10 +87,10 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_a_model_of_the_hub_is_found_again_by_its_commit(hub, tmp_path):
-    found = models.resolve("x", {"hub": "some/model"}, ROOT)
+    found = source.resolve("x", {"hub": "some/model"}, ROOT)
     assert found == hub
     path = tmp_path / "results" / "x" / "model.json"
-    artifacts.write_json(models.describe("x", found), path, {})
+    artifacts.write_json(source.describe("x", found), path, {})
     assert artifacts.read_json(path)["commit"] == hub.name
     (hub.parents[1] / "refs" / "main").write_text("1" * 40)  # the hub moved on
     assert places.model_folder({"hub": "some/model"}, False, path) == hub

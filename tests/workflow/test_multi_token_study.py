@@ -110,7 +110,7 @@ def test_circuits_of_several_tokens_are_searched_and_assessed(study):
 def test_the_tables_and_pages_say_how_many_tokens(study):
     layout = json.loads((folder(study, "letter_pairs") / "prompts.json").read_text())["layout"]
     prompts = pd.read_parquet(folder(study, "letter_pairs") / "prompts.parquet")
-    assert layout["member_spans"] == [[0, 1], [2, 3], [4, 5]] and layout["answer_tokens"] == {"2": len(prompts)}
+    assert layout["members"] == [[0, 1], [2, 3], [4, 5]] and layout["answer_tokens"] == {"2": len(prompts)}
     assert {"answer_tokens", "incorrect_tokens"} <= set(prompts.columns) and "answer_token" not in prompts
     means = tensors.read(folder(study, "letter_pairs") / "means.pt")
     assert means["longest"].tolist() == [7, 7] and means["corrupted"]["z"].shape[1:3] == (2, 7)

@@ -251,14 +251,14 @@ class Ablator:
         ``read(logits, rows)``: what is kept of the logits of some rows, if not all of them.
         """
         assert self.engine
-        whole, at_once = self.engine, max(1, self.budget // self.engine.bytes_of_logits(x.shape[1]))
+        weights, at_once = self.engine.weights, max(1, self.budget // self.engine.bytes_of_logits(x.shape[1]))
         x = x if self.targets is not None else x[:, 0]
 
         def run(i: int) -> torch.Tensor:
             batch, parts = self.batches[i], []
             for part in slices(batch.stop - batch.start, at_once):
                 rows = slice(batch.start + part.start, batch.start + part.stop)
-                logits = whole.unembed(x[rows])
+                logits = weights.unembed(x[rows])
                 parts.append(read(logits, rows) if read else logits)
             return torch.cat(parts)
 
@@ -321,7 +321,7 @@ class Ablator:
             return self.by_logits(self.metrics, circuit, self.unembedded(x))
         rest = tuple(name for name in self.metrics if name != "logit_diff")
         values = self.by_logits(rest, circuit, self.unembedded(x)) if rest else {}
-        values["logit_diff"] = self.engine.logit_diff(x[:, 0], self.answer, self.incorrect)
+        values["logit_diff"] = self.engine.weights.logit_diff(x[:, 0], self.answer, self.incorrect)
         return {name: values[name] for name in self.metrics}
 
     def by_logits(self, names: tuple[str, ...], circuit: AnyCircuit, logits: torch.Tensor) -> dict[str, torch.Tensor]:

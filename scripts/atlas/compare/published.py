@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.store.artifacts import digest
 
 KEYS = ["figure", "task", "item"]
@@ -75,7 +76,7 @@ class Studied:
     """What decides whether figures can be compared.
 
     `model` is model.json; `settings`: task -> dotted key -> value; `prompts`: task -> `digest`, `count`, `instances`
-    (member x place in different sequences of members); `layouts`: task -> layout of prompts.json.
+    (member x place in different sequences of members); `layouts`: task -> `tokens`, `member_positions`.
     """
 
     model: dict[str, Any]
@@ -94,6 +95,12 @@ def prompts_of(frame: pd.DataFrame) -> dict[str, Any]:
         "count": len(frame),
         "instances": sum(map(len, sequences)),
     }
+
+
+def layout_of(info: dict[str, Any]) -> dict[str, Any]:
+    """What a publication says of its layout, of the most common one of prompts.json."""
+    layout = Layout.of(info["layout"])
+    return {"tokens": layout.tokens, "member_positions": layout.member_positions}
 
 
 def _values(table: pd.DataFrame, item: str | pd.Series, factor: float = 1) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.prompts import joining, layouts, rejections
-from atlas.prompts.layouts import Places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -272,7 +272,7 @@ def encode_prompts(
 
     special = special_ids(tokenizer)
     rejected_rows: list[tuple[dict[str, Any], str]] = []
-    kept: list[tuple[dict[str, Any], Places]] = []
+    kept: list[tuple[dict[str, Any], Layout]] = []
     for i, row in enumerate(rows):
         whole = [
             (right_texts[i], right_ids[i], right_spans[i]),
@@ -304,7 +304,8 @@ def encode_prompts(
             row |= {"answer_tokens": right_ids[i][n:], "incorrect_tokens": wrong_ids[i][n:]}
         else:
             row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
-        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places))))
+        members = tuple((a + len(bos), b + len(bos)) for a, b in places)
+        kept.append((row, Layout(len(row["tokens"]), members, len(row["tokens"]) - 1, prepend_bos)))
 
     if not kept:
         rejected = Counter(reason for _, reason in rejected_rows)
@@ -312,8 +313,8 @@ def encode_prompts(
         remedy = rejections.REMEDIES[rejected.most_common(1)[0][0]]
         raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}); {remedy}")
     if min_layout is None:
-        _refuse_misaligned_templates(kept, Counter(places for _, places in kept).most_common(1)[0][0], task_name)
-    used, found, left_out = layouts.grouped(kept, min_layout, multi_token)
+        _refuse_misaligned_templates(kept, Counter(layout for _, layout in kept).most_common(1)[0][0], task_name)
+    used, found, left_out = layouts.grouped(kept, min_layout)
     reason = rejections.OTHER_LAYOUT if min_layout is None else rejections.FEW_OF_LAYOUT
     return Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
 
@@ -401,16 +402,17 @@ def _places(
     return tuple((tokens[0], tokens[-1]) for tokens in found), ""
 
 
-def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Places]], layout: Places, task_name: str) -> None:
-    by_template: dict[str, Counter[Places]] = {}
+def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Layout]], layout: Layout, task_name: str) -> None:
+    by_template: dict[str, Counter[Layout]] = {}
     for row, found in kept:
         by_template.setdefault(row["template"], Counter())[found] += 1
     for template, own in by_template.items():
         if layout not in own:
-            (length, members), _ = own.most_common(1)[0]
+            (other, _), *_ = own.most_common(1)
             raise StudyError(
-                f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {_shown(members)}, "
-                f"others give {layout[0]} with members at {_shown(layout[1])}; all templates of a task must align"
+                f"tasks.{task_name}.templates: {template!r} gives {other.tokens} tokens with members at "
+                f"{_shown(other.members)}, others give {layout.tokens} with members at "
+                f"{_shown(layout.members)}; all templates of a task must align"
             )
 
 

@@ -92,11 +92,11 @@ def task_data(snakemake: Any) -> dict[str, Any]:
 
 
 # ---- results and provenance ----------------------------------------------------------------------------------
-def provenance(snakemake: Any) -> dict[str, Any]:
+def provenance(snakemake: Any, *modules: str) -> dict[str, Any]:
     """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
 
     The param ``code`` is left out: an edit that changes no number changes no artifact. Versions are those of the
-    packages that the script imports.
+    packages that the script imports, and ``modules``: files that it imports by name.
     """
     inputs: dict[str, str] = {}
     for name, paths in snakemake.input.items():
@@ -105,7 +105,7 @@ def provenance(snakemake: Any) -> dict[str, Any]:
     settings = {name: value for name, value in snakemake.params.items() if name != "code"}
     script = sys.modules["__main__"].__file__
     assert script is not None
-    return artifacts.provenance(inputs, settings, sources.of(script).packages)
+    return artifacts.provenance(inputs, settings, sources.of(script, *modules).packages)
 
 
 def save(snakemake: Any, **contents: Any) -> None:

@@ -1,7 +1,7 @@
 """What a script or module is made of: itself, the modules of this library and the packages that are imported.
 
-Found by reading import statements, so that no list has to be kept by hand. Parsed by Snakemake in every job: nothing
-heavy is imported here.
+Found by reading import statements, so that no list has to be kept by hand. A package that imports its modules by their
+names, with importlib, is made of all of them. Parsed by Snakemake in every job: nothing heavy is imported here.
 """
 
 import ast
@@ -79,6 +79,8 @@ def read(path: Path) -> tuple[str, list[Path], frozenset[str]]:
     names = imports(source)
     own = dict.fromkeys(file for name in sorted(names) for file in files_of(name))
     own |= dict.fromkeys(file for folder in path.parents if (file := folder / "__init__.py").is_file())
+    if path.name == "__init__.py" and "importlib" in names:
+        own |= dict.fromkeys(sorted(path.parent.glob("*.py")))
     foreign = frozenset(name.split(".")[0] for name in names) & set(PACKAGES)
     return hashlib.sha256(source.encode()).hexdigest(), list(own), foreign
 

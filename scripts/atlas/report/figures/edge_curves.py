@@ -42,17 +42,17 @@ def method_name(method: str, ranking: str) -> str:
     return f"{name}, {ranking}" if ranking else name
 
 
-def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
+def draw(curves: pd.DataFrame, areas: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
     """A column for each task: size against faithfulness, and below the areas CPR and CMD of the ranked methods."""
     shades = colours_of(colours)
     curves, areas = on_split(curves[curves["metric"] == "faithfulness"]), on_split(areas)
     methods = list(dict.fromkeys(zip(areas["method"], areas["ranking"], strict=True)))
-    columns = min(3, len(tasks))
-    bands = -(-len(tasks) // columns)
+    columns = min(3, len(main_tasks))
+    bands = -(-len(main_tasks) // columns)
     low = 0.17 * len(methods) + 0.3
     fig = style.figure(min(style.PAGE, 1.6 + 2.4 * columns), bands * (2.5 + low) + 0.95)
     grid = fig.subplots(2 * bands, columns, squeeze=False, height_ratios=[1.9, low] * bands)
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         band, column = divmod(i, columns)
         upper, lower = grid[2 * band, column], grid[2 * band + 1, column]
         _curves(upper, curves[curves["task"] == task], shades)
@@ -64,7 +64,7 @@ def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: d
         else:
             upper.tick_params(labelleft=False)
             lower.set_yticks(range(len(methods)), [])
-    for i in range(len(tasks), bands * columns):
+    for i in range(len(main_tasks), bands * columns):
         for row in (0, 1):
             grid[2 * (i // columns) + row, i % columns].axis("off")
     fig.legend(handles=_legend(curves, areas, shades), loc="outside upper center", ncols=4 if columns > 1 else 2)

@@ -55,7 +55,7 @@ def draw(
     evaluation: pd.DataFrame,
     completeness: pd.DataFrame,
     minimality: pd.DataFrame,
-    tasks: list[str],
+    main_tasks: list[str],
     colours: dict[str, str],
 ) -> Figure:
     """A row of panels for each task: metrics, minimality and completeness. `colours` has `circuit` and `clean`."""
@@ -67,9 +67,9 @@ def draw(
     metrics = [m for m in METRICS if (evaluation["metric"] == m).any()]
     shown = [c for c in ("nodes", "edges") if c in circuits]
     tall = max(2.35, ROW * len(metrics) + 0.55)
-    fig = style.figure(style.PAGE, (tall + 0.75) * len(tasks) + 0.3, layout=None)
+    fig = style.figure(style.PAGE, (tall + 0.75) * len(main_tasks) + 0.3, layout=None)
     down = fig.get_size_inches()[1]
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         top = 0.72 + i * (tall + 0.75)
         fig.text(0.06 / style.PAGE, 1 - (top - 0.28) / down, wording.words(task), weight="bold", size=style.TEXT + 1)
         ax = style.axes_at(fig, 1.32, top, 1.05, ROW * len(metrics))

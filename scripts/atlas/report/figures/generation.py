@@ -85,8 +85,9 @@ def _verdict(row: pd.Series, colour: str) -> tuple[str, str, str]:
     return "white", colour, "these heads, not told from random"
 
 
-def outputs_page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, title: str) -> str:
+def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind: str) -> str:
     """What the model wrote for every prompt, unablated and under every head set; random sets stay in the table."""
+    title = f"{heads['model'].iloc[0]} under {kind} ablation: what it wrote"
     sections = [{"title": "Heads ablated", "table": _heads_table(heads)}]
     for name, rows in prompts.groupby("set", sort=False):
         here = outputs[(outputs["set"] == name) & (outputs["draw"] < 0)]
