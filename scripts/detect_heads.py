@@ -1,9 +1,9 @@
 """Score every head of a model as a previous-token, duplicate-token and induction head on repeated random tokens."""
 
-from atlas.circuit import studies
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
 from atlas.heads import detectors
+from atlas.model import models
 from atlas.prompts import tokens
 from atlas.store import artifacts, job
 
@@ -11,7 +11,7 @@ job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
 description = artifacts.read_json(inputs.model)
-model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
+model = models.load(job.model_folder(snakemake), settings=description["settings"], **p.run)
 tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 bos = tokenizer.bos_token_id if p.prepend_bos else None
 if p.prepend_bos and bos is None:

@@ -1,31 +1,30 @@
 """Explain the heads of a model on one task: where they attend, what they write, and which ones back up which."""
 
-from atlas.circuit import chosen, studies
-from atlas.circuit.ablation import replacement
+from atlas.circuit import chosen
+from atlas.circuit.task_data import TaskData
 from atlas.core import components
 from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.heads import explain_heads
 from atlas.heads.explained import Explained
 from atlas.prompts import layouts, tokens
-from atlas.store import artifacts, job, tensors
+from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
-folder, split = job.model_folder(snakemake), studies.report_split(inputs.prompts, inputs.clean)
-given, means = studies.read_prompts(inputs.prompts, inputs.clean, split), tensors.read(inputs.means)
+data = TaskData(**job.task_data(snakemake))
+given = data.frame(data.report_split)
 layout_of = {name: Layout.of(x) for name, x in artifacts.read_json(inputs.all_layouts)["layouts"].items()}
 task = Explained(
-    names={"model": w.model, "task": w.task},
-    model=studies.load_model(inputs.model, folder, p.run),
-    tokenizer=tokens.load_tokenizer(str(folder)),
+    names=data.identity,
+    model=data.model,
+    tokenizer=tokens.load_tokenizer(str(data.folder)),
     frame=layouts.of_one(given),
-    layout=layout_of[w.task],
+    layout=layout_of[data.task],
     bootstrap=Bootstrap(p.bootstrap, p.seed),
-    groups=means["groups"],
+    groups=data.means["groups"],
 )
-cache = tensors.read(inputs.activations) if p.kind == "resample" else None
 tables, page = explain_heads.explain(
     task,
     out.keys(),
@@ -33,7 +32,7 @@ tables, page = explain_heads.explain(
     heads=components.heads(chosen.chosen_circuits(inputs.circuits)["union"]),
     tasks=explain_heads.Tasks.of(artifacts.read_table(inputs.all_prompts), layout_of, p.tasks, p.members),
     settings=explain_heads.Settings(p.random_words, p.pattern_prompts, p.k, p.norms, p.seed),
-    substitute=replacement(p.kind, task.model, task.prompts, means, cache) if out.get("backup") else None,
+    substitute=data.replacing(task.prompts) if out.get("backup") else None,
 )
 
 provenance = job.provenance(snakemake)

@@ -1,6 +1,6 @@
 """Explain a task by what can be patched, by what writes the answer, and by where the answer appears."""
 
-from atlas.circuit import studies
+from atlas.circuit.task_data import TaskData
 from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.heads import explain_task
@@ -9,14 +9,14 @@ from atlas.prompts import layouts, tokens
 from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
-folder, split = job.model_folder(snakemake), studies.report_split(inputs.prompts, inputs.clean)
+data = TaskData(**job.task_data(snakemake))
 task = Explained(
-    names={"model": w.model, "task": w.task},
-    model=studies.load_model(inputs.model, folder, p.run),
-    tokenizer=tokens.load_tokenizer(str(folder)),
-    frame=layouts.of_one(studies.read_prompts(inputs.prompts, inputs.clean, split)),
+    names=data.identity,
+    model=data.model,
+    tokenizer=tokens.load_tokenizer(str(data.folder)),
+    frame=layouts.of_one(data.frame(data.report_split)),
     layout=Layout.of(artifacts.read_json(inputs.layout)["layout"]),
     bootstrap=Bootstrap(p.bootstrap, p.seed),
 )
