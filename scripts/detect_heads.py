@@ -16,8 +16,7 @@ tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 bos = tokenizer.bos_token_id if p.prepend_bos else None
 if p.prepend_bos and bos is None:
     raise StudyError(f"models.{w.model}: prepend_bos is true but the tokenizer has no BOS token; set it to false")
-ordinary = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
-candidates = sorted(i for i in ordinary if i < description["d_vocab"])
+candidates = detectors.ordinary_tokens(tokenizer, description["d_vocab"])
 length = detectors.half_length(p.length, description["max_tokens"], p.prepend_bos)
 repeated = detectors.repeated_tokens(candidates, length, p.sequences, p.seed, bos)
 job.log.info("%d sequences of %d random tokens, twice", p.sequences, length)

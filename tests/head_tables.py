@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.core.components import Component
-from atlas.heads import labels as roles
+from atlas.heads import labels
 from atlas.report import maps
 
 MEMBERS = 4
@@ -90,12 +90,12 @@ def _roles(study, union):
         if task in study.effects:
             table = study.effects[task]
             tables["component_effects"] = table[table["kind"] == "mean"]
-        piece = roles.labelled(roles.evidence(list(map(Component.parse, union)), tables, K), THRESHOLDS)
+        piece = labels.labelled(labels.evidence(list(map(Component.parse, union)), tables, K), THRESHOLDS)
         inside = [", ".join(t for t in study.main if name in maps.circuit_heads(study.membership, t)) for name in union]
         piece.insert(0, "circuits", inside)
         piece.insert(0, "task", task)
         pieces.append(piece.assign(model=study.model))
-    return roles.compared(pd.concat(pieces, ignore_index=True))
+    return labels.compared(pd.concat(pieces, ignore_index=True))
 
 
 def _patching(rows, base, layers, heads, kv_heads, strength, rng):

@@ -15,6 +15,7 @@ from atlas.heads import detectors
 from atlas.model import models
 from atlas.proof import fixtures
 from atlas.proof.planted import MEMBERS
+from conftest import load_tokenizer
 
 HALF = 0.5  # the default thresholds of the labels
 
@@ -77,3 +78,11 @@ def test_too_few_tokens_or_positions():
         detectors.repeated_tokens(range(10), 11, 1, 0, bos=3)
     assert detectors.half_length(50, 40, False) == 20 and detectors.half_length(50, 40, True) == 19
     assert detectors.half_length(50, None, True) == 50
+
+
+def test_random_tokens_are_text_that_the_model_has():
+    """Special tokens are none, and a tokenizer may have more tokens than the model."""
+    tokenizer = load_tokenizer("shipped")
+    found = detectors.ordinary_tokens(tokenizer, 1189)
+    assert found == sorted(set(range(1189)) - set(tokenizer.all_special_ids))
+    assert detectors.ordinary_tokens(tokenizer, 100) == [i for i in found if i < 100]

@@ -218,6 +218,25 @@ def test_other_labels_in_other_tasks_are_flagged():
     assert labels.compared(table).differs.tolist() == [False, False, True, True]
 
 
+def test_heads_of_all_circuits_are_labelled_on_every_task(config):
+    """Each task by its own tables; ``circuits`` names the circuits that have the head, MLPs are no heads."""
+    circuits = {"a": frozenset({*HEADS, Component(1)}), "b": frozenset(HEADS[:1])}
+    tables = {"a": made_up_tables(), "c": made_up_tables()}
+    tables["c"]["ov"] = tables["c"]["ov"].assign(value=0.0)
+    tables["c"]["detectors"] = tables["c"]["detectors"].assign(value=0.0)
+    del tables["c"]["component_effects"]
+    found = labels.label_tasks(circuits, tables, K, config["heads"]["labels"])
+    assert list(found.columns[:5]) == ["task", "component", "layer", "head", "circuits"]
+    assert list(zip(found.task, found.component, found.circuits, strict=True)) == [
+        (task, name, of) for task in "ac" for name, of in (("0.0", "a, b"), ("1.3", "a"))
+    ]
+    for task, rows in found.groupby("task"):
+        alone = labels.labelled(labels.evidence(HEADS, tables[task], K), config["heads"]["labels"])
+        pd.testing.assert_frame_equal(rows[list(alone)].reset_index(drop=True), alone)
+    wide = found.pivot(index="component", columns="task", values="label")
+    assert found.differs.tolist() == (wide["a"] != wide["c"]).tolist() * 2 and found.differs.any()
+
+
 def test_labels_need_no_torch():
     code = "import sys; import atlas.heads.labels, atlas.circuit.chosen; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts").returncode == 0

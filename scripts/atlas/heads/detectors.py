@@ -9,7 +9,10 @@ TransformerLens's `detect_head` divides the same sum by the number of all rows i
 induction scores end at about one half; ours = theirs x rows / positions that have the weight.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,9 @@ from atlas.core.statistics import Bootstrap, column_means
 from atlas.heads.attention import head_rows, pattern_hook
 from atlas.model.models import Model
 from atlas.store.job import progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DETECTORS = ("previous", "duplicate", "induction")
 COLUMNS = ["detector", "layer", "head", "value", "ci_low", "ci_high"]
@@ -43,6 +49,12 @@ def repeated_tokens(
 def half_length(wanted: int, max_tokens: int | None, bos: bool) -> int:
     """The wanted length of a half, or the largest that fits into the model's positions."""
     return wanted if max_tokens is None else min(wanted, (max_tokens - bos) // 2)
+
+
+def ordinary_tokens(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
+    """Ids of the tokens that are text and that the model has, in order."""
+    ordinary = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+    return sorted(i for i in ordinary if i < d_vocab)
 
 
 def targets(length: int, bos: bool) -> dict[str, tuple[list[int], list[int]]]:
