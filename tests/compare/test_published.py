@@ -16,7 +16,7 @@ from atlas.generate import prompts as generation_prompts
 from atlas.prompts.making import prompts_of
 from atlas.report import published_findings
 from atlas.report.figures import published as plot
-from atlas.study import settings
+from atlas.study import checks, settings
 from conftest import ROOT, load_tokenizer
 from published_tables import ABOUT, FOLDER, TASKS, VALUES, study_tables
 
@@ -474,10 +474,10 @@ def test_the_wording_of_record_is_that_of_the_preset(config, shared):
 # ---- configuration, page, figure -----------------------------------------------------------------------------
 def test_an_unknown_publication_is_refused(config):
     folder = ROOT / "resources" / "published"
-    settings.check_published(config, folder)
-    settings.check_published(config | {"published": "gpt2-small"}, folder)
+    checks.check_published(config, folder)
+    checks.check_published(config | {"published": "gpt2-small"}, folder)
     with pytest.raises(StudyError, match=r"published: 'gpt3' is unknown; there are gpt2-small, llama-2-7b-chat"):
-        settings.check_published(config | {"published": "gpt3"}, folder)
+        checks.check_published(config | {"published": "gpt3"}, folder)
 
 
 def test_an_unknown_figure_is_refused(tmp_path):

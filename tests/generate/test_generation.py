@@ -29,7 +29,7 @@ from atlas.model import models
 from atlas.model.models import z_hook
 from atlas.report import findings, pages
 from atlas.report.figures import generation as drawing
-from atlas.study import settings
+from atlas.study import checks, settings
 from conftest import ROOT, SHIPPED, load_tokenizer
 from random_models import TOLERANCE, VOCAB, H, L, S, build
 
@@ -335,7 +335,7 @@ def test_a_set_takes_members_from_its_task_and_null_leaves_it_out(config):
 )
 def test_settings_that_do_not_fit_together_are_refused(config, changes, said):
     with pytest.raises(StudyError, match=re.escape(said)):
-        settings.check(with_prompts(config, **changes))
+        checks.check(with_prompts(config, **changes))
 
 
 # ---- head sets and scores ------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from atlas.model import models
 from atlas.prompts import layouts, rejections
 from atlas.prompts.batch import Prompts
 from atlas.prompts.making import prompts_of
-from atlas.prompts.tokens import Encoded, encode_prompts, tokens_in_text
+from atlas.prompts.tokens import Encoded, encode_prompts
+from atlas.prompts.words import tokens_in_text
 from atlas.report import summary
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle

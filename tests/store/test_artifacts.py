@@ -137,3 +137,27 @@ def test_component_names():
     assert from_json(to_json(everything)) == frozenset(everything)
     with pytest.raises(ValueError):
         Component.parse("x")
+
+
+# ---- a job names its inputs several times --------------------------------------------------------------------
+def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    """Size, times and place stand for its content, once it is too old to change within a tick of the clock."""
+    opened, path = [], tmp_path / "table.parquet"
+    monkeypatch.setattr(artifacts, "SETTLED", -1)
+    monkeypatch.setattr(artifacts, "_digest_at", lambda *a, real=artifacts._digest_at: opened.append(path) or real(*a))
+    artifacts.write_table(pd.DataFrame({"a": [1]}), path, {})
+    opened.clear()
+    for _ in range(3):
+        artifacts.read_table(path)
+    assert len(opened) == 1 and artifacts.digest_file(path) == artifacts.digest(path.read_bytes())
+    artifacts.write_table(pd.DataFrame({"a": [2]}), path, {})
+    opened.clear()
+    assert artifacts.read_table(path).a.tolist() == [2] and len(opened) == 1
+    assert artifacts.digest_file(path) == artifacts.digest(path.read_bytes())
+
+
+def test_a_file_that_was_just_written_is_never_taken_for_known(tmp_path):
+    path = tmp_path / "f"
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        assert artifacts.digest_file(path) == artifacts.digest(content)

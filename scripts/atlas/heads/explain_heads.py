@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from atlas.heads import attention, backup, ov
-from atlas.prompts import layouts, tokens
+from atlas.prompts import layouts, words
 
 if TYPE_CHECKING:
     from atlas.circuit.ablation import Replacement
@@ -106,7 +106,7 @@ def variants(
         made["interleaved"] = attention.interleaved(shown[rows], mixed_in, layout)
     else:
         notes["interleaved"] = "not made: no other task has the same layout and fillers and other members"
-    ids = tokens.words_in_place(of.tokenizer, frame, layout.places, random_words)
+    ids = words.words_in_place(of.tokenizer, frame, layout.places, random_words)
     if ids.shape[-1] < len(layout.members):
         notes["words"] = f"not made: {ids.shape[-1]} of `random_words` are one token and no member"
     else:
