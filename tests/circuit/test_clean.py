@@ -7,13 +7,13 @@ import torch
 from atlas.circuit import clean
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
-from atlas.proof import fixtures
+from atlas.proof import exact
 from planted_tasks import PlantedTask
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    return PlantedTask(fixtures.two_heads("gpt2"), tmp_path_factory.mktemp("task"))
+    return PlantedTask(exact.two_heads("gpt2"), tmp_path_factory.mktemp("task"))
 
 
 def logits_of(model, tokens):

@@ -11,7 +11,7 @@ from atlas.circuit.search import SearchSettings
 from atlas.core.components import all_components, from_json, heads
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
-from atlas.proof import fixtures
+from atlas.proof import exact
 from planted_tasks import PlantedTask
 
 BOOTSTRAP = Bootstrap(50, seed=3)
@@ -21,7 +21,7 @@ ORDERS = {"layers": None, "ascending_effect": None, "random_0": 0, "bisect": Non
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    return PlantedTask(fixtures.leak("gpt2"), tmp_path_factory.mktemp("task"))
+    return PlantedTask(exact.leak("gpt2"), tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from atlas.core.errors import StudyError
 from atlas.edges.task_data import edge_ablator
 from atlas.model import activations
 from atlas.prompts.batch import Prompts
-from atlas.proof import fixtures
+from atlas.proof import exact
 from atlas.store import artifacts, tensors
 from planted_tasks import PlantedTask
 
@@ -18,7 +18,7 @@ KINDS = ("mean", "zero", "resample", "mean_clean")
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    return PlantedTask(fixtures.leak("gpt2"), tmp_path_factory.mktemp("task"))
+    return PlantedTask(exact.leak("gpt2"), tmp_path_factory.mktemp("task"))
 
 
 def rows_of(task, split):

@@ -13,7 +13,7 @@ from atlas.edges import assessment, attribution, edge_circuits
 from atlas.edges.methods import METHODS, REPORTED, SCORING, EdgeSettings
 from atlas.edges.stability import highest_scored
 from atlas.edges.task_data import edge_ablator
-from atlas.proof import fixtures
+from atlas.proof import exact
 from planted_tasks import PlantedTask
 
 BOOTSTRAP = Bootstrap(50, seed=3)
@@ -22,7 +22,7 @@ SETTINGS = EdgeSettings(methods=tuple(METHODS), taus=(1.0, 30.0), points=3)
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    return PlantedTask(fixtures.two_heads("gpt2"), tmp_path_factory.mktemp("task"))
+    return PlantedTask(exact.two_heads("gpt2"), tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.heads import attention
 from atlas.model import models
 from atlas.prompts.tasks import Template
-from atlas.proof import exact
+from atlas.proof import exact, fixtures
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
 

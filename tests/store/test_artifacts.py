@@ -130,6 +130,14 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_the_old_file(tmp_path, monkey
     assert artifacts.read_json(path)["x"] == 1 and [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_tables_among_named_files_are_read_by_name_and_joined(tmp_path):
+    for i in range(3):
+        artifacts.write_table(pd.DataFrame({"x": [i]}), tmp_path / f"{i}.parquet", {})
+    one, two, three = (str(tmp_path / f"{i}.parquet") for i in range(3))
+    found = artifacts.named_tables({"info": str(tmp_path / "x.json"), "one": one, "several": [three, two]})
+    assert {name: list(table["x"]) for name, table in found.items()} == {"one": [0], "several": [2, 1]}
+
+
 def test_component_names():
     everything = all_components(3, 2)
     assert [str(c) for c in everything[:3]] == ["0.0", "0.1", "m0"]

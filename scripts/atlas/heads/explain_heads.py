@@ -154,10 +154,10 @@ def ov_targets(task: str, tasks: Tasks) -> dict[str, ov.Target]:
     targets = ov.task_targets(ov.successors(prompts[task], layout_of[task]), known.values())
     if task not in members:
         return targets
-    first = {tuple(words): other for other, words in reversed(members.items())}  # tasks may have the same members
-    for words, other in reversed(first.items()):
+    first = {tuple(names): other for other, names in reversed(members.items())}  # tasks may have the same members
+    for names, other in reversed(first.items()):
         ids = ov.ids_of_words(prompts[other], layout_of[other])
-        target = ov.cross_target(list(members[task]), known, list(words), ids)
+        target = ov.cross_target(list(members[task]), known, list(names), ids)
         if target:
             targets[f"cross:{other}"] = target
     return targets
