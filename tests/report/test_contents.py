@@ -83,6 +83,13 @@ def test_the_table_is_read_by_rules_alone_and_quickly():
     assert not {"torch", "pandas", "numpy", "matplotlib", "jinja2"} & set(run.stdout.split())
 
 
+def test_a_figure_reruns_for_its_own_module_and_what_all_share():
+    """The script finds modules by name, so that by itself it depends on none of them."""
+    of_script = sources.of("scripts/plot.py").files
+    assert "scripts/atlas/report/style.py" in of_script
+    assert not {path.relative_to(ROOT).as_posix() for path in FIGURES} & set(of_script)
+
+
 # ---- what a study has ----------------------------------------------------------------------------------------
 def names(study: Study) -> set[str]:
     return {name.removeprefix("results/figures/m/m.") for row in contents.SHOWN for name in row.files(study)}
