@@ -102,7 +102,7 @@ def resumed(run: engine.LiveRun, prompts, substitute, circuit, start: int, x):
             z = run.engine.mix(block, x, heads, None).clone()
             ablated = [h for h in heads if Component(layer, h) not in circuit]
             z[:, :, ablated] = substitute("z", layer)[:, :, ablated].expand(len(z), -1, -1, -1)
-            x = block.after_attention(x, z)
+            x = block.after_attention(x, block.head_writes(z))
             mlp = block.mlp_out(x)
             x = x + (mlp if Component(layer, MLP) in circuit else substitute("mlp_out", layer))
         logits = run.engine.weights.unembed(x[:, -1])

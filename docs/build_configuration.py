@@ -8,6 +8,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from atlas.prompts import generator  # noqa: E402
 from atlas.study.names import NAMES, filled  # noqa: E402
 
 INTRODUCTION = """# Configuration
@@ -77,6 +78,17 @@ def rows(schema: dict, properties: dict, prefix: str = "") -> list[str]:
     return out
 
 
+def of_generators(schema: dict) -> list[str]:
+    """A table for every generator with keys of its own."""
+    lines = []
+    for name in generator.names():
+        keys = generator.of({"generator": name}).keys
+        if keys:
+            lines += [f"Keys of a task with `generator: {name}`:", "", "| key | values | meaning |", "|---|---|---|"]
+            lines += [*rows(schema, dict(keys)), ""]
+    return lines
+
+
 def page() -> str:
     schema = filled(yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()))
     lines = [INTRODUCTION]
@@ -94,6 +106,7 @@ def page() -> str:
         lines += ["| key | values | meaning |", "|---|---|---|", *rows(schema, properties), ""]
         if name == "tasks":
             lines += ["Every key of `prompts` may stand in a task's block too and then holds for that task.", ""]
+            lines += of_generators(schema)
     lines += [
         "## Names",
         "",

@@ -169,7 +169,7 @@ rule search_stability:
         **needs(4000, 600, gpu=True),
     params:
         **CANDIDATES,
-        code=library("scripts/search_stability.py"),
+        code=library_of_task("scripts/search_stability.py"),
         run=run_settings,
         task=task_settings,
         prepend_bos=prepend_bos,

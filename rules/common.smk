@@ -3,6 +3,7 @@ import functools
 
 from snakemake.settings.types import DeploymentMethod
 
+from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
 from atlas.report import contents
 from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, TASK, Table
@@ -20,6 +21,11 @@ def library(*paths):
     profiles/default switches both off.
     """
     return sources.of(*paths).digest(conda_environment())
+
+
+def library_of_task(script):
+    """The same of a script that makes prompts, with the generator of the task, which no import statement names."""
+    return lambda wildcards: library(script, generator.source_of(config["tasks"][wildcards.task]))
 
 
 @functools.cache

@@ -102,7 +102,7 @@ rule make_prompts:
     resources:
         **needs(2000, 20),
     params:
-        code=library("scripts/make_prompts.py"),
+        code=library_of_task("scripts/make_prompts.py"),
         task=task_settings,
         files=task_files,
         prepend_bos=prepend_bos,

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from atlas.edges.methods import preferred_scores
 from atlas.core.errors import StudyError
 from atlas.report import shown
-from atlas.study import config_text, settings
+from atlas.study import config_text, settings, validation
 
 
 def checked_config():
@@ -28,7 +28,7 @@ def checked_config():
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     try:
         config_text.refuse_changed_text(map(Path, workflow.configfiles), config)
-        config.update(settings.validated(whole, schema, ROOT / "resources" / "published"))
+        config.update(validation.validated(whole, schema, ROOT / "resources" / "published"))
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None
 

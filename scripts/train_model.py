@@ -9,7 +9,6 @@ from atlas.store import artifacts, job, places
 
 job.start(snakemake)
 out = snakemake.output
-
 torch.set_num_threads(snakemake.threads)
 spec = yaml.safe_load(places.below_root("resources/models/ladder-6x8/training.yaml").read_text())
 rows = []
@@ -28,8 +27,5 @@ with artifacts.atomic(out.log) as path:
     pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
 with artifacts.atomic(out.evaluation) as path:
     table.to_csv(path, index=False, float_format="%.4f")
-thresholds = spec["evaluation"]["thresholds"]
-for _, row in table.iterrows():
-    main = row.family in spec["evaluation"]["main"] and row.step == 1 and row.form == "template"
-    if row.top1 < thresholds["main" if main else "other"]:
-        job.log.info("below its threshold: %s, top-1 %.3f on %d prompts", row.task, row.top1, row.prompts)
+for row in training.below_thresholds(table, spec).itertuples():
+    job.log.info("below its threshold: %s, top-1 %.3f on %d prompts", row.task, row.top1, row.prompts)

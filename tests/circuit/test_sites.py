@@ -15,7 +15,7 @@ from atlas.core import components
 from atlas.core.components import Component, Site, sites
 from atlas.core.positions import ROLES
 from atlas.core.statistics import Bootstrap
-from atlas.proof import certify, fixtures
+from atlas.proof import certify, exact, fixtures
 from atlas.store.memo import name
 from head_prompts import layout_of
 
@@ -50,7 +50,7 @@ def planted(tmp_path_factory):
     root = tmp_path_factory.mktemp("planted")
     made = {}
     for family in ("gpt2", "llama"):
-        for build in (fixtures.position, fixtures.induction):
+        for build in (exact.position, exact.induction):
             fixture = build(family)
             made[fixture.name, family] = ablators_of(fixture, root / fixture.id)
     return made

@@ -23,7 +23,7 @@ from atlas.core.graph import Edge
 from atlas.model import activations
 from atlas.prompts.batch import Prompts
 from atlas.prompts.making import prompts_of
-from atlas.proof import certify, fixtures
+from atlas.proof import certify, exact, fixtures
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
 
@@ -195,7 +195,7 @@ def test_what_a_task_already_has_is_not_run_twice(block):
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     root, made = tmp_path_factory.mktemp("planted"), {}
-    for build in (fixtures.two_heads, fixtures.backup):
+    for build in (exact.two_heads, exact.backup):
         fixture = build("gpt2")
         made[fixture.name] = certify.make_ablators(fixture.build(root / fixture.name), fixture.prompts())
     return made

@@ -27,9 +27,9 @@ from atlas.generate.decoding import Cache, Generator, Removal, forward
 from atlas.generate.scores import head_sets, mark_sensitive, summarise
 from atlas.model import models
 from atlas.model.models import z_hook
-from atlas.report import findings, pages
 from atlas.report.figures import generation as drawing
-from atlas.study import settings
+from atlas.report.sections import generation as section
+from atlas.study import checks, settings
 from conftest import ROOT, SHIPPED, load_tokenizer
 from random_models import TOLERANCE, VOCAB, H, L, S, build
 
@@ -335,7 +335,7 @@ def test_a_set_takes_members_from_its_task_and_null_leaves_it_out(config):
 )
 def test_settings_that_do_not_fit_together_are_refused(config, changes, said):
     with pytest.raises(StudyError, match=re.escape(said)):
-        settings.check(with_prompts(config, **changes))
+        checks.check(with_prompts(config, **changes))
 
 
 # ---- head sets and scores ------------------------------------------------------------------------------------
@@ -464,7 +464,7 @@ def row_of(heads="a", over="robust", **changes) -> dict:
 
 
 def said(*rows) -> list[str]:
-    return findings.generation_findings(pd.DataFrame(rows))
+    return section.findings(pd.DataFrame(rows))
 
 
 NONE = {"controls": 0, "p": np.nan, "control_median": np.nan, "control_low": np.nan, "control_high": np.nan}
@@ -499,7 +499,7 @@ def test_sentences_about_single_heads():
 
 
 def test_nothing_generated_or_nothing_right_is_said_so():
-    assert findings.generation_findings(None) == []
+    assert section.findings(None) == []
     nothing = {"failed": 9, "prompts": 0, "value": np.nan, "ci_low": np.nan, "ci_high": np.nan}
     sentences = said(row_of(**nothing))
     assert sentences[0].startswith("No random control decides")
@@ -522,7 +522,7 @@ def test_the_page_shows_every_output_and_says_what_was_left_out(tables):
     assert "m under x &lt; y ablation" in page and "http" not in page and "nan" not in page
     assert page.count("rejected: why") == 1 and page.count("set aside") == 2
     assert page.count("\u201c x\u201d") == 3 and page.count("\u201c x\u201d *") == 1
-    table = pages.generation_table(summary)
+    table = section.table(summary)
     assert len(table["rows"]) == 4 and all(len(row) == len(table["header"]) for row in table["rows"])
     assert not any("nan" in cell for row in table["rows"] for cell in row)
 

@@ -17,7 +17,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.heads import attention
 from atlas.model import models
 from atlas.prompts.tasks import Template
-from atlas.proof import fixtures
+from atlas.proof import exact, fixtures
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
 
@@ -66,7 +66,7 @@ def test_weights_equal_the_cached_patterns_summed_by_role(shipped_model, tasks):
 
 def test_bos_grouped_heads_and_a_member_at_the_answer_position(tmp_path):
     """The member at the answer position is called `last`, from which it is looked once."""
-    fixture = fixtures.induction("llama")
+    fixture = exact.induction("llama")
     model = models.load(fixture.build(tmp_path), device="cpu", batch_size=5)
     layout = layout_of(fixture)
     assert layout.answer_position in layout.places and len(layout.queries) == len(layout.members)
@@ -77,7 +77,7 @@ def test_bos_grouped_heads_and_a_member_at_the_answer_position(tmp_path):
 
 def test_the_statistics_of_a_head_that_is_known(tmp_path):
     """0.1 attends to the last member, from a member to itself; 2.2 to its own position."""
-    fixture = fixtures.two_heads("gpt2")
+    fixture = exact.two_heads("gpt2")
     model, layout = models.load(fixture.build(tmp_path), device="cpu"), layout_of(fixture)
     tokens = fixture.prompts().tokens
 

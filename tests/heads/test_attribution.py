@@ -17,7 +17,7 @@ from atlas.model.models import z_hook
 from atlas.prompts.batch import Prompts
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.tokens import encode_prompts
-from atlas.proof import fixtures
+from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import SHIPPED, load_tokenizer
@@ -124,7 +124,7 @@ def test_every_map_equals_transformerlens(folded, prompts, found):
 
 
 # ---- planted writes ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize(
     ("name", "shares"),
     [
@@ -135,7 +135,7 @@ def test_every_map_equals_transformerlens(folded, prompts, found):
     ],
 )
 def test_planted_writes_are_found_with_their_signs(name, shares, family, tmp_path):
-    fixture = next(f for f in fixtures.all_fixtures() if (f.name, f.family) == (name, family))
+    fixture = next(f for f in exact.all_fixtures() if (f.name, f.family) == (name, family))
     model = models.load(fixture.build(tmp_path), device="cpu", batch_size=64)
     for row, values in rows(attribution.attribute(model, fixture.prompts()), "head").items():
         assert values == pytest.approx(shares.get(row, 0) * LOGIT, abs=1e-3 * LOGIT), row

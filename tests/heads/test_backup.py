@@ -14,7 +14,7 @@ from atlas.heads import backup
 from atlas.heads.attribution import attribute
 from atlas.model import activations, models
 from atlas.prompts.batch import Prompts
-from atlas.proof import fixtures
+from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from head_prompts import study_task
 
@@ -72,11 +72,11 @@ def test_after_equals_hooks_written_out(shipped_model, prompts, kind):
     assert np.abs(unchanged).max() < TOLERANCE, "earlier heads change by the scale alone"
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 def test_a_planted_inhibitor_stops_when_what_it_reads_is_gone(family, tmp_path):
     """`cancelling`: 2.0 takes back what 1.2 leaves in `extra`, at the last position. Without 1.2: nothing, so that its
     part of the logit difference rises from -1 to 0 and the loss of 1.2 does not show."""
-    fixture, head = fixtures.cancelling(family), Component(1, 2)
+    fixture, head = exact.cancelling(family), Component(1, 2)
     model, prompts = models.load(fixture.build(tmp_path), device="cpu", batch_size=5), fixture.prompts()
     found = backup.before_and_after(model, prompts, substitute_for(model, prompts)[0], [head, Component(2, 3)])
     table = backup.table(*found, Bootstrap(100, 0)).set_index(["ablated", "layer", "head"])

@@ -13,7 +13,7 @@ from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
 from atlas.heads import detectors
 from atlas.model import models
-from atlas.proof import fixtures
+from atlas.proof import exact, fixtures
 from atlas.proof.planted import MEMBERS
 from conftest import load_tokenizer
 
@@ -36,10 +36,10 @@ def test_scores_equal_transformerlens(shipped_model, bos):
             assert np.abs(found[name][i] - theirs.numpy() * s / rows[name]).max() < 1e-4
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 def test_the_planted_pair_is_found_and_no_other_head(family, tmp_path):
     """The planted match is by members, so the random tokens are members."""
-    model = models.load(fixtures.induction(family).build(tmp_path), device="cpu")
+    model = models.load(exact.induction(family).build(tmp_path), device="cpu")
     bos = fixtures.ids([fixtures.BOS])[0]
     tokens = detectors.repeated_tokens(fixtures.ids(MEMBERS), 7, 20, seed=0, bos=bos)
     table = detectors.table(detectors.scores(model, tokens, bos=True), Bootstrap(100, 0))

@@ -11,7 +11,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.heads import attention, detectors, labels, ov
 from atlas.heads.attribution import attribute, attribution_rows
 from atlas.model import models
-from atlas.proof import fixtures
+from atlas.proof import exact, fixtures
 from atlas.proof.planted import FILLERS, MEMBERS
 from conftest import ROOT
 from head_prompts import layout_of
@@ -69,7 +69,7 @@ def tables_of(fixture, model) -> dict:
     return tables
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, family, tmp_path):
     fixture, wanted = getattr(fixtures, name)(family), PLANTED[name]
@@ -81,7 +81,7 @@ def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, f
 
 
 def test_every_exact_fixture_has_its_labels():
-    assert set(PLANTED) == {make.__name__ for make in fixtures.MAKERS}
+    assert set(PLANTED) == {make.__name__ for make in exact.MAKERS}
 
 
 # ---- evidence ------------------------------------------------------------------------------------------------

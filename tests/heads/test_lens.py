@@ -17,7 +17,7 @@ from atlas.model import models
 from atlas.prompts.batch import Prompts
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.tokens import encode_prompts
-from atlas.proof import fixtures
+from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
@@ -96,10 +96,10 @@ def test_the_last_point_is_the_models_own_output_in_every_family(family, tmp_pat
     assert between.abs().max() < TOLERANCE[family]
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 def test_a_planted_answer_appears_where_it_is_written(family, tmp_path):
     """2.2 of `two_heads` writes the answer: it leads from the attention of layer 2 on; before, all logits are equal."""
-    fixture = next(f for f in fixtures.all_fixtures() if (f.name, f.family) == ("two_heads", family))
+    fixture = next(f for f in exact.all_fixtures() if (f.name, f.family) == ("two_heads", family))
     model = models.load(fixture.build(tmp_path), device="cpu", batch_size=64)
     prompts = fixture.prompts()
     found = lens.read_lenses(model, prompts, k=2)["norm"]

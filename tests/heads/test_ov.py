@@ -14,7 +14,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.heads import ov
 from atlas.heads.attribution import Readout
 from atlas.model import models
-from atlas.proof import fixtures
+from atlas.proof import exact, fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
@@ -114,11 +114,11 @@ def test_scores_equal_ranks_counted_one_by_one(shipped_model, months, norm):
             assert (found[ov.LEAD].hits[:, layer, head, 0] == leads[..., 0].sum(1).numpy()).all()
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 def test_planted_heads_write_what_they_were_planted_to_write(family, tmp_path):
     """0.1 finds in layer 0, so that after block 0 each member's position holds it; 2.3 writes its successor, 2.0 takes
     it away; all other heads write to places that the unembedding does not read."""
-    fixture = fixtures.inhibitory(family)
+    fixture = exact.inhibitory(family)
     model, layout, prompts = models.load(fixture.build(tmp_path), device="cpu"), layout_of(fixture), fixture.prompts()
     members = fixtures.ids(MEMBERS)
     targets = ov.task_targets({a: members[(i + 1) % M] for i, a in enumerate(members)}, members)
@@ -133,7 +133,7 @@ def test_planted_heads_write_what_they_were_planted_to_write(family, tmp_path):
 
 
 def test_an_induction_head_copies(tmp_path):
-    fixture = fixtures.induction("gpt2")
+    fixture = exact.induction("gpt2")
     model, layout, prompts = models.load(fixture.build(tmp_path), device="cpu"), layout_of(fixture), fixture.prompts()
     members = fixtures.ids(MEMBERS)
     targets = ov.task_targets({}, members)

@@ -17,7 +17,7 @@ from atlas.model import models
 from atlas.prompts.batch import Prompts
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.tokens import encode_prompts
-from atlas.proof import fixtures
+from atlas.proof import exact, fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
@@ -106,12 +106,12 @@ def test_the_engine_equals_hooks(family, tmp_path):
 
 # ---- planted mechanisms --------------------------------------------------------------------------------------
 def planted(name, family, folder):
-    fixture = next(f for f in fixtures.all_fixtures() if (f.name, f.family) == (name, family))
+    fixture = next(f for f in exact.all_fixtures() if (f.name, f.family) == (name, family))
     model = models.load(fixture.build(folder), device="cpu", batch_size=64)
     return fixture, patching.patch_all(model, fixture.prompts())
 
 
-@pytest.mark.parametrize("family", fixtures.FAMILIES)
+@pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize(
     ("name", "shares"),
     [

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from atlas.core.errors import StudyError
-from atlas.prompts.files import find_members, holds, prompts_from_file
+from atlas.prompts.files import find_members, prompts_from_file
+from atlas.prompts.generator import holds
 
 CLEAN = pd.DataFrame(
     {

@@ -16,6 +16,7 @@ from atlas.heads import attention
 from atlas.prompts import joining, rejections, tokens
 from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, Template, make_prompts
+from atlas.prompts.words import words_in_place
 from conftest import ROOT, load_tokenizer
 
 FUZZ = settings(
@@ -414,7 +415,7 @@ def test_words_stand_where_the_members_stood(name, template):
     task = Task("t", members, templates=(template,), shown=3, per_template=7)
     encoded = tokens.encode_prompts(make_prompts(task), tokenizer, False, "t")
     frame, layout = pd.DataFrame(encoded.rows), Layout.of(encoded.layout)
-    ids = tokens.words_in_place(tokenizer, frame, layout.places, [*words, "two", "unbelievable rivers"])
+    ids = words_in_place(tokenizer, frame, layout.places, [*words, "two", "unbelievable rivers"])
     assert ids.shape[-1] >= len(layout.members)
     clean = torch.tensor(frame.tokens.to_list())
     for row, before in zip(attention.words(clean, ids, layout, 0).tolist(), clean.tolist(), strict=True):

@@ -31,8 +31,9 @@ from atlas.model import models
 from atlas.prompts import layouts, rejections
 from atlas.prompts.batch import Prompts
 from atlas.prompts.making import prompts_of
-from atlas.prompts.tokens import Encoded, encode_prompts, tokens_in_text
-from atlas.report import summary
+from atlas.prompts.tokens import Encoded, encode_prompts
+from atlas.prompts.words import tokens_in_text
+from atlas.report.sections import full_model
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
 from random_models import TOLERANCE, VOCAB, H, L, build
@@ -514,12 +515,12 @@ def test_smaller_layouts_are_rejected_and_counted(tmp_path):
 def test_the_summary_says_which_layouts_are_used_and_which_one_explains():
     info = {"names": {"layouts": [{"tokens": 14, "prompts": 60}, {"tokens": 15, "prompts": 40}]}, "one": {"layout": {}}}
     info["names"] |= {"layout": {}, "counts": {"rejected": {rejections.FEW_OF_LAYOUT: 100}}}
-    used, explained = summary.layout_findings(info, ["one", "names"], {"names"})
+    used, explained = full_model.layout_findings(info, ["one", "names"], {"names"})
     assert used.startswith(
         "Names: 100 of the 200 prompts read are used (50.0 %), in 2 layouts of 14 to 15 tokens and 40"
     )
     assert "read the most common layout alone: 60 of 100 prompts, of 14 tokens" in explained
-    assert summary.layout_findings(info, ["one", "names"], ()) == [used]
+    assert full_model.layout_findings(info, ["one", "names"], ()) == [used]
 
 
 def test_roles_and_answers_are_those_of_every_layout():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snakemake.io import InputFiles, OutputFiles, Params, Wildcards
+from snakemake.iocontainers import InputFiles, OutputFiles, Params, Wildcards
 
 from atlas.core.errors import StudyError
 from atlas.model import source
@@ -18,7 +18,7 @@ from atlas.prompts.clean_scores import report_split
 from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.store import artifacts, job
-from atlas.study.settings import check as check_settings
+from atlas.study.checks import check as check_settings
 from atlas.study.settings import task_block
 from conftest import ROOT, SHIPPED, load_tokenizer
 
@@ -332,7 +332,7 @@ def run_script(name, folder, params, monkeypatch):
     monkeypatch.setattr(job, "start", lambda snakemake: None)
     monkeypatch.setattr(job, "model_folder", lambda snakemake: SHIPPED)
     monkeypatch.setattr(job, "task_block", lambda snakemake: params["task"])
-    monkeypatch.setattr(job, "provenance", lambda snakemake: artifacts.provenance({}))
+    monkeypatch.setattr(job, "provenance", lambda *_: artifacts.provenance({}))
     task = folder / "t"
     out = {
         "make_prompts": {"summary": "prompts.json"} | dict.fromkeys(("prompts", "tokens", "rejected")),

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.core.errors import StudyError
-from atlas.prompts.tasks import CORRUPTIONS, Task, Template, make_prompts
+from atlas.prompts.corruptions import CORRUPTIONS
+from atlas.prompts.tasks import Task, Template, make_prompts
 
 WORDS = [f"{a}{b}" for a in "bdfgklmn" for b in ("ar", "el", "ip", "on", "ub")]
 FILLERS = {"object": tuple(w.capitalize() for w in WORDS[:20]), "name": tuple(w.capitalize() for w in WORDS[20:])}
@@ -38,7 +39,7 @@ def task_settings(draw):
     )
 
 
-@given(task_settings(), st.sampled_from(CORRUPTIONS))
+@given(task_settings(), st.sampled_from(sorted(CORRUPTIONS)))
 @settings(max_examples=60, deadline=None)
 def test_every_prompt_keeps_the_promises_of_its_task(task, corruption):
     position = task.shown - 1 if corruption == "position" else None

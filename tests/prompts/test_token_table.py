@@ -7,6 +7,7 @@ from atlas.core.errors import StudyError
 from atlas.core.positions import Layout
 from atlas.prompts import token_table, tokens
 from atlas.prompts.tasks import Task, make_prompts
+from atlas.prompts.words import single_token_fillers, tokens_in_text
 from atlas.study.settings import task_block
 from conftest import SHARED, SHIPPED, load_tokenizer
 
@@ -16,7 +17,7 @@ TEMPLATES = ["{object} done in {m}.", "{name} born in {m}."]
 
 def encoded(config, tokenizer, members, bos, **changes):
     block = config["prompts"] | {"templates": TEMPLATES, "members": members, "per_template": 10} | changes
-    usable = {kind: tokens.single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
+    usable = {kind: single_token_fillers(tokenizer, words) for kind, words in block["fillers"].items()}
     task = Task.from_config("t", block | {"fillers": usable, "held_out_share": 0})
     return tokens.encode_prompts(make_prompts(task), tokenizer, bos, "t")
 
@@ -69,8 +70,8 @@ def test_llamas_lone_space_is_a_token_of_its_own_before_each_digit(config):
 
 def test_llama_splits_every_numeral_of_two_digits():
     tokenizer = load_tokenizer("llama2")
-    assert tokens.tokens_in_text(tokenizer, [str(i) for i in range(10)], "in ") == [1] * 10
-    assert tokens.tokens_in_text(tokenizer, [str(i) for i in range(10, 100)], "in ") == [2] * 90
+    assert tokens_in_text(tokenizer, [str(i) for i in range(10)], "in ") == [1] * 10
+    assert tokens_in_text(tokenizer, [str(i) for i in range(10, 100)], "in ") == [2] * 90
     assert tokenizer("in 12", add_special_tokens=False)["input_ids"][1:] == [29871, 29896, 29906]
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from atlas.core.errors import StudyError
 from atlas.core.positions import Layout
 from atlas.prompts.tasks import Task, make_prompts
-from atlas.prompts.tokens import check_members, covering, encode_prompts, single_token_fillers
+from atlas.prompts.tokens import covering, encode_prompts
+from atlas.prompts.words import check_members, single_token_fillers
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
 

@@ -16,12 +16,12 @@ from atlas.core.components import all_components
 from atlas.core.graph import Edge
 from atlas.edges.methods import METHODS, SCORING
 from atlas.prompts.batch import Prompts
-from atlas.proof import certify, fixtures, planted
+from atlas.proof import certify, exact, fixtures, planted
 from atlas.proof.fixtures import KINDS, NODE_METHODS, circuit
 from edge_oracle import EdgeScores, Oracle
 
 TOLERANCE = 1e-5
-FIXTURES = fixtures.all_fixtures()
+FIXTURES = exact.all_fixtures()
 COMPONENTS = all_components(planted.N_LAYERS, planted.N_HEADS)
 
 
@@ -50,7 +50,7 @@ def ablators(built):
     return get
 
 
-@pytest.fixture(params=FIXTURES, ids=fixtures.ids_of(FIXTURES))
+@pytest.fixture(params=FIXTURES, ids=exact.ids_of(FIXTURES))
 def fixture(request):
     return request.param
 

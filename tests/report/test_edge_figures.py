@@ -1,24 +1,23 @@
-"""Figures and sentences about edges, evaluation, positions and stability, from synthetic tables."""
+"""Figures about edges, evaluation, positions and stability, from synthetic tables."""
 
+import functools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from test_figures import COLOURS, STUDIES, fake_study
 
 import edge_tables
 from atlas.core.graph import Graph
-from atlas.report import findings, pages, style, wording
+from atlas.report import style, wording
 from atlas.report.figures import edge_curves, edge_diagram, evaluation, methods, positions, stability
+from drawings import check_written
+from figure_tables import COLOURS, GROUPED, LARGE, SMALL, study_of
 
-GROUPED = edge_tables.add(fake_study(3, 4, ("days", "months"), (), model="grouped"), edges=30, kv_heads=2)
-ALL = STUDIES | {"shared keys and values": GROUPED}
 
-
-@pytest.fixture(params=ALL, scope="module")
+@pytest.fixture(params=[LARGE, SMALL, GROUPED], scope="module")
 def study(request):
-    return ALL[request.param]
+    return study_of(request.param)
 
 
 def description(graph: Graph) -> dict:
@@ -27,7 +26,7 @@ def description(graph: Graph) -> dict:
     return sizes | {"parallel_blocks": graph.parallel}
 
 
-def draw(figure: str, study):
+def make(figure: str, study):
     diagram = {"main_tasks": study.main, "model": description(study.graph), "method": "eap_ig", "colours": COLOURS}
     return {
         "edge_diagram": lambda: edge_diagram.draw(study.edge_membership, study.main[-1], **diagram),
@@ -42,18 +41,24 @@ def draw(figure: str, study):
     }[figure]()
 
 
+@functools.cache
+def draw(figure: str, study):
+    """One drawing for all tests that look at it; none of them changes it."""
+    return make(figure, study)
+
+
 FIGURES = ["edge_diagram", "shared_edges", "edge_curves", "stability", "methods", "evaluation", "positions"]
 
 
+@pytest.mark.parametrize("name", [LARGE, SMALL, GROUPED])
 @pytest.mark.parametrize("figure", FIGURES)
-def test_figure_is_written_and_repeats_byte_for_byte(figure, study, tmp_path):
-    for name in ("once", "again"):
-        style.save(draw(figure, study), tmp_path / f"{name}.svg", tmp_path / f"{name}.png", dpi=40)
-    for kind in ("svg", "png"):
-        assert (tmp_path / f"once.{kind}").read_bytes() == (tmp_path / f"again.{kind}").read_bytes()
+def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
+    """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
+    study = study_of(name)
+    check_written([draw(figure, study)] + [make(figure, study)] * (name == SMALL), tmp_path)
 
 
-# ---- edge diagram --------------------------------------------------------------------------------------------
+# ---- edge diagram ---------------------------------------------------------------------------------------------
 def membership(**circuits):
     rows = [(task, *edge.split("->"), value) for task, edges in circuits.items() for edge, value in edges.items()]
     return pd.DataFrame(rows, columns=["circuit", "sender", "receiver", "value"])
@@ -129,7 +134,7 @@ def test_an_empty_shared_circuit_says_that_it_is_empty():
     assert any("no edge" in t.get_text() for t in figure.axes[0].texts) and not curves_of(figure)
 
 
-# ---- curves --------------------------------------------------------------------------------------------------
+# ---- curves ---------------------------------------------------------------------------------------------------
 def test_curves_show_the_held_out_rows(study):
     table, task = study.edge_curves, study.main[0]
     rows = table[(table["task"] == task) & (table["split"] == "held_out") & (table["metric"] == "faithfulness")]
@@ -158,7 +163,7 @@ def test_without_held_out_prompts_the_searched_ones_are_shown():
     assert list(edge_curves.on_split(both)["value"]) == [2]
 
 
-# ---- stability, methods, evaluation, positions ---------------------------------------------------------------
+# ---- stability, methods, evaluation, positions ----------------------------------------------------------------
 def test_stability_has_a_row_for_each_component_that_any_run_keeps(study):
     rows = study.stability[study.stability["level"] == "component"]
     shares = stability.component_shares(study.stability, study.main, list(edge_tables.FAMILIES))
@@ -225,9 +230,9 @@ def test_weak_components_are_left_out_and_counted():
     assert not kept["bos"].any()
 
 
-# ---- less than everything ------------------------------------------------------------------------------------
+# ---- less than everything -------------------------------------------------------------------------------------
 def test_a_study_without_edges_has_its_figures():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     nodes = {
         name: getattr(study, name).query("circuit != 'edges'") for name in ("evaluation", "completeness", "minimality")
     }
@@ -241,137 +246,15 @@ def test_a_study_without_edges_has_its_figures():
 
 
 def test_unranked_searches_alone_have_curves():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     curves = study.edge_curves[study.edge_curves["method"] == "iterative_edges"]
     figure = edge_curves.draw(curves, study.edge_areas.head(0), study.main, COLOURS)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["iterative"]
 
 
 def test_configured_circuits_stand_beside_the_reported_ones():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     nodes = study.evaluation[study.evaluation["circuit"] == "nodes"]
     table = pd.concat([study.evaluation, nodes.assign(circuit="from_paper")])
     figure = evaluation.draw(table, study.completeness, study.minimality, study.main, COLOURS)
     assert "circuit: from paper" in [t.get_text() for t in figure.legends[0].get_texts()]
-    said = findings.evaluation_findings(table, study.completeness, study.minimality, study.main)
-    assert any("circuit from paper" in sentence for sentence in said)
-
-
-# ---- sentences -----------------------------------------------------------------------------------------------
-def test_edge_sentences_name_sizes_lost_components_and_the_best_ranking(study):
-    said = findings.edge_findings(study.evaluation, study.edge_circuits, study.edge_areas, study.main)
-    task, total = study.main[0], len(study.graph.edges)
-    edges = study.edge_circuits[task]["circuits"][0]["edges"]
-    assert f"{len(edges)} of {total} edges" in said[0] and "held out" in said[0]
-    lost = study.edge_circuits[task]["circuits"][0]["without_path"]
-    assert ("no path to the logits" in said[1]) == bool(lost)
-    best = said[1 + len(study.main)]
-    assert "EAP-IG (signed) has the largest CPR" in best and "EAP-IG (signed) has the smallest CMD" in best
-    assert "meets that of" in best and "random edges 0.30" in best
-
-
-def test_without_edges_nothing_is_said_of_them():
-    study = STUDIES["6 layers x 8 heads"]
-    nodes = study.evaluation[study.evaluation["circuit"] != "edges"]
-    assert findings.edge_findings(nodes, {}, study.edge_areas.head(0), study.main) == []
-    assert findings.edge_overlap_findings(study.overlap.head(0), study.typology, study.main) == []
-    assert findings.position_findings(study.positions.head(0), study.main) == []
-
-
-def test_edge_overlap_sentences_name_the_type():
-    study = STUDIES["6 layers x 8 heads"]
-    said = findings.edge_overlap_findings(study.overlap, study.typology, study.main)
-    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than chance gives")
-    assert said[-2].startswith("By heads, shared core with branches: numerals and number words (Jaccard below 0.8);")
-    assert said[-1].startswith("By edges, undecided:")
-
-
-def complete(low):
-    return pd.DataFrame([{"task": "a", "circuit": "nodes", "value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}])
-
-
-def minimal(*lows, names=("0.1", "m0")):
-    rows = [{"task": "a", "circuit": "nodes", "name": n, "ci_low": low} for n, low in zip(names, lows, strict=True)]
-    return pd.DataFrame(rows)
-
-
-METRIC_ROWS = [
-    {"task": "a", "circuit": circuit, "split": "search", "metric": metric, **edge_tables.interval(value, 0.1)}
-    for circuit, metric, value in (("nodes", "top1", 0.9), ("nodes", "kl", 0.5), ("full", "top1", 1.0))
-]
-
-
-@pytest.mark.parametrize(
-    ("low", "lows", "said"),
-    [
-        (0.2, (1, 1), ["surely by more than 0.1, so parts outside", "any one of its 2 components alone surely costs"]),
-        (0.0, (1, -1), ["in none surely by more than 0.1", "1 of 2 components can go alone at no sure cost: m0."]),
-    ],
-)
-def test_completeness_and_minimality_follow_the_intervals(low, lows, said):
-    sentences = findings.evaluation_findings(pd.DataFrame(METRIC_ROWS), complete(low), minimal(*lows), ["a"])
-    assert sentences[0] == (
-        "The answer is the first choice on 90.0 % of the prompts for the node circuits and 100.0 % of the prompts "
-        "for the full model."
-    )
-    for text in said:
-        assert any(text in sentence for sentence in sentences)
-
-
-def test_edges_without_cost_are_counted_and_not_listed():
-    table = minimal(-1, -1, names=("embed->0.1.q", "0.1->logits"))
-    said = findings.evaluation_findings(pd.DataFrame(METRIC_ROWS), complete(0.0), table, ["a"])
-    assert any("2 of 2 edges can go alone at no sure cost." in sentence for sentence in said)
-
-
-def runs(**changes):
-    row = {"task": "a", "level": "component", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
-    row |= {"intersection": 3, "union": 8, "jaccard": 0.6, "jaccard_low": 0.5, "jaccard_high": 0.7, "expected": 0.2}
-    return pd.DataFrame([row | changes])
-
-
-def test_stability_sentences_set_agreement_beside_chance():
-    said = findings.stability_findings(runs(), ["a"])
-    assert "mean Jaccard index of 0.60; random circuits of the same sizes in every layer have 0.20" in said[0]
-    assert said[1:] == [
-        "A, components kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (circuits of 4 to 6, Jaccard "
-        "index 0.60)."
-    ]
-    weak = findings.stability_findings(runs(jaccard_high=0.2), ["a"])
-    assert weak[1] == "No pair of runs agrees more than chance: a (seeds of the prompts)."
-    assert findings.stability_findings(runs(runs=1), ["a"]) == [
-        "No search was repeated, so how much the circuits depend on order and prompts is unknown."
-    ]
-
-
-def test_position_sentences_name_the_largest_loss_and_where_components_are_kept():
-    rows = [("0.1", "last", 9.0, True), ("0.1", "members", 1.0, False), ("m0", "members", 3.0, True)]
-    table = pd.DataFrame(rows, columns=["component", "role", "value", "kept"])
-    table = table.assign(task="a", ci_low=table["value"] - 1, ci_high=table["value"] + 1)
-    first, second = findings.position_findings(table, ["a"])
-    assert "1 of 1 at last and 1 of 2 at members" in first
-    assert "0.1 at last (9.0 [8.0, 10.0])" in second
-    assert second.endswith("Kept at last only: 0.1. Kept at members only: m0.")
-
-
-# ---- pages ---------------------------------------------------------------------------------------------------
-def test_long_tables_are_cut_and_say_so():
-    table = pd.DataFrame({"n": range(pages.ROWS_UP_TO + 5)})
-    page = pages.tables_page({"long": table, "short": table.head(3), "empty": table.head(0)}, "T")
-    assert f"The first {pages.ROWS_UP_TO} of {pages.ROWS_UP_TO + 5} rows." in page
-    assert page.count("<tr>") == pages.ROWS_UP_TO + 3 + 2 and "<h2>empty" not in page
-
-
-def test_strongest_edges_have_both_signs():
-    values = [0.1, -5.0, 4.0, -0.2]
-    scores = pd.DataFrame({"task": "a", "method": "eap", "value": values})
-    assert list(pages.strongest_edges(scores, 2)["value"]) == [-5.0, 4.0]
-
-
-def test_every_circuit_has_a_row_with_every_metric(study):
-    table = pages.evaluation_table(study.evaluation, study.main)
-    assert len(table["rows"]) == 4 * len(study.main)
-    assert {len(row) for row in table["rows"]} == {len(table["header"])}
-    areas = pages.areas_table(study.edge_areas, study.main)
-    assert len(areas["rows"]) == 7 and len(areas["header"]) == 2 + 2 * len(study.main)
-    assert len(pages.stability_table(study.stability_summary, study.main)["rows"]) == 9 * len(study.main)

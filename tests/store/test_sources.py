@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -81,6 +82,15 @@ def test_every_family_is_part_of_what_loads_a_model():
     assert {f"scripts/atlas/model/families/{name}.py" for name in families.names()} <= set(found)
     for figure in (name for name in SCRIPTS if name.startswith("plot_")):
         assert not any("model/families" in file for file in sources.of(f"scripts/{figure}").files)
+
+
+def test_the_template_beside_a_module_is_part_of_it_and_of_no_other():
+    page = sources.of("scripts/write_head_pages.py").files
+    templates = {Path(name).name for name in page if name.endswith(".html")}
+    assert templates == {f"{name}.html" for name in ("frame", "head_cards", "pattern_page", "lens_page")}
+    assert not any(name.endswith(".html") for name in sources.of("scripts/atlas/report/maps.py").files)
+    every = {path for path in (ROOT / "scripts").rglob("*.html")}
+    assert every and all(path.with_suffix(".py").is_file() for path in every)
 
 
 def test_a_digest_changes_with_any_file_or_version_and_with_nothing_else(monkeypatch):

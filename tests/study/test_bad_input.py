@@ -25,6 +25,8 @@ from atlas.model import models, source
 from atlas.prompts import tasks, tokens
 from atlas.prompts.files import prompts_from_file
 from atlas.study import settings as study_settings
+from atlas.study import validation
+from atlas.study.schema import shown
 from conftest import ROOT, SHIPPED, load_tokenizer
 
 SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
@@ -52,7 +54,7 @@ def refused(kind: str, case: object, check) -> str:
 
 # ---- configurations ------------------------------------------------------------------------------------------
 def validated(config):
-    return study_settings.validated(config, SCHEMA, ROOT / "resources" / "published")
+    return validation.validated(config, SCHEMA, ROOT / "resources" / "published")
 
 
 def is_usable(config) -> None:
@@ -150,7 +152,7 @@ def test_names_that_would_leave_their_folder_are_refused(block, name):
     config[block][name] = {"file": "x.json"} if block == "circuits" else next(iter(config[block].values()))
     line = check_config(config)
     assert line.startswith(f"{block}"), line
-    assert study_settings.shown(name) in line or "control character" in line
+    assert shown(name) in line or "control character" in line
 
 
 @pytest.mark.parametrize("name", ["figures", "comparison", "memo", "fixtures", "training"])

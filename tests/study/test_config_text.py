@@ -15,7 +15,7 @@ from snakemake.utils import update_config
 from atlas.core.errors import StudyError
 from atlas.prompts.tasks import expand_members
 from atlas.study.config_text import refuse_changed_text
-from atlas.study.settings import validated
+from atlas.study.validation import validated
 from conftest import ROOT
 from study import COPIED, Study
 

@@ -20,7 +20,7 @@ import yaml
 from snakemake.utils import update_config
 
 import documented
-from atlas.study import settings
+from atlas.study import validation
 from study import ROOT, SNAKEMAKE, in_clone
 
 RUN = [  # in this order, since some need what others leave
@@ -168,7 +168,7 @@ def test_blocks_are_of_languages_that_are_tested():
 @pytest.mark.parametrize("block", fragments(), ids=lambda block: f"{block.page}: {block.text.split()[1]}")
 def test_a_configuration_that_is_shown_is_accepted(config, block):
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
-    settings.validated(over_default(config, block), schema, ROOT / "resources" / "published")
+    validation.validated(over_default(config, block), schema, ROOT / "resources" / "published")
 
 
 def test_the_tasks_and_the_circuit_that_the_readme_adds_are_taken(project, config):

@@ -11,7 +11,7 @@ import indirect_objects
 from atlas.circuit.task_data import TaskData
 from atlas.core.errors import StudyError
 from atlas.prompts import rejections
-from atlas.prompts.tokens import tokens_in_text
+from atlas.prompts.words import tokens_in_text
 from atlas.store import tensors
 from conftest import load_tokenizer
 from study import Study

@@ -14,7 +14,7 @@ import yaml
 from snakemake.utils import update_config
 
 from atlas.store import artifacts
-from atlas.study import settings
+from atlas.study import validation
 from study import ROOT, in_clone
 
 STUDY = "snakemake --cores 2 --configfile"
@@ -60,7 +60,7 @@ def test_every_preset_is_tried():
 def test_a_preset_is_a_study_of_its_checkpoint(config, command):
     """What it holds is accepted as it stands; llama-small has no checkpoint and says so."""
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
-    found = settings.validated(laid(config, command), schema, ROOT / "resources" / "published")
+    found = validation.validated(laid(config, command), schema, ROOT / "resources" / "published")
     assert (found["weights"] == "random") == ("llama-small" in command)
 
 

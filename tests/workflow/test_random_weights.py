@@ -17,7 +17,8 @@ from atlas.model import families, models, random_models, source
 from atlas.prompts import tokens
 from atlas.prompts.making import prompts_of
 from atlas.store import artifacts
-from atlas.study import settings
+from atlas.study import checks, settings
+from atlas.study.random_weights import resolve
 from conftest import ROOT, SHIPPED
 
 PRESETS = {  # preset -> (tokenizer in ../shared/tokenizers, published number of parameters)
@@ -38,18 +39,18 @@ def preset(config, name, **keys):
 
 # ---- the configuration ---------------------------------------------------------------------------------------
 def test_a_checkpoint_study_is_left_as_it_is(config):
-    assert settings.resolve(config) is config
+    assert resolve(config) is config
     for key, value in (("layers", 2), ("tokenizer", "gpt2")):
         with pytest.raises(StudyError, match=f"{key}: {value!r} is read with weights: random only"):
-            settings.resolve(config | {key: value})
+            resolve(config | {key: value})
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_run_on_random_weights(config, name):
     before = preset(config, name, weights="random", layers=2, tokenizer="/folder")
     untouched = copy.deepcopy(before)
-    after = settings.resolve(before)
-    settings.check(after)
+    after = resolve(before)
+    checks.check(after)
     assert before == untouched, "a new configuration, the old one as it was"
     assert after["study"]["models"] == [f"{name}-random"] == list(after["models"])
     assert after["study"]["title"] == f"Random weights, no findings: {before['study']['title']}"
@@ -66,13 +67,13 @@ def test_every_preset_can_run_on_random_weights(config, name):
 def test_no_task_keeps_a_filter_of_its_own(config):
     config = copy.deepcopy(config) | {"weights": "random"}
     config["tasks"]["days"] |= {"filter": {"probability_ratio": 2}, "allow_negative_clean": False, "per_template": 500}
-    block = settings.task_block(settings.resolve(config), "days")
+    block = settings.task_block(resolve(config), "days")
     assert (block["filter"], block["allow_negative_clean"], block["per_template"]) == (None, True, 1)
     assert block["cyclic"], "what makes the task is kept"
 
 
 def test_a_local_checkpoint_lends_its_config_and_tokenizer(config):
-    block = settings.resolve(config | {"weights": "random"})["models"]["ladder-6x8-random"]
+    block = resolve(config | {"weights": "random"})["models"]["ladder-6x8-random"]
     assert block["architecture"] == "resources/models/ladder-6x8/config.json"
     assert block["tokenizer"] == "resources/models/ladder-6x8"
 
@@ -81,16 +82,16 @@ def test_a_model_without_an_architecture_is_refused(config):
     bad = copy.deepcopy(config) | {"weights": "random"}
     bad["models"]["ladder-6x8"] = {"hub": "gpt2"}
     with pytest.raises(StudyError, match=r"models.ladder-6x8.architecture: missing"):
-        settings.resolve(bad)
+        resolve(bad)
     bad["models"]["ladder-6x8"] = {"architecture": "x.json"}
     with pytest.raises(StudyError, match=r"models.ladder-6x8.tokenizer: missing"):
-        settings.resolve(bad)
+        resolve(bad)
 
 
 def test_an_architecture_alone_needs_random_weights(config):
     merged = preset(config, "llama-small", weights="checkpoint")
     with pytest.raises(StudyError, match=r"models\.llama-small: give `path`"):
-        settings.check(settings.resolve(merged))
+        checks.check(resolve(merged))
 
 
 # ---- the model -----------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from atlas.core.errors import StudyError
 from atlas.core.metrics import passes, per_prompt
 from atlas.model import activations
 from atlas.model.models import Model
-from atlas.prompts import layouts
+from atlas.prompts import generator, layouts
 from atlas.prompts.batch import Prompts
 from atlas.prompts.making import prompts_of
 
@@ -120,14 +120,14 @@ def changes(
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(family, name, changed keys of the task's block). What the task already has is its reported circuit, and skipped.
 
-    A seed stands for both `seed` and `filler_seed`. Tasks from a file cannot be made anew and have no changes.
+    A seed stands for both `seed` and `filler_seed`. What can change at all says the task's generator (`varies`).
     """
-    if "file" in block:
-        log.info("prompts from a file cannot be made anew; its circuit is searched on resampled prompts only")
-        return
-    wanted = [("seeds", f"seed {s}", {"seed": s, "filler_seed": s}) for s in seeds]
-    wanted += [("templates", " | ".join(t), {"templates": t}) for t in templates]
-    for c in corruptions:
+    varies = generator.of(block).varies
+    if not varies:
+        log.info("its prompts cannot be made anew; its circuit is searched on resampled prompts only")
+    wanted = [("seeds", f"seed {s}", {"seed": s, "filler_seed": s}) for s in seeds if "seeds" in varies]
+    wanted += [("templates", " | ".join(t), {"templates": t}) for t in templates if "templates" in varies]
+    for c in corruptions if "corruptions" in varies else ():
         wanted.append(("corruption", c if isinstance(c, str) else f"position {c['position']}", {"corruption": c}))
     for family, name, changed in wanted:
         if all(block[key] == value for key, value in changed.items()):

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from atlas.core.graph import EMBED, LOGITS, Edge
-from atlas.edges.engine import EdgeAblator, EdgeRun, Pass
+from atlas.edges.engine import EdgeAblator
+from atlas.edges.run import EdgeRun, Pass
 from atlas.model.block import Block
 
 RANKINGS = ("signed", "absolute")
@@ -96,7 +97,7 @@ def layer_with_reads(
         read[layer, part] = block.project(part, y)
     q, k, v = (read[layer, part] for part in "qkv")
     z = block.attend(block.placed("q", q), block.placed("k", k), v)
-    after = block.after_attention(x, z)
+    after = block.after_attention(x, block.head_writes(z))
     read[f"m{layer}"] = own = block.mlp_reads(x, after).clone()  # a branch: what the MLP alone makes of it
     return after + block.mlp_out(own)
 

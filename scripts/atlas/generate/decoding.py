@@ -76,7 +76,7 @@ def forward(weights: Weights, tokens: torch.Tensor, removal: Removal, cache: Cac
         normed = block.norm1(x)
         keys, values = cache.extend(layer, *block.keys_values(normed, at))
         z = removal.apply(block.attend(block.queries(normed, at), keys, values, at), layer, start)
-        x = block.after_mlp(x, block.after_attention(x, z))
+        x = block.after_mlp(x, block.after_attention(x, block.head_writes(z)))
     cache.length = stop
     return weights.unembed(x[:, -1])
 

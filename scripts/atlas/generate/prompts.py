@@ -16,7 +16,8 @@ import numpy as np
 
 from atlas.core.errors import StudyError
 from atlas.prompts import joining, rejections, tokens
-from atlas.prompts.tasks import MAX_DRAWS, expand_members
+from atlas.prompts.corruptions import MAX_DRAWS
+from atlas.prompts.tasks import expand_members
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from atlas.heads import attention, backup, ov
-from atlas.prompts import layouts, tokens
+from atlas.prompts import layouts, words
 
 if TYPE_CHECKING:
     from atlas.circuit.ablation import Replacement
@@ -108,7 +108,7 @@ def variants(
         made["interleaved"] = attention.interleaved(shown[rows], mixed_in, layout)
     else:
         notes["interleaved"] = "not made: no other task has the same layout and fillers and other members"
-    ids = tokens.words_in_place(of.tokenizer, frame, layout.places, random_words)
+    ids = words.words_in_place(of.tokenizer, frame, layout.places, random_words)
     if ids.shape[-1] < len(layout.members):
         notes["words"] = f"not made: {ids.shape[-1]} of `random_words` are one token and no member"
     else:
@@ -156,10 +156,10 @@ def ov_targets(task: str, tasks: Tasks) -> dict[str, ov.Target]:
     targets = ov.task_targets(ov.successors(prompts[task], layout_of[task]), known.values())
     if task not in members:
         return targets
-    first = {tuple(words): other for other, words in reversed(members.items())}  # tasks may have the same members
-    for words, other in reversed(first.items()):
+    first = {tuple(names): other for other, names in reversed(members.items())}  # tasks may have the same members
+    for names, other in reversed(first.items()):
         ids = ov.ids_of_words(prompts[other], layout_of[other])
-        target = ov.cross_target(list(members[task]), known, list(words), ids)
+        target = ov.cross_target(list(members[task]), known, list(names), ids)
         if target:
             targets[f"cross:{other}"] = target
     return targets

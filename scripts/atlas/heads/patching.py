@@ -132,8 +132,8 @@ class EnginePatcher:
             return base[-1].resid_post[:, -1]
         start = old.shape[1] - 1 if last else int(changed[0])
         rows, block = slice(start, None), self.blocks[patch.layer]
-        writes = here.writes[:, rows] + block.head_writes((z - old)[:, rows], heads)
-        after = here.resid_pre[:, rows] + block.attn_out(writes)
+        change = block.head_writes((z - old)[:, rows], heads)
+        after = block.after_change(here.resid_pre[:, rows], here.writes[:, rows], here.after[:, rows], change)
         return self.upwards(base, patch.layer + 1, self.after_attention(patch.layer, here, after, rows), start)
 
     def patched_z(self, here: Layer, there: Layer, patch: Patch) -> tuple[list[int], torch.Tensor]:
@@ -168,7 +168,7 @@ class EnginePatcher:
             if index == len(self.blocks) - 1:  # nothing looks at its other positions
                 x, normed, ask = x[:, -1:], normed[:, -1:], Positions.span(stop - 1, stop, x.device)
             z = block.attend(block.queries(normed, ask), k, v, ask)
-            x = block.after_mlp(x, block.after_attention(x, z))
+            x = block.after_mlp(x, block.after_attention(x, block.head_writes(z)))
         return x[:, -1]
 
     def with_earlier(self, base: Layer, start: int, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:

@@ -7,14 +7,14 @@ what they compute, keep or replace between them:
 
     normed = block.norm1(x)
     q, (k, v) = block.queries(normed), block.keys_values(normed)
-    z = block.attend(q, k, v)                 # what is ablated and patched of a head
-    after = block.after_attention(x, z)       # the residual with what attention writes
-    x = block.after_mlp(x, after)             # and with what the MLP writes
+    z = block.attend(q, k, v)  # what is ablated and patched of a head
+    after = block.after_attention(x, block.head_writes(z))  # the residual with what attention writes
+    x = block.after_mlp(x, after)  # and with what the MLP writes
 
 Where the next ingredients go: a norm of queries and keys into `Block.placed`; a window or a cap of scores into
-`Block.attend` and `Block.pattern`; a norm after attention into `Block.attn_out` and `Block.after_attention`, one after
-the MLP into `Block.mlp_out`, so that what they give is what reaches the residual stream; a norm weight of 1 + w into
-`Norm`; scaled embeddings into `Weights.embed_tokens`, scaled or capped logits into `Weights.unembed` and
+`Block.attend` and `Block.pattern`; a norm after attention into `Block.attn_out` and the three functions below it, one
+after the MLP into `Block.mlp_out`, so that what they give is what reaches the residual stream; a norm weight of 1 + w
+into `Norm`; scaled embeddings into `Weights.embed_tokens`, scaled or capped logits into `Weights.unembed` and
 `Weights.logit_diff`; factors of what a layer writes into w_o, b_o and the MLP's last map as they are read. Rotary bases
 differ by layer as `Block.rope` does, multi-query attention is G = 1.
 
@@ -244,14 +244,14 @@ class Block:
         """What attention adds to the residual stream, [N, P, D], of the sum of all its heads' writes."""
         return writes + self.b_o
 
-    def after_attention(
-        self,
-        x: torch.Tensor,
-        z: torch.Tensor | None,
-        heads: list[int] | None = None,
-        others: torch.Tensor | None = None,
+    def after_attention(self, x: torch.Tensor, writes: torch.Tensor) -> torch.Tensor:
+        """x [N, P, D] plus `attn_out`: the residual in the middle of the layer."""
+        return x + self.b_o + writes
+
+    def after_kept(
+        self, x: torch.Tensor, z: torch.Tensor | None, heads: list[int], others: torch.Tensor | None
     ) -> torch.Tensor:
-        """x [N, P, D] plus `attn_out` of what ``heads`` (None: all) write with z, and what all ``others`` do.
+        """The same where ``heads`` have z [N, P, h, d_head] (None: there are none) and all others write ``others``.
 
         ``others`` [1 or N, P, D] is small where one row of means stands for all prompts, so it is added before the
         large product, which is taken and added at once.
@@ -261,6 +261,12 @@ class Block:
             return after
         w_o = chosen(self.w_o, heads, 0).flatten(0, 1)
         return torch.addmm(after.flatten(0, 1), z.flatten(2).flatten(0, 1), w_o).view_as(after)
+
+    def after_change(
+        self, x: torch.Tensor, writes: torch.Tensor, after: torch.Tensor, change: torch.Tensor
+    ) -> torch.Tensor:
+        """What ``after``, the `after_attention` of x and ``writes``, becomes where the writes change by ``change``."""
+        return after + change
 
     def mlp_reads(self, x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """The residual that the MLP reads: the one that enters the layer, or that with what attention writes."""

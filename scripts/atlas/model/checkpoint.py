@@ -8,7 +8,7 @@ from zipfile import is_zipfile
 import torch
 from safetensors import safe_open
 
-from atlas.core.errors import StudyError
+from atlas.core.errors import StudyError, one_line
 
 
 class Checkpoint:
@@ -24,10 +24,7 @@ class Checkpoint:
             try:
                 self._open(file)
             except Exception as error:  # each format has its own kinds; a pickle that is more than tensors among them
-                said = " ".join(str(error).split())[:200]
-                raise StudyError(
-                    f"models: {file} cannot be read ({type(error).__name__}: {said}); fetch it again"
-                ) from None
+                raise StudyError(f"models: {file} cannot be read ({one_line(error)}); fetch it again") from None
 
     def _open(self, file: Path) -> None:
         if file.suffix == ".safetensors":

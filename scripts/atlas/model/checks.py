@@ -9,15 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from atlas.core.errors import StudyError
+from atlas.core.errors import StudyError, one_line
 
 SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 LARGEST = 10_000_000
-
-
-def one_line(error: BaseException) -> str:
-    """What another library says, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def check(name: str, folder: Path) -> None:

@@ -103,7 +103,7 @@ class Engine:
         others = block.head_writes(read("z")[:, :, ablated], ablated) if ablated else None
         if z is not None and partial.keys() - {MLP}:
             z = torch.where(intact(kept), z, read("z")[:, :, kept])
-        after = block.after_attention(resid, z, kept, others)
+        after = block.after_kept(resid, z, kept, others)
         if MLP in partial:
             written = block.mlp_out(block.mlp_reads(resid, after))
             return after + torch.where(intact([MLP])[:, :, 0], written, read("mlp_out"))

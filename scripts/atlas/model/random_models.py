@@ -8,8 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from atlas.core.errors import StudyError
-from atlas.model.checks import one_line
+from atlas.core.errors import StudyError, one_line
 from atlas.prompts.tokens import load_tokenizer
 from atlas.store.places import TOKENIZER as TOKENIZER_FILES
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from atlas.core.components import all_components
-from atlas.core.errors import StudyError
+from atlas.core.errors import StudyError, one_line
 from atlas.model import models, source
-from atlas.model.checks import one_line, read_config
+from atlas.model.checks import read_config
 from atlas.model.engine import Engine, LiveRun
 
 LENGTH = 128  # tokens of a row, more than prompts have

@@ -8,26 +8,26 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.core.errors import StudyError
-from atlas.prompts import joining
-from atlas.prompts import tables as prompt_tables
+from atlas.core.errors import StudyError, one_line
+from atlas.prompts import joining, tables
+from atlas.prompts.generator import prompt
 from atlas.prompts.row_filter import selected
-from atlas.prompts.tables import column, one_line
+from atlas.prompts.tables import column
+from atlas.store.places import below_root
 
 REQUIRED = ("text", "answer", "incorrect")
 
 
 def read_file(path: Path, select: str | None, key: str) -> pd.DataFrame:
     """A table of prompts; ``select`` picks rows (row_filter.py), as in ``row < 512``; the others keep their numbers."""
-    frame = prompt_tables.read(path, key)
+    frame = tables.read(path, key)
     if not select or frame.empty:
         return frame
     try:
-        return frame[selected(frame, select, path.suffix.lower().removeprefix(".") in prompt_tables.WRITTEN)]
+        return frame[selected(frame, select, path.suffix.lower().removeprefix(".") in tables.WRITTEN)]
     except Exception as error:  # besides ValueError, whatever pandas says of odd comparisons
-        where = f"{key.rsplit('.', 1)[0]}.select: {select!r}"
-        said = f"{where} does not select rows of {path.name} ({one_line(error)}); compare columns, as in row < 512"
-        raise StudyError(said) from None
+        said = f"{key.rsplit('.', 1)[0]}.select: {select!r} does not select rows of {path.name}"
+        raise StudyError(f"{said} ({one_line(error, kind=False)}); compare columns, as in row < 512") from None
 
 
 def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list[dict[str, Any]]:
@@ -39,53 +39,31 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list
     ``columns.stratum`` each has a ``stratum``, which is on both sides of the split (splits.py).
     """
     key, columns = f"tasks.{name}.file", {c: c for c in (*REQUIRED, "corrupted_text")} | file.get("columns", {})
-    clean = read_file(file_path(file["clean"], root), file.get("select"), f"{key}.clean")
+    clean = read_file(below_root(file["clean"], root), file.get("select"), f"{key}.clean")
     fields = {c: column(clean, columns[c], f"{key}.columns.{c}") for c in REQUIRED}
     for c in ("answer", "incorrect"):
         _refuse_lists(fields[c], clean.index, f"{key}.columns.{c}")
-    if "corrupted" in file:
-        corrupted = read_file(file_path(file["corrupted"], root), file.get("corrupted_select"), f"{key}.corrupted")
-        text_column = file.get("corrupted_columns", {}).get("text", "text")
-        corrupted_texts = column(corrupted, text_column, f"{key}.corrupted_columns.text")
-    else:
-        corrupted_texts = column(clean, columns["corrupted_text"], f"{key}.columns.corrupted_text")
-    if len(clean) != len(corrupted_texts):
-        raise StudyError(
-            f"{key}: {len(clean)} clean and {len(corrupted_texts)} corrupted rows are not row-aligned; "
-            "select the same rows"
-        )
-    if not len(clean):
-        raise StudyError(f"{key}: no rows selected")
+    corrupted_texts = _corrupted_texts(clean, file, columns, root, key)
     templates = column(clean, columns["template"], f"{key}.columns.template") if "template" in columns else None
     members = [column(clean, c, f"{key}.columns.members") for c in columns.get("members", [])]
     strata = column(clean, columns["stratum"], f"{key}.columns.stratum") if "stratum" in columns else None
     said = _said_joins(file, columns, clean, key)
     prompts: list[dict[str, Any]] = []
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for i, text in enumerate(fields["text"]):
         template = templates[i] if templates else "file"
-        k = counts[template] = counts.get(template, -1) + 1
-        shown = [m[i] for m in members]
-        answers = fields["answer"][i], fields["incorrect"][i]
-        prompts.append(
-            {
-                "prompt": i,
-                "template": template,
-                "row": k,
-                "start": -1,
-                "text": text,
-                "corrupted_text": corrupted_texts[i],
-                "join": _join((text, corrupted_texts[i]), answers, said[i], f"{key}.join: row {clean.index[i]}"),
-                "answer": answers[0],
-                "incorrect": answers[1],
-                "members": shown,
-                "corrupted_members": [],
-                "fillers": [],
-                "answer_in_corrupted": holds(corrupted_texts[i], answers[0].strip()),
-            }
+        texts, answers = (text, corrupted_texts[i]), (fields["answer"][i], fields["incorrect"][i])
+        made = prompt(
+            i,
+            template=template,
+            row=counts[template],
+            texts=texts,
+            join=_join(texts, answers, said[i], f"{key}.join: row {clean.index[i]}"),
+            answers=answers,
+            members=([m[i] for m in members], []),
         )
-        if strata:
-            prompts[-1]["stratum"] = strata[i]
+        counts[template] += 1
+        prompts.append(made | ({"stratum": strata[i]} if strata else {}))
     for template in counts:
         rows = [p for p in prompts if p["template"] == template]
         spans = find_members([p["text"] for p in rows], [p["members"] for p in rows])
@@ -94,14 +72,23 @@ def prompts_from_file(name: str, file: dict[str, Any], root: Path | str) -> list
     return prompts
 
 
-def holds(text: str, words: str) -> bool:
-    """Whether words stand in a text by themselves, not within longer ones."""
-    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
-
-
-def file_path(written: str, root: Path | str) -> Path:
-    """Where a file of a task lies: `~` is the user's folder, and relative paths start at ``root``."""
-    return Path(root) / Path(written).expanduser()
+def _corrupted_texts(
+    clean: pd.DataFrame, file: dict[str, Any], columns: dict[str, Any], root: Path | str, key: str
+) -> list[str]:
+    """The corrupted text of each clean row, from a column beside it or from a second file; refuses no rows at all."""
+    if "corrupted" in file:
+        corrupted = read_file(below_root(file["corrupted"], root), file.get("corrupted_select"), f"{key}.corrupted")
+        text_column = file.get("corrupted_columns", {}).get("text", "text")
+        texts = column(corrupted, text_column, f"{key}.corrupted_columns.text")
+    else:
+        texts = column(clean, columns["corrupted_text"], f"{key}.columns.corrupted_text")
+    if len(clean) != len(texts):
+        raise StudyError(
+            f"{key}: {len(clean)} clean and {len(texts)} corrupted rows are not row-aligned; select the same rows"
+        )
+    if not len(clean):
+        raise StudyError(f"{key}: no rows selected")
+    return texts
 
 
 def says_joins(file: dict[str, Any]) -> bool:
@@ -144,7 +131,7 @@ def _refuse_lists(cells: list[str], rows: pd.Index, key: str) -> None:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         if isinstance(found, list | tuple | set | dict):
-            raise StudyError(f"{key}: row {row} is a list, {prompt_tables.shown(cell)}; give one answer a row")
+            raise StudyError(f"{key}: row {row} is a list, {tables.shown(cell)}; give one answer a row")
 
 
 def find_members(texts: list[str], members: list[list[str]]) -> list[tuple[tuple[int, int], ...]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from atlas.core.errors import StudyError
+from atlas.core.errors import StudyError, one_line
 
 WRITTEN = ("csv", "tsv")  # of text alone: a number is what looks like one
 FORMATS = (*WRITTEN, "json", "jsonl", "ndjson", "parquet")
@@ -41,14 +41,8 @@ def read(path: Path, key: str) -> pd.DataFrame:
     except _Unreadable as error:
         raise StudyError(f"{key}: {path}: {error}") from None
     except Exception as error:  # whatever a reader says about a broken file
-        raise StudyError(f"{key}: {path} cannot be read as {kind} ({one_line(error)})") from None
+        raise StudyError(f"{key}: {path} cannot be read as {kind} ({one_line(error, kind=False)})") from None
     return pd.DataFrame(rows, columns=names, index=range(1, len(rows) + 1), dtype=object)
-
-
-def one_line(error: object) -> str:
-    """What another library says, on one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def shown(cells: object) -> str:

@@ -4,28 +4,23 @@ A prompt is built from a list of slots, clause by clause; nothing is ever replac
 always agrees with its own fields (methods: the published code's defect 1).
 """
 
+from __future__ import annotations
+
+import math
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from atlas.core.errors import StudyError
 from atlas.prompts import splits
+from atlas.prompts.corruptions import CORRUPTIONS, Pools, Shown, corrupted
+from atlas.prompts.generator import prompt
 
-CORRUPTIONS = (
-    "random_members",
-    "repeat_last",
-    "repeat_first_all",
-    "switch_last_two",
-    "repeat_random",
-    "permute",
-    "random_words",
-    "position",
-)
-MAX_DRAWS = 10_000
+if TYPE_CHECKING:
+    import numpy as np
+
 MOST_MEMBERS = 10_000
 
 
@@ -55,7 +50,7 @@ class Template:
     slots: tuple[tuple[str, str | None], ...]  # (literal text, slot that follows it)
 
     @classmethod
-    def parse(cls, pattern: str) -> "Template":
+    def parse(cls, pattern: str) -> Template:
         try:
             parsed = list(string.Formatter().parse(pattern))
         except ValueError as error:
@@ -127,7 +122,7 @@ class Task:
     tokens: tuple[int, ...] | None = None  # of each member on a tokenizer, where they may be several
 
     @classmethod
-    def from_config(cls, name: str, block: dict[str, Any]) -> "Task":
+    def from_config(cls, name: str, block: dict[str, Any]) -> Task:
         """From a task's block merged over the defaults in ``prompts``; raises StudyError on impossible values."""
         corruption: Any = block["corruption"]
         position: int | None = None
@@ -205,7 +200,7 @@ class Task:
             raise StudyError(f"{where}.members: {repeated[0]!r} occurs more than once; members must differ")
         if self.step == 0:
             raise StudyError(f"{where}.step: 0 repeats one member; give a step other than 0")
-        period = len(self.members) // np.gcd(self.step, len(self.members)) if self.cyclic else len(self.members)
+        period = len(self.members) // math.gcd(self.step, len(self.members)) if self.cyclic else len(self.members)
         if not self.starts() or period <= self.shown:
             raise StudyError(
                 f"{where}: {len(self.members)} members are too few to show {self.shown} and continue with step "
@@ -261,82 +256,30 @@ class Task:
 
 
 # ---- corruptions ---------------------------------------------------------------------------------------------
-def corrupt(task: Task, clean: list[str], answer: str, rng: np.random.Generator) -> list[str]:
-    """Corrupted members for the shown members ``clean`` (same length, row-aligned).
+def pools(task: Task, clean: list[str]) -> list[Pools]:
+    """What the task's corruption draws from for each slot, and what it draws from where that will not do.
 
-    `random_members`: no slot keeps its member, the last two are not successive, the answer is not last.
-    `repeat_last`: the last slot repeats the one before. `repeat_first_all`: every slot holds the first member.
-    `switch_last_two`: the last two change places. `repeat_random`: every slot holds one random member that is
-    neither the answer nor the last shown. `permute`: a random order of the same members, other than the clean one,
-    whose last two are not successive. `random_words`: words that are no members. `position`: one slot holds another
-    member, and the answer is not last.
-
-    Where members may have several tokens, random ones have as many as those whose slots they take, if there are such.
+    Where members may have several tokens, first those that have as many as the member whose slot they take, if every
+    slot has others than its own.
     """
-    members = list(task.members)
-    pools = [task.alike(m) for m in clean]  # of each slot
-    slot = task.position or 0
-    as_long = task.tokens is not None and min(map(len, pools)) > 1
+    kind = CORRUPTIONS.get(task.corruption)
+    if kind is None or kind.draws_from is None:
+        return [[clean] * len(clean)]
+    if kind.draws_from == "random_words":
+        words = [w for w in task.random_words if w not in task.members]
+        if not words:
+            raise StudyError(f"tasks.{task.name}.random_words: no word that is not a member; add some")
+        return [[words] * len(clean)]
+    as_long = [task.alike(m) for m in clean] if task.tokens is not None else []
+    everything = [task.members] * len(clean)
+    return [as_long, everything] if as_long and min(map(len, as_long)) > 1 else [everything]
 
-    def draw(accept: Callable[[list[str]], bool], *proposals: Any) -> list[str]:
-        for propose in filter(None, proposals):
-            for _ in range(MAX_DRAWS):
-                candidate: list[str] = propose()
-                if accept(candidate) and not (task.forbid_answer and answer in candidate):
-                    return candidate
-        raise StudyError(
-            f"tasks.{task.name}.corruption: found no `{task.corruption}` corruption of {' '.join(clean)!r} among "
-            f"{len(members)} members; add members, choose another corruption or set forbid_answer: false"
-        )
 
-    def ends_well(c: list[str]) -> bool:
-        return not task.follows(c[-2], c[-1]) and c[-1] != answer
-
-    def random_choice(pool: list[str]) -> list[str]:
-        return [pool[i] for i in rng.integers(len(pool), size=len(clean))]
-
-    def repeated(pool: list[str]) -> list[str]:
-        return [pool[rng.integers(len(pool))]] * len(clean)
-
-    def one_slot(pool: list[str]) -> list[str]:
-        out = list(clean)
-        out[slot] = pool[rng.integers(len(pool))]
-        return out
-
-    fixed = {
-        "repeat_last": [*clean[:-1], clean[-2]],
-        "repeat_first_all": [clean[0]] * len(clean),
-        "switch_last_two": [*clean[:-2], clean[-1], clean[-2]],
-    }
-    match task.corruption:
-        case "random_members":
-            return draw(
-                lambda c: all(a != b for a, b in zip(c, clean, strict=True)) and ends_well(c),
-                as_long and (lambda: [pool[rng.integers(len(pool))] for pool in pools]),
-                lambda: random_choice(members),
-            )
-        case "repeat_random":
-            return draw(
-                lambda c: c[0] not in (answer, clean[-1]),
-                as_long and (lambda: repeated(pools[0])),
-                lambda: repeated(members),
-            )
-        case "permute":
-            return draw(lambda c: c != clean and ends_well(c), lambda: [clean[i] for i in rng.permutation(len(clean))])
-        case "random_words":
-            words = [w for w in task.random_words if w not in members]
-            if not words:
-                raise StudyError(f"tasks.{task.name}.random_words: no word that is not a member; add some")
-            return draw(lambda c: True, lambda: random_choice(words))
-        case "position":
-            return draw(
-                lambda c: c != clean and c[-1] != answer,
-                as_long and (lambda: one_slot(pools[slot])),
-                lambda: one_slot(members),
-            )
-        case name if name in fixed:
-            return draw(lambda c: True, lambda: fixed[name])
-    raise StudyError(f"tasks.{task.name}.corruption: {task.corruption!r} is unknown; one of {', '.join(CORRUPTIONS)}")
+def corrupt(task: Task, clean: list[str], answer: str, rng: np.random.Generator) -> list[str]:
+    """Corrupted members for the shown members ``clean`` (same length, row-aligned)."""
+    shown = Shown(clean, answer, task.follows, task.position or 0)
+    where = f"tasks.{task.name}"
+    return corrupted(task.corruption, shown, pools(task, clean), rng, task.forbid_answer, where)
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
@@ -346,6 +289,8 @@ def make_prompts(task: Task) -> list[dict[str, Any]]:
     ``prompt`` = row x number of templates + template index, and fillers depend on ``filler_seed``, template and row
     alone: prompt i of every task of a study has the same template and the same fillers.
     """
+    import numpy as np
+
     starts, prompts = task.starts(), []
     for row in range(task.rows()):
         for number, pattern in enumerate(task.templates):
@@ -354,27 +299,21 @@ def make_prompts(task: Task) -> list[dict[str, Any]]:
             start = starts[row % len(starts)]
             *clean, answer = task.sequence(start)
             rng = np.random.default_rng([task.seed, number, row])
-            corrupted = corrupt(task, clean, answer, rng)
-            clean_text, corrupted_text = template.render(clean, fillers), template.render(corrupted, fillers)
-            prompts.append(
-                {
-                    "prompt": row * len(task.templates) + number,
-                    "template": pattern,
-                    "row": row,
-                    "start": start,
-                    "text": clean_text.text,
-                    "corrupted_text": corrupted_text.text,
-                    "join": clean_text.join,
-                    "answer": answer,
-                    "incorrect": clean[-1],
-                    "members": clean,
-                    "corrupted_members": corrupted,
-                    "fillers": fillers,
-                    "answer_in_corrupted": answer in corrupted,
-                    "spans": clean_text.spans,
-                    "corrupted_spans": corrupted_text.spans,
-                }
+            wrong = corrupt(task, clean, answer, rng)
+            clean_text, corrupted_text = template.render(clean, fillers), template.render(wrong, fillers)
+            made = prompt(
+                row * len(task.templates) + number,
+                template=pattern,
+                row=row,
+                start=start,
+                texts=(clean_text.text, corrupted_text.text),
+                join=clean_text.join,
+                answers=(answer, clean[-1]),
+                members=(clean, wrong),
+                fillers=fillers,
+                answer_in_corrupted=answer in wrong,
             )
+            prompts.append(made | {"spans": clean_text.spans, "corrupted_spans": corrupted_text.spans})
     return prompts
 
 
@@ -382,6 +321,8 @@ def draw_fillers(task: Task, kind: str | None, template_number: int, row: int) -
     """Different fillers for every clause of one prompt, the unfinished last clause included."""
     if kind is None:
         return []
+    import numpy as np
+
     rng = np.random.default_rng([task.filler_seed, template_number, row])
     pool = (task.fillers or {})[kind]
     return [pool[i] for i in rng.permutation(len(pool))[: task.shown + 1]]

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.core.positions import Layout
 from atlas.prompts import joining
-from atlas.prompts.tokens import encode, strings
+from atlas.prompts.tokens import Encoded, encode, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("prompt", "template", "run", "position", "id", "piece", "string", "role")
+
+
+def table(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Of every layout the rows of one prompt per template; see `rows`."""
+    found = []
+    for number, layout in enumerate(encoded.layouts):
+        prompts = [prompt for prompt in encoded.rows if prompt["layout"] == number]
+        found += rows(prompts, Layout.of(layout), tokenizer)
+    return found
 
 
 def rows(prompts: list[dict[str, Any]], layout: Layout, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from atlas.core.errors import StudyError
+from atlas.core.errors import StudyError, one_line
 from atlas.core.positions import Layout
 from atlas.prompts import joining, layouts, rejections
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
 
@@ -55,8 +52,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # missing, damaged, unknown, or with code of its own: each raises its own kind
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise StudyError(f"tokenizer of {source}: cannot be loaded ({said}); fetch its files again") from None
+        raise StudyError(
+            f"tokenizer of {source}: cannot be loaded ({one_line(error)}); fetch its files again"
+        ) from None
     if not tokenizer.is_fast:
         raise StudyError(f"tokenizer of {source}: not a fast tokenizer; convert it (tokenizer.json is missing)")
     return tokenizer
@@ -114,120 +112,6 @@ def unreadable(
     return rejections.UNKNOWN if any(unicodedata.category(c)[0] in "LNPS" for c in lost) else ""
 
 
-# ---- checks before prompts are made --------------------------------------------------------------------------
-def ids_in_text(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], before: str) -> list[list[int]]:
-    """For each word the ids of the tokens that it has a part in when it follows ``before``."""
-    ids, offsets = encode(tokenizer, [before + word for word in words])
-    start = len(before)
-    return [
-        [row[i] for i in covering((start, start + len(word)), spans)]
-        for word, row, spans in zip(words, ids, offsets, strict=True)
-    ]
-
-
-def tokens_in_text(tokenizer: PreTrainedTokenizerBase, words: list[str], before: str) -> list[int]:
-    """For each word the number of tokens it takes after ``before``."""
-    return [len(ids) for ids in ids_in_text(tokenizer, words, before)]
-
-
-def single_token_fillers(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> list[str]:
-    """The words that are one token at the start of a text and after a space, one that no word before them has."""
-    words, special, seen, found = list(words), special_ids(tokenizer), set(), []
-    both = zip(words, ids_in_text(tokenizer, words, ""), ids_in_text(tokenizer, words, "so "), strict=True)
-    for word, first, inside in both:
-        if len(first) == len(inside) == 1 and inside[0] not in seen and not _unreadable_word(tokenizer, special, word):
-            seen.add(inside[0])
-            found.append(word)
-    return found
-
-
-def words_in_place(
-    tokenizer: PreTrainedTokenizerBase, frame: pd.DataFrame, positions: Sequence[int], words: Iterable[str]
-) -> np.ndarray:
-    """[N, K, W] ids of words as they stand where the K members of N aligned prompts stand: after a space, or not.
-
-    ``frame``: `prompts.parquet`, its members at ``positions``. Only words that are one token either way, and no member.
-    """
-    shown = sorted({word for members in frame.members for word in members})
-    usable = [word for word in single_token_fillers(tokenizer, words) if word not in shown]
-
-    def either_way(texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        return list(zip(*(ids_in_text(tokenizer, texts, before) for before in ("so ", "so (")), strict=True))
-
-    ids = np.array([[a[0], j[0]] for a, j in either_way(usable) if len(a) == len(j) == 1], dtype=int).reshape(-1, 2)
-    joined = {word: j for word, (a, j) in zip(shown, either_way(shown), strict=True) if a != j}
-    where = [
-        [int(joined.get(member) == [row[at]]) for member, at in zip(members, positions, strict=True)]
-        for row, members in zip(frame.tokens, frame.members, strict=True)
-    ]
-    found: np.ndarray = ids.T[np.array(where)]
-    return found
-
-
-def check_members(
-    tokenizer: PreTrainedTokenizerBase,
-    task_name: str,
-    members: Sequence[str],
-    before: Iterable[str] = ("so ",),
-    multi_token: bool = False,
-) -> None:
-    """Raise StudyError naming members that the model does not read, that share their tokens, or that are several.
-
-    ``before``: the texts that members follow, see `Template.before_member`; with ``multi_token`` several are allowed.
-    """
-    where, special = f"tasks.{task_name}.members", special_ids(tokenizer)
-    for member in members:
-        reason = _unreadable_word(tokenizer, special, member)
-        if reason:
-            raise StudyError(f"{where}: {member!r}: {reason} of this model; leave it out")
-    for text in dict.fromkeys(before):
-        ids = ids_in_text(tokenizer, members, text)
-        long = [f"{m!r} ({len(row)} tokens)" for m, row in zip(members, ids, strict=True) if len(row) != 1]
-        if long and not multi_token:
-            after = "" if text == "so " else f" after {text[2:].lstrip(' ')!r}"
-            raise StudyError(
-                f"{where}: {', '.join(long[:5])}{' ...' if len(long) > 5 else ''} not one token{after} in this "
-                "model's tokenizer; leave them out (for numerals, a shorter range), or set multi_token: true"
-            )
-        first: dict[tuple[int, ...], str] = {}
-        for member, row in zip(members, ids, strict=True):
-            other = first.setdefault(tuple(row), member)
-            if other != member:
-                raise StudyError(f"{where}: {other!r} and {member!r} have the same tokens in this model; leave one out")
-
-
-def _unreadable_word(tokenizer: PreTrainedTokenizerBase, special: set[int], word: str) -> str:
-    """The same for a word within a text."""
-    (ids,), (offsets,) = encode(tokenizer, [f"so {word}"])
-    start = len("so ")
-    own = covering((start, start + len(word)), offsets)
-    spans = [(max(offsets[i][0] - start, 0), offsets[i][1] - start) for i in own]
-    return unreadable(tokenizer, special, word, [ids[i] for i in own], spans)
-
-
-def refuse_continued_words(
-    tokenizer: PreTrainedTokenizerBase, task_name: str, rows: Iterable[Mapping[str, Any]], where: str
-) -> None:
-    """Raise StudyError where a text's last word and its answer together are one token, as in `walk` and `ing`.
-
-    For rows whose join is not said: the answer could be a word of its own, or the rest of one.
-    """
-    pairs = {
-        (joining.last_word(row["text"]), row[key]): row["text"]
-        for row in rows
-        for key in ("answer", "incorrect")
-        if row["join"] and row[key].isalnum() and not joining.listed(row["text"], row[key])
-    }
-    pairs = {(word, answer): text for (word, answer), text in pairs.items() if word}
-    wholes, special = [word + answer for word, answer in pairs], special_ids(tokenizer)
-    for (word, answer), whole, n in zip(pairs, wholes, tokens_in_text(tokenizer, wholes, "so "), strict=True):
-        if n == 1 and not _unreadable_word(tokenizer, special, whole):
-            raise StudyError(
-                f"tasks.{task_name}.{where}: {word!r} and the answer {answer!r} could be {word + ' ' + answer!r} or "
-                f"{whole!r}; say which, with join: space or join: exact"
-            )
-
-
 # ---- prompts -------------------------------------------------------------------------------------------------
 def encode_prompts(
     rows: list[dict[str, Any]],
@@ -256,57 +140,17 @@ def encode_prompts(
     bos = [tokenizer.bos_token_id] if prepend_bos else []
     if prepend_bos and bos == [None]:
         raise StudyError("models: prepend_bos is true but the tokenizer has no BOS token; set it to false")
-    joins = [row.get("join", " ") for row in rows]
-    right_texts, wrong_texts, corrupted_texts = (
-        [row[text] + joining.continuation(row[answer], join) for row, join in zip(rows, joins, strict=True)]
-        for text, answer in (("text", "answer"), ("text", "incorrect"), ("corrupted_text", "answer"))
-    )
-    plain, _ = encode(tokenizer, [row["text"] for row in rows])
-    corrupted_plain, _ = encode(tokenizer, [row["corrupted_text"] for row in rows])
-    right_ids, right_spans = encode(tokenizer, right_texts)
-    wrong_ids, wrong_spans = encode(tokenizer, wrong_texts)
-    corrupted_ids, corrupted_spans = encode(tokenizer, corrupted_texts)
-
-    each = (drifted(tokenizer, ids) for ids in (right_ids, wrong_ids, corrupted_ids))
-    drifts = [any(row) for row in zip(*each, strict=True)]
-
     special = special_ids(tokenizer)
     rejected_rows: list[tuple[dict[str, Any], str]] = []
     kept: list[tuple[dict[str, Any], Layout]] = []
-    for i, row in enumerate(rows):
-        whole = [
-            (right_texts[i], right_ids[i], right_spans[i]),
-            (wrong_texts[i], wrong_ids[i], wrong_spans[i]),
-            (corrupted_texts[i], corrupted_ids[i], corrupted_spans[i]),
-        ]
-        texts = plain[i], corrupted_plain[i]
-        reason = _reason(row, joins[i]) or _reason_of_tokens(tokenizer, special, whole, bos)
-        if not reason and multi_token:
-            reason = _reason_of_several(*texts, right_ids[i], wrong_ids[i], corrupted_ids[i])
-        elif not reason:
-            reason = _reason_of_one(row, *texts, right_ids[i], wrong_ids[i], corrupted_ids[i], right_spans[i])
-        places, lost = _places(row["text"], row.get("spans"), right_spans[i], multi_token)
-        corrupted_places, corrupted_lost = _places(
-            row["corrupted_text"], row.get("corrupted_spans"), corrupted_spans[i], multi_token
-        )
-        reason = reason or lost or corrupted_lost
-        if not reason and corrupted_places and corrupted_places != places:
-            reason = rejections.MEMBERS_MOVED
-        if not reason and drifts[i]:
-            reason = rejections.DRIFTED
+    for read in _tokenised(rows, tokenizer):
+        reason, places = _judged(read, tokenizer, special, bos, multi_token)
         if reason:
-            rejected_rows.append((row, reason))
+            rejected_rows.append((read.row, reason))
             continue
-        row = {k: v for k, v in row.items() if k not in ("spans", "corrupted_spans")}
-        n = len(plain[i]) if multi_token else len(right_ids[i]) - 1
-        row |= {"tokens": bos + right_ids[i][:n], "corrupted_tokens": bos + corrupted_ids[i][:n]}
-        if multi_token:
-            row |= {"answer_tokens": right_ids[i][n:], "incorrect_tokens": wrong_ids[i][n:]}
-        else:
-            row |= {"answer_token": right_ids[i][n], "incorrect_token": wrong_ids[i][n]}
+        row = _with_tokens(read, bos, multi_token)
         members = tuple((a + len(bos), b + len(bos)) for a, b in places)
         kept.append((row, Layout(len(row["tokens"]), members, len(row["tokens"]) - 1, prepend_bos)))
-
     if not kept:
         rejected = Counter(reason for _, reason in rejected_rows)
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
@@ -319,6 +163,70 @@ def encode_prompts(
     return Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
 
 
+class _Text(NamedTuple):
+    """A text with its answer, as the tokenizer splits it; ``drifted``: would the text of its tokens be split again?"""
+
+    text: str
+    ids: list[int]
+    spans: Offsets
+    drifted: bool
+
+
+class _Read(NamedTuple):
+    """A prompt as the tokenizer splits it: ``plain``, the ids of its texts alone, and the texts with their answers."""
+
+    row: dict[str, Any]
+    join: str
+    plain: list[int]
+    corrupted_plain: list[int]
+    right: _Text
+    wrong: _Text
+    corrupted: _Text  # with the right answer
+
+
+def _tokenised(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Iterator[_Read]:
+    """Each row; all texts of one kind are split together."""
+    joins = [row.get("join", " ") for row in rows]
+    plain, corrupted_plain = (encode(tokenizer, [row[key] for row in rows])[0] for key in ("text", "corrupted_text"))
+    whole = []
+    for text, answer in (("text", "answer"), ("text", "incorrect"), ("corrupted_text", "answer")):
+        texts = [row[text] + joining.continuation(row[answer], join) for row, join in zip(rows, joins, strict=True)]
+        ids, spans = encode(tokenizer, texts)
+        whole.append([_Text(*each) for each in zip(texts, ids, spans, drifted(tokenizer, ids), strict=True)])
+    return (_Read(*each) for each in zip(rows, joins, plain, corrupted_plain, *whole, strict=True))
+
+
+def _with_tokens(read: _Read, bos: list[int], multi_token: bool) -> dict[str, Any]:
+    """The row with the ids of its texts and answers, instead of the characters where its members stand."""
+    row = {k: v for k, v in read.row.items() if k not in ("spans", "corrupted_spans")}
+    right, wrong = read.right.ids, read.wrong.ids
+    n = len(read.plain) if multi_token else len(right) - 1
+    row |= {"tokens": bos + right[:n], "corrupted_tokens": bos + read.corrupted.ids[:n]}
+    if multi_token:
+        return row | {"answer_tokens": right[n:], "incorrect_tokens": wrong[n:]}
+    return row | {"answer_token": right[n], "incorrect_token": wrong[n]}
+
+
+# ---- why a prompt is rejected --------------------------------------------------------------------------------
+def _judged(
+    read: _Read, tokenizer: PreTrainedTokenizerBase, special: set[int], bos: list[int], multi_token: bool
+) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Why a prompt cannot be used, or an empty string; and first and last token of each member."""
+    row = read.row
+    reason = _reason(row, read.join) or _reason_of_tokens(read, tokenizer, special, bos)
+    reason = reason or (_reason_of_several(read) if multi_token else _reason_of_one(read))
+    places, lost = _places(row["text"], row.get("spans"), read.right.spans, multi_token)
+    corrupted_places, corrupted_lost = _places(
+        row["corrupted_text"], row.get("corrupted_spans"), read.corrupted.spans, multi_token
+    )
+    reason = reason or lost or corrupted_lost
+    if not reason and corrupted_places and corrupted_places != places:
+        reason = rejections.MEMBERS_MOVED
+    if not reason and (read.right.drifted or read.wrong.drifted or read.corrupted.drifted):
+        reason = rejections.DRIFTED
+    return reason, places
+
+
 def _reason(row: Mapping[str, Any], join: str) -> str:
     """Why a prompt cannot be used whatever its tokens, or an empty string."""
     if joining.continuation(row["answer"], join) == joining.continuation(row["incorrect"], join):
@@ -328,14 +236,9 @@ def _reason(row: Mapping[str, Any], join: str) -> str:
     return ""
 
 
-def _reason_of_tokens(
-    tokenizer: PreTrainedTokenizerBase,
-    special: set[int],
-    texts: Iterable[tuple[str, list[int], Offsets]],
-    bos: list[int],
-) -> str:
-    """Why the model would not read the texts (with ids and spans) as they stand, or an empty string."""
-    for text, ids, spans in texts:
+def _reason_of_tokens(read: _Read, tokenizer: PreTrainedTokenizerBase, special: set[int], bos: list[int]) -> str:
+    """Why the model would not read the texts as they stand, or an empty string."""
+    for text, ids, spans, _ in (read.right, read.wrong, read.corrupted):
         if bos and ids[:1] == bos:
             return rejections.BEGINS_WITH_BOS
         reason = unreadable(tokenizer, special, text, ids, spans)
@@ -344,40 +247,32 @@ def _reason_of_tokens(
     return ""
 
 
-def _reason_of_one(
-    row: Mapping[str, Any],
-    plain: list[int],
-    corrupted_plain: list[int],
-    right: list[int],
-    wrong: list[int],
-    corrupted: list[int],
-    spans: Offsets,
-) -> str:
+def _reason_of_one(read: _Read) -> str:
     """The same for answers of one token, from the ids of the texts alone and with their answers."""
+    right, wrong, corrupted = read.right.ids, read.wrong.ids, read.corrupted.ids
+    first, end = read.right.spans[-1]
     if right == wrong:
         return rejections.SAME_TOKENS
     if len(right) != len(wrong) or right[:-1] != wrong[:-1]:
         return rejections.SEVERAL_TOKENS
-    if spans[-1][1] <= len(row["text"]) or (spans[-1][0] < len(row["text"])):
+    if end <= len(read.row["text"]) or first < len(read.row["text"]):
         return rejections.MERGES
-    if right[: len(plain)] != plain or corrupted[: len(corrupted_plain)] != corrupted_plain:
+    if right[: len(read.plain)] != read.plain or corrupted[: len(read.corrupted_plain)] != read.corrupted_plain:
         return rejections.OTHER_TOKENS
     if len(corrupted) != len(right) or corrupted[-1] != right[-1]:
         return rejections.OTHER_LENGTH
     return ""
 
 
-def _reason_of_several(
-    plain: list[int], corrupted_plain: list[int], right: list[int], wrong: list[int], corrupted: list[int]
-) -> str:
+def _reason_of_several(read: _Read) -> str:
     """The same for answers of several tokens."""
-    n = len(plain)
-    texts = (right, plain), (wrong, plain), (corrupted, corrupted_plain)
+    n, right, wrong, corrupted = len(read.plain), read.right.ids, read.wrong.ids, read.corrupted.ids
+    texts = (right, read.plain), (wrong, read.plain), (corrupted, read.corrupted_plain)
     if right == wrong:
         return rejections.SAME_TOKENS
     if any(ids[: len(text)] != text or len(ids) == len(text) for ids, text in texts):
         return rejections.OTHER_TOKENS_SEVERAL
-    if len(corrupted_plain) != n:
+    if len(read.corrupted_plain) != n:
         return rejections.OTHER_LENGTH
     if corrupted[n:] != right[n:]:
         return rejections.OTHER_ANSWER

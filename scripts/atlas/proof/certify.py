@@ -1,13 +1,17 @@
 """Run the node searches and edge methods on the fixtures and compare what they find with what they must find."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.search import Rule, run
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps
+from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, EdgeCircuit
 from atlas.core.graph import names as edge_names
 from atlas.edges.by_method import function_of
@@ -18,6 +22,7 @@ from atlas.model import activations, models
 from atlas.prompts.batch import Prompts
 from atlas.proof.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
 
+log = logging.getLogger("atlas")
 SEED = 0  # of the random order
 BATCH = 8  # candidates that the speculative search asks for at once
 EDGES = EdgeSettings(threshold=THRESHOLD, taus=(1.0,), points=5)  # from the full graph
@@ -140,6 +145,17 @@ def certify(fixture: Fixture, folder: Path | str) -> list[dict[str, Any]]:
                     | {"percent": ablator.percent_of_full(found), "evaluations": asked, "seconds": seconds}
                 )
     return rows
+
+
+def refuse_unexpected(table: pd.DataFrame) -> None:
+    """Log every row that found something else than it must, and raise StudyError where there is one."""
+    wrong = table[~table["as_expected"]]
+    for row in wrong.itertuples():
+        log.error("%s-%s, %s, %s: %s, not %s", row.fixture, row.family, row.method, row.kind, row.found, row.expected)
+    if len(wrong):
+        raise StudyError(
+            f"certify: {len(wrong)} of {len(table)} searches found something else than they must (see above)"
+        )
 
 
 def describe(fixture: Fixture) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from atlas.core.components import Circuit, all_components
+from atlas.core.errors import StudyError
 from atlas.proof.fixtures import FILLER, KINDS, SERIES, Expected, Fixture, circuit, every_kind
 from atlas.proof.planted import BOS, FILLERS, LOGIT, MEMBERS, VOCABULARY, M, Plan, tokenizer
 
@@ -195,6 +196,18 @@ def certificate(model: GPT2LMHeadModel, nodes: Circuit, seed: int = 1, rows: int
     return out
 
 
+def certified(fixture: Fixture, folder: Path) -> dict[str, dict[str, float]]:
+    """The `certificate` of a fixture that was built in a folder; raises StudyError where too much lies outside."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    found = certificate(model, fixture.nodes["resample"])
+    share = found["resample"]["outside"]
+    if share > SHARE_ALLOWED:
+        raise StudyError(f"{fixture.id}: {share:.2%} of the effect lies outside the planted nodes; train it longer")
+    return found
+
+
 @dataclass(frozen=True)
 class TrainedFixture(Fixture):
     """A fixture whose model is trained when it is built; it states nodes, and no edges or exact effects."""
@@ -216,9 +229,6 @@ def trained(steps: int = STEPS) -> TrainedFixture:
         family="gpt2",
         shows="ordinary norms and soft attention; the truth holds to less than 1 %, not exactly",
         plan=Plan((), seed=0),
-        slots=SERIES,
-        answer=4,
-        incorrect=3,
         nodes=every_kind(nodes),
         edges={},
         full=LOGIT,

@@ -207,3 +207,10 @@ def evaluate(
         top1 = torch.cat(hits).float().mean().item()
         table.append({"task": task, "family": family, "step": step, "form": form, "prompts": prompts, "top1": top1})
     return pd.DataFrame(table)
+
+
+def below_thresholds(table: pd.DataFrame, spec: dict[str, Any]) -> pd.DataFrame:
+    """The rows of `evaluate` below their threshold of top-1: ``main`` for what studies search, else ``other``."""
+    about = spec["evaluation"]
+    main = table["family"].isin(about["main"]) & (table["step"] == 1) & (table["form"] == "template")
+    return table[table["top1"] < main.map({True: about["thresholds"]["main"], False: about["thresholds"]["other"]})]

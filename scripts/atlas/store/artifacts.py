@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -189,6 +189,12 @@ def read_tables(paths: Iterable[Path | str]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat([read_table(p) for p in paths], ignore_index=True)
+
+
+def named_tables(files: Mapping[str, str | Sequence[str]]) -> dict[str, pd.DataFrame]:
+    """The tables among a job's named inputs; several files of one name as one table."""
+    named = {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in files.items()}
+    return {name: read_tables(paths) for name, paths in named.items() if str(paths[0]).endswith(".parquet")}
 
 
 def table_provenance(path: Path | str) -> dict[str, Any]:

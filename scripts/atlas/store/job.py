@@ -92,11 +92,12 @@ def task_data(snakemake: Any) -> dict[str, Any]:
 
 
 # ---- results and provenance ----------------------------------------------------------------------------------
-def provenance(snakemake: Any, *modules: str) -> dict[str, Any]:
+def provenance(snakemake: Any, *modules: Path | str) -> dict[str, Any]:
     """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
 
     The param ``code`` is left out: an edit that changes no number changes no artifact. Versions are those of the
-    packages that the script imports, and ``modules``: files that it imports by name.
+    packages that the script imports, and ``modules``: files of modules that it
+    loads by name.
     """
     inputs: dict[str, str] = {}
     for name, paths in snakemake.input.items():

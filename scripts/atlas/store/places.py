@@ -19,9 +19,9 @@ CHECKPOINT = ("config.json", "tokenizer*", "*.safetensors", "pytorch_model*.bin"
 TOKENIZER = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json")
 
 
-def below_root(path: str) -> Path:
-    """A path of the configuration: absolute, from the user's home (`~`), or from the folder of the workflow."""
-    return ROOT / Path(path).expanduser()
+def below_root(path: str, root: Path | str = ROOT) -> Path:
+    """A path of the configuration: absolute, from the user's home (`~`), or from ``root``, the workflow's folder."""
+    return Path(root) / Path(path).expanduser()
 
 
 def contents(files: Iterable[Path]) -> dict[str, str]:

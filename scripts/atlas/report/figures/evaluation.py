@@ -10,16 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from atlas.core.metrics import METRICS as PER_PROMPT
 from atlas.report import style, wording
 
-METRICS = {
-    "logit_diff": ("logit difference", 2),
+TITLES = {name: (metric.title, 2) for name, metric in PER_PROMPT.items()}
+METRICS = {  # with the digits that a figure prints
+    "logit_diff": TITLES.pop("logit_diff"),
     "percent_of_full": ("% of full", 1),
     "faithfulness": ("faithfulness", 2),
-    "prob_diff": ("probability difference", 2),
-    "kl": ("KL divergence (nats)", 2),
-    "top1": ("answer is first choice", 2),
-    "answer_rank": ("rank of the answer", 2),
+    **TITLES,
     "noising": ("noising", 2),
     "denoising": ("denoising", 2),
     "noising_heads": ("noising, heads alone", 2),

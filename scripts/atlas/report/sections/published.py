@@ -1,16 +1,18 @@
-"""Sentences and the table about published figures, by rule from the comparison (see summary.py and published.py)."""
+"""Our values beside published ones: agreement, and why some cannot be compared."""
 
 from typing import Any
 
 import pandas as pd
 
 from atlas.compare.published import COMPARED, NOT_COMPARABLE, NOT_COMPUTED
+from atlas.report.pages import Section
+from atlas.report.sections.study import Study, led
 from atlas.report.wording import count, listing, number, words
 
 NAMED = 3  # items named in a sentence
 
 
-def published_findings(table: pd.DataFrame | None) -> list[str]:
+def findings(table: pd.DataFrame | None) -> list[str]:
     """How many published values ours agree with, which do not, why others cannot be compared; nothing without it."""
     if table is None:
         return []
@@ -62,14 +64,14 @@ def _circuits(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def published_table(table: pd.DataFrame) -> dict[str, Any]:
+def table(compared: pd.DataFrame) -> dict[str, Any]:
     """A row for every figure and task: values, how many within tolerance, and how far the others are off."""
     rows = []
-    for (title, task), part in table.groupby(["title", "task"], sort=False):
+    for (title, task), part in compared.groupby(["title", "task"], sort=False):
         ours = part[part["status"] != NOT_COMPUTED]
-        compared = part[part["status"] == COMPARED]
+        held = part[part["status"] == COMPARED]
         cells = [words(title), words(task) or "\u2013", str(len(part)), str(len(ours))]
-        cells.append(f"{int(compared['within'].sum())} of {len(compared)}" if len(compared) else "\u2013")
+        cells.append(f"{int(held['within'].sum())} of {len(held)}" if len(held) else "\u2013")
         cells.append(number(part["tolerance"].max(), 3).rstrip("0").rstrip("."))
         if len(ours):
             worst = ours.loc[ours["difference"].abs().idxmax()]
@@ -84,3 +86,15 @@ def published_table(table: pd.DataFrame) -> dict[str, Any]:
         rows.append([*cells[:2], part["unit"].iloc[0], *cells[2:]])
     header = ["figure", "task", "unit", "published", "ours", "within", "tolerance", "median difference"]
     return {"header": [*header, "largest difference", "note (the most frequent)"], "rows": rows}
+
+
+def section(study: Study) -> Section:
+    """The comparison with a publication; empty in a study without one."""
+    compared = study.tables.get("published")
+    return Section(
+        title="Beside published figures",
+        **led(findings(compared)),
+        table=None if compared is None else table(compared),
+        note="Difference: ours minus published, also of values that are not comparable. Tolerances and what agreement "
+        "needs: docs/published.md.",
+    )

@@ -1,4 +1,4 @@
-"""Sentences about what the heads do, chosen by rule from the numbers (see summary.py)."""
+"""What the heads of the circuits do: their labels, and the evidence of every analysis that the study makes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ import pandas as pd
 
 from atlas.heads.labels import LABELS, UNLABELLED
 from atlas.report.lens_page import point_name
+from atlas.report.pages import Section
+from atlas.report.sections.study import Study, led
 from atlas.report.wording import count, interval, listing, number, percent, place, words
 
-NAMES_OF = {"attribution": "direct attribution", "lens": "the logit lens", "attention": "attention patterns"}
-NAMES_OF |= {"detectors": "head detectors", "ov": "what heads write (OV)", "backup": "backup heads"}
 HALF = 0.5  # of the way from the corrupted to the clean score
 NAMED = 3  # heads that a sentence names
 LEAST = 0.01  # logits; smaller changes of a head's attribution are not counted as backup
@@ -205,7 +205,7 @@ def backup_findings(backup: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
-def head_findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any]) -> list[str]:
+def findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any]) -> list[str]:
     """Everything above that the study makes; the first sentence stands in the short version."""
     found = label_findings(tables["roles"], main, thresholds)
     found += evidence_findings(tables["roles"], tables.get("attribution"), main, thresholds)
@@ -216,20 +216,7 @@ def head_findings(tables: dict[str, Any], main: list[str], thresholds: dict[str,
     return found + (backup_findings(tables["backup"], main) if "backup" in tables else [])
 
 
-def left_out_findings(left_out: dict[str, str | None]) -> list[str]:
-    """What the study does not ask of the model, and why it could not have: analysis -> reason, or None."""
-    reasons: dict[str | None, list[str]] = {}
-    for analysis, reason in left_out.items():
-        reasons.setdefault(reason, []).append(NAMES_OF.get(analysis, analysis))
-    if not reasons:
-        return []
-    parts = [
-        f"{listing(names)}{f' (not to be had of this model: {why})' if why else ''}" for why, names in reasons.items()
-    ]
-    return [f"The configuration leaves out {'; '.join(parts)}."]
-
-
-def label_table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
+def table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
     """Every head with its label on every task; a star where they differ."""
     wide = roles.pivot(index="component", columns="task", values="label").reindex(columns=tasks)
     differs = set(roles.loc[roles["differs"], "component"])
@@ -238,3 +225,26 @@ def label_table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
         for name in sorted(wide.index, key=place)
     ]
     return {"header": ["head", *map(words, tasks)], "rows": rows} if rows else None
+
+
+def links(roles: pd.DataFrame, model: str) -> list[tuple[str, str]]:
+    """(address, name) of every head's card, relative to the summary's folder."""
+    return [(f"{model}.heads.html#h{name}", name) for name in sorted(roles["component"].unique(), key=place)]
+
+
+def section(study: Study) -> Section:
+    """Labels of heads and what they rest on; empty where no heads are explained."""
+    roles = study.tables.get("roles")
+    if roles is None:
+        return Section(title="What the heads do")
+    explained = [task for task in study.main if task in study.explained]
+    return Section(
+        title="What the heads do",
+        anchor="heads",
+        **led(findings(study.tables, explained, study.settings["labels"])),
+        table=table(roles, study.tasks),
+        links=links(roles, study.model["model"]),
+        note="Labels by the thresholds of heads.labels; a star: another label on another task. The cards of the heads, "
+        "their attention patterns and the tokens of the logit lens are pages of their own beside this one, in the "
+        "report under 8 Heads.",
+    )

@@ -1,0 +1,18 @@
+"""From what a user gives to the configuration that a study runs on."""
+
+from pathlib import Path
+from typing import Any
+
+from atlas.study import checks, names, random_weights, schema
+
+
+def validated(given: object, keys: dict[str, Any], published: Path) -> dict[str, Any]:
+    """The configuration that a study runs on, with defaults filled in and everything checked; ``given`` stays as it is.
+
+    ``keys``: schemas/config.schema.yaml. ``published``: the folder of publications. Raises StudyError with one line
+    that names the key, the value and what is allowed; whatever a YAML or JSON file can hold may be given.
+    """
+    resolved = random_weights.resolve(schema.filled(given, names.filled(keys)))
+    checks.check(resolved)
+    checks.check_published(resolved, published)
+    return resolved
