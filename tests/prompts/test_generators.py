@@ -11,8 +11,8 @@ from atlas.circuit import stability
 from atlas.core.errors import StudyError
 from atlas.prompts import generator, generators
 from atlas.prompts.corruptions import CORRUPTIONS
+from atlas.prompts.layouts import Encoded
 from atlas.prompts.making import prompts_of, summary, warnings
-from atlas.prompts.tokens import Encoded
 from atlas.store import sources
 from atlas.study.validation import validated
 from conftest import ROOT, load_tokenizer
