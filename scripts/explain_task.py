@@ -5,23 +5,12 @@ from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.heads import explain_task
 from atlas.heads.explained import Explained
-from atlas.prompts import layouts, tokens
 from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+inputs, p = snakemake.input, snakemake.params
 
-data = TaskData(**job.task_data(snakemake))
-task = Explained(
-    names=data.identity,
-    model=data.model,
-    tokenizer=tokens.load_tokenizer(str(data.folder)),
-    frame=layouts.of_one(data.frame(data.report_split)),
-    layout=Layout.of(artifacts.read_json(inputs.layout)["layout"]),
-    bootstrap=Bootstrap(p.bootstrap, p.seed),
-)
-tables = explain_task.explain(task, out.keys(), p.patching_prompts, p.lens_tokens, p.allow_negative_clean)
-
-provenance = job.provenance(snakemake)
-for name, table in tables.items():
-    artifacts.write_table(table, out[name], provenance)
+layout = Layout.of(artifacts.read_json(inputs.layout)["layout"])
+task = Explained.of(TaskData(**job.task_data(snakemake)), layout, Bootstrap(p.bootstrap, p.seed))
+settings = job.settings(snakemake, explain_task.Settings)
+job.save(snakemake, **explain_task.explain(task, snakemake.output.keys(), settings))

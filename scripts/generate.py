@@ -9,7 +9,7 @@ from atlas.prompts import tokens
 from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+inputs, p = snakemake.input, snakemake.params
 
 folder, description = job.model_folder(snakemake), artifacts.read_json(inputs.model)
 model = models.load(folder, settings=description["settings"], **p.run)
@@ -17,8 +17,4 @@ writer = Writer(model, tokens.load_tokenizer(str(folder)), p.prepend_bos, descri
 sets = head_sets(chosen_circuits(inputs.circuits), p.sets, p.own, model.n_layers, model.n_heads)
 ablated = Ablated.of(sets, model.n_layers, model.n_heads, p.controls, p.seed)
 tables = generate(writer, p.prompts, p.per_text, p.seed, ablated, Bootstrap(p.bootstrap, p.seed))
-
-provenance = job.provenance(snakemake)
-for name, table in tables.items():
-    table.insert(0, "model", w.model)
-    artifacts.write_table(table, out[name], provenance)
+job.save(snakemake, **tables)

@@ -19,18 +19,18 @@ from atlas.prompts import rejections
 if TYPE_CHECKING:
     import pandas as pd
 
-
 MIN_LAYOUT = 8  # prompts of a file that make a layout of their own, unless told otherwise
 SHARED = "all"  # the name of the means over all prompts of a layout
 NUMBERED = re.compile(r", layout [0-9]+$")
 
 
+# ---- prompts -------------------------------------------------------------------------------------------------
 @dataclass
 class Encoded:
     """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
 
     rows: list[dict[str, Any]]
-    layouts: list[dict[str, Any]]  # the largest first (`layouts.grouped`)
+    layouts: list[dict[str, Any]]  # the largest first (`grouped`)
     rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason (rejections.py)
 
     @property
@@ -44,7 +44,6 @@ class Encoded:
         return {key: value for key, value in self.layouts[0].items() if key != "prompts"}
 
 
-# ---- prompts -------------------------------------------------------------------------------------------------
 def grouped(
     kept: Sequence[tuple[dict[str, Any], Layout]], min_layout: int | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
