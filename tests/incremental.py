@@ -300,7 +300,7 @@ CHANGES = [
     ),
     Change(
         "library edited",
-        "the edge search (`edge_search.py`)",
+        "the edge search (`searches.py`)",
         {"search_edges": 2} | of_main_tasks(2),
         edit="scripts/atlas/edges/searches.py",
     ),
@@ -313,7 +313,7 @@ CHANGES = [
     Change(
         "library edited",
         "overlap (`overlap.py`)",
-        {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY,
+        {"compare_circuits": 1} | AFTER_COMPARISON,
         edit="scripts/atlas/compare/overlap.py",
     ),
     Change(
