@@ -65,7 +65,8 @@ verify: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/python docs/build_configuration.py
 	$(BIN)/python docs/build_licences.py
-	$(BIN)/python tests/incremental.py
+	PYTHONPATH=scripts $(BIN)/python docs/build_house.py
+	PYTHONPATH=scripts $(BIN)/python tests/incremental.py
 
 clean:
 	rm -rf results/* benchmarks logs .snakemake

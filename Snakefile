@@ -10,6 +10,7 @@ configfile: workflow.source_path("config.yaml")
 report: "report/workflow.rst"
 
 
+include: "rules/study.smk"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/circuits.smk"
@@ -18,9 +19,14 @@ include: "rules/heads_roles.smk"
 include: "rules/generation.smk"
 include: "rules/published.smk"
 include: "rules/figures.smk"
-include: "rules/head_figures.smk"
 include: "rules/fixtures.smk"
 include: "rules/training.smk"
+
+
+# Only where this workflow runs by itself: one that imports it as a module is left as it is.
+if workflow.modifier.is_main_snakefile():
+
+    include: "rules/process.smk"
 
 
 onstart:
@@ -30,6 +36,5 @@ onstart:
 rule all:
     default_target: True
     input:
-        figures(),
+        figures_and_pages(),
         exports(),
-        summary_pages(),

@@ -46,8 +46,7 @@ class Naive:
             kept["x"] = x
 
         def exchange(x, hook):
-            w, b = getattr(block, f"w_{part}")[:, head], getattr(block, f"b_{part}")[head]
-            x[:, :, head] = block.norm1(kept["x"] - difference) @ w + b
+            x[:, :, head] = block.project(part, block.norm1(kept["x"] - difference), [head])[:, 0]
             return x
 
         return [(f"blocks.{layer}.hook_resid_pre", keep), (f"blocks.{layer}.attn.hook_{part}", exchange)]

@@ -102,10 +102,10 @@ def resumed(run: engine.LiveRun, prompts, substitute, circuit, start: int, x):
             z = run.engine.mix(block, x, heads, None).clone()
             ablated = [h for h in heads if Component(layer, h) not in circuit]
             z[:, :, ablated] = substitute("z", layer)[:, :, ablated].expand(len(z), -1, -1, -1)
-            x = x + block.b_o + z.flatten(2) @ block.w_o.flatten(0, 1)
-            mlp = block.mlp(block.norm2(x))
+            x = block.after_attention(x, block.head_writes(z))
+            mlp = block.mlp_out(x)
             x = x + (mlp if Component(layer, MLP) in circuit else substitute("mlp_out", layer))
-        logits = run.engine.unembed(x[:, -1])
+        logits = run.engine.weights.unembed(x[:, -1])
     rows = torch.arange(len(logits), device=logits.device)
     return logits[rows, prompts.answer.to(logits.device)] - logits[rows, prompts.incorrect.to(logits.device)]
 
@@ -121,8 +121,8 @@ class Counter:
         def counted_mix(block, x, heads, out):
             z = mix(block, x, heads, out)
             n, s, d = x.shape
-            p, d_head, group = z.shape[1], z.shape[3], block.w_q.shape[1] // block.w_k.shape[1]
-            keys = len({h // group for h in heads})
+            p, d_head, owners = z.shape[1], z.shape[3], block.owners
+            keys = len({owners[h] for h in heads})
             self.flops += 2 * n * d_head * (d * (p * len(heads) + 2 * s * keys) + 2 * len(heads) * p * s)
             return z
 

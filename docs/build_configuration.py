@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from atlas.prompts import generator  # noqa: E402
+from atlas.study.names import NAMES, filled  # noqa: E402
 
 INTRODUCTION = """# Configuration
 
@@ -89,7 +90,7 @@ def of_generators(schema: dict) -> list[str]:
 
 
 def page() -> str:
-    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+    schema = filled(yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text()))
     lines = [INTRODUCTION]
     single = {name: node for name, node in schema["properties"].items() if node.get("type", "string") != "object"}
     lines += ["## Single keys", "", "| key | values | meaning |", "|---|---|---|", *rows(schema, single), ""]
@@ -106,7 +107,16 @@ def page() -> str:
         if name == "tasks":
             lines += ["Every key of `prompts` may stand in a task's block too and then holds for that task.", ""]
             lines += of_generators(schema)
-    return "\n".join(lines)
+    lines += [
+        "## Names",
+        "",
+        "What the names of metrics, kinds of ablation and edge methods stand for (docs/methods.md).",
+        "",
+    ]
+    lines += ["| name | meaning |", "|---|---|"]
+    for key in ("metric", "ablation_kind", "edge_method"):
+        lines += [f"| `{name}` | {meaning} |" for name, meaning in NAMES[key].items()]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ rule build_random_model:
         "benchmarks/{model}/build_random_model.tsv"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(60),
+        **needs(16000, 60),
     params:
         code=library("scripts/build_random_model.py"),
         source=random_source,
@@ -36,13 +34,12 @@ rule check_model:
         "logs/{model}/check_model.log",
     benchmark:
         "benchmarks/{model}/check_model.tsv"
+    group:
+        "prompts"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
-        gpu=gpu,
+        **needs(4000, 60, gpu=True),
     params:
         code=library("scripts/check_model.py"),
         source=model_source,
@@ -65,18 +62,17 @@ rule check_analyses:
     benchmark:
         "benchmarks/{model}/check_analyses.tsv"
     priority: MODEL_FIRST
+    group:
+        "prompts"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
-        gpu=gpu,
+        **needs(4000, 60, gpu=True),
     params:
         code=library("scripts/check_analyses.py"),
         run=run_settings,
         heads=ANALYSES,
-        edges=bool(config["edges"]["methods"]),
+        edges=WITH_EDGES,
     message:
         "Check what can be found out about {wildcards.model}"
     script:
@@ -87,26 +83,29 @@ rule make_prompts:
     input:
         model="results/{model}/model.json",
     output:
-        prompts=ensure("results/{model}/{task}/prompts.parquet", non_empty=True),
-        summary=ensure("results/{model}/{task}/prompts.json", non_empty=True),
-        tokens=ensure("results/{model}/{task}/tokens.parquet", non_empty=True),
-        rejected=ensure("results/{model}/{task}/rejected.parquet", non_empty=True),
+        **filled(
+            "results/{model}/{task}",
+            prompts="prompts.parquet",
+            summary="prompts.json",
+            tokens="tokens.parquet",
+            rejected="rejected.parquet",
+        ),
     log:
         "logs/{model}/{task}/make_prompts.log",
     benchmark:
         "benchmarks/{model}/{task}/make_prompts.tsv"
     priority: DATA_FIRST
+    group:
+        "prompts"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(20),
+        **needs(2000, 20),
     params:
         code=library_of_task("scripts/make_prompts.py"),
         task=task_settings,
         files=task_files,
-        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        prepend_bos=prepend_bos,
     message:
         "Make prompts of {wildcards.task} for {wildcards.model}"
     script:
@@ -115,21 +114,20 @@ rule make_prompts:
 
 rule gather_prompts:
     input:
-        prompts=explained_table("prompts.parquet"),
-        summaries=explained_table("prompts.json"),
+        prompts=each(EXPLAINED, "prompts.parquet"),
+        summaries=each(EXPLAINED, "prompts.json"),
     output:
-        prompts=ensure("results/{model}/comparison/prompts.parquet", non_empty=True),
-        layouts=ensure("results/{model}/comparison/layouts.json", non_empty=True),
+        **filled("results/{model}/comparison", prompts="prompts.parquet", layouts="layouts.json"),
     log:
         "logs/{model}/gather_prompts.log",
     benchmark:
         "benchmarks/{model}/gather_prompts.tsv"
+    group:
+        "prompts"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        **needs(1000, 10),
     params:
         code=library("scripts/gather_prompts.py"),
     message:
@@ -143,8 +141,7 @@ rule score_clean:
         model="results/{model}/model.json",
         prompts="results/{model}/{task}/prompts.parquet",
     output:
-        clean=ensure("results/{model}/{task}/clean.parquet", non_empty=True),
-        summary=ensure("results/{model}/{task}/clean_summary.parquet", non_empty=True),
+        **filled("results/{model}/{task}", clean="clean.parquet", summary="clean_summary.parquet"),
     log:
         "logs/{model}/{task}/score_clean.log",
     benchmark:
@@ -152,18 +149,14 @@ rule score_clean:
     priority: DATA_FIRST
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
-        gpu=gpu,
+        **needs(4000, 60, gpu=True),
     params:
+        **STATISTICS,
         code=library("scripts/score_clean.py"),
         run=run_settings,
-        filter=lambda wildcards: settings.task_block(config, wildcards.task)["filter"],
+        filter=of_task("filter"),
         groups=config["ablation"]["groups"],
-        bootstrap=config["statistics"]["bootstrap"],
-        seed=config["statistics"]["seed"],
     message:
         "Score {wildcards.model} on {wildcards.task}"
     script:
@@ -185,17 +178,14 @@ rule cache_activations:
     priority: DATA_FIRST
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
-        gpu=gpu,
+        **needs(4000, 60, gpu=True),
     params:
         code=library("scripts/cache_activations.py"),
         run=run_settings,
         dtype=config["activations"]["dtype"],
         groups=config["ablation"]["groups"],
-        allow_negative_clean=allow_negative_clean,
+        allow_negative_clean=of_task("allow_negative_clean"),
     message:
         "Cache activations of {wildcards.model} on {wildcards.task}"
     script:

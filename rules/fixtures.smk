@@ -3,18 +3,16 @@
 
 rule build_fixtures:
     output:
+        **filled("results/fixtures", truth="fixtures.json"),
         models=directory("results/fixtures/models"),
-        truth=ensure("results/fixtures/fixtures.json", non_empty=True),
     log:
         "logs/build_fixtures.log",
     benchmark:
         "benchmarks/build_fixtures.tsv"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(20),
+        **needs(2000, 20),
     params:
         code=library("scripts/build_fixtures.py"),
     message:
@@ -28,19 +26,15 @@ rule certify:
         models="results/fixtures/models",
         truth="results/fixtures/fixtures.json",
     output:
-        table=ensure("results/fixtures/certify.parquet", non_empty=True),
-        csv=ensure("results/fixtures/certify.csv", non_empty=True),
-        page=ensure("results/fixtures/certify.html", non_empty=True),
+        **filled("results/fixtures", table="certify.parquet", csv="certify.csv", page="certify.html"),
     log:
         "logs/certify.log",
     benchmark:
         "benchmarks/certify.tsv"
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        **needs(2000, 60),
     params:
         code=library("scripts/certify.py"),
     message:

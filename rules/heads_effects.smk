@@ -8,7 +8,9 @@ rule explain_task:
         layout="results/{model}/{task}/prompts.json",
         clean="results/{model}/{task}/clean.parquet",
     output:
-        **with_analyses("patching", "attribution", "lens", "lens_tokens", "lens_lead", "lens_increments"),
+        **made(
+            "results/{model}/{task}", "patching", "attribution", "lens", "lens_tokens", "lens_lead", "lens_increments"
+        ),
     log:
         "logs/{model}/{task}/explain_task.log",
     benchmark:
@@ -17,20 +19,15 @@ rule explain_task:
         task=one_of(EXPLAINED_TASKS),
     conda:
         "../envs/environment.yaml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(120),
-        gpu=gpu,
+        **needs(4000, 120, gpu=True),
     params:
+        **STATISTICS,
         code=library("scripts/explain_task.py"),
         run=run_settings,
-        allow_negative_clean=allow_negative_clean,
-        prepend_bos=lambda wildcards: model_block(wildcards)["prepend_bos"],
+        allow_negative_clean=of_task("allow_negative_clean"),
         patching_prompts=config["heads"]["patching_prompts"],
         lens_tokens=config["heads"]["lens_tokens"],
-        bootstrap=config["statistics"]["bootstrap"],
-        seed=config["statistics"]["seed"],
     message:
         "Explain {wildcards.task} in {wildcards.model} by patching, attribution and logit lens"
     script:

@@ -14,8 +14,7 @@ rule train_ladder:
         "../envs/environment.yaml"
     threads: 2
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(120),
+        **needs(4000, 120),
     params:
         code=library("scripts/train_model.py"),
         spec=places.contents([ROOT / "resources/models/ladder-6x8/training.yaml"]),

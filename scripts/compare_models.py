@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from atlas.circuit.chosen import circuit_at, reported_edges
+from atlas.circuit.chosen import circuit_at
 from atlas.compare.overlap import COLUMNS, compare_models
 from atlas.core.graph import Graph
+from atlas.edges.chosen import reported_edges
 from atlas.store import artifacts, job
 
 job.start(snakemake)

@@ -4,24 +4,21 @@ from atlas.compare import published
 from atlas.store import artifacts, job, places
 
 job.start(snakemake)
-inputs, out, p = snakemake.input, snakemake.output, snakemake.params
+inputs, p = snakemake.input, snakemake.params
 folder = places.below_root("resources/published") / snakemake.config["published"]
 
-of_tasks = ("faithfulness", "evaluation", "minimality", "effects", "clean", "ov")
-of_tasks += ("lens_increments", "attribution", "patching")
-tables = {name: artifacts.read_tables(inputs[name]) for name in of_tasks}
-tables |= {name: artifacts.read_table(inputs[name]) for name in ("membership", "cross")}
+compared = {name: files for name, files in inputs.items() if name not in ("prompts", "generated")}
+tables = artifacts.named_tables(compared)
 if inputs.get("generated"):
     tables["generation"] = published.written(*map(artifacts.read_table, inputs.generated))
 studied = published.Studied(
     model=artifacts.read_json(inputs.model),
     settings=p.settings,
     prompts=dict(zip(p.settings, map(published.prompts_of, map(artifacts.read_table, inputs.prompts)), strict=True)),
-    layouts={content["task"]: content["layout"] for content in map(artifacts.read_json, inputs.info)},
+    layouts={info["task"]: published.layout_of(info) for info in map(artifacts.read_json, inputs.info)},
 )
 table = published.compare(published.read(folder), tables, studied, p.order, p.threshold)
-counts = table["status"].value_counts().to_dict()
-job.log.info("%s, %d within tolerance", counts, int(table["within"].sum()))
+job.log.info("%s, %d within tolerance", table["status"].value_counts().to_dict(), int(table["within"].sum()))
 
 table.insert(0, "model", snakemake.wildcards.model)
-artifacts.write_table(table, out[0], job.provenance(snakemake))
+artifacts.write_table(table, snakemake.output[0], job.provenance(snakemake))

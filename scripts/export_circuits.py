@@ -1,8 +1,9 @@
 """Write the reported circuits of a task in the formats that other tools read (docs/interchange.md)."""
 
-from atlas.circuit.chosen import circuit_at, edge_values, reported_edges
+from atlas.circuit.chosen import circuit_at
 from atlas.compare import interchange
 from atlas.core.graph import Graph
+from atlas.edges.chosen import edge_values, reported_edges
 from atlas.store import artifacts, job
 
 job.start(snakemake)

@@ -1,35 +1,18 @@
 """Gather what is known of every head of a circuit on every task, and label it by stated thresholds."""
 
-import pandas as pd
-
-from atlas.circuit import chosen as comparison
-from atlas.core import components
-from atlas.heads import labels as roles
+from atlas.circuit.chosen import chosen_circuits
+from atlas.heads import labels
 from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+inputs, p = snakemake.input, snakemake.params
 
-circuits = comparison.chosen_circuits(inputs.circuits)
-heads = components.heads(circuits.pop("union"))
-del circuits["shared"]
+circuits = {name: c for name, c in chosen_circuits(inputs.circuits).items() if name not in ("shared", "union")}
 of_model = {"detectors": artifacts.read_table(inputs.detectors)} if inputs.get("detectors") else {}
-effects = dict(zip(p.main_tasks, inputs.effects, strict=True))
-
-pieces = []
-for i, task in enumerate(p.tasks):
-    tables = {name: artifacts.read_table(inputs[name][i]) for name in p.tables} | of_model
-    if task in effects:
-        table = artifacts.read_table(effects[task])
-        tables["component_effects"] = table[table.kind == p.kind]
-    found = roles.labelled(roles.evidence(heads, tables, p.k), p.labels)
-    found.insert(0, "model", w.model)
-    found.insert(1, "task", task)
-    found.insert(5, "circuits", [", ".join(name for name, c in circuits.items() if head in c) for head in heads])
-    pieces.append(found)
-table = roles.compared(pd.concat(pieces, ignore_index=True))
-for task, labels in table.groupby("task", sort=False).label:
-    job.log.info("%s: %s", task, ", ".join(f"{n} {label}" for label, n in labels.value_counts().items()))
-
-provenance = job.provenance(snakemake)
-artifacts.write_table(table, out.roles, provenance)
+tables = {
+    task: {name: artifacts.read_table(inputs[name][i]) for name in p.tables} | of_model
+    for i, task in enumerate(p.tasks)
+}
+for task, effects in zip(p.main_tasks, map(artifacts.read_table, inputs.effects), strict=True):
+    tables[task]["component_effects"] = effects[effects["kind"] == p.kind]
+job.save(snakemake, roles=labels.label_tasks(circuits, tables, p.k, p.labels))

@@ -32,7 +32,7 @@ def add(study, edges=100, kv_heads=None, seed=0):
     for task in study.main:
         strength = dict(zip(graph.edges, 0.6 * common + rng.gamma(0.15, 0.8, len(graph.edges)), strict=True))
         nodes[task] = sorted(study.membership.loc[study.membership["circuit"] == task, "component"])
-        inside = graph.among(frozenset(map(Component.parse, nodes[task])))
+        inside = sorted(graph.among(frozenset(map(Component.parse, nodes[task]))))  # in an order that no hash gives
         ranked = sorted(inside, key=lambda e: (e.sender != EMBED, -strength[e]))
         # the strongest edges, some that no path leads on from, and a path to the logits
         kept = set(sorted(ranked, key=lambda e: -strength[e])[:edges])

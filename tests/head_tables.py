@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.core.components import Component
-from atlas.heads import labels as roles
+from atlas.heads import labels
 from atlas.report import maps
 
 MEMBERS = 4
@@ -90,16 +90,16 @@ def _roles(study, union):
         if task in study.effects:
             table = study.effects[task]
             tables["component_effects"] = table[table["kind"] == "mean"]
-        piece = roles.labelled(roles.evidence(list(map(Component.parse, union)), tables, K), THRESHOLDS)
+        piece = labels.labelled(labels.evidence(list(map(Component.parse, union)), tables, K), THRESHOLDS)
         inside = [", ".join(t for t in study.main if name in maps.circuit_heads(study.membership, t)) for name in union]
         piece.insert(0, "circuits", inside)
         piece.insert(0, "task", task)
         pieces.append(piece.assign(model=study.model))
-    return roles.compared(pd.concat(pieces, ignore_index=True))
+    return labels.compared(pd.concat(pieces, ignore_index=True))
 
 
 def _patching(rows, base, layers, heads, kv_heads, strength, rng):
-    roles_ = ["separator"] * TOKENS
+    roles_ = ["separators"] * TOKENS
     roles_[-1] = "last"
     for number, position in enumerate(AT, 1):
         roles_[position] = f"member {number}"
@@ -107,7 +107,7 @@ def _patching(rows, base, layers, heads, kv_heads, strength, rng):
         for layer in range(layers):
             for site in ("resid_pre", "attn_out", "mlp_out"):
                 for position, role in enumerate(roles_):
-                    moved = (layer + 1) / layers if role == "last" else 0.6 * (role != "separator") / (1 + layer)
+                    moved = (layer + 1) / layers if role == "last" else 0.6 * (role != "separators") / (1 + layer)
                     value = start + sign * moved * (1 if site == "resid_pre" else 0.3)
                     key = {"direction": direction, "site": site, "layer": layer, "head": -1, "position": position}
                     rows.append({**base, **key, "role": role, **interval(value)})
@@ -177,7 +177,7 @@ def _attention(found, base, everything, members, rng):
         for layer, head in everything:
             own = {**base, "variant": variant, "layer": layer, "head": head}
             for q, query in enumerate([*queries, "last"]):
-                keys = [*queries[: q if query != "last" else MEMBERS], "separator", "self"]
+                keys = [*queries[: q if query != "last" else MEMBERS], "separators", "self"]
                 for key, weight in zip(keys, rng.dirichlet(np.full(len(keys), 0.4)), strict=True):
                     found["attention"].append({**own, "query_role": query, "key_role": key, **interval(weight)})
             names = ["previous member weight", "previous member is the maximum", "member to members"]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from atlas.report import contents, shown
 from study import ROOT, Study
 
 Jobs = dict[str, int]  # rule -> number of jobs
@@ -46,14 +47,11 @@ OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
 OF_A_MAIN_TASK |= after_search(1)
-FIGURES = {"plot_dataset": 3, "plot_component_effects": 2, "plot_search_trajectory": 2, "plot_patching": 2}
-FIGURES |= {"plot_circuit_diagram": 3, "plot_edge_diagram": 3}
-SINGLE = (
-    "attention attribution backup circuit_size clean_accuracy controls cross_matrix detectors edge_curves evaluation"
-)
-SINGLE += " evaluation generation lens methods ov overlap patching_scatter positions stability"
-FIGURES |= {f"plot_{name}": 1 for name in SINGLE.split()}
-PAGES = {"write_data_page": 1, "write_head_pages": 1, "write_summary": 1}
+# Of a study of one model, two main tasks and three tasks: how many there are of what figures are drawn for
+NUMBER = {shown.MODEL: 1, shown.TASK: 3, shown.MAIN: 2, shown.EXPLAINED_MAIN: 2, shown.CIRCUIT: 3}
+MADE = {rule: NUMBER[rows[0].of] for rule, rows in contents.BY_RULE.items() if rule != "plot_published"}
+FIGURES = {rule: n for rule, n in MADE.items() if rule.startswith("plot_")}
+PAGES = {rule: n for rule, n in MADE.items() if rule.startswith("write_")}
 ALL = FIGURES | PAGES | {"check_model": 1, "check_analyses": 1, "make_prompts": 3, "score_clean": 3}
 ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
@@ -217,7 +215,7 @@ CHANGES = [
     Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/report/figures/stability.py"),
     Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/report/head_cards.py"),
     Change("style", "the code of the summary", {"write_summary": 1}, edit="scripts/atlas/report/summary.py"),
-    Change("style", "the script of one figure", {"plot_controls": 1}, edit="scripts/plot_controls.py"),
+    Change("style", "the script of all figures", FIGURES, edit="scripts/plot.py"),
     Change(
         "threshold",
         "another floor (`search.thresholds`)",
@@ -302,7 +300,7 @@ CHANGES = [
     ),
     Change(
         "library edited",
-        "the edge search (`edge_search.py`)",
+        "the edge search (`searches.py`)",
         {"search_edges": 2} | of_main_tasks(2),
         edit="scripts/atlas/edges/searches.py",
     ),
@@ -315,8 +313,14 @@ CHANGES = [
     Change(
         "library edited",
         "overlap (`overlap.py`)",
-        {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY,
+        {"compare_circuits": 1} | AFTER_COMPARISON,
         edit="scripts/atlas/compare/overlap.py",
+    ),
+    Change(
+        "library edited",
+        "chance (`chance.py`)",
+        {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY,
+        edit="scripts/atlas/core/chance.py",
     ),
     Change(
         "library edited",

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.circuit.ablation import Ablator, LegacyAblator, replacement, single_ablations
+from atlas.circuit.ablation import Ablator, replacement, single_ablations
+from atlas.circuit.legacy import LegacyAblator
 from atlas.core.components import Component, all_components
-from atlas.model import activations, models
+from atlas.model import activations, models, source
 from atlas.prompts.batch import Prompts
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.tokens import encode_prompts
@@ -239,14 +240,14 @@ def test_a_model_that_is_not_there_is_refused_with_the_remedy(tmp_path, monkeypa
     from atlas.core.errors import StudyError
 
     with pytest.raises(StudyError, match=r"models.x.path: .*nowhere holds no config.json; give the folder"):
-        models.resolve("x", {"path": "nowhere"}, tmp_path)
+        source.resolve("x", {"path": "nowhere"}, tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(StudyError, match=r"models.x.hub: 'no/such-model' cannot be reached .* set models.x.path"):
-        models.resolve("x", {"hub": "no/such-model"}, tmp_path)
+        source.resolve("x", {"hub": "no/such-model"}, tmp_path)
 
 
 def test_the_description_holds_the_models_own_sizes(shipped_model):
-    found = models.describe("x", SHIPPED)
+    found = source.describe("x", SHIPPED)
     assert (found["n_layers"], found["n_heads"], found["d_model"]) == (
         shipped_model.n_layers,
         shipped_model.n_heads,

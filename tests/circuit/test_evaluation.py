@@ -19,11 +19,11 @@ from atlas.core.metrics import per_prompt
 from atlas.core.statistics import Bootstrap
 from atlas.model import activations, models
 from atlas.prompts.batch import Prompts
-from atlas.proof import certify, fixtures
+from atlas.proof import certify, exact, fixtures
 from atlas.proof.fixtures import circuit
 
 BOOTSTRAP = Bootstrap(50, seed=3)
-FIXTURES = {name: getattr(fixtures, name)("gpt2") for name in ("two_heads", "backup", "inhibitory", "leak")}
+FIXTURES = {name: getattr(exact, name)("gpt2") for name in ("two_heads", "backup", "inhibitory", "leak")}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from atlas.circuit.search import (
     Rule,
+    SearchSettings,
     bisect_search,
     by_chance,
     by_effect,
@@ -202,7 +203,7 @@ def test_decisions_that_rounding_could_flip_are_marked(distance):
 
 # ---- the rule that a configuration says ----------------------------------------------------------------------
 def test_the_keys_of_search_make_the_rule():
-    rule = Rule.configured(20, 0.5, ["m1", "0.1"], {"backward": ["head"], "forward": ["mlp", "head"]})
+    rule = SearchSettings(0.5, ["m1", "0.1"], {"backward": ["head"], "forward": ["mlp", "head"]}, "auto").rule(20)
     assert (rule.threshold, rule.relative_tolerance) == (20, 0.5)
     assert rule.never_test == {Component(1), Component(0, 1)}
     assert rule.visit == {"backward": ("head",), "forward": ("mlp", "head")}
@@ -217,7 +218,8 @@ def test_the_rule_holds_for_sites_as_for_components(search):
         return [100.0 - len(everything - circuit) for circuit in circuits]  # a percentage point for each site that goes
 
     def left(**keys):
-        rule = Rule.configured(50, **({"relative_tolerance": None, "never_test": [], "visit": ALL} | keys))
+        keys = {"relative_tolerance": None, "never_test": [], "visit": ALL, "batch": 1} | keys
+        rule = SearchSettings(**keys).rule(50)
         return list(search(everything, rule, by_layers(rule), percents))[-1].left
 
     assert left() == frozenset()

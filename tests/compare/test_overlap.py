@@ -16,14 +16,10 @@ from atlas.compare.overlap import (
     compare,
     compare_edges,
     compare_models,
-    hypergeometric,
-    jaccard,
-    layer_matched,
-    overlap_coefficient,
-    tail,
     typologies,
     typology,
 )
+from atlas.core.chance import hypergeometric, jaccard, layer_matched, overlap_coefficient, tail
 from atlas.core.components import Component, all_components, heads, profile
 from atlas.core.graph import Graph, parse
 

@@ -11,11 +11,12 @@ from matplotlib.collections import PathCollection
 from snakemake.utils import update_config
 
 from atlas.compare import published
+from atlas.compare.published_figures import FIGURES
 from atlas.core.errors import StudyError
 from atlas.generate import prompts as generation_prompts
 from atlas.prompts.making import prompts_of
-from atlas.report import published_findings
 from atlas.report.figures import published as plot
+from atlas.report.sections import published as section
 from atlas.study import checks, settings
 from conftest import ROOT, load_tokenizer
 from published_tables import ABOUT, FOLDER, TASKS, VALUES, study_tables
@@ -82,7 +83,7 @@ def test_every_published_value_is_there(exact):
         assert rows[figure] - sum(e["figure"] == figure for e in ABOUT["not_computed"]) == (
             144 * tasks if figure.startswith("ov_") else count
         ), figure
-    assert set(counts.index) == set(ABOUT["figures"]) == set(published.FIGURES)
+    assert set(counts.index) == set(ABOUT["figures"]) == set(FIGURES)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_changed_value_is_shown_and_flagged(gpt2, publication, exact):
     assert row["difference"] == pytest.approx(0.75, abs=EXACT) and not row["within"]
     assert row["tolerance"] == 0.05 and row["note"] == ""
     pd.testing.assert_frame_equal(table[~keys], exact[~keys])
-    said = published_findings.published_findings(table)
+    said = section.findings(table)
     assert any(s.startswith("One head ablated: 1 of 432 lies outside the tolerance, most months 3.7") for s in said)
 
 
@@ -190,7 +191,7 @@ def test_another_circuit_is_taken_apart(gpt2, publication):
     strips = plot.circuit_strips(table[table["figure"] == "circuit"])
     assert (strips["months"]["ours"], strips["months"]["published"]) == (["11.9"], ["10.7"])
     assert strips["numerals"]["ours"] == [] and len(strips["numerals"]["both"]) == 14 + 11
-    said = " ".join(published_findings.published_findings(table))
+    said = " ".join(section.findings(table))
     assert "Months: 22 components in our circuit and in the published one; in ours alone 11.9;" in said
 
 
@@ -254,7 +255,7 @@ def test_bos_and_random_weights_leave_nothing_to_compare(gpt2, publication):
     assert shown["difference"].notna().all(), "the values still stand side by side"
     beyond = table[(table["figure"] == "single_head") & (table["item"] == "2.0")]
     assert set(beyond["note"]) == {"the model has only 2 layers"}
-    assert published_findings.published_findings(table)[0].startswith("None of ")
+    assert section.findings(table)[0].startswith("None of ")
 
 
 def test_made_prompts_have_a_tolerance_of_their_own(gpt2, publication):
@@ -446,7 +447,7 @@ def test_the_prompts_of_record_are_read_and_recognised(config, shared, publicati
         block["file"][key] = block["file"][key].replace("data/published", "published/prompts")
     encoded, _ = prompts_of(task, block, tokenizer, merged["models"]["gpt2-small"]["prepend_bos"], 1024, shared)
     assert len(encoded.rows) == 1536 and not encoded.rejected
-    assert encoded.layout == {"tokens": 23, "member_positions": [3, 8, 13, 18], "answer_position": 22}
+    assert published.layout_of({"layout": encoded.layout}) == {"tokens": 23, "member_positions": [3, 8, 13, 18]}
     assert {row["split"] for row in encoded.rows} == {"search"}
     assert list(dict.fromkeys(row["template"] for row in encoded.rows)) == ["done", "lost", "names"]
     found = published.prompts_of(pd.DataFrame(encoded.rows))
@@ -494,12 +495,12 @@ def test_every_figure_has_its_tolerance_and_its_reason():
 
 
 def test_the_table_on_the_page_counts(exact):
-    table = published_findings.published_table(exact)
+    table = section.table(exact)
     rows = {(row[0], row[1]): row for row in table["rows"]}
     assert rows["One head ablated", "months"][3:7] == ["144", "144", "144 of 144", "0.05"]
     assert rows["OV score: copy", "numerals"][5] == "\u2013"
     assert all(len(row) == len(table["header"]) for row in table["rows"])
-    assert published_findings.published_findings(None) == []
+    assert section.findings(None) == []
 
 
 def test_the_figure_shows_every_value_and_its_verdict(exact):

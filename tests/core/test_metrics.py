@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from atlas.core.metrics import METRICS, per_prompt
+from atlas.core.metrics import METRICS, known, per_prompt
 
 
 def test_every_metric_by_hand():
@@ -41,3 +41,18 @@ def test_kl_is_the_sum_over_the_vocabulary():
 def test_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="unknown metric"):
         per_prompt(["accuracy"], torch.zeros(1, 2), torch.tensor([0]), torch.tensor([1]))
+
+
+def test_a_metric_is_one_record_with_its_functions():
+    """Of one token, and of several: from the whole answers, or from the metric of each token."""
+    for name, metric in METRICS.items():
+        assert metric.name == name and metric.title
+        assert (metric.of_answers is None) != (metric.over_tokens is None), name
+    assert [metric.name for metric in known(["kl", "top1"])] == ["kl", "top1"]
+
+
+def test_metrics_of_tokens_come_together_over_an_answer():
+    """The first answer has two tokens, the second one and its padding, which counts for nothing."""
+    values, real = torch.tensor([[1.0, 3.0], [2.0, 9.0]]), torch.tensor([[True, True], [True, False]])
+    found = {n: m.over_tokens(values, real).tolist() for n, m in METRICS.items() if m.over_tokens}
+    assert found == {"kl": [4, 2], "top1": [1, 1], "answer_rank": [3, 2]}

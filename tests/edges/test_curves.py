@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlas.circuit import chosen as comparison
 from atlas.core.graph import Edge, Graph
 from atlas.core.statistics import Bootstrap
 from atlas.edges import curves
+from atlas.edges.chosen import methods_of
 from atlas.edges.curves import Curves
 
 GRAPH = Graph(2, 2, 2)
@@ -96,9 +96,9 @@ def test_methods_list_what_each_search_kept():
             common | {"method": "eap", "setting": 1.0, "ranking": "signed"},
         ]
     }
-    rows = comparison.methods_of(nodes, edges)
+    rows = methods_of(nodes, edges)
     assert {r["method"] for r in rows} == {"layers T=20", "acdc tau=0.5", "eap signed"}
     assert [r["name"] for r in rows if r["method"] == "layers T=20"] == ["0.1", "m1"]
     by_eap = {(r["level"], r["name"]) for r in rows if r["method"] == "eap signed"}
     assert by_eap == {("component", "0.1"), ("edge", edge)}
-    assert comparison.methods_of(nodes, None) == [r for r in rows if r["method"] == "layers T=20"]
+    assert methods_of(nodes, None) == [r for r in rows if r["method"] == "layers T=20"]

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, D, H, L, N, S, build
 
 from atlas.circuit.ablation import Ablator, replacement
 from atlas.core.components import Component, all_components
@@ -26,6 +25,7 @@ from atlas.prompts.batch import Prompts
 from atlas.store.memo import Memo
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
+from random_models import TOLERANCE, D, H, L, N, S, build
 
 KINDS = ("mean", "zero", "resample")
 

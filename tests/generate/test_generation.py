@@ -1,6 +1,6 @@
 """Generation under ablation: the cache against recomputing, TransformerLens hooks and Hugging Face; prompts; scores.
 
-Logits are compared in float64 on random models, with the tolerances of test_engine (Llama's norm rounds to float32);
+Logits are compared in float64 on random models, with the tolerances of random_models (Llama's norm rounds to float32);
 ids are compared exactly.
 """
 
@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
-from test_engine import TOLERANCE, VOCAB, H, L, S, build
 from transformers import AutoModelForCausalLM
 
 from atlas.circuit import controls
@@ -28,10 +27,11 @@ from atlas.generate.decoding import Cache, Generator, Removal, forward
 from atlas.generate.scores import head_sets, mark_sensitive, summarise
 from atlas.model import models
 from atlas.model.models import z_hook
-from atlas.report import findings, pages
 from atlas.report.figures import generation as drawing
+from atlas.report.sections import generation as section
 from atlas.study import checks, settings
 from conftest import ROOT, SHIPPED, load_tokenizer
+from random_models import TOLERANCE, VOCAB, H, L, S, build
 
 PROMPT, STEPS = 3, S - 3  # as many tokens as the random models have positions
 HEADS = [c for c in all_components(L, H) if not c.is_mlp]
@@ -143,12 +143,14 @@ def test_batches_and_memory_change_nothing(model, texts):
     assert Generator(alone).generate(texts, STEPS, sets).equal(found)
 
 
-def test_a_cache_reads_a_prompt_or_one_more_token(model, texts):
-    removal, cache = Removal.of([frozenset()] * len(texts), L, H), Cache(S)
-    weights = Generator(model).weights
-    forward(weights, texts, removal, cache)
-    with pytest.raises(ValueError, match="2 tokens after 3"):
-        forward(weights, texts[:, :2], removal, cache)
+@pytest.mark.parametrize("pieces", [[S], [1] * S, [2, 3], [3, 1, 2], [1, 4]], ids=str)
+def test_a_text_may_be_read_in_any_pieces(model, texts, pieces):
+    """What a cache holds stands for the tokens before, whatever was read at a time; with heads ablated too."""
+    weights, sets = Generator(model).weights, [frozenset([HEADS[i % len(HEADS)]]) for i in range(len(texts))]
+    removal, cache, long = Removal.of(sets, L, H), Cache(S), torch.cat((texts, texts.flip(0), texts), 1)
+    text = long[:, : sum(pieces)]
+    found = [forward(weights, piece, removal, cache) for piece in text.split(pieces, dim=1)][-1]
+    assert (found - forward(weights, text, removal, Cache(S))).abs().max() < model.tolerance
 
 
 @pytest.mark.parametrize("prepend_bos", [False, True])
@@ -462,7 +464,7 @@ def row_of(heads="a", over="robust", **changes) -> dict:
 
 
 def said(*rows) -> list[str]:
-    return findings.generation_findings(pd.DataFrame(rows))
+    return section.findings(pd.DataFrame(rows))
 
 
 NONE = {"controls": 0, "p": np.nan, "control_median": np.nan, "control_low": np.nan, "control_high": np.nan}
@@ -497,7 +499,7 @@ def test_sentences_about_single_heads():
 
 
 def test_nothing_generated_or_nothing_right_is_said_so():
-    assert findings.generation_findings(None) == []
+    assert section.findings(None) == []
     nothing = {"failed": 9, "prompts": 0, "value": np.nan, "ci_low": np.nan, "ci_high": np.nan}
     sentences = said(row_of(**nothing))
     assert sentences[0].startswith("No random control decides")
@@ -516,11 +518,11 @@ def tables():
 
 def test_the_page_shows_every_output_and_says_what_was_left_out(tables):
     prompts, outputs, heads, summary = tables
-    page = drawing.outputs_page(prompts, outputs, heads, "x < y")
-    assert "x &lt; y" in page and "http" not in page and "nan" not in page
+    page = drawing.page(prompts, outputs, heads.assign(model="m"), "x < y")
+    assert "m under x &lt; y ablation" in page and "http" not in page and "nan" not in page
     assert page.count("rejected: why") == 1 and page.count("set aside") == 2
     assert page.count("\u201c x\u201d") == 3 and page.count("\u201c x\u201d *") == 1
-    table = pages.generation_table(summary)
+    table = section.table(summary)
     assert len(table["rows"]) == 4 and all(len(row) == len(table["header"]) for row in table["rows"])
     assert not any("nan" in cell for row in table["rows"] for cell in row)
 

@@ -1,14 +1,13 @@
 """Direct logit attribution against the model's own logits, TransformerLens's tools, and planted writes.
 
 Tolerances: 1e-4 on logit differences of order 10 in float32; 1e-9 in float64, but 1e-5 for Llama, whose norm rounds to
-float32 (`test_engine`).
+float32 (`random_models`).
 """
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import TOLERANCE, VOCAB, build
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -22,6 +21,7 @@ from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import SHIPPED, load_tokenizer
+from random_models import TOLERANCE, VOCAB, build
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ Tolerance 1e-4 on logits of order 10 in float32.
 import numpy as np
 import pytest
 import torch
-from test_attention import study_task
 
 from atlas.circuit.ablation import replacement
 from atlas.core.components import Component
@@ -17,6 +16,7 @@ from atlas.model import activations, models
 from atlas.prompts.batch import Prompts
 from atlas.proof import exact
 from atlas.proof.planted import LOGIT
+from head_prompts import study_task
 
 TOLERANCE = 1e-4
 

@@ -5,17 +5,16 @@ import sys
 
 import pandas as pd
 import pytest
-from test_attention import layout_of
 
 from atlas.core.components import Component, heads
 from atlas.core.statistics import Bootstrap
-from atlas.heads import attention, detectors, ov
-from atlas.heads import labels as roles
+from atlas.heads import attention, detectors, labels, ov
 from atlas.heads.attribution import attribute, attribution_rows
 from atlas.model import models
 from atlas.proof import exact, fixtures
 from atlas.proof.planted import FILLERS, MEMBERS
 from conftest import ROOT
+from head_prompts import layout_of
 
 # What each planted head does, by its construction (fixtures.py), in the words that there are.
 #
@@ -23,7 +22,7 @@ from conftest import ROOT
 # read: that it copies, and does not write the successor, is nowhere but in how the next head reads that place. So it is
 # known by what it attends to: a same-type detector; likewise the head that finds the first member. 0.3 of `position`
 # tells positions apart, and 1.1 and 1.2 of `interlock` mark a place with opposite signs; there is no word for either.
-FINDS, NEXT, NONE = "same-type detector", "successor", roles.UNLABELLED
+FINDS, NEXT, NONE = "same-type detector", "successor", labels.UNLABELLED
 PLANTED = {
     "two_heads": {"0.1": FINDS, "2.2": NEXT},
     "head_and_mlp": {"1.2": FINDS},
@@ -76,8 +75,8 @@ def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, f
     fixture, wanted = getattr(fixtures, name)(family), PLANTED[name]
     assert {str(c) for c in heads(frozenset().union(*fixture.nodes.values()))} == set(wanted)
     tables = tables_of(fixture, models.load(fixture.build(tmp_path), device="cpu"))
-    found = roles.evidence([Component.parse(c) for c in wanted], tables, K)
-    found = roles.labelled(found, config["heads"]["labels"])
+    found = labels.evidence([Component.parse(c) for c in wanted], tables, K)
+    found = labels.labelled(found, config["heads"]["labels"])
     assert dict(zip(found.component, found.label, strict=True)) == wanted
 
 
@@ -139,7 +138,7 @@ def made_up_tables() -> dict:
 
 
 def test_evidence_takes_each_cell_from_its_table():
-    found = roles.evidence(HEADS, made_up_tables(), K).iloc[1]
+    found = labels.evidence(HEADS, made_up_tables(), K).iloc[1]
     expected = {"effect": 39.5, "patching_denoising": 40.5, "patching_noising": 41.5, "attribution": 2.5}
     expected |= {"attribution_share": 2.5 / 10.0}  # 2 + 2.5 of heads and 5.5 of the rest
     expected |= {"previous": 0.5, "duplicate": 1.5, "induction": 2.5}
@@ -155,9 +154,9 @@ def test_missing_tables_and_variants_are_nan():
     tables = made_up_tables()
     del tables["component_effects"]
     tables["attention_members"] = tables["attention_members"].query("variant != 'words'")
-    found = roles.labelled(roles.evidence(HEADS, tables, K), {"same-type detector": 0.0})
+    found = labels.labelled(labels.evidence(HEADS, tables, K), {"same-type detector": 0.0})
     assert found.effect.isna().all() and found.last_to_members_words.isna().all()
-    assert found["score: same-type detector"].isna().all() and (found.label == roles.UNLABELLED).all()
+    assert found["score: same-type detector"].isna().all() and (found.label == labels.UNLABELLED).all()
 
 
 # ---- labels --------------------------------------------------------------------------------------------------
@@ -168,7 +167,7 @@ NOTHING = dict.fromkeys(NAMES, 0.0)
 
 
 def label(config, **evidence) -> tuple[str, str]:
-    row = roles.labelled(pd.DataFrame([NOTHING | evidence]), config["heads"]["labels"]).iloc[0]
+    row = labels.labelled(pd.DataFrame([NOTHING | evidence]), config["heads"]["labels"]).iloc[0]
     return row.label, row.labels
 
 
@@ -182,9 +181,9 @@ def test_a_label_applies_from_its_threshold_on(config):
     ):
         threshold = config["heads"]["labels"][name]
         assert label(config, **{evidence: threshold})[0] == name
-        assert label(config, **{evidence: threshold - 1e-6})[0] == roles.UNLABELLED
-    assert label(config) == (roles.UNLABELLED, "")
-    assert set(config["heads"]["labels"]) == set(roles.LABELS)
+        assert label(config, **{evidence: threshold - 1e-6})[0] == labels.UNLABELLED
+    assert label(config) == (labels.UNLABELLED, "")
+    assert set(config["heads"]["labels"]) == set(labels.LABELS)
 
 
 def test_next_and_copy_are_told_apart_by_which_is_written_more(config):
@@ -199,24 +198,43 @@ def test_general_patterns_come_first_and_all_labels_are_kept(config):
     assert found == ("induction", "induction; copy; inhibitor")
     assert label(config, ov_copy=0.9, attribution_share=-0.5)[0] == "copy", "it takes from the answer by copying"
     assert label(config, attribution_share=-0.5)[0] == "inhibitor"
-    assert label(config, attribution_share=0.5)[0] == roles.UNLABELLED
+    assert label(config, attribution_share=0.5)[0] == labels.UNLABELLED
 
 
 def test_a_type_is_what_stays_when_members_move_and_goes_when_they_are_gone(config):
     members = {"last_to_members": 0.9, "last_to_members_shuffled": 0.8}
     assert label(config, **members, last_to_members_words=0.1)[0] == "same-type detector"
-    assert label(config, **members, last_to_members_words=0.8)[0] == roles.UNLABELLED, "position"
-    assert label(config, last_to_members=0.9)[0] == roles.UNLABELLED, "the order of members"
+    assert label(config, **members, last_to_members_words=0.8)[0] == labels.UNLABELLED, "position"
+    assert label(config, last_to_members=0.9)[0] == labels.UNLABELLED, "the order of members"
     assert label(config, member_to_members=0.9, member_to_members_shuffled=0.9)[0] == "same-type detector"
 
 
 def test_a_label_without_a_threshold_never_applies():
-    assert roles.labelled(pd.DataFrame([NOTHING | {"previous": 1.0}]), {}).label.item() == roles.UNLABELLED
+    assert labels.labelled(pd.DataFrame([NOTHING | {"previous": 1.0}]), {}).label.item() == labels.UNLABELLED
 
 
 def test_other_labels_in_other_tasks_are_flagged():
     table = pd.DataFrame({"layer": [0, 0, 1, 1], "head": [0, 0, 3, 3], "label": ["copy", "copy", "copy", "successor"]})
-    assert roles.compared(table).differs.tolist() == [False, False, True, True]
+    assert labels.compared(table).differs.tolist() == [False, False, True, True]
+
+
+def test_heads_of_all_circuits_are_labelled_on_every_task(config):
+    """Each task by its own tables; ``circuits`` names the circuits that have the head, MLPs are no heads."""
+    circuits = {"a": frozenset({*HEADS, Component(1)}), "b": frozenset(HEADS[:1])}
+    tables = {"a": made_up_tables(), "c": made_up_tables()}
+    tables["c"]["ov"] = tables["c"]["ov"].assign(value=0.0)
+    tables["c"]["detectors"] = tables["c"]["detectors"].assign(value=0.0)
+    del tables["c"]["component_effects"]
+    found = labels.label_tasks(circuits, tables, K, config["heads"]["labels"])
+    assert list(found.columns[:5]) == ["task", "component", "layer", "head", "circuits"]
+    assert list(zip(found.task, found.component, found.circuits, strict=True)) == [
+        (task, name, of) for task in "ac" for name, of in (("0.0", "a, b"), ("1.3", "a"))
+    ]
+    for task, rows in found.groupby("task"):
+        alone = labels.labelled(labels.evidence(HEADS, tables[task], K), config["heads"]["labels"])
+        pd.testing.assert_frame_equal(rows[list(alone)].reset_index(drop=True), alone)
+    wide = found.pivot(index="component", columns="task", values="label")
+    assert found.differs.tolist() == (wide["a"] != wide["c"]).tolist() * 2 and found.differs.any()
 
 
 def test_labels_need_no_torch():

@@ -1,16 +1,16 @@
 """Logit lens against the model's own logits, TransformerLens's tools, and a planted answer.
 
 Tolerances: 1e-4 on logits of order 10 in float32; in float64 those of
-`test_engine`, for the same reasons.
+`random_models`, for the same reasons.
 """
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import TOLERANCE, VOCAB, build
 
 from atlas.core.metrics import per_prompt
+from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.heads import attribution, lens
 from atlas.model import models
@@ -21,6 +21,7 @@ from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, build
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_an_answer_that_was_shown_is_no_earlier_member():
 
 
 def test_earlier_members_come_from_the_layout(encoded, prompts):
-    members = lens.earlier_members(prompts, encoded.layout["member_positions"])
+    members = lens.earlier_members(prompts, Layout.of(encoded.layout).member_positions)
     assert members.shape == (len(prompts), 4)
     assert np.array_equal(members[:, -1], prompts.incorrect)  # the last shown member is the incorrect answer
     assert np.array_equal(lens.earlier_members(prompts, []), prompts.incorrect[:, None])

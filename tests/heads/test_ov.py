@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_attention import layout_of, study_task, tokens_of
-from test_engine import TOLERANCE, VOCAB, build
 
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.heads import ov
-from atlas.heads.attention import Layout
 from atlas.heads.attribution import Readout
 from atlas.model import models
 from atlas.proof import exact, fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
+from head_prompts import layout_of, study_task, tokens_of
+from random_models import TOLERANCE, VOCAB, build
 
 KS = (1, 5)
 
@@ -83,9 +83,10 @@ def test_scores_equal_ranks_counted_one_by_one(shipped_model, months, norm):
     _, cache = bridge.run_with_cache(tokens)
     for layer, head in ((1, 4), (2, 3), (4, 7)):
         if norm == "in place":
-            places, z = [layout.answer], cache[f"blocks.{layer}.attn.hook_z"][:, [layout.answer], head]
+            places = [layout.answer_position]
+            z = cache[f"blocks.{layer}.attn.hook_z"][:, places, head]
         else:
-            places = list(layout.members)
+            places = layout.places
             with torch.no_grad():
                 x = bridge.blocks[1 if norm == "block1" else layer].ln1(residual_after_block_0(shipped_model, tokens))
             z = x[:, places] @ bridge.blocks[layer].attn.W_V[head] + bridge.b_V[layer].view(8, -1)[head]
@@ -99,7 +100,7 @@ def test_scores_equal_ranks_counted_one_by_one(shipped_model, months, norm):
                 for n in range(len(tokens)):
                     hits, pool = 0, 0.0
                     for p, place in enumerate(places):
-                        read = int(tokens[n, place if norm != "in place" else layout.members[-1]])
+                        read = int(tokens[n, place if norm != "in place" else layout.places[-1]])
                         wanted = answers[n] if (norm, score) == ("in place", "next") else target.of[read]
                         top = logits[n, p].topk(k).indices.tolist()
                         hits += wanted in top
@@ -107,7 +108,7 @@ def test_scores_equal_ranks_counted_one_by_one(shipped_model, months, norm):
                     assert found[score].hits[n, layer, head, column] == hits
                     assert found[score].random[n, layer, head, column] == pytest.approx(pool, abs=1e-6)
         if norm != "in place":
-            read = tokens[:, list(layout.members)]
+            read = tokens[:, layout.places]
             following = torch.tensor([[targets["next"].of[int(i)] for i in row] for row in read])
             leads = logits.gather(-1, following[..., None]) > logits.gather(-1, read[..., None])
             assert (found[ov.LEAD].hits[:, layer, head, 0] == leads[..., 0].sum(1).numpy()).all()
@@ -153,7 +154,7 @@ def test_ties_count_against_a_target():
 # ---- targets -------------------------------------------------------------------------------------------------
 def test_successors_follow_the_members_and_then_the_answer():
     frame = pd.DataFrame({"tokens": [[9, 1, 2], [9, 2, 3]], "answer_token": [3, 1]})
-    layout = Layout(3, (1, 2), 2)
+    layout = Layout(3, ((1, 1), (2, 2)), 2)
     assert ov.successors(frame, layout) == {1: 2, 2: 3, 3: 1}
     other = pd.DataFrame({"tokens": [[9, 1, 2], [9, 1, 3]], "answer_token": [3, 4]})
     assert ov.successors(other, layout) == {2: 3, 3: 4}, "1 goes on to 2 and to 3"

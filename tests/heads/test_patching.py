@@ -1,16 +1,13 @@
 """Activation patching against TransformerLens's own tools, against hooks, and on planted mechanisms.
 
 Tolerances: 1e-4 on logit differences of order 10 in float32 (a forward pass rounds at about 1e-5); in float64 those of
-`test_engine`, for the same reasons.
+`random_models`, for the same reasons.
 """
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, build, save
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -24,6 +21,7 @@ from atlas.proof import exact, fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, build, save
 
 N, S = 5, 7
 
@@ -186,31 +184,12 @@ def test_runs_that_hardly_differ_are_refused_unless_that_is_allowed(caplog):
 def test_attention_takes_its_softmax_in_float32(tmp_path, dtype, heads):
     """As the plain forward pass does: against a softmax in float64 of the same scores, rounded once."""
     save("llama", tmp_path / "m")
-    patcher = patching.EnginePatcher(models.load(tmp_path / "m", device="cpu").weights)
+    block = models.load(tmp_path / "m", device="cpu").weights.blocks[0]
     rng = torch.Generator().manual_seed(0)
     q, k = (8 * torch.randn(2, n, 6, 4, generator=rng) for n in (4, heads))
     q, k = q.to(dtype), k.to(dtype)
-    found = patcher.attend(q, k)
+    found = block.pattern(q, k)
     read = k.repeat_interleave(4 // heads, 1)
     scores = (q @ read.transpose(-1, -2) / 2).double()
     expected = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -torch.inf).softmax(-1)
     assert found.dtype == dtype and (found.double() - expected).abs().max() <= torch.finfo(dtype).eps / 2
-
-
-def test_roles_of_positions():
-    layout = {"tokens": 6, "member_positions": [1, 3], "answer_position": 5}
-    assert patching.roles(layout, False) == ["separator", "member 1", "separator", "member 2", "separator", "last"]
-    assert patching.roles(layout, True)[0] == "bos"
-    assert patching.roles(layout | {"member_positions": [1, 5]}, False)[5] == "member 2"
-
-
-@given(groups=st.integers(1, 8), per_start=st.integers(1, 6), data=st.data())
-def test_fewer_prompts_are_spread_evenly_over_first_members(groups, per_start, data):
-    """Every first member occurs as often as every other, up to one, and rows stay in order of prompts."""
-    n = groups * per_start
-    frame = pd.DataFrame({"prompt": range(n), "start": [i % groups for i in range(n)], "template": "a"})
-    some = patching.spread(frame, at_most := data.draw(st.integers(1, n)))
-    assert len(some) == at_most and some.prompt.is_monotonic_increasing and some.prompt.is_unique
-    counts = some.start.value_counts().reindex(range(groups), fill_value=0)
-    assert counts.max() - counts.min() <= 1
-    assert patching.spread(frame, None) is frame

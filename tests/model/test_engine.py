@@ -1,7 +1,6 @@
 """The live engine against TransformerLens hooks, on random models of three families.
 
-In float64 GPT-2 and NeoX differ by rounding alone, below 1e-9. Llama's norm computes in float32 whatever the dtype, so
-there the tolerance is 1e-5, on logits of order 1.
+Tolerances are those of `random_models`.
 """
 
 from dataclasses import replace
@@ -13,65 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit import search
-from atlas.circuit.ablation import Ablator, LegacyAblator, Replacement
-from atlas.core.components import Component, Site, all_components, sites
+from atlas.circuit.ablation import Ablator, Replacement
+from atlas.circuit.legacy import LegacyAblator
+from atlas.core.components import Component, Site, sites
 from atlas.core.errors import StudyError
-from atlas.model import architectures, engine, models
+from atlas.model import engine, families, models
 from atlas.prompts.batch import Prompts, last_tokens
 from conftest import load_tokenizer
-
-N, S, VOCAB, L, H, D = 5, 7, 30, 3, 4, 16
-TOLERANCE = {"gpt2": 1e-9, "neox": 1e-9, "neox sequential": 1e-9, "llama": 1e-5}
-COMPONENTS = all_components(L, H)
-
-
-def build(family):
-    """A random model with large weights, so that attention is far from uniform."""
-    from transformers import (
-        GPT2Config,
-        GPT2LMHeadModel,
-        GPTNeoXConfig,
-        GPTNeoXForCausalLM,
-        LlamaConfig,
-        LlamaForCausalLM,
-    )
-
-    common = {"vocab_size": VOCAB, "initializer_range": 0.5, "bos_token_id": 0, "eos_token_id": 0}
-    sizes = {"hidden_size": D, "num_hidden_layers": L, "num_attention_heads": H, "intermediate_size": 24}
-    match family:
-        case "gpt2":
-            return GPT2LMHeadModel(GPT2Config(n_layer=L, n_head=H, n_embd=D, n_positions=S, **common))
-        case "llama":
-            common["initializer_range"] = (
-                0.2  # its norm rounds to float32: logits stay of order 1, as the tolerance says
-            )
-            return LlamaForCausalLM(LlamaConfig(num_key_value_heads=2, max_position_embeddings=S, **sizes, **common))
-        case _:
-            parallel = family == "neox"
-            rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
-            config = GPTNeoXConfig(
-                use_parallel_residual=parallel, rope_parameters=rope, max_position_embeddings=S, **sizes, **common
-            )
-            return GPTNeoXForCausalLM(config)
-
-
-def save(family, folder):
-    """A random model with its biases, and a tokenizer, which the bridge wants and nothing uses."""
-    torch.manual_seed(0)
-    network = build(family)
-    for name, parameter in network.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)  # biases are zero by default, which would hide a lost one
-    network.save_pretrained(folder)
-    load_tokenizer("shipped").save_pretrained(folder)
-
-
-def load_random(family, folder):
-    """Such a model in float64, with the tolerance of its family."""
-    save(family, folder)
-    loaded = models.load(folder, device="cpu", dtype="float64", batch_size=2)
-    loaded.tolerance = TOLERANCE[family]
-    return loaded
+from random_models import (
+    COMPONENTS,
+    ROWS,
+    TOLERANCE,
+    VOCAB,
+    D,
+    H,
+    L,
+    N,
+    S,
+    circuits_strategy,
+    load_random,
+    random_prompts,
+    substitute,
+)
 
 
 @pytest.fixture(scope="module", params=TOLERANCE)
@@ -81,25 +43,7 @@ def model(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prompts():
-    rng = torch.Generator().manual_seed(1)
-    tokens, corrupted = (torch.randint(VOCAB, (N, S), generator=rng) for _ in range(2))
-    answer, incorrect = torch.arange(N), torch.arange(N) + 1
-    return Prompts(tokens, corrupted, answer, incorrect, list(range(N)), torch.tensor([0, 1, 0, 1, 1]))
-
-
-def substitute(rows) -> Replacement:
-    rng = torch.Generator().manual_seed(2)
-    n = int(rows.max()) + 1
-    z = torch.randn(L, n, S, H, D // H, generator=rng, dtype=torch.float64)
-    return Replacement(z, torch.randn(L, n, S, D, generator=rng, dtype=torch.float64), rows)
-
-
-ROWS = {
-    "one mean": torch.zeros(N, dtype=torch.long),
-    "groups": torch.tensor([0, 1, 0, 1, 1]),
-    "resample": torch.arange(N),
-}
-circuits_strategy = st.sets(st.sampled_from(COMPONENTS)).map(frozenset)
+    return random_prompts()
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -145,7 +89,7 @@ def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, sha
     index = torch.tensor(positions[0] if shared else positions)
     groups = substitute(ROWS["groups"])
     run = engine.LiveRun(engine.Engine(model.weights), prompts.tokens, index)
-    found = run.engine.unembed(run.final_residual(circuit, groups.reader(slice(None))))
+    found = model.weights.unembed(run.final_residual(circuit, groups.reader(slice(None))))
     with torch.no_grad():
         full = model.bridge.run_with_hooks(prompts.tokens, fwd_hooks=list(edits(model, circuit, groups)))
     rows = torch.arange(N)[:, None]
@@ -295,7 +239,7 @@ def test_gradients_pass_a_site(model, prompts):
     for layer in range(L):
         read = Replacement(z, values.mlp_out, values.rows).reader(slice(None))
         x = found.layer(layer, x, circuit, read, None, None, masks)
-    (gradient,) = torch.autograd.grad(found.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum(), z)
+    (gradient,) = torch.autograd.grad(found.weights.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum(), z)
     where = gradient[0, 0, :, 1].abs().sum(-1) > 0
     assert where.tolist() == [p not in ROLES["members"] for p in range(S)]
 
@@ -401,7 +345,7 @@ def test_gradients_reach_the_substitutes(model, prompts):
         x = found.weights.embed(prompts.tokens)
         for layer in range(L):
             x = found.layer(layer, x, circuit, read, None, None)
-        return found.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum()
+        return found.weights.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum()
 
     (gradient,) = torch.autograd.grad(score(z), z)
     step = torch.zeros_like(z)
@@ -494,4 +438,4 @@ def test_another_architecture_uses_hooks(tmp_path):
     from transformers import OPTConfig
 
     OPTConfig(architectures=["OPTForCausalLM"]).save_pretrained(tmp_path)
-    assert architectures.weights_of(tmp_path) is None
+    assert families.weights_of(tmp_path) is None

@@ -1,6 +1,6 @@
 """The plain forward pass and the checkpoint reader against TransformerLens and transformers, on random models.
 
-Tolerances are those of tests/model/test_engine.py: rounding alone in float64, and float32's for Llama's norm.
+Tolerances are those of `random_models`: rounding alone in float64, and float32's for Llama's norm.
 """
 
 import json
@@ -10,11 +10,11 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_engine import TOLERANCE, VOCAB, L, S, load_random, save
 
 from atlas.core.errors import StudyError
-from atlas.model import architectures, forward, models
+from atlas.model import families, forward, models
 from atlas.model.checkpoint import Checkpoint
+from random_models import TOLERANCE, VOCAB, L, S, load_random, save
 
 
 @pytest.fixture(scope="module", params=TOLERANCE)
@@ -154,8 +154,8 @@ def test_scaled_rotary_positions(family, tokens, tmp_path):
     torch.manual_seed(0)
     network = LlamaForCausalLM(config).eval()
     network.save_pretrained(tmp_path)
-    weights = architectures.weights_of(tmp_path)
+    weights = families.weights_of(tmp_path)
     with torch.no_grad():
         expected = network(tokens).logits
-        found = weights.norm_final(forward.final_residual(weights, tokens)) @ weights.w_u.T
+        found = weights.unembed(forward.final_residual(weights, tokens))
     assert (found - expected).abs().max() < 1e-5

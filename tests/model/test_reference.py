@@ -16,7 +16,7 @@ from atlas.core.errors import StudyError
 from atlas.heads import analyses
 from atlas.heads.attribution import Readout, read_stream
 from atlas.model import checks as model_checks
-from atlas.model import models, reference
+from atlas.model import models, reference, source
 
 TOLERANCE = 1e-4  # of the largest logit, in float32: two orders of the same sums differ by 1e-6
 
@@ -166,20 +166,12 @@ def test_one_option_changed_gives_the_same_logits_or_one_line(tmp_path, family, 
         assert same_logits(tmp_path, original)
 
 
-HONOURED = [
-    ("gpt2", "scale_attn_weights", False),
-    ("gpt2", "scale_attn_by_inverse_layer_idx", True),
-    ("gpt2", "activation_function", "tanh"),
-    ("gpt_neox", "attention_bias", False),
-    ("llama", "mlp_bias", True),
-    ("llama", "attention_bias", True),
-    ("llama", "hidden_act", "quick_gelu"),
-]
+HONOURED = [(family, options) for family, listed in families.HONOURED.items() for options in listed]
 
 
-@pytest.mark.parametrize(("family", "key", "value"), HONOURED)
-def test_options_that_the_engine_honours_are_not_refused(tmp_path, family, key, value):
-    original = families.build(family, tmp_path, **{key: value})
+@pytest.mark.parametrize(("family", "options"), HONOURED, ids=str)
+def test_options_that_the_engine_honours_are_not_refused(tmp_path, family, options):
+    original = families.build(family, tmp_path, **options)
     checked(tmp_path)
     assert models.load(tmp_path, device="cpu").weights is not None and same_logits(tmp_path, original)
 
@@ -187,7 +179,7 @@ def test_options_that_the_engine_honours_are_not_refused(tmp_path, family, key, 
 def test_a_forward_pass_that_ignores_an_option_is_refused_by_its_number(tmp_path, monkeypatch):
     """The bridge does not honour unscaled scores, and is what would run had the engine not."""
     families.build("gpt2", tmp_path, scale_attn_weights=False)
-    monkeypatch.setattr("atlas.model.architectures.FAMILIES", {})
+    monkeypatch.setattr("atlas.model.families.reader_of", lambda model_type: None)
     assert "gives other logits than transformers" in refusal(tmp_path)
 
 
@@ -311,7 +303,7 @@ def test_parallel_blocks_are_known(tmp_path, family, options):
     from atlas.core.graph import Edge, Graph
 
     original = families.build(family, tmp_path, **options)
-    described = models.describe("m", tmp_path)
+    described = source.describe("m", tmp_path)
     assert described["parallel_blocks"] == (not mlp_reads_attention(original)) == ((family, options) in PARALLEL)
     assert (Edge("0.1", "m0") in Graph.of(described).all_edges) != described["parallel_blocks"]
     assert described["n_kv_heads"] == models.load(tmp_path, device="cpu").n_kv_heads
@@ -319,7 +311,7 @@ def test_parallel_blocks_are_known(tmp_path, family, options):
 
 def test_a_wrong_fact_is_refused(tmp_path, monkeypatch):
     families.build("gptj", tmp_path)
-    monkeypatch.setattr(models, "PARALLEL", ())
+    monkeypatch.setattr(source, "PARALLEL", ())
     assert "the MLP of a layer does not read what its attention writes" in refusal(tmp_path)
 
 

@@ -13,8 +13,8 @@ from atlas.circuit import stability
 from atlas.core.errors import StudyError
 from atlas.prompts import generator, generators
 from atlas.prompts.corruptions import CORRUPTIONS
+from atlas.prompts.layouts import Encoded
 from atlas.prompts.making import prompts_of, summary, warnings
-from atlas.prompts.tokens import Encoded
 from atlas.store import job, sources
 from atlas.study.validation import validated
 from conftest import ROOT, load_tokenizer
@@ -125,7 +125,7 @@ def test_a_strangers_generator_needs_no_other_file(greetings, config):
     found = validated(with_task(config, greetings, main=True), SCHEMA, ROOT / "resources" / "published")
     block = found["prompts"] | found["tasks"]["hello"]
     encoded, dropped = prompts_of("hello", block, load_tokenizer("gpt2"), False, None, None)
-    assert dropped == {} and len(encoded.rows) == 12 and encoded.layout["member_positions"] == []
+    assert dropped == {} and len(encoded.rows) == 12 and encoded.layout["members"] == []
     assert {row["split"] for row in encoded.rows} == {"search", "held_out"}
     assert [row["text"] for row in encoded.rows][:1] == ["When Ada met Ben, then Ada saw"]
     info = summary(encoded, block, dropped)

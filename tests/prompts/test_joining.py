@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.heads import attention
-from atlas.heads.attention import Layout
 from atlas.prompts import joining, rejections, tokens
 from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, Template, make_prompts
@@ -414,12 +414,12 @@ def test_words_stand_where_the_members_stood(name, template):
     members = ("one", "two", "three", "four", "five", "six", "man", "day", "king", "old")
     task = Task("t", members, templates=(template,), shown=3, per_template=7)
     encoded = tokens.encode_prompts(make_prompts(task), tokenizer, False, "t")
-    frame, layout = pd.DataFrame(encoded.rows), Layout.of(encoded.layout, False)
-    ids = words_in_place(tokenizer, frame, layout.members, [*words, "two", "unbelievable rivers"])
+    frame, layout = pd.DataFrame(encoded.rows), Layout.of(encoded.layout)
+    ids = words_in_place(tokenizer, frame, layout.places, [*words, "two", "unbelievable rivers"])
     assert ids.shape[-1] >= len(layout.members)
     clean = torch.tensor(frame.tokens.to_list())
     for row, before in zip(attention.words(clean, ids, layout, 0).tolist(), clean.tolist(), strict=True):
-        at = list(layout.members)
+        at = layout.places
         assert [i for i, (a, b) in enumerate(zip(row, before, strict=True)) if a != b] == at
         text = tokenizer.decode(row)
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == row, text

@@ -1,7 +1,7 @@
 """Prompts of several layouts: grouping, means of their own, and scores equal to those of each prompt run alone.
 
 The oracle runs Hugging Face's modules on one prompt at a time, without padding, and takes the mean of each layout by
-hand. Tolerances are those of `test_engine.py`: float64 rounds below 1e-9, Llama's norm computes in float32.
+hand. Tolerances are those of `random_models`: float64 rounds below 1e-9, Llama's norm computes in float32.
 """
 
 from collections import Counter
@@ -13,27 +13,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, H, L, build
 
 import indirect_objects
 from atlas.circuit import stability
-from atlas.circuit.ablation import KINDS, Ablator, answer_logits, collected, replacement
+from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.evaluation import Patching
-from atlas.core.components import Component, Site, all_components, roles, sites
+from atlas.circuit.kinds import KINDS
+from atlas.circuit.unablated import answer_logits, collected
+from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.core.metrics import METRICS, PAD, per_prompt
+from atlas.core.positions import Layout
 from atlas.edges import attribution as eap
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
 from atlas.model import models
 from atlas.prompts import layouts, rejections
 from atlas.prompts.batch import Prompts
+from atlas.prompts.layouts import Encoded
 from atlas.prompts.making import prompts_of
-from atlas.prompts.tokens import Encoded, encode_prompts
+from atlas.prompts.tokens import encode_prompts
 from atlas.prompts.words import tokens_in_text
-from atlas.report import summary
+from atlas.report.sections import full_model
 from conftest import load_tokenizer
 from edge_oracle import EdgeScores, Oracle
+from random_models import TOLERANCE, VOCAB, H, L, build
 
 COMPONENTS = all_components(L, H)
 SOME = [
@@ -397,16 +401,15 @@ def test_noising_and_denoising_equal_those_of_each_prompt(gpt2):
 )
 @settings(max_examples=100, deadline=None)
 def test_a_layout_is_used_where_it_is_the_largest_or_large_enough(lengths, least):
-    kept = [({"prompt": i}, (n, ((m, m),))) for i, (n, m) in enumerate(lengths)]
-    rows, found, left_out = layouts.grouped(kept, least, multi_token=False)
-    sizes = Counter(places for _, places in kept)
+    kept = [({"prompt": i}, Layout(n, ((m, m),), n - 1, bool(m))) for i, (n, m) in enumerate(lengths)]
+    rows, found, left_out = layouts.grouped(kept, least)
+    sizes = Counter(layout for _, layout in kept)
     assert sorted(row["prompt"] for row in [*rows, *left_out]) == list(range(len(kept)))
     assert [layout["prompts"] for layout in found] == sorted((x["prompts"] for x in found), reverse=True)
     assert found[0]["prompts"] == max(sizes.values())
     for row in rows:
-        layout, (n, ((m, _),)) = found[row["layout"]], kept[row["prompt"]][1]
-        assert (layout["tokens"], layout["answer_position"], layout["member_positions"]) == (n, n - 1, [m])
-        assert layout["prompts"] == sizes[n, ((m, m),)]
+        layout, own = found[row["layout"]], kept[row["prompt"]][1]
+        assert Layout.of(layout) == own and layout == own.to_json() | {"prompts": sizes[own]}
         assert row["layout"] == 0 or (least is not None and layout["prompts"] >= least)
     for row in left_out:
         assert least is None or sizes[kept[row["prompt"]][1]] < least
@@ -425,8 +428,8 @@ def test_what_is_held_out_without_a_mean_is_rejected_and_counted(made, multi_tok
     kept = []
     for i, (split, layout, right, wrong) in enumerate(made):
         answers = {"answer_tokens": [1] * right, "incorrect_tokens": [2] * wrong} if multi_token else {}
-        kept.append(({"prompt": i, "split": split, "template": "file"} | answers, (5 + layout, ())))
-    rows, found, _ = layouts.grouped(kept, 1, multi_token)
+        kept.append(({"prompt": i, "split": split, "template": "file"} | answers, Layout(5 + layout, (), 4 + layout)))
+    rows, found, _ = layouts.grouped(kept, 1)
     out = layouts.searched(Encoded(rows, found))
     for row in rows:
         alike = [r for r in rows if r["split"] == "search" and r["layout"] == row["layout"]]
@@ -439,7 +442,7 @@ def test_what_is_held_out_without_a_mean_is_rejected_and_counted(made, multi_tok
     assert [layout["prompts"] for layout in out.layouts] == [counts[i] for i in range(len(counts))]
     assert list(counts.values()) == [] or max(counts.values()) == counts[0]
     for row in out.rows:
-        assert out.layouts[row["layout"]]["tokens"] == kept[row["prompt"]][1][0]
+        assert out.layouts[row["layout"]]["tokens"] == kept[row["prompt"]][1].tokens
 
 
 def test_what_a_filter_keeps_has_a_mean():
@@ -498,9 +501,7 @@ def test_names_of_one_to_three_tokens_are_all_used(tmp_path):
     found, _ = prompts_of("names", own, tokenizer, False, 64, tmp_path)
     assert len(found.layouts) == 18, "three sizes of either name, in two orders"
     for row in found.rows:
-        shown = [
-            tokenizer.decode(row["tokens"][a : b + 1]).strip() for a, b in found.layouts[row["layout"]]["member_spans"]
-        ]
+        shown = [tokenizer.decode(row["tokens"][a : b + 1]).strip() for a, b in found.layouts[row["layout"]]["members"]]
         assert shown == row["members"]
 
 
@@ -515,19 +516,33 @@ def test_smaller_layouts_are_rejected_and_counted(tmp_path):
 def test_the_summary_says_which_layouts_are_used_and_which_one_explains():
     info = {"names": {"layouts": [{"tokens": 14, "prompts": 60}, {"tokens": 15, "prompts": 40}]}, "one": {"layout": {}}}
     info["names"] |= {"layout": {}, "counts": {"rejected": {rejections.FEW_OF_LAYOUT: 100}}}
-    used, explained = summary.layout_findings(info, ["one", "names"], {"names"})
+    used, explained = full_model.layout_findings(info, ["one", "names"], {"names"})
     assert used.startswith(
         "Names: 100 of the 200 prompts read are used (50.0 %), in 2 layouts of 14 to 15 tokens and 40"
     )
     assert "read the most common layout alone: 60 of 100 prompts, of 14 tokens" in explained
-    assert summary.layout_findings(info, ["one", "names"], ()) == [used]
+    assert full_model.layout_findings(info, ["one", "names"], ()) == [used]
 
 
 def test_roles_and_answers_are_those_of_every_layout():
-    first = {"tokens": 3, "member_positions": [0], "answer_position": 2, "answer_tokens": {"1": 2, "10": 1}}
-    info = {"layout": first, "layouts": [first, first | {"tokens": 2, "answer_position": 1, "answer_tokens": {"2": 4}}]}
-    assert layouts.roles_of(info, False) == [roles(layout, False) for layout in info["layouts"]]
+    first, second = Layout(3, ((0, 0),), 2), Layout(2, ((1, 1),), 1, bos=True)
+    both = [first.to_json() | {"answer_tokens": {"1": 2, "10": 1}}, second.to_json() | {"answer_tokens": {"2": 4}}]
+    info = {"layout": both[0], "layouts": both}
+    assert layouts.roles_of(info) == [first.roles, second.roles] != [first.roles] * 2
+    assert layouts.roles_of({"layout": both[1]}) == [second.roles], "where no layouts are listed"
     assert list(layouts.answer_sizes(info, "answer_tokens").items()) == [("1", 2), ("2", 4), ("10", 1)]
+
+
+@given(groups=st.integers(1, 8), per_start=st.integers(1, 6), data=st.data())
+def test_fewer_prompts_are_spread_evenly_over_first_members(groups, per_start, data):
+    """Every first member occurs as often as every other, up to one, and rows stay in order of prompts."""
+    n = groups * per_start
+    frame = pd.DataFrame({"prompt": range(n), "start": [i % groups for i in range(n)], "template": "a"})
+    some = layouts.spread(frame, at_most := data.draw(st.integers(1, n)))
+    assert len(some) == at_most and some.prompt.is_monotonic_increasing and some.prompt.is_unique
+    counts = some.start.value_counts().reindex(range(groups), fill_value=0)
+    assert counts.max() - counts.min() <= 1
+    assert layouts.spread(frame, None) is frame
 
 
 def test_the_filter_reads_each_prompt_at_its_end(gpt2):

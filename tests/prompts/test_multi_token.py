@@ -1,7 +1,7 @@
 """Answers of several tokens: teacher-forced scores, their means, and the prompts, against naive computations.
 
 The oracle runs a model once for each token of each answer, on that text alone, without padding, through TransformerLens
-hooks, and takes its means from runs of its own. Tolerances are those of `test_engine.py` (rounding in float64; Llama's
+hooks, and takes its means from runs of its own. Tolerances are those of `random_models` (rounding in float64; Llama's
 norm computes in float32), times ten where an answer's score sums up to three log-probabilities with a softmax each, or
 where `collect` has rounded activations of order 1 to float32.
 """
@@ -14,17 +14,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import TOLERANCE, VOCAB, H, L, save
 
 from atlas.circuit import ablation, stability
-from atlas.circuit.ablation import KINDS, Ablator, collected, replacement
+from atlas.circuit.ablation import Ablator, replacement
 from atlas.circuit.evaluation import Patching, position_effects
+from atlas.circuit.kinds import KINDS
 from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.circuit.stability import Maker
+from atlas.circuit.unablated import collected
 from atlas.core import metrics
-from atlas.core.components import Component, Site, all_components, roles, sites
+from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError
 from atlas.core.metrics import METRICS, PAD, per_prompt
+from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap
 from atlas.model import activations, models
 from atlas.prompts import token_table, tokens
@@ -33,6 +35,7 @@ from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
+from random_models import TOLERANCE, VOCAB, H, L, save
 
 N, LENGTH = 5, 4  # prompts, and their tokens
 COMPONENTS = all_components(L, H)
@@ -177,7 +180,7 @@ def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer,
     others = frozenset(c for c in base if c.layer != layer)
     variants = data.draw(st.lists(st.sets(st.sampled_from(own)), min_size=1, max_size=4))
     circuits = [others | frozenset(v) for v in variants]
-    substitute = replacement(data.draw(st.sampled_from(KINDS)), model, prompts, means, cache)
+    substitute = replacement(data.draw(st.sampled_from(list(KINDS))), model, prompts, means, cache)
     together = Ablator(model, prompts, substitute).scores_of(circuits)
     for circuit, scores in zip(circuits, together, strict=True):
         alone = Ablator(model, prompts, substitute, use_engine=False).logit_diff(circuit)
@@ -416,7 +419,7 @@ def test_data_made_anew_is_what_the_earlier_stages_make(shipped_model, block, ki
 
 def test_positions_of_a_circuit(shipped_model, block, pairs):
     layout = prompts_of("pairs", block, load_tokenizer("shipped"), False, None, None)[0].layout
-    own = pairs.with_roles(roles(layout, False))
+    own = pairs.with_roles(Layout.of(layout).roles)
     ablator = Ablator(shipped_model, own, replacement("mean", shipped_model, own, means_of(shipped_model, own)[0]))
     (*_, row) = position_effects(ablator, {Component(1, 4)}, frozenset(), Bootstrap(10))
     left = ablator.logit_diff(ablator.without({Site(1, 4, row["role"])})).mean()
@@ -466,7 +469,7 @@ def check_prompts(found, tokenizer, bos):
     for row in found.rows:
         assert len(row["tokens"]) == len(row["corrupted_tokens"]) == found.layout["tokens"]
         for ids, shown in ((row["tokens"], row["members"]), (row["corrupted_tokens"], row["corrupted_members"])):
-            read = [tokenizer.decode(ids[a : b + 1]).strip() for a, b in found.layout["member_spans"]]
+            read = [tokenizer.decode(ids[a : b + 1]).strip() for a, b in found.layout["members"]]
             assert read == shown
         for key, text in (("answer", row["text"]), ("incorrect", row["text"])):
             whole = tokenizer(f"{text} {row[key]}", add_special_tokens=False)["input_ids"]
@@ -492,7 +495,7 @@ def test_numerals_of_two_digits_on_llama(config, bos):
     for row in found.rows:
         digits = [tokenizer.convert_tokens_to_ids(d) for d in row["answer"]]
         assert row["answer_tokens"] == [29871, *digits]
-        for (first, last), member in zip(found.layout["member_spans"], row["members"], strict=True):
+        for (first, last), member in zip(found.layout["members"], row["members"], strict=True):
             assert row["tokens"][first - 1] == 29871 and last == first + 1
             assert tokenizer.convert_ids_to_tokens(row["tokens"][first : last + 1]) == list(member)
 
@@ -560,7 +563,7 @@ def test_spanish_months_on_gpt2(config):
     """Two tokens, three or four: only sequences of one shape are kept, with an answer of another number of tokens."""
     found = made(config, "gpt2", SPANISH_MONTHS, shown=2, cyclic=True, per_template=240)
     check_prompts(found, load_tokenizer("gpt2"), False)
-    assert found.layout["member_spans"][0][1] - found.layout["member_spans"][0][0] == 1
+    assert found.layout["members"][0][1] - found.layout["members"][0][0] == 1
     assert set(found.layout["answer_tokens"]) == {"2", "3"}
 
 
@@ -655,7 +658,7 @@ def test_the_token_table_and_the_figures_show_every_token(config):
     from atlas.report.figures import tokens as figure
 
     found = made(config, "llama2", [str(m) for m in range(10, 120, 10)], True, per_template=60)
-    rows = pd.DataFrame(token_table.rows(found.rows, found.layout, load_tokenizer("llama2"), True))
+    rows = pd.DataFrame(token_table.rows(found.rows, Layout.of(found.layout), load_tokenizer("llama2")))
     for number in rows.prompt.unique():
         prompt = next(r for r in found.rows if r["prompt"] == number)
         for run, text, ids in (("clean", "text", "tokens"), ("corrupted", "corrupted_text", "corrupted_tokens")):
@@ -668,7 +671,7 @@ def test_the_token_table_and_the_figures_show_every_token(config):
         wrong = rows[(rows.prompt == number) & (rows.role == "incorrect")]
         assert wrong.id.tolist() == prompt["incorrect_tokens"]
         assert wrong.position.tolist() == list(range(len(prompt["tokens"]), len(prompt["tokens"]) + len(wrong)))
-    assert figure.draw(rows.assign(task="tens"), None, COLOURS)
+    assert figure.draw(rows.assign(task="tens"), {"slow_tokenizer": None}, COLOURS)
     counts = {"prompts": len(found.rows), "search": 1, "held_out": 1, "rejected": {}, "duplicates": 0}
     drawn = dataset.draw(
         pd.DataFrame(found.rows).assign(task="tens"),

@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import COMPONENTS, ROWS, TOLERANCE, circuits_strategy, prompts, save, substitute  # noqa: F401
 
 from atlas.circuit.ablation import Ablator
 from atlas.core.metrics import METRICS, PAD
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
-from atlas.model import engine, models
+from atlas.model import block, models
+from random_models import COMPONENTS, ROWS, TOLERANCE, circuits_strategy, random_prompts, save, substitute
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOUND, NEAR = 8, 24  # spacings of the dtype, relative to the largest logit (L = 3 layers, each rounded a few times)
@@ -30,6 +30,11 @@ def folder(request, tmp_path_factory):
     made = tmp_path_factory.mktemp("one") / "model"
     save(request.param, made)
     return made
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return random_prompts()
 
 
 @pytest.fixture(scope="module", params=DTYPES)
@@ -50,7 +55,7 @@ def subsets() -> list[tuple[str, ...]]:
 
 @given(circuit=circuits_strategy)
 @settings(max_examples=4, deadline=None)
-def test_metrics_beside_it_change_no_bit(model, prompts, circuit):  # noqa: F811
+def test_metrics_beside_it_change_no_bit(model, prompts, circuit):
     found = {
         names: Ablator(model, prompts, substitute(ROWS["groups"]), names).logit_diff(circuit).tobytes()
         for names in subsets()
@@ -58,7 +63,7 @@ def test_metrics_beside_it_change_no_bit(model, prompts, circuit):  # noqa: F811
     assert len(set(found.values())) == 1
 
 
-def test_metrics_beside_it_change_no_bit_where_memory_is_short(model, prompts):  # noqa: F811
+def test_metrics_beside_it_change_no_bit_where_memory_is_short(model, prompts):
     """Batches have one size whatever is measured: all logits are made a few rows at a time."""
     short = replace(model, memory_mb=0.01)
     a, b = (Ablator(short, prompts, substitute(ROWS["one mean"]), names) for names in (("logit_diff",), METRICS))
@@ -66,7 +71,7 @@ def test_metrics_beside_it_change_no_bit_where_memory_is_short(model, prompts): 
     assert a.logit_diff(EVERYTHING).tobytes() == b.logit_diff(EVERYTHING).tobytes()
 
 
-def test_edge_circuits_have_one_number_too(model, prompts):  # noqa: F811
+def test_edge_circuits_have_one_number_too(model, prompts):
     graph, found = graph_of(model.weights), set()
     some = frozenset(sorted(graph.all_edges)[::2])
     values = with_embeddings(substitute(ROWS["resample"]), "resample", model, prompts)
@@ -76,7 +81,7 @@ def test_edge_circuits_have_one_number_too(model, prompts):  # noqa: F811
     assert len(found) == 1
 
 
-def test_answers_of_several_tokens_have_one_number_too(model, prompts):  # noqa: F811
+def test_answers_of_several_tokens_have_one_number_too(model, prompts):
     pairs = replace(
         prompts,
         tokens=prompts.tokens[:, :-1],
@@ -94,7 +99,7 @@ def test_answers_of_several_tokens_have_one_number_too(model, prompts):  # noqa:
 
 @given(base=circuits_strategy, layer=st.integers(0, 2))
 @settings(max_examples=4, deadline=None)
-def test_batches_and_candidates_tried_at_once_stay_within_the_bound(model, prompts, base, layer):  # noqa: F811
+def test_batches_and_candidates_tried_at_once_stay_within_the_bound(model, prompts, base, layer):
     here = [c for c in COMPONENTS if c.layer == layer]
     circuits = [base - frozenset(here[:i]) for i in range(len(here))]
     rows = substitute(ROWS["groups"])
@@ -106,7 +111,7 @@ def test_batches_and_candidates_tried_at_once_stay_within_the_bound(model, promp
             assert np.abs(a - b["logit_diff"]).max() <= bound
 
 
-def test_the_whole_model_is_hugging_faces_in_float32(model, folder, prompts):  # noqa: F811
+def test_the_whole_model_is_hugging_faces_in_float32(model, folder, prompts):
     from transformers import AutoModelForCausalLM
 
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype).float().eval()
@@ -129,18 +134,18 @@ def test_logits_of_halves_are_summed_in_float32(model, monkeypatch):
     w = model.weights
     exact = w.norm_final(x).double() @ w.w_u.double().T
     exact = exact if w.b_u is None else exact + w.b_u.double()
-    found = engine.Engine(model.weights).unembed(x)
+    found = model.weights.unembed(x)
     tolerance = 1e-6 * float(w.w_u.abs().float().sum(1).max() * w.norm_final(x).abs().max())  # of float32's sums
     assert found.dtype is torch.float32 and (found - exact).abs().max() <= tolerance
-    monkeypatch.setattr(engine, "WIDENED", model.d_model * 7)
-    assert (engine.Engine(model.weights).unembed(x) - found).abs().max() <= tolerance
+    monkeypatch.setattr(block, "WIDENED", model.d_model * 7)
+    assert (model.weights.unembed(x) - found).abs().max() <= tolerance
     answer, incorrect = torch.arange(6), torch.arange(6) + 3
     rows = torch.arange(6)
-    difference = engine.Engine(model.weights).logit_diff(x, answer, incorrect)
+    difference = model.weights.logit_diff(x, answer, incorrect)
     assert (difference - (exact[rows, answer] - exact[rows, incorrect])).abs().max() <= tolerance
 
 
-def test_the_bridge_unembeds_in_float32_as_the_engine_does(model, prompts):  # noqa: F811
+def test_the_bridge_unembeds_in_float32_as_the_engine_does(model, prompts):
     """Its logits are no halves: most are no value that a half can hold."""
     logits = model.run(prompts.tokens, on_bridge=True)
     assert (logits.to(torch.bfloat16).float() != logits).float().mean() > 0.5

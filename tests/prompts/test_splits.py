@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snakemake.iocontainers import InputFiles, OutputFiles, Params, Wildcards
 
-from atlas.circuit import studies
 from atlas.core.errors import StudyError
-from atlas.model import models
+from atlas.model import source
 from atlas.prompts import splits
+from atlas.prompts.clean_scores import report_split
 from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.store import artifacts, job
@@ -311,22 +312,19 @@ def test_what_cannot_be_held_out_is_refused_before_any_job(config, block, ablati
     check_settings(changed)
 
 
-def tables(tmp_path, kept):
-    """prompts.parquet and clean.parquet with two prompts on either side; ``kept``: which passed the filter."""
+def tables(kept):
+    """Tables of prompts and of clean scores with two prompts on either side; ``kept``: which passed the filter."""
     split = ["search", "search", "held_out", "held_out"]
     prompts = pd.DataFrame({"task": "t", "prompt": range(4), "split": split})
     clean = pd.concat([pd.DataFrame({"prompt": range(4), "kept": kept, "run": run}) for run in ("clean", "corrupted")])
-    paths = tmp_path / "prompts.parquet", tmp_path / "clean.parquet"
-    for frame, path in zip((prompts, clean), paths, strict=True):
-        artifacts.write_table(frame, path, artifacts.provenance({}))
-    return paths
+    return prompts, clean
 
 
-def test_the_reported_split_is_one_that_the_filter_left(tmp_path):
-    assert studies.report_split(*tables(tmp_path, [True, False, True, False])) == "held_out"
+def test_the_reported_split_is_one_that_the_filter_left():
+    assert report_split(*tables([True, False, True, False])) == "held_out"
     said = "tasks.t: the filter keeps none of the 2 held-out prompts; relax prompts.filter, or give more prompts"
     with pytest.raises(StudyError, match=said):
-        studies.report_split(*tables(tmp_path, [True, True, False, False]))
+        report_split(*tables([True, True, False, False]))
 
 
 def run_script(name, folder, params, monkeypatch):
@@ -343,10 +341,10 @@ def run_script(name, folder, params, monkeypatch):
     }[name]
     read = {key: task / f"{key}.parquet" for key in ("prompts", "clean")}
     made = SimpleNamespace(
-        input=SimpleNamespace(model=folder / "model.json", **read),
-        output=SimpleNamespace(**{key: task / (file or f"{key}.parquet") for key, file in out.items()}),
-        params=SimpleNamespace(**params),
-        wildcards=SimpleNamespace(model="m", task="t"),
+        input=InputFiles(fromdict={"model": folder / "model.json", **read}),
+        output=OutputFiles(fromdict={key: task / (file or f"{key}.parquet") for key, file in out.items()}),
+        params=Params(fromdict=params),
+        wildcards=Wildcards(fromdict={"model": "m", "task": "t"}),
     )
     runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), init_globals={"snakemake": made})
 
@@ -354,7 +352,7 @@ def run_script(name, folder, params, monkeypatch):
 def test_a_filter_that_empties_the_held_out_side_ends_in_the_job_that_filters(tmp_path, config, monkeypatch):
     """The model answers all 12 prompts; on one side then answer and incorrect answer change places."""
     folder = tmp_path / "results" / "m"
-    artifacts.write_json(models.describe("m", SHIPPED), folder / "model.json", artifacts.provenance({}))
+    artifacts.write_json(source.describe("m", SHIPPED), folder / "model.json", artifacts.provenance({}))
     numbers = config["tasks"]["number_words"]["members"]
     fillers = ["Hat", "Key", "Map", "Box", "Cup"]
     texts = [
@@ -376,7 +374,8 @@ def test_a_filter_that_empties_the_held_out_side_ends_in_the_job_that_filters(tm
     assert info["counts"]["duplicates"] == info["counts"]["undivided"] == 0
     for name in ("score_clean", "cache_activations"):
         run_script(name, folder, caching, monkeypatch)
-    assert studies.report_split(folder / "t" / "prompts.parquet", folder / "t" / "clean.parquet") == "held_out"
+    tables = (artifacts.read_table(folder / "t" / f"{name}.parquet") for name in ("prompts", "clean"))
+    assert report_split(*tables) == "held_out"
 
     right = artifacts.read_table(folder / "t" / "prompts.parquet")
     for side, said in (("held_out", "6 held-out prompts"), ("search", "6 prompts to search on")):

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from atlas.core.components import roles
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.prompts import token_table, tokens
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.words import single_token_fillers, tokens_in_text
@@ -25,7 +25,7 @@ def encoded(config, tokenizer, members, bos, **changes):
 def table(config, name, members, bos):
     tokenizer = load_tokenizer(name)
     found = encoded(config, tokenizer, members, bos)
-    return found, pd.DataFrame(token_table.rows(found.rows, found.layout, tokenizer, bos)), tokenizer
+    return found, pd.DataFrame(token_table.rows(found.rows, Layout.of(found.layout), tokenizer)), tokenizer
 
 
 # ---- the table -----------------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def test_the_table_is_what_the_model_reads(config, name, members, bos):
     """One prompt per template; ids are those of the prompt and its answer, strings together are its text."""
     found, rows, tokenizer = table(config, name, list(members), bos)
     assert tuple(rows.columns) == token_table.COLUMNS and rows.template.unique().tolist() == TEMPLATES
-    where = {position: role for role, at in roles(found.layout, bos).items() for position in at}
+    where = {position: role for role, at in Layout.of(found.layout).roles.items() for position in at}
     for number in rows.prompt.unique():
         prompt = next(row for row in found.rows if row["prompt"] == number)
         for run, text, ids in (("clean", "text", "tokens"), ("corrupted", "corrupted_text", "corrupted_tokens")):
@@ -79,7 +79,7 @@ def test_the_default_tasks_show_their_members_on_the_shipped_tokenizer(config):
     tokenizer = load_tokenizer("shipped")
     block = task_block(config, "months")
     found = tokens.encode_prompts(make_prompts(Task.from_config("months", block)), tokenizer, False, "months")
-    rows = pd.DataFrame(token_table.rows(found.rows, found.layout, tokenizer, False))
+    rows = pd.DataFrame(token_table.rows(found.rows, Layout.of(found.layout), tokenizer))
     assert rows.prompt.nunique() == len(block["templates"])
     assert set(rows.string[rows.role == "members"].str.strip()) <= set(block["members"])
 
@@ -181,7 +181,7 @@ def test_the_figure_shows_every_token_with_its_id(config):
     from atlas.report.figures import tokens as figure
 
     _, rows, _ = table(config, "llama2", list(range(1, 10)), True)
-    drawn = figure.draw(rows.assign(task="numerals"), {"compared": 9, "different": 2}, COLOURS)
+    drawn = figure.draw(rows.assign(task="numerals"), {"slow_tokenizer": {"compared": 9, "different": 2}}, COLOURS)
     said = [text.get_text() for text in drawn.axes[0].texts]
     assert said.count("29871") == (rows.id == 29871).sum() and said.count("<bos>") == 4
     assert "2 of 9 texts split otherwise by the slow tokenizer" in said

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.tokens import covering, encode_prompts
 from atlas.prompts.words import check_members, single_token_fillers
@@ -61,7 +62,7 @@ def test_prompts_align_on_every_tokenizer(config, name, members, bos, seed):
     for row in rows:
         for tokens, shown in ((row["tokens"], row["members"]), (row["corrupted_tokens"], row["corrupted_members"])):
             assert len(tokens) == layout["tokens"]
-            assert [tokenizer.decode(tokens[p]).strip() for p in layout["member_positions"]] == shown
+            assert [tokenizer.decode(tokens[p]).strip() for p in Layout.of(layout).places] == shown
             assert (tokens[0] == tokenizer.bos_token_id) == bos
         # the answer position comes from ids: what follows the prompt is the answer, BOS or not
         assert tokenizer.decode(row["answer_token"]).strip() == row["answer"]
@@ -75,7 +76,7 @@ def test_prompts_align_on_every_tokenizer(config, name, members, bos, seed):
 def test_gpt2_prompts_have_the_published_layout(config):
     """23 tokens, members at 3, 8, 13, 18 (published/gpt2_circuits.json, prompt_layout)."""
     encoded = build(load_tokenizer("gpt2"), config, MEMBERS["number_words"])
-    assert encoded.layout == {"tokens": 23, "member_positions": [3, 8, 13, 18], "answer_position": 22}
+    assert Layout.of(encoded.layout) == Layout(23, ((3, 3), (8, 8), (13, 13), (18, 18)), 22)
 
 
 def test_llama_puts_its_lone_space_into_the_prompt(config):
@@ -153,4 +154,4 @@ def test_published_prompts_are_read_without_conversion(shared):
     prompts = prompts_from_file("months", file, shared)
     encoded = encode_prompts(prompts, load_tokenizer("gpt2"), False, "months")
     assert len(encoded.rows) == 1536 and not encoded.rejected
-    assert encoded.layout == {"tokens": 23, "member_positions": [3, 8, 13, 18], "answer_position": 22}
+    assert Layout.of(encoded.layout) == Layout(23, ((3, 3), (8, 8), (13, 13), (18, 18)), 22)

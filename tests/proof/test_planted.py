@@ -16,9 +16,9 @@ from atlas.circuit.ablation import Ablator
 from atlas.core.components import all_components
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
-from atlas.edges import searches as edge_search
+from atlas.edges.methods import METHODS, SCORING
 from atlas.prompts.batch import Prompts
-from atlas.proof import certify, exact, fixtures, page, planted
+from atlas.proof import building, certify, exact, fixtures, page, planted
 from atlas.proof.fixtures import KINDS, NODE_METHODS, circuit
 from edge_oracle import EdgeScores, Oracle
 
@@ -110,7 +110,7 @@ def test_prompts_are_aligned_and_balanced(fixture):
 def test_a_plan_that_two_heads_of_one_group_would_share_is_refused():
     plan = planted.Plan((fixtures.successor(1, 2), fixtures.successor(1, 3)))
     with pytest.raises(ValueError, match=r"heads \[2, 3\] share one key/value head"):
-        planted.build(plan, "llama", "nowhere")
+        building.build(plan, "llama", "nowhere")
 
 
 # ---- truth ---------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_certify_writes_a_row_for_every_method_kind_and_threshold(built):
     rows = certify.certify(fixture, built(fixture))
     nodes = [row for row in rows if row["method"] in NODE_METHODS]
     assert len(nodes) == len(NODE_METHODS) * len(KINDS) * 2
-    assert len(rows) - len(nodes) == len(edge_search.METHODS) * len(KINDS)
+    assert len(rows) - len(nodes) == len(METHODS) * len(KINDS)
     assert all(row["as_expected"] for row in rows)
     assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in nodes} == {(20, 1, 0.67), (10, 1, 1)}
     assert certify.describe(fixture)["nodes"]["mean"] == "0.1 1.3 2.2"
@@ -288,7 +288,7 @@ def test_single_edges_and_gradients_show_what_is_expected(fixture, oracles, kind
 def test_every_edge_method_returns_what_is_expected(fixture, ablators, kind):
     """Exact methods return the true edges where the fixture hides nothing, and what it foresees where it does."""
     rows = certify.certify_edges(fixture, {kind: ablators(fixture)[kind]})
-    assert [row["method"] for row in rows] == list(edge_search.METHODS)
+    assert [row["method"] for row in rows] == list(METHODS)
     for row in rows:
         assert row["as_expected"], f"{row['method']}: {row['found']}, not {row['expected']}"
         if row["method"] != "eap_ig":
@@ -306,7 +306,7 @@ def test_attribution_ranks_true_edges_first_where_its_assumptions_hold_and_only_
     """AUROC of the size of the score against the true edges. Gradients fail where a head attends by content
     (induction), where the model is at a flat place (backup, interlock) and where effects cancel."""
     rows = {
-        row["method"]: row for row in certify.certify_edges(fixture, {kind: ablators(fixture)[kind]}, certify.SCORED)
+        row["method"]: row for row in certify.certify_edges(fixture, {kind: ablators(fixture)[kind]}, list(SCORING))
     }
     on_the_way = ("backup", "induction")  # there is a slope between ablated and clean embeddings
     assert (rows["eap"]["auroc"] == 1) == (fixture.name in LINEAR)

@@ -1,28 +1,47 @@
-"""Figures and sentences about edges, evaluation, positions and stability, from synthetic tables."""
+"""Figures about edges, evaluation, positions and stability, from synthetic tables."""
 
+import functools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from test_figures import COLOURS, STUDIES, fake_study
+from matplotlib.collections import PathCollection
 
 import edge_tables
 from atlas.core.graph import Graph
-from atlas.report import findings, pages, style, wording
-from atlas.report.figures import edge_curves, edge_diagram, evaluation, methods, positions, stability
+from atlas.report import style, wording
+from atlas.report.figures import composition, edge_curves, edge_diagram, evaluation, methods, positions, stability
+from drawings import check_written
+from figure_tables import COLOURS, GROUPED, LARGE, SMALL, study_of
 
-GROUPED = edge_tables.add(fake_study(3, 4, ("days", "months"), (), model="grouped"), edges=30, kv_heads=2)
-ALL = STUDIES | {"shared keys and values": GROUPED}
 
-
-@pytest.fixture(params=ALL, scope="module")
+@pytest.fixture(params=[LARGE, SMALL, GROUPED], scope="module")
 def study(request):
-    return ALL[request.param]
+    return study_of(request.param)
 
 
-def draw(figure: str, study):
-    diagram = {"tasks": study.main, "graph": study.graph, "method": "eap_ig", "colours": COLOURS}
+def description(graph: Graph) -> dict:
+    """What model.json says of a graph."""
+    sizes = {"n_layers": graph.n_layers, "n_heads": graph.n_heads, "n_kv_heads": graph.n_kv_heads}
+    return sizes | {"parallel_blocks": graph.parallel}
+
+
+def composed(study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Random scores of composition, and what is said of the edges of circuits, the last of which keeps none."""
+    rng, graph = np.random.default_rng(0), study.graph
+    names = [f"{layer}.{head}" for layer in range(graph.n_layers) for head in graph.heads]
+    pairs = [(kind, s, r) for kind in "QKV" for s in names for r in names if int(s[0]) < int(r[0])]
+    rows = [(*pair, graph.port(*map(int, pair[2].split(".")), pair[0].lower()), rng.random()) for pair in pairs]
+    found = pd.DataFrame(rows, columns=["kind", "sender", "receiver", "port", "value"])
+    area = {"pairs": 9, "edges": 3, "auroc": 0.7, "null_low": 0.3, "null_high": 0.6, "p": 0.01}
+    areas = [{"circuit": task, "kind": kind} | area for task in study.main[:-1] for kind in "QKV"]
+    areas += [{"circuit": study.main[-1], "kind": kind, "pairs": 9, "edges": 0} for kind in "QKV"]
+    return found.assign(baseline=0.1, null_high=0.5), pd.DataFrame(areas, columns=["circuit", "kind", *area])
+
+
+def make(figure: str, study):
+    diagram = {"main_tasks": study.main, "model": description(study.graph), "method": "eap_ig", "colours": COLOURS}
     return {
         "edge_diagram": lambda: edge_diagram.draw(study.edge_membership, study.main[-1], **diagram),
         "shared_edges": lambda: edge_diagram.draw(study.edge_membership, "shared", **diagram),
@@ -33,21 +52,47 @@ def draw(figure: str, study):
             study.evaluation, study.completeness, study.minimality, study.main, COLOURS
         ),
         "positions": lambda: positions.draw(study.positions, study.main, "RdBu"),
+        "composition": lambda: composition.draw(
+            *composed(study), study.edge_membership, study.membership, study.main, "viridis", COLOURS
+        ),
     }[figure]()
 
 
-FIGURES = ["edge_diagram", "shared_edges", "edge_curves", "stability", "methods", "evaluation", "positions"]
+@functools.cache
+def draw(figure: str, study):
+    """One drawing for all tests that look at it; none of them changes it."""
+    return make(figure, study)
+
+
+FIGURES = [
+    "edge_diagram",
+    "shared_edges",
+    "edge_curves",
+    "stability",
+    "methods",
+    "evaluation",
+    "positions",
+    "composition",
+]
+
+
+@pytest.mark.parametrize("name", [SMALL, GROUPED])
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
+    """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
+    study = study_of(name)
+    check_written([draw(figure, study)] + [make(figure, study)] * (name == SMALL), tmp_path)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_figure_is_written_and_repeats_byte_for_byte(figure, study, tmp_path):
-    for name in ("once", "again"):
-        style.save(draw(figure, study), tmp_path / f"{name}.svg", tmp_path / f"{name}.png", dpi=40)
-    for kind in ("svg", "png"):
-        assert (tmp_path / f"once.{kind}").read_bytes() == (tmp_path / f"again.{kind}").read_bytes()
+def test_a_larger_figure_is_laid_out_within_the_page(figure):
+    """All but its file is made, and that file is written as for the smaller studies."""
+    drawing = draw(figure, study_of(LARGE))
+    drawing.draw_without_rendering()
+    assert drawing.axes and drawing.get_size_inches()[0] <= style.PAGE + 0.01
 
 
-# ---- edge diagram --------------------------------------------------------------------------------------------
+# ---- edge diagram ---------------------------------------------------------------------------------------------
 def membership(**circuits):
     rows = [(task, *edge.split("->"), value) for task, edges in circuits.items() for edge, value in edges.items()]
     return pd.DataFrame(rows, columns=["circuit", "sender", "receiver", "value"])
@@ -89,14 +134,14 @@ def test_edges_run_down_from_the_sender_to_the_receiver(study):
 
 def test_three_inputs_of_a_head_are_three_places():
     edges = {f"embed->0.1.{part}": -1.0 for part in "qkv"}
-    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], Graph(1, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], description(Graph(1, 2, 2)), "eap_ig", COLOURS)
     ends = {name[-1]: patch.get_path().vertices[-1, 0] for name, patch in curves_of(figure).items()}
     assert ends["q"] < ends["k"] < ends["v"]
 
 
 def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeypatch):
     monkeypatch.setattr(edge_diagram, "IN_COLOUR", 2)
-    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
     faint = [name for name, p in curves_of(figure).items() if style.to_hex(p.get_edgecolor()) == style.FAINT.lower()]
     assert faint == ["m1->logits"]
     assert "the 2 strongest in colour" in [t.get_text() for t in figure.axes[0].texts]
@@ -104,26 +149,26 @@ def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeyp
 
 def test_components_without_a_path_have_a_dashed_frame():
     edges = PATH | {"embed->1.0.v": -1.0}
-    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
     assert "no path to the logits" in [t.get_text() for t in figure.legends[0].get_texts()]
-    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], Graph(2, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
     assert "no path to the logits" not in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
 def test_without_scores_all_edges_have_one_width():
     held = membership(a=dict.fromkeys(PATH))
-    figure = edge_diagram.draw(held, "a", ["a"], Graph(2, 2, 2), None, COLOURS)
+    figure = edge_diagram.draw(held, "a", ["a"], description(Graph(2, 2, 2)), None, COLOURS)
     assert {patch.get_linewidth() for patch in curves_of(figure).values()} == {1.0}
     assert not any("EAP" in t.get_text() for t in figure.axes[0].texts)
 
 
 def test_an_empty_shared_circuit_says_that_it_is_empty():
     held = membership(a={"embed->m0": -1.0}, b={"m0->logits": -1.0})
-    figure = edge_diagram.draw(held, "shared", ["a", "b"], Graph(1, 2, 2), "eap_ig", COLOURS)
+    figure = edge_diagram.draw(held, "shared", ["a", "b"], description(Graph(1, 2, 2)), "eap_ig", COLOURS)
     assert any("no edge" in t.get_text() for t in figure.axes[0].texts) and not curves_of(figure)
 
 
-# ---- curves --------------------------------------------------------------------------------------------------
+# ---- curves ---------------------------------------------------------------------------------------------------
 def test_curves_show_the_held_out_rows(study):
     table, task = study.edge_curves, study.main[0]
     rows = table[(table["task"] == task) & (table["split"] == "held_out") & (table["metric"] == "faithfulness")]
@@ -152,7 +197,7 @@ def test_without_held_out_prompts_the_searched_ones_are_shown():
     assert list(edge_curves.on_split(both)["value"]) == [2]
 
 
-# ---- stability, methods, evaluation, positions ---------------------------------------------------------------
+# ---- stability, methods, evaluation, positions ----------------------------------------------------------------
 def test_stability_has_a_row_for_each_component_that_any_run_keeps(study):
     rows = study.stability[study.stability["level"] == "component"]
     shares = stability.component_shares(study.stability, study.main, list(edge_tables.FAMILIES))
@@ -219,9 +264,9 @@ def test_weak_components_are_left_out_and_counted():
     assert not kept["bos"].any()
 
 
-# ---- less than everything ------------------------------------------------------------------------------------
+# ---- less than everything -------------------------------------------------------------------------------------
 def test_a_study_without_edges_has_its_figures():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     nodes = {
         name: getattr(study, name).query("circuit != 'edges'") for name in ("evaluation", "completeness", "minimality")
     }
@@ -235,137 +280,35 @@ def test_a_study_without_edges_has_its_figures():
 
 
 def test_unranked_searches_alone_have_curves():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     curves = study.edge_curves[study.edge_curves["method"] == "iterative_edges"]
     figure = edge_curves.draw(curves, study.edge_areas.head(0), study.main, COLOURS)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["iterative"]
 
 
 def test_configured_circuits_stand_beside_the_reported_ones():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     nodes = study.evaluation[study.evaluation["circuit"] == "nodes"]
     table = pd.concat([study.evaluation, nodes.assign(circuit="from_paper")])
     figure = evaluation.draw(table, study.completeness, study.minimality, study.main, COLOURS)
     assert "circuit: from paper" in [t.get_text() for t in figure.legends[0].get_texts()]
-    said = findings.evaluation_findings(table, study.completeness, study.minimality, study.main)
-    assert any("circuit from paper" in sentence for sentence in said)
 
 
-# ---- sentences -----------------------------------------------------------------------------------------------
-def test_edge_sentences_name_sizes_lost_components_and_the_best_ranking(study):
-    said = findings.edge_findings(study.evaluation, study.edge_circuits, study.edge_areas, study.main)
-    task, total = study.main[0], len(study.graph.edges)
-    edges = study.edge_circuits[task]["circuits"][0]["edges"]
-    assert f"{len(edges)} of {total} edges" in said[0] and "held out" in said[0]
-    lost = study.edge_circuits[task]["circuits"][0]["without_path"]
-    assert ("no path to the logits" in said[1]) == bool(lost)
-    best = said[1 + len(study.main)]
-    assert "EAP-IG (signed) has the largest CPR" in best and "EAP-IG (signed) has the smallest CMD" in best
-    assert "meets that of" in best and "random edges 0.30" in best
-
-
-def test_without_edges_nothing_is_said_of_them():
-    study = STUDIES["6 layers x 8 heads"]
-    nodes = study.evaluation[study.evaluation["circuit"] != "edges"]
-    assert findings.edge_findings(nodes, {}, study.edge_areas.head(0), study.main) == []
-    assert findings.edge_overlap_findings(study.overlap.head(0), study.typology, study.main) == []
-    assert findings.position_findings(study.positions.head(0), study.main) == []
-
-
-def test_edge_overlap_sentences_name_the_type():
-    study = STUDIES["6 layers x 8 heads"]
-    said = findings.edge_overlap_findings(study.overlap, study.typology, study.main)
-    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than chance gives")
-    assert said[-2].startswith("By heads, shared core with branches: numerals and number words (Jaccard below 0.8);")
-    assert said[-1].startswith("By edges, undecided:")
-
-
-def complete(low):
-    return pd.DataFrame([{"task": "a", "circuit": "nodes", "value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}])
-
-
-def minimal(*lows, names=("0.1", "m0")):
-    rows = [{"task": "a", "circuit": "nodes", "name": n, "ci_low": low} for n, low in zip(names, lows, strict=True)]
-    return pd.DataFrame(rows)
-
-
-METRIC_ROWS = [
-    {"task": "a", "circuit": circuit, "split": "search", "metric": metric, **edge_tables.interval(value, 0.1)}
-    for circuit, metric, value in (("nodes", "top1", 0.9), ("nodes", "kl", 0.5), ("full", "top1", 1.0))
-]
-
-
-@pytest.mark.parametrize(
-    ("low", "lows", "said"),
-    [
-        (0.2, (1, 1), ["surely by more than 0.1, so parts outside", "any one of its 2 components alone surely costs"]),
-        (0.0, (1, -1), ["in none surely by more than 0.1", "1 of 2 components can go alone at no sure cost: m0."]),
-    ],
-)
-def test_completeness_and_minimality_follow_the_intervals(low, lows, said):
-    sentences = findings.evaluation_findings(pd.DataFrame(METRIC_ROWS), complete(low), minimal(*lows), ["a"])
-    assert sentences[0] == (
-        "The answer is the first choice on 90.0 % of the prompts for the node circuits and 100.0 % of the prompts "
-        "for the full model."
+# ---- composition ---------------------------------------------------------------------------------------------
+def test_a_pair_is_marked_where_it_exceeds_its_null_and_framed_where_an_edge_is_kept():
+    found = pd.DataFrame(
+        {"kind": ["Q", "Q"], "sender": ["0.0", "0.1"], "receiver": ["1.0", "1.0"], "port": ["1.0.q", "1.0.q"]}
+        | {"value": [0.6, 0.3], "baseline": 0.2, "null_high": 0.5}
     )
-    for text in said:
-        assert any(text in sentence for sentence in sentences)
-
-
-def test_edges_without_cost_are_counted_and_not_listed():
-    table = minimal(-1, -1, names=("embed->0.1.q", "0.1->logits"))
-    said = findings.evaluation_findings(pd.DataFrame(METRIC_ROWS), complete(0.0), table, ["a"])
-    assert any("2 of 2 edges can go alone at no sure cost." in sentence for sentence in said)
-
-
-def runs(**changes):
-    row = {"task": "a", "level": "component", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
-    row |= {"intersection": 3, "union": 8, "jaccard": 0.6, "jaccard_low": 0.5, "jaccard_high": 0.7, "expected": 0.2}
-    return pd.DataFrame([row | changes])
-
-
-def test_stability_sentences_set_agreement_beside_chance():
-    said = findings.stability_findings(runs(), ["a"])
-    assert "mean Jaccard index of 0.60; random circuits of the same sizes in every layer have 0.20" in said[0]
-    assert said[1:] == [
-        "A, components kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (circuits of 4 to 6, Jaccard "
-        "index 0.60)."
-    ]
-    weak = findings.stability_findings(runs(jaccard_high=0.2), ["a"])
-    assert weak[1] == "No pair of runs agrees more than chance: a (seeds of the prompts)."
-    assert findings.stability_findings(runs(runs=1), ["a"]) == [
-        "No search was repeated, so how much the circuits depend on order and prompts is unknown."
-    ]
-
-
-def test_position_sentences_name_the_largest_loss_and_where_components_are_kept():
-    rows = [("0.1", "last", 9.0, True), ("0.1", "members", 1.0, False), ("m0", "members", 3.0, True)]
-    table = pd.DataFrame(rows, columns=["component", "role", "value", "kept"])
-    table = table.assign(task="a", ci_low=table["value"] - 1, ci_high=table["value"] + 1)
-    first, second = findings.position_findings(table, ["a"])
-    assert "1 of 1 at last and 1 of 2 at members" in first
-    assert "0.1 at last (9.0 [8.0, 10.0])" in second
-    assert second.endswith("Kept at last only: 0.1. Kept at members only: m0.")
-
-
-# ---- pages ---------------------------------------------------------------------------------------------------
-def test_long_tables_are_cut_and_say_so():
-    table = pd.DataFrame({"n": range(pages.ROWS_UP_TO + 5)})
-    page = pages.tables_page({"long": table, "short": table.head(3), "empty": table.head(0)}, "T")
-    assert f"The first {pages.ROWS_UP_TO} of {pages.ROWS_UP_TO + 5} rows." in page
-    assert page.count("<tr>") == pages.ROWS_UP_TO + 3 + 2 and "<h2>empty" not in page
-
-
-def test_strongest_edges_have_both_signs():
-    values = [0.1, -5.0, 4.0, -0.2]
-    scores = pd.DataFrame({"task": "a", "method": "eap", "value": values})
-    assert list(pages.strongest_edges(scores, 2)["value"]) == [-5.0, 4.0]
-
-
-def test_every_circuit_has_a_row_with_every_metric(study):
-    table = pages.evaluation_table(study.evaluation, study.main)
-    assert len(table["rows"]) == 4 * len(study.main)
-    assert {len(row) for row in table["rows"]} == {len(table["header"])}
-    areas = pages.areas_table(study.edge_areas, study.main)
-    assert len(areas["rows"]) == 7 and len(areas["header"]) == 2 + 2 * len(study.main)
-    assert len(pages.stability_table(study.stability_summary, study.main)["rows"]) == 9 * len(study.main)
+    heads = pd.DataFrame({"circuit": "a", "component": ["0.0", "0.1", "1.0", "m0"], "layer": 0, "head": 0})
+    area = {"pairs": 2, "edges": 1, "auroc": 0.0, "null_low": 0.0, "null_high": 1.0, "p": 1.0}
+    areas = pd.DataFrame([{"circuit": "a", "kind": kind} | area for kind in "QKV"])
+    edges = membership(a={"0.1->1.0.q": 1.0, "0.0->m1": 1.0}, other={"0.0->1.0.q": 1.0})
+    figure = composition.draw(found, areas, edges, heads, ["a"], "viridis", COLOURS)
+    ax = next(ax for ax in figure.axes if ax.get_title("left") == "Q: into queries")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.0", "0.1", "1.0"]
+    (framed,) = ax.patches
+    assert framed.get_xy() == (0.5, 1.5), "0.1 writes, 1.0 reads; the edge of another task counts for nothing"
+    (dots,) = (drawn for drawn in ax.collections if isinstance(drawn, PathCollection))
+    assert dots.get_offsets().tolist() == [[0, 2]]
+    assert "1 of 2, p = 1" in [text.get_text() for other in figure.axes for text in other.texts]

@@ -1,19 +1,14 @@
-"""Figures and summary page, from synthetic tables of two studies: 6 layers x 8 heads, and an odd, tiny one."""
+"""Figures of nodes, from synthetic tables of two studies: 6 layers x 8 heads, and an odd, tiny one."""
 
-import math
-import re
+import functools
 import subprocess
 import sys
-from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import edge_tables
-import head_tables
-from atlas.report import pages, style, summary, wording
+from atlas.report import style, wording
 from atlas.report.figures import (
     circuit_diagram,
     circuit_size,
@@ -26,340 +21,25 @@ from atlas.report.figures import (
     search_trajectory,
 )
 from conftest import ROOT
+from drawings import check_written
+from figure_tables import COLOURS, LARGE, SMALL, study_of
 
 SCRIPTS = ROOT / "scripts"
 
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
-COLOURS = {"clean": "#4477AA", "corrupted": "#BBBBBB", "circuit": "#EE6677"}
-KINDS = ["mean", "zero", "resample"]
 
-
-def _interval(value, width):
-    return {"value": value, "ci_low": value - width, "ci_high": value + 0.8 * width}
-
-
-def fake_study(
-    layers=6,
-    heads=8,
-    main=("numerals", "number_words", "months"),
-    transfer=("days", "numerals_plus_two", "number_words_decreasing", "spanish_number_words"),
-    orders=("layers", "ascending_effect", "random_0"),
-    thresholds=(10, 20, 40),
-    controls=40,
-    model="fake-6x8",
-    seed=0,
-):
-    """All tables of one model, as docs/artifacts.md describes them, with numbers that hang together."""
-    rng = np.random.default_rng(seed)
-    main, tasks = list(main), [*main, *transfer]
-    names = [(f"{la}.{h}", la, h) for la in range(layers) for h in range(heads)]
-    names = sorted(names + [(f"m{la}", la, -1) for la in range(layers)], key=lambda c: (c[1], c[2] < 0, c[2]))
-    base = {"model": model}
-    study = SimpleNamespace(model=model, main=main, tasks=tasks, prompts={}, info={}, trace={}, circuits={}, effects={})
-
-    # One strength for all tasks plus one of each task, so that circuits overlap without being equal.
-    common = rng.gamma(0.25, 22, len(names))
-    clean, faithfulness, survival, kept = [], [], [], {}
-    for t, task in enumerate(tasks):
-        study.prompts[task], study.info[task] = _prompts(base, task, t, rng)
-        n = len(study.prompts[task])
-        for split, share in (("search", 0.5), ("held_out", 0.5), ("all", 1)):
-            for run in ("clean", "corrupted"):
-                good = run == "clean"
-                for metric, value, width in (
-                    ("top1", 0.97 - 0.09 * t if good else 0.04, 0.02),
-                    ("logit_diff", 5.3 - 0.5 * t if good else -0.3, 0.2),
-                ):
-                    clean.append(
-                        {
-                            **base,
-                            "task": task,
-                            "split": split,
-                            "run": run,
-                            "metric": metric,
-                            **_interval(value, width),
-                            "prompts": int(n * share),
-                            "share_kept": 1 - 0.01 * t,
-                        }
-                    )
-    for task in main:
-        strength = 0.6 * common + rng.gamma(0.2, 14, len(names))
-        rows = []
-        for kind, factor in zip(KINDS, (1, 1.2, 0.95), strict=True):
-            for (name, layer, head), drop in zip(names, strength, strict=True):
-                value = 100 - factor * drop * (2.2 if head < 0 else 1) + rng.normal(0, 1)
-                row = {**base, "task": task, "component": name, "layer": layer, "head": head, "kind": kind}
-                rows.append({**row, "metric": "percent_of_full", **_interval(value, 2 + drop / 20), "clean": 100.0})
-                rows.append({**row, "metric": "logit_diff", **_interval(value / 20, 0.1), "clean": 5.0})
-        study.effects[task] = pd.DataFrame(rows)
-        study.trace[task], circuits, shares = [], [], {}
-        for order in orders:
-            for threshold in thresholds:
-                trace, left = _search(names, strength, order, threshold, rng)
-                study.trace[task] += [{**base, "task": task, **row} for row in trace]
-                kept[task, order, threshold] = left
-                n_heads, n_mlps = sum("." in c for c in left), sum("m" in c for c in left)
-                percent = 100 - threshold + rng.uniform(0.2, 3)
-                circuits.append(
-                    {
-                        "order": order,
-                        "threshold": threshold,
-                        "heads": [c for c in left if "." in c],
-                        "mlps": [c for c in left if "m" in c],
-                        "percent_of_full": percent,
-                        "evaluations": len(trace),
-                    }
-                )
-                for split, shift in (("search", 0), ("held_out", rng.normal(-1.5, 1.5))):
-                    row = {
-                        **base,
-                        "task": task,
-                        "order": order,
-                        "threshold": threshold,
-                        "split": split,
-                        "heads": n_heads,
-                        "mlps": n_mlps,
-                    }
-                    faithfulness.append({**row, "metric": "percent_of_full", **_interval(percent + shift, 2)})
-                    faithfulness.append(
-                        {**row, "metric": "faithfulness", **_interval((percent + shift + 10) / 110, 0.02)}
-                    )
-                for name in left:
-                    shares[threshold, name] = shares.get((threshold, name), 0) + 1 / len(orders)
-        survival += [
-            {
-                **base,
-                "task": task,
-                "threshold": threshold,
-                "component": name,
-                "layer": layer,
-                "head": head,
-                "share": shares[threshold, name],
-                "orders": len(orders),
-            }
-            for threshold in thresholds
-            for name, layer, head in names
-            if (threshold, name) in shares
-        ]
-        study.trace[task] = pd.DataFrame(study.trace[task])
-        study.circuits[task] = {"model": model, "task": task, "circuits": circuits}
-    chosen = {task: kept[task, orders[0], thresholds[min(1, len(thresholds) - 1)]] for task in main}
-    study.clean, study.faithfulness = pd.DataFrame(clean), pd.DataFrame(faithfulness)
-    study.survival = pd.DataFrame(survival)
-    study.threshold, study.order = thresholds[min(1, len(thresholds) - 1)], orders[0]
-    _comparison(study, base, chosen, names, controls, rng, main)
-    return study
-
-
-def _prompts(base, task, offset, rng):
-    members = MONTHS if task == "months" else [str(i) for i in range(1, 21)]
-    objects = ["Basket", "Camera", "Lemon", "Mirror", "Pencil", "Kite"]
-    people = ["Ada", "Hugo", "Iris", "Walter", "Zoe"]
-    rows = []
-    for template, fillers in (
-        ("{object} found in {m}.", objects),
-        ("{object} packed in {m}.", objects),
-        ("{name} arrived in {m}.", people),
-    ):
-        for row in range(24):
-            start = row % (len(members) - 4)
-            shown, wrong = members[start : start + 4], list(rng.choice(members, 4))
-            chosen = list(rng.permutation(fillers)[:5])
-
-            def text(sequence, template=template, chosen=chosen):
-                clauses = [template.replace("{object}", f).replace("{name}", f) for f in chosen]
-                full = " ".join(c.replace("{m}", m) for c, m in zip(clauses, sequence, strict=False))
-                return f"{full} {clauses[4].split(' {m}')[0]}"
-
-            rows.append(
-                {
-                    **base,
-                    "task": task,
-                    "prompt": len(rows),
-                    "template": template,
-                    "row": row,
-                    "split": "search" if row % 2 == 0 else "held_out",
-                    "start": start,
-                    "text": text(shown),
-                    "corrupted_text": text(wrong),
-                    "answer": f" {members[start + 4]}",
-                    "incorrect": f" {shown[3]}",
-                    "members": shown,
-                    "corrupted_members": wrong,
-                    "fillers": chosen,
-                    "answer_in_corrupted": members[start + 4] in wrong,
-                }
-            )
-    reasons = {"another number of tokens": 3} if offset == 1 else {}
-    info = {
-        "task": task,
-        "layout": {},
-        "counts": {"prompts": len(rows), "search": 36, "held_out": 36, "rejected": reasons}
-        | {"duplicates": 0, "known_sequences": 36, "undivided": 0},
-        "hold_out": "prompts",
-        "dropped_fillers": {"object": ["Honey"] if offset == 2 else []},
-        "seed": 0,
-    }
-    return pd.DataFrame(rows), info
-
-
-def _search(names, strength, order, threshold, rng):
-    """A trace that looks like the real one: candidates in sweeps, removed while the score stays above the floor."""
-    left, lost, rows, sweep = list(names), 0.0, [], 0
-    drop = dict(zip((n for n, _, _ in names), strength, strict=True))
-    while True:
-        sweep, changed = sweep + 1, False
-        direction = "backward" if sweep % 2 else "forward"
-        for name, layer, head in list(left)[:: -1 if direction == "backward" else 1]:
-            cost = 0.5 * drop[name] * (2.2 if head < 0 else 1) + rng.normal(0, 0.4)
-            percent = 100 - lost - cost
-            removed = percent > 100 - threshold
-            if removed:
-                lost += cost
-                left.remove((name, layer, head))
-                changed = True
-            rows.append(
-                {
-                    "order": order,
-                    "threshold": threshold,
-                    "step": len(rows) + 1,
-                    "sweep": sweep,
-                    "direction": direction,
-                    "component": name,
-                    "layer": layer,
-                    "head": head,
-                    "percent": percent,
-                    "removed": removed,
-                    "heads": sum(c[2] >= 0 for c in left),
-                    "mlps": sum(c[2] < 0 for c in left),
-                }
-            )
-        if not changed or sweep > 5:
-            return rows, [c[0] for c in left]
-
-
-def _comparison(study, base, chosen, names, controls, rng, main):
-    shared = sorted(set.intersection(*map(set, chosen.values()))) if len(chosen) > 1 else list(*chosen.values())
-    circuits = {**chosen, "shared": shared}
-    at = {name: (layer, head) for name, layer, head in names}
-    study.membership = pd.DataFrame(
-        [
-            {**base, "circuit": c, "component": name, "layer": at[name][0], "head": at[name][1]}
-            for c, members in circuits.items()
-            for name in members
-        ],
-        columns=["model", "circuit", "component", "layer", "head"],
-    )
-    rows = []
-    for a, b in combinations(chosen, 2):
-        for level in ("heads", "mlps", "components"):
-            x, y = ({c for c in chosen[t] if level == "components" or ("." in c) == (level == "heads")} for t in (a, b))
-            p = float(10 ** rng.uniform(-5, -0.3)) if level == "heads" else math.nan
-            n = sum(level == "components" or ("." in c) == (level == "heads") for c in at)
-            rows.append(
-                {
-                    **base,
-                    "circuit_a": a,
-                    "circuit_b": b,
-                    "level": level,
-                    "size_a": len(x),
-                    "size_b": len(y),
-                    "shared": len(x & y),
-                    "jaccard": len(x & y) / max(1, len(x | y)),
-                    "overlap_coefficient": len(x & y) / max(1, min(len(x), len(y))),
-                    "expected": len(x) * len(y) / n,
-                    "p_hypergeometric": p / 2,
-                    "p_layer_matched": p,
-                }
-            )
-    columns = [
-        "model",
-        "circuit_a",
-        "circuit_b",
-        "level",
-        "size_a",
-        "size_b",
-        "shared",
-        "jaccard",
-        "overlap_coefficient",
-        "expected",
-        "p_hypergeometric",
-        "p_layer_matched",
-    ]
-    study.overlap = pd.DataFrame(rows, columns=columns)
-    rows = []
-    for i, circuit in enumerate([*chosen, "shared", "union", "all but shared"]):
-        for j, task in enumerate(study.tasks):
-            centre = {"shared": 30, "union": 101, "all but shared": 9}.get(circuit, 82 - 13 * abs(i - j))
-            value = centre + rng.normal(0, 3)
-            row = {**base, "circuit": circuit, "task": task, "split": "held_out", "prompts": 36}
-            rows.append({**row, "metric": "percent_of_full", **_interval(value, 4)})
-            rows.append({**row, "metric": "faithfulness", **_interval((value + 10) / 110, 0.04)})
-            rows.append({**row, "metric": "top1", **_interval(min(1, max(0, value / 100)), 0.03)})
-    study.cross = pd.DataFrame(rows)
-    draws, summary = [], []
-    for question, centre, own in (("sufficiency", 25, 82), ("necessity", 78, 8)):
-        for circuit in ["shared", *chosen] if question == "necessity" else chosen:
-            for task in study.tasks if circuit == "shared" else [circuit]:
-                n = 0 if task == main[-1] and len(main) > 1 else controls
-                key = {**base, "question": question, "circuit": circuit, "task": task}
-                value, members = own if task in chosen else centre + 2, " ".join(circuits[circuit])
-                draws.append({**key, "set": "circuit", "draw": -1, "components": members, **_interval(value, 2.5)})
-                values = rng.normal(centre, 15, n)
-                draws += [
-                    {**key, "set": "control", "draw": d, "components": members, **_interval(v, 2)}
-                    for d, v in enumerate(values)
-                ]
-                extreme = (values >= value).sum() if question == "sufficiency" else (values <= value).sum()
-                quantiles = np.percentile(values, [50, 2.5, 97.5]) if n else [math.nan] * 3
-                summary.append(
-                    {
-                        **key,
-                        **_interval(value, 2.5),
-                        "controls": n,
-                        "control_median": quantiles[0],
-                        "control_low": quantiles[1],
-                        "control_high": quantiles[2],
-                        "p": (1 + extreme) / (1 + n) if n else math.nan,
-                        "note": "" if n else "no control: layer 3 has too few other heads",
-                    }
-                )
-    study.controls, study.controls_summary = pd.DataFrame(draws), pd.DataFrame(summary)
-
-
-STUDIES = {
-    "6 layers x 8 heads": edge_tables.add(fake_study()),
-    "2 layers x 3 heads": edge_tables.add(fake_study(2, 3, ("days",), (), ("layers",), (20,), model="tiny"), edges=12),
-}
-STUDIES = {name: head_tables.add(made) for name, made in STUDIES.items()}
-
-
-@pytest.fixture(params=STUDIES, scope="module")
+@pytest.fixture(params=[LARGE, SMALL], scope="module")
 def study(request):
-    return STUDIES[request.param]
+    return study_of(request.param)
 
 
-def draw(figure: str, study):
+def make(figure: str, study):
     """The figure of this name, for the study's last main task where it belongs to one task."""
     task, everything = study.main[-1], pd.concat(study.effects.values())
-    of_circuit = {"tasks": study.main, "kind": "mean", "colours": COLOURS}
+    of_circuit = {"main_tasks": study.main, "kind": "mean", "colours": COLOURS}
     return {
         "dataset": lambda: dataset.draw(study.prompts[task], study.info[task], COLOURS),
         "clean_accuracy": lambda: clean_accuracy.draw(study.clean, study.tasks, study.main, COLOURS),
-        "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS["circuit"]),
+        "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS),
         "search_trajectory": lambda: search_trajectory.draw(study.trace[task], [study.order], COLOURS),
         "circuit_size": lambda: circuit_size.draw(study.faithfulness, study.main, "viridis"),
         "circuit_diagram": lambda: circuit_diagram.draw(study.membership, study.effects[task], task, **of_circuit),
@@ -370,6 +50,12 @@ def draw(figure: str, study):
         "cross_matrix": lambda: cross_matrix.draw(study.cross, study.tasks, study.main, "viridis"),
         "controls": lambda: controls.draw(study.controls, study.controls_summary, study.tasks, COLOURS),
     }[figure]()
+
+
+@functools.cache
+def draw(figure: str, study):
+    """One drawing for all tests that look at it; none of them changes it."""
+    return make(figure, study)
 
 
 FIGURES = [
@@ -386,16 +72,21 @@ FIGURES = [
 ]
 
 
-# ---- all figures ---------------------------------------------------------------------------------------------
+# ---- all figures ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [SMALL])
 @pytest.mark.parametrize("figure", FIGURES)
-def test_figure_is_written_and_repeats_byte_for_byte(figure, study, tmp_path):
-    for name in ("once", "again"):
-        style.save(draw(figure, study), tmp_path / f"{name}.svg", tmp_path / f"{name}.png", dpi=50)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.png", "again.svg", "once.png", "once.svg"]
-    for kind in ("svg", "png"):
-        assert (tmp_path / f"once.{kind}").read_bytes() == (tmp_path / f"again.{kind}").read_bytes()
-    svg = (tmp_path / "once.svg").read_text()
-    assert "<text" in svg and "<dc:date>" not in svg
+def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
+    """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
+    study = study_of(name)
+    check_written([draw(figure, study)] + [make(figure, study)] * (name == SMALL), tmp_path)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_larger_figure_is_laid_out_within_the_page(figure):
+    """All but its file is made, and that file is written as for the smaller studies."""
+    drawing = draw(figure, study_of(LARGE))
+    drawing.draw_without_rendering()
+    assert drawing.axes and drawing.get_size_inches()[0] <= style.PAGE + 0.01
 
 
 def test_a_failed_save_leaves_nothing(tmp_path):
@@ -422,7 +113,7 @@ def test_plots_and_summary_import_no_torch():
     assert not {"torch", "transformers", "transformer_lens", "matplotlib.pyplot"} & set(run.stdout.split())
 
 
-# ---- one by one ----------------------------------------------------------------------------------------------
+# ---- one by one -----------------------------------------------------------------------------------------------
 def test_members_are_marked_where_they_stand():
     text = "May 1 found in 1. Box 11 found in 11. Cup found in"
     marked = dataset.spans(text, ["1", "11"])
@@ -510,7 +201,7 @@ def test_node_area_grows_with_the_drop():
 
 
 def test_empty_shared_circuit_is_drawn_and_listed():
-    study = STUDIES["6 layers x 8 heads"]
+    study = study_of(LARGE)
     lone = study.membership[study.membership["circuit"] != "shared"].copy()
     lone["component"] = lone["circuit"].map({t: f"{i}.0" for i, t in enumerate(study.main)})
     lone = lone.drop_duplicates(["circuit", "component"])
@@ -570,192 +261,6 @@ def test_pairs_are_compared_at_every_level_and_their_type_is_named(study):
 
 
 def test_effects_of_another_kind_stand_in():
-    effects = STUDIES["2 layers x 3 heads"].effects["days"]
+    effects = study_of(SMALL).effects["days"]
     assert style.one_kind(effects, "mean_clean") == "mean"
-    assert component_effects.draw(effects, "mean_clean", "RdBu", COLOURS["circuit"]).axes[0].get_title("left") == (
-        "mean ablation"
-    )
-
-
-# ---- summary -------------------------------------------------------------------------------------------------
-def pair(**changes):
-    row = {
-        "circuit_a": "a",
-        "circuit_b": "b",
-        "level": "heads",
-        "size_a": 5,
-        "size_b": 6,
-        "shared": 3,
-        "jaccard": 0.375,
-        "expected": 1.0,
-        "p_hypergeometric": 0.001,
-        "p_layer_matched": 0.002,
-    }
-    return pd.DataFrame([row | changes])
-
-
-def members(**circuits):
-    return pd.DataFrame(
-        [(c, name) for c, names in circuits.items() for name in names], columns=["circuit", "component"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("p", "said"),
-    [
-        ({"p_layer_matched": 0.002}, "That is more than chance gives (p = 0.002"),
-        ({"p_layer_matched": 0.4}, "if layers are ignored (p = 0.001) but not"),
-        ({"p_layer_matched": 0.4, "p_hypergeometric": 0.3}, "Chance explains that (p = 0.4"),
-        ({"p_layer_matched": math.nan, "p_hypergeometric": math.nan}, "No p-value was computed"),
-    ],
-)
-def test_overlap_sentence_follows_the_p_values(p, said):
-    sentences = summary.overlap_findings(members(a=["0.1", "m0"], b=["0.1"]), pair(**p), ["a", "b"])
-    assert sentences[0].startswith("Of the 2 components in any circuit, 1 is in the circuits of both main tasks: 0.1.")
-    assert said in sentences[1]
-    assert sentences[2:] == [
-        "In the a circuit alone: m0.",
-        "Every component of the b circuit is in another circuit too.",
-    ]
-
-
-def test_overlap_sentences_without_shared_components_and_with_one_task():
-    sentences = summary.overlap_findings(members(a=["0.1"], b=["0.2"]), pair(p_layer_matched=1.0), ["a", "b"])
-    assert sentences[0].startswith("No component is in the circuits of both main tasks. 0 of 1 pair")
-    nothing = pd.DataFrame(columns=["model", "circuit_a", "circuit_b", "level"])
-    assert summary.overlap_findings(members(a=["0.1"]), nothing, ["a"]) == [
-        "Only one task was searched (a), so there is no overlap to report."
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "said"), [(90, "above the floor"), (80, "includes the floor"), (70, "below the floor")]
-)
-def test_circuit_sentence_compares_held_out_prompts_with_the_floor(value, said):
-    key = {"task": "a", "order": "layers", "threshold": 20, "heads": 4, "mlps": 1}
-    rows = [
-        {**key, "split": split, "metric": metric, **_interval(v, 2)}
-        for split, metric, v in (
-            ("search", "percent_of_full", 82),
-            ("held_out", "percent_of_full", value),
-            ("held_out", "faithfulness", 0.8),
-        )
-    ]
-    where = "9 held-out prompts of wordings that the search never saw"
-    first, second = summary.circuit_findings(pd.DataFrame(rows), ["a"], 20, "layers", 48, where)
-    assert "4 of 48 heads (8 %) for a" in first and f"; on {where} they give {value}.0 %" in first
-    assert said in second and "4 heads and 1 MLP give 82.0 %" in second
-    only_search = summary.circuit_findings(pd.DataFrame(rows[:1]), ["a"], 20, "layers", 48, "")
-    assert only_search[1].endswith("no prompts were held out.")
-
-
-@pytest.mark.parametrize(
-    ("held_out", "said"),
-    [
-        (
-            [["1", "2"]],
-            ["A: 1 of the 1 member sequences held out were also searched on, so these prompts test new texts"],
-        ),
-        ([["1", "2"], ["3", "4"]], ["A: 1 of the 2 member sequences held out were also searched on."]),
-        (
-            [["3", "4"]],
-            ["A: 0 of the 1 member sequences held out were also searched on, so these prompts test new seq"],
-        ),
-        ([], []),
-    ],
-)
-def test_summary_says_whether_held_out_sequences_are_new(held_out, said):
-    rows = [("a", "search", ["1", "2"])] + [("a", "held_out", members) for members in held_out]
-    sentences = summary.split_findings(pd.DataFrame(rows, columns=["task", "split", "members"]), ["a"])
-    assert len(sentences) == len(said)
-    assert all(sentence.startswith(start) for sentence, start in zip(sentences, said, strict=True))
-
-
-def control(**changes):
-    row = {
-        "question": "sufficiency",
-        "circuit": "a",
-        "task": "a",
-        **_interval(82, 2),
-        "controls": 100,
-        "control_median": 20.0,
-        "control_low": 5.0,
-        "control_high": 40.0,
-        "p": 0.0099,
-        "note": "",
-    }
-    return pd.DataFrame([row | changes])
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, "keeps more than random sets: a (82.0 % [80.0, 83.6], random sets 20.0 %, p = 0.0099)"),
-        ({"p": 0.6}, "keeps no more than random sets, so these heads are not special there"),
-        ({"p": 0.11, "controls": 8}, "p cannot fall below 0.11, which decides nothing"),
-        ({"question": "necessity", "circuit": "shared"}, "Ablating the shared heads does more harm"),
-        ({"question": "necessity", "circuit": "shared", "p": 0.5}, "does no more harm than ablating random sets, so"),
-    ],
-)
-def test_control_sentence_follows_p(changes, said):
-    assert said in summary.control_findings(control(**changes))[1]
-
-
-def test_control_sentences_without_controls():
-    none = {"controls": 0, "p": math.nan, "control_median": math.nan, "control_low": math.nan, "control_high": math.nan}
-    sentences = summary.control_findings(control(**none, note="no control: layer 2 has too few other heads"))
-    assert sentences == [
-        "No random control was possible, so nothing says that these circuits are special.",
-        "Not tested: sufficiency of the a circuit (no control: layer 2 has too few other heads).",
-    ]
-
-
-def test_components_are_listed_by_layer():
-    assert sorted(["m1", "10.0", "m0", "0.10", "0.2"], key=wording.place) == ["0.2", "0.10", "m0", "m1", "10.0"]
-
-
-def test_left_out_prompts_are_reported():
-    study = STUDIES["6 layers x 8 heads"]
-    said = " ".join(summary.prompt_findings(study.clean, study.info, study.tasks))
-    assert "Number words: 3 prompts rejected (3 for another number of tokens)." in said
-    assert "99.0 % of number words" in said and "Not used as object" in said
-    tiny = STUDIES["2 layers x 3 heads"]
-    assert summary.prompt_findings(tiny.clean, tiny.info, tiny.tasks)[0].startswith("No prompt was rejected")
-
-
-def test_pages_need_nothing_from_outside(study):
-    names = ["clean", "faithfulness", "membership", "overlap", "cross", "controls_summary"]
-    names += ["edge_areas", "evaluation", "completeness", "minimality", "positions", "stability_summary", "typology"]
-    names += ["roles", "attribution", "patching", "lens", "lens_lead", "lens_increments", "detectors", "backup"]
-    tables = {name: getattr(study, name) for name in names} | {"prompts": pd.concat(study.prompts.values())}
-    layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
-    model = {"model": study.model, "architecture": "GPT2LMHeadModel", "n_layers": int(layers), "n_heads": int(heads)}
-    model["compared"] = {"dtypes": ["float32"], "tokens": 128}
-    settings = {
-        "title": "A & B",
-        "tasks": study.tasks,
-        "main_tasks": study.main,
-        "threshold": study.threshold,
-        "order": study.order,
-        "labels": head_tables.THRESHOLDS,
-    }
-    page = summary.summary_page(tables | {"left_out": {}}, study.info, study.edge_circuits, model, settings, {})
-    assert "A &amp; B" in page and "The edge circuits keep" in page
-    assert '<h2 id="heads">What the heads do</h2>' in page and f'href="{study.model}.heads.html#h' in page
-    for html in (page, pages.tables_page({k: tables[k] for k in ("clean", "overlap", "cross")}, "Tables")):
-        assert "http" not in html and "src=" not in html and ">nan" not in html
-        assert html.count("<table>") == html.count("</table>")
-
-
-def test_captions_render_and_every_rule_has_one(config):
-    from jinja2 import Environment, StrictUndefined
-
-    root = SCRIPTS.parent
-    wildcards = {"model": "gpt2", "task": "months", "circuit": "shared"}
-    for path in (root / "report").glob("*.rst"):
-        job = SimpleNamespace(wildcards=wildcards, config=config)
-        text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
-        assert text.strip() and "{" not in text
-    rules = "".join((root / "rules" / name).read_text() for name in ("figures.smk", "head_figures.smk"))
-    for name in re.findall(r'"\.\./(report/\w+\.rst|scripts/\w+\.py)"', rules):
-        assert (root / name).is_file()
+    assert component_effects.draw(effects, "mean_clean", "RdBu", COLOURS).axes[0].get_title("left") == ("mean ablation")

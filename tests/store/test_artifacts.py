@@ -130,6 +130,14 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_the_old_file(tmp_path, monkey
     assert artifacts.read_json(path)["x"] == 1 and [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_tables_among_named_files_are_read_by_name_and_joined(tmp_path):
+    for i in range(3):
+        artifacts.write_table(pd.DataFrame({"x": [i]}), tmp_path / f"{i}.parquet", {})
+    one, two, three = (str(tmp_path / f"{i}.parquet") for i in range(3))
+    found = artifacts.named_tables({"info": str(tmp_path / "x.json"), "one": one, "several": [three, two]})
+    assert {name: list(table["x"]) for name, table in found.items()} == {"one": [0], "several": [2, 1]}
+
+
 def test_component_names():
     everything = all_components(3, 2)
     assert [str(c) for c in everything[:3]] == ["0.0", "0.1", "m0"]
@@ -137,3 +145,27 @@ def test_component_names():
     assert from_json(to_json(everything)) == frozenset(everything)
     with pytest.raises(ValueError):
         Component.parse("x")
+
+
+# ---- a job names its inputs several times --------------------------------------------------------------------
+def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    """Size, times and place stand for its content, once it is too old to change within a tick of the clock."""
+    opened, path = [], tmp_path / "table.parquet"
+    monkeypatch.setattr(artifacts, "SETTLED", -1)
+    monkeypatch.setattr(artifacts, "_digest_at", lambda *a, real=artifacts._digest_at: opened.append(path) or real(*a))
+    artifacts.write_table(pd.DataFrame({"a": [1]}), path, {})
+    opened.clear()
+    for _ in range(3):
+        artifacts.read_table(path)
+    assert len(opened) == 1 and artifacts.digest_file(path) == artifacts.digest(path.read_bytes())
+    artifacts.write_table(pd.DataFrame({"a": [2]}), path, {})
+    opened.clear()
+    assert artifacts.read_table(path).a.tolist() == [2] and len(opened) == 1
+    assert artifacts.digest_file(path) == artifacts.digest(path.read_bytes())
+
+
+def test_a_file_that_was_just_written_is_never_taken_for_known(tmp_path):
+    path = tmp_path / "f"
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        assert artifacts.digest_file(path) == artifacts.digest(content)

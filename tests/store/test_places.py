@@ -3,14 +3,19 @@
 import json
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from snakemake.iocontainers import InputFiles, OutputFiles, Params, Wildcards
 
+from atlas.circuit.task_data import TaskData
 from atlas.core.errors import StudyError
-from atlas.model import models
+from atlas.edges.methods import EdgeSettings
+from atlas.model import source
 from atlas.store import artifacts, job, places
 from conftest import ROOT, SHIPPED
 
@@ -62,7 +67,7 @@ def test_a_description_holds_no_place(tmp_path):
     """Neither a folder nor, within the configuration of Hugging Face, the folder that it was read from."""
     moved = tmp_path / "elsewhere"
     shutil.copytree(SHIPPED, moved)
-    one, other = (models.describe("x", folder) for folder in (SHIPPED, moved))
+    one, other = (source.describe("x", folder) for folder in (SHIPPED, moved))
     assert json.dumps(one) == json.dumps(other) and str(ROOT) not in json.dumps(one)
 
 
@@ -82,10 +87,10 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_a_model_of_the_hub_is_found_again_by_its_commit(hub, tmp_path):
-    found = models.resolve("x", {"hub": "some/model"}, ROOT)
+    found = source.resolve("x", {"hub": "some/model"}, ROOT)
     assert found == hub
     path = tmp_path / "results" / "x" / "model.json"
-    artifacts.write_json(models.describe("x", found), path, {})
+    artifacts.write_json(source.describe("x", found), path, {})
     assert artifacts.read_json(path)["commit"] == hub.name
     (hub.parents[1] / "refs" / "main").write_text("1" * 40)  # the hub moved on
     assert places.model_folder({"hub": "some/model"}, False, path) == hub
@@ -124,11 +129,50 @@ def test_provenance_has_every_param_and_every_input(tmp_path, monkeypatch):
     assert str(tmp_path) not in json.dumps(found)
 
 
+def job_of(tmp_path, **params):
+    """A job as Snakemake gives it to a script, of the model `m` and the task `t`."""
+    return SimpleNamespace(
+        input=InputFiles(
+            fromdict={"model": str(tmp_path / "results/m/model.json"), "means": str(tmp_path / "means.pt")}
+        ),
+        output=OutputFiles(fromdict={"table": str(tmp_path / "t.parquet"), "text": str(tmp_path / "t.json")}),
+        params=Params(fromdict=params),
+        wildcards=Wildcards(fromdict={"model": "m", "task": "t"}),
+        config={"models": {"m": {"path": "/models/m"}}, "weights": "checkpoint"},
+    )
+
+
+def test_settings_are_the_params_of_their_names_and_defaults_elsewhere(tmp_path):
+    made = job_of(tmp_path, methods=["eap"], points=3, seed=1)
+    found = job.settings(made, EdgeSettings)
+    assert (found.methods, found.points, found.change) == (["eap"], 3, EdgeSettings().change)
+
+
+def test_the_data_of_a_task_are_put_together_from_its_job(tmp_path):
+    run = {"device": "cpu", "dtype": "float32", "batch_size": 4}
+    data = TaskData(**job.task_data(job_of(tmp_path, run=run, kind="zero", allow_negative_clean=True, seed=1)))
+    assert (data.task, data.kind, data.allow_negative_clean, data.legacy_mlp_means) == ("t", "zero", True, False)
+    assert data.paths["means"] == str(tmp_path / "means.pt") and data.folder == Path("/models/m") and data.run == run
+    assert data.memo_folder == tmp_path / "results" / "memo"
+
+
+def test_what_a_job_saves_names_its_model_and_task_first_and_has_its_provenance(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "provenance", lambda made: {"inputs": dict(made.params.items())})
+    table = pd.DataFrame({"value": [1.0, 2.0]})
+    job.save(job_of(tmp_path, seed=1), table=table, text={"order": "layers"})
+    found = artifacts.read_table(tmp_path / "t.parquet")
+    assert list(found.columns) == ["model", "task", "value"] and set(found.task) == {"t"}
+    assert list(table.columns) == ["value"], "what was given stays as it is"
+    assert artifacts.table_provenance(tmp_path / "t.parquet") == {"inputs": {"seed": 1}}
+    text = artifacts.read_json(tmp_path / "t.json")
+    assert list(text)[:3] == ["model", "task", "order"] and text["provenance"] == {"inputs": {"seed": 1}}
+
+
 def test_every_artifact_of_a_script_has_that_provenance():
     for path in (ROOT / "scripts").glob("*.py"):
         text = path.read_text()
         writes = any(f"{call}(" in text for call in ("write_table", "write_json", "tensors.write", "style.save"))
-        assert not writes or "job.provenance(snakemake)" in text, path
+        assert not writes or "job.provenance(snakemake" in text, path
         assert "artifacts.provenance(" not in text, path
 
 

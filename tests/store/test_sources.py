@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,41 @@ def test_nothing_that_an_import_really_loads_is_missing(module):
     own = {name for name in done.stdout.split() if name.startswith(str(ROOT / "scripts"))}
     found = sources.of(f"scripts/atlas/{module.replace('.', '/')}.py")
     assert {str(ROOT / name) for name in found.files} >= own
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_package_that_imports_its_modules_by_name_is_made_of_all_of_them(tmp_path, monkeypatch, by_name):
+    """And of one that is added to its folder later; a package that names what it imports is made of that."""
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "SCRIPTS", tmp_path / "scripts")
+    own = tmp_path / "scripts" / "kinds"
+    own.mkdir(parents=True)
+    (own / "__init__.py").write_text("import importlib\n" if by_name else "from kinds import one\n")
+    (own / "one.py").write_text("import torch\n")
+    (own / "two.py").write_text("import numpy\n")
+    (tmp_path / "scripts" / "job.py").write_text("def run():\n    from kinds import one\n")
+    found = sources.of("scripts/job.py")
+    names = {"__init__", "one", "two"} if by_name else {"__init__", "one"}
+    assert set(found.files) == {"scripts/job.py", *(f"scripts/kinds/{name}.py" for name in names)}
+    assert found.packages == (("torch", "numpy") if by_name else ("torch",))
+
+
+def test_every_family_is_part_of_what_loads_a_model():
+    from atlas.model import families
+
+    found = sources.of("scripts/check_model.py", "scripts/score_clean.py").files
+    assert {f"scripts/atlas/model/families/{name}.py" for name in families.names()} <= set(found)
+    for figure in (name for name in SCRIPTS if name.startswith("plot_")):
+        assert not any("model/families" in file for file in sources.of(f"scripts/{figure}").files)
+
+
+def test_the_template_beside_a_module_is_part_of_it_and_of_no_other():
+    page = sources.of("scripts/write_head_pages.py").files
+    templates = {Path(name).name for name in page if name.endswith(".html")}
+    assert templates == {f"{name}.html" for name in ("frame", "head_cards", "pattern_page", "lens_page")}
+    assert not any(name.endswith(".html") for name in sources.of("scripts/atlas/report/maps.py").files)
+    every = {path for path in (ROOT / "scripts").rglob("*.html")}
+    assert every and all(path.with_suffix(".py").is_file() for path in every)
 
 
 def test_a_digest_changes_with_any_file_or_version_and_with_nothing_else(monkeypatch):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from atlas.core.errors import StudyError
 from atlas.generate.prompts import make_set
 from atlas.model import checks as model_checks
-from atlas.model import models
+from atlas.model import models, source
 from atlas.prompts import tasks, tokens
 from atlas.prompts.files import prompts_from_file
 from atlas.study import settings as study_settings
@@ -383,9 +383,9 @@ def check_model(folder, case) -> str:
     """Refused, or a model whose logits are finite."""
 
     def use():
-        found = models.resolve("tiny", {"path": str(folder)}, ROOT)
+        found = source.resolve("tiny", {"path": str(folder)}, ROOT)
         model_checks.check("tiny", found)
-        description = models.describe("tiny", found)
+        description = source.describe("tiny", found)
         model = models.load(found, device="cpu", settings=description["settings"])
         logits = model.run(torch.arange(1, 6).view(1, 5))
         assert logits.isfinite().all() and logits.shape[-1] == description["d_vocab"]

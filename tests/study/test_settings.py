@@ -6,7 +6,11 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from atlas.circuit.kinds import KINDS
 from atlas.core.errors import StudyError
+from atlas.core.metrics import METRICS
+from atlas.edges.methods import CHANGES, METHODS, RANKINGS
+from atlas.study import names
 from atlas.study.settings import order_names
 from atlas.study.validation import validated
 from conftest import ROOT
@@ -144,3 +148,43 @@ def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config
 def test_a_publication_needs_the_analyses_that_it_has_figures_of(config):
     bad = changed(changed(config, "published", "gpt2-small"), "heads/analyses", ["patching", "attention"])
     assert message(bad).startswith("heads.analyses: attribution is missing, which `published` compares")
+
+
+# ---- names that are registries of the library ----------------------------------------------------------------
+def enumerations(node):
+    """Every list of allowed values anywhere in a schema."""
+    if isinstance(node, dict):
+        if "enum" in node:
+            yield node["enum"]
+        for inner in node.values():
+            yield from enumerations(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from enumerations(inner)
+
+
+def test_the_schema_names_what_the_registries_hold_and_spells_none_of_it_out():
+    definitions = names.filled(SCHEMA)["$defs"]
+    assert {key: definitions[key]["enum"] for key in names.NAMES} == {
+        key: list(found) for key, found in names.NAMES.items()
+    }
+    assert names.NAMES["metric"].keys() == METRICS.keys() and names.NAMES["ablation_kind"].keys() == KINDS.keys()
+    assert names.NAMES["edge_method"].keys() == METHODS.keys()
+    spelled = {value for values in enumerations(SCHEMA) for value in values if isinstance(value, str)}
+    assert not spelled & {*METRICS, *METHODS, "resample", "mean_clean"}
+    rankings, changes = (SCHEMA["properties"]["edges"]["properties"][key] for key in ("rankings", "change"))
+    assert rankings["items"]["enum"] == list(RANKINGS) and changes["enum"] == list(CHANGES)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("edges/methods", ["eapp"], METHODS),
+        ("scores/metrics", ["accuracy"], METRICS),
+        ("ablation/kind", "median", KINDS),
+        ("stability/edges", "path_patching", ["eap", "eap_ig", None]),
+    ],
+)
+def test_a_name_that_no_registry_holds_is_refused_with_those_that_there_are(config, key, value, allowed):
+    said = message(changed(config, key, value))
+    assert said.endswith(f"is not allowed; one of {', '.join(map(str, allowed))}") and "\n" not in said

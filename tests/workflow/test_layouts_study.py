@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import indirect_objects
-from atlas.circuit import studies
+from atlas.circuit.task_data import TaskData
 from atlas.core.errors import StudyError
 from atlas.prompts import rejections
 from atlas.prompts.words import tokens_in_text
@@ -98,6 +98,8 @@ def test_what_needs_one_layout_is_refused_in_one_line(finished, folder):
     paths = {name: folder / f"{name}.parquet" for name in ("prompts", "clean")} | {"means": folder / "means.pt"}
     paths["model"] = finished.folder / "results/ladder-6x8/model.json"
     model_folder = Path(finished.config["models"]["ladder-6x8"]["path"])
-    model = studies.load_model(paths["model"], model_folder, {"device": "cpu", "dtype": "float32", "batch_size": 16})
+    run = {"device": "cpu", "dtype": "float32", "batch_size": 16}
+    identity = {"model": "ladder-6x8", "task": "guests"}
+    data = TaskData(paths, identity, model_folder, run, legacy_mlp_means=True)
     with pytest.raises(StudyError, match=r"tasks.guests have several; set its file.min_layout above 72"):
-        studies.make_ablator(model, paths, "search", "mean", legacy_mlp_means=True)
+        data.ablator("search")

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas.circuit import studies
 from atlas.circuit.ablation import Replacement, edits
 from atlas.core.components import all_components, from_json
 from atlas.model import models
+from atlas.prompts.clean_scores import kept_prompts
 from atlas.store import tensors
 from study import Study
 
@@ -64,8 +64,8 @@ def test_the_reported_share_is_that_of_teacher_forced_sums(study, task):
     model = models.load(study.model, device="cpu")
     circuits = json.loads((folder(study, "numeral_pairs") / "circuits.json").read_text())["circuits"]
     circuit = from_json(next(c for c in circuits if c["order"] == "layers"))
-    paths = {name: folder(study, task) / f"{name}.parquet" for name in ("prompts", "clean")}
-    frame = studies.read_prompts(paths["prompts"], paths["clean"], "held_out")
+    tables = (pd.read_parquet(folder(study, task) / f"{name}.parquet") for name in ("prompts", "clean"))
+    frame = kept_prompts(*tables, "held_out")
     corrupted = tensors.read(folder(study, task) / "activations.pt")["corrupted"]
     sides = {"answer_tokens": 0, "incorrect_tokens": 1}  # which rows of the cache
     means = {
@@ -110,7 +110,7 @@ def test_circuits_of_several_tokens_are_searched_and_assessed(study):
 def test_the_tables_and_pages_say_how_many_tokens(study):
     layout = json.loads((folder(study, "letter_pairs") / "prompts.json").read_text())["layout"]
     prompts = pd.read_parquet(folder(study, "letter_pairs") / "prompts.parquet")
-    assert layout["member_spans"] == [[0, 1], [2, 3], [4, 5]] and layout["answer_tokens"] == {"2": len(prompts)}
+    assert layout["members"] == [[0, 1], [2, 3], [4, 5]] and layout["answer_tokens"] == {"2": len(prompts)}
     assert {"answer_tokens", "incorrect_tokens"} <= set(prompts.columns) and "answer_token" not in prompts
     means = tensors.read(folder(study, "letter_pairs") / "means.pt")
     assert means["longest"].tolist() == [7, 7] and means["corrupted"]["z"].shape[1:3] == (2, 7)

@@ -13,8 +13,7 @@ from snakemake.utils import update_config
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from atlas.core.errors import StudyError
-from atlas.model import models, random_models
-from atlas.model.architectures import FAMILIES
+from atlas.model import families, models, random_models, source
 from atlas.prompts import tokens
 from atlas.prompts.making import prompts_of
 from atlas.store import artifacts
@@ -55,10 +54,10 @@ def test_every_preset_can_run_on_random_weights(config, name):
     assert before == untouched, "a new configuration, the old one as it was"
     assert after["study"]["models"] == [f"{name}-random"] == list(after["models"])
     assert after["study"]["title"] == f"Random weights, no findings: {before['study']['title']}"
-    block, source = after["models"][f"{name}-random"], before["models"][name]
+    block, before_it = after["models"][f"{name}-random"], before["models"][name]
     assert not {"path", "hub", "revision"} & set(block)
     assert (block["layers"], block["tokenizer"]) == (2, "/folder")
-    assert (block["dtype"], block["prepend_bos"]) == (source["dtype"], source["prepend_bos"])
+    assert (block["dtype"], block["prepend_bos"]) == (before_it["dtype"], before_it["prepend_bos"])
     assert after["search"]["orders"] == ["bisect"] and after["comparison"]["controls"] == 20
     assert (after["edges"]["start"], after["edges"]["path_patching"]) == ("circuit", "start")
     assert bool(after["edges"]["methods"]) == bool(before["edges"]["methods"])
@@ -119,10 +118,10 @@ def test_a_random_model_is_a_checkpoint_of_its_own(tmp_path):
     found = {}
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         parameters = random_models.build("x", config, SHIPPED, tmp_path / folder, "float32", seed)
-        found[folder] = models.describe("x", tmp_path / folder)
+        found[folder] = source.describe("x", tmp_path / folder)
     assert found["a"]["weights"] == found["b"]["weights"] != found["c"]["weights"]
-    assert found["a"]["weights"] != models.describe("x", SHIPPED)["weights"]
-    assert found["a"]["tokenizer"] == models.describe("x", SHIPPED)["tokenizer"]
+    assert found["a"]["weights"] != source.describe("x", SHIPPED)["weights"]
+    assert found["a"]["tokenizer"] == source.describe("x", SHIPPED)["tokenizer"]
     assert (found["a"]["n_layers"], found["a"]["n_heads"]) == (2, 8)
     assert "Random weights" in (tmp_path / "a" / "README.md").read_text()
     assert parameters == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tmp_path / "a").parameters())
@@ -159,7 +158,7 @@ def test_the_tasks_of_every_preset_fit_its_tokenizer(config, shared, name):
         encoded, _ = prompts_of(task, block, tokenizer, bos, longest, ROOT)
         assert encoded.rows and not encoded.rejected, task
         assert all((row["tokens"][0] == tokenizer.bos_token_id) == bos for row in encoded.rows)
-        assert len(encoded.layout["member_positions"]) == 4
+        assert len(encoded.layout["members"]) == 4
 
 
 # ---- marks ---------------------------------------------------------------------------------------------------
@@ -172,21 +171,21 @@ def test_pages_of_a_random_model_say_so():
 
 
 def test_no_effect_is_refused_unless_allowed(caplog):
-    from atlas.circuit import studies
+    from atlas.circuit.evaluation import refuse_no_effect
 
     full, empty = torch.tensor([1e-4, 3e-4]), torch.zeros(2)
     with pytest.raises(StudyError, match="no effect to explain"):
-        studies.refuse_no_effect("t", full, empty)
-    studies.refuse_no_effect("t", full, empty, allow=True)
+        refuse_no_effect("t", full, empty)
+    refuse_no_effect("t", full, empty, allow=True)
     assert "going on" in caplog.text
     with pytest.raises(StudyError):
-        studies.refuse_no_effect("t", full, full, allow=True)
+        refuse_no_effect("t", full, full, allow=True)
 
 
 def test_every_config_that_ships_belongs_to_a_preset_with_an_engine():
     for path in (ROOT / "presets" / "configs").glob("*.json"):
         assert path.stem in PRESETS and (ROOT / "presets" / f"{path.stem}.yaml").is_file()
-        assert json.loads(path.read_text())["architectures"][0] in FAMILIES
+        assert json.loads(path.read_text())["model_type"] in families.names()
 
 
 # ---- the workflow --------------------------------------------------------------------------------------------

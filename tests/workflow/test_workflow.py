@@ -105,16 +105,17 @@ def test_the_results_are_what_a_search_promises(study):
 
 
 def test_exported_circuits_are_the_reported_ones(study):
-    from atlas.circuit import chosen as comparison
+    from atlas.circuit.chosen import circuit_at
     from atlas.compare.interchange import read_circuit_and_level
     from atlas.core.graph import Graph
+    from atlas.edges.chosen import reported_edges
     from atlas.store import artifacts
 
     folder = study.folder / "results" / "ladder-6x8" / "numerals"
     graph = Graph.of(artifacts.read_json(folder.parent / "model.json"))
-    edges = comparison.reported_edges(artifacts.read_json(folder / "edge_circuits.json"))
+    edges = reported_edges(artifacts.read_json(folder / "edge_circuits.json"))
     assert read_circuit_and_level(folder / "circuit.graph.json", graph) == (edges, "edge")
-    nodes = comparison.circuit_at(folder / "circuits.json", "layers", 20)
+    nodes = circuit_at(folder / "circuits.json", "layers", 20)
     assert read_circuit_and_level(folder / "circuit.study.json", graph) == (nodes, "node")
 
 
@@ -175,11 +176,13 @@ def test_the_workflow_has_no_lint(study):
 
 
 def test_figure_jobs_import_no_torch():
-    """From the imports of the scripts, followed through the library."""
+    """From the imports of the scripts, and of the figures, followed through the library."""
     code = (
         "import sys, runpy, types, pathlib, ast\n"
         "sys.path.insert(0, 'scripts')\n"
-        "for path in [*pathlib.Path('scripts').glob('plot_*.py'), *pathlib.Path('scripts').glob('write_*.py')]:\n"
+        "scripts = pathlib.Path('scripts')\n"
+        "figures = (scripts / 'atlas' / 'report' / 'figures').glob('*.py')\n"
+        "for path in [scripts / 'plot.py', *figures, *scripts.glob('write_*.py')]:\n"
         "    for node in ast.parse(path.read_text()).body:\n"
         "        if isinstance(node, ast.Import | ast.ImportFrom):\n"
         "            exec(ast.unparse(node))\n"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from atlas.circuit.kinds import known
+from atlas.circuit.unablated import collected
 from atlas.core.components import AnyCircuit, Circuit, Component, Site, all_components, sites
 from atlas.core.errors import StudyError
 from atlas.core.metrics import log_probs, per_prompt
@@ -25,24 +26,6 @@ if TYPE_CHECKING:
     from atlas.store.memo import Memo
 
 log = logging.getLogger("atlas")
-
-KINDS = ("mean", "zero", "resample", "mean_clean")
-
-
-def collected(
-    model: Model, rows: Rows, run: str, dtype: torch.dtype = torch.float32, folder: Path | str | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Activations and means (`activations.collect`) of the ``clean`` or ``corrupted`` run of rows."""
-    tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
-    return activations.collect(model, tokens, rows.group, dtype, rows.length, folder)
-
-
-def answer_logits(model: Model, prompts: Prompts, run: str) -> torch.Tensor:
-    """Logits of the ``clean`` or ``corrupted`` run, unablated, for `metrics.per_prompt`, on the CPU."""
-    rows = prompts.rows()
-    tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
-    logits = activations.last_logits(model, tokens, rows.position)
-    return logits if rows.targets is not None or rows.position is None else logits[:, 0]
 
 
 @dataclass(frozen=True)
@@ -75,27 +58,24 @@ def replacement(
     ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
     ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
     """
-    used, rows = means["clean" if kind == "mean_clean" else "corrupted"], prompts.rows()
-    s = rows.tokens.shape[1]
+    of, rows = known(kind), prompts.rows()
+    used, s = means[of.run], rows.tokens.shape[1]
     if not same_lengths(prompts, rows, means, used["z"].shape[2]):
         raise StudyError(
             f"means are of {used['z'].shape[2]} positions, prompts have {s}; they belong to different tasks"
         )
-    match kind:
-        case "mean" | "mean_clean":
-            if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
-                raise StudyError(
-                    "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
-                    "mean; search on such prompts too, or use zero or resample"
-                )
-            used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
-            return Replacement(used["z"], used["mlp_out"], rows.group)
-        case "zero":
-            first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
-            return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
-        case "resample":
-            return corrupted_runs(model, prompts, cache)
-    raise ValueError(f"unknown ablation kind {kind!r}; one of {', '.join(KINDS)}")
+    if of.aligned:
+        return corrupted_runs(model, prompts, cache)
+    if not of.means_of:
+        first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
+        return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
+    if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
+        raise StudyError(
+            "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
+            "mean; search on such prompts too, or use zero or resample"
+        )
+    used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
+    return Replacement(used["z"], used["mlp_out"], rows.group)
 
 
 def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:
@@ -271,14 +251,14 @@ class Ablator:
         ``read(logits, rows)``: what is kept of the logits of some rows, if not all of them.
         """
         assert self.engine
-        whole, at_once = self.engine, max(1, self.budget // self.engine.bytes_of_logits(x.shape[1]))
+        weights, at_once = self.engine.weights, max(1, self.budget // self.engine.bytes_of_logits(x.shape[1]))
         x = x if self.targets is not None else x[:, 0]
 
         def run(i: int) -> torch.Tensor:
             batch, parts = self.batches[i], []
             for part in slices(batch.stop - batch.start, at_once):
                 rows = slice(batch.start + part.start, batch.start + part.stop)
-                logits = whole.unembed(x[rows])
+                logits = weights.unembed(x[rows])
                 parts.append(read(logits, rows) if read else logits)
             return torch.cat(parts)
 
@@ -341,7 +321,7 @@ class Ablator:
             return self.by_logits(self.metrics, circuit, self.unembedded(x))
         rest = tuple(name for name in self.metrics if name != "logit_diff")
         values = self.by_logits(rest, circuit, self.unembedded(x)) if rest else {}
-        values["logit_diff"] = self.engine.logit_diff(x[:, 0], self.answer, self.incorrect)
+        values["logit_diff"] = self.engine.weights.logit_diff(x[:, 0], self.answer, self.incorrect)
         return {name: values[name] for name in self.metrics}
 
     def by_logits(self, names: tuple[str, ...], circuit: AnyCircuit, logits: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -402,50 +382,6 @@ class Ablator:
         """The same for circuits that differ in one layer only."""
         full = self.logit_diff(self.everything).mean()
         return [100 * float(scores["logit_diff"].mean() / full) for scores in self.scores_of(circuits)]
-
-
-class LegacyAblator(Ablator):
-    """As the published code: MLP means are taken anew for each circuit, with the heads outside it mean-ablated.
-
-    ``reference`` are the corrupted prompts that the means run over, with their own head means.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        prompts: Prompts,
-        substitute: Replacement,
-        reference: Prompts,
-        metrics: Iterable[str] = ("logit_diff",),
-        use_engine: bool = True,
-        memo: Memo | None = None,
-    ) -> None:
-        self.reference = replace(reference, tokens=reference.corrupted_tokens)
-        self._reference_rows = replace(substitute, rows=reference.group).to(model.device)
-        self._means: dict[AnyCircuit, Replacement] = {}
-        super().__init__(model, prompts, substitute, metrics, use_engine, memo)
-
-    def substitute_for(self, circuit: AnyCircuit) -> Replacement:
-        kept_heads = frozenset(c for c in circuit if not c.is_mlp)
-        if kept_heads not in self._means:
-            intact = kept_heads | {c for c in self.everything if c.is_mlp}
-            total = torch.zeros_like(self.substitute.mlp_out, dtype=torch.float64)
-            group = self.reference.group.to(self.model.device)
-
-            def add(layer: int, rows: torch.Tensor) -> Callable[..., torch.Tensor]:
-                def hook(out: torch.Tensor, hook: object) -> torch.Tensor:
-                    total[layer].index_add_(0, rows, out.double())
-                    return out
-
-                return hook
-
-            for batch in self.model.batches(len(self.reference)):
-                savers = [(mlp_hook(layer), add(layer, group[batch])) for layer in range(self.model.n_layers)]
-                head_edits = edits(self.model, intact, self._reference_rows, batch, self.reference.roles)
-                self.model.run(self.reference.tokens[batch], [*head_edits, *savers], on_bridge=not self.engine)
-            sizes = torch.bincount(group, minlength=total.shape[1]).view(1, -1, 1, 1)
-            self._means[kept_heads] = replace(self.substitute, mlp_out=(total / sizes).float())
-        return self._means[kept_heads]
 
 
 def single_ablations(ablator: Ablator) -> Iterator[tuple[Component, dict[str, np.ndarray]]]:

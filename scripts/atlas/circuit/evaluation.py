@@ -5,22 +5,42 @@ the columns of one circuit (docs/artifacts.md); the caller adds which model, tas
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from atlas.circuit.ablation import Ablator, corrupted_runs
-from atlas.core.components import AnyCircuit, Circuit, Component, Site, columns
+from atlas.circuit.search import SearchSettings, by_layers, node_search, tried_at_once
+from atlas.core.components import AnyCircuit, Circuit, Component, Site, columns, sites
 from atlas.core.errors import StudyError
+from atlas.core.graph import EMBED
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.model.models import Model
 from atlas.prompts.batch import Prompts
+from atlas.store.job import progress
 
 log = logging.getLogger("atlas")
 
 METRICS = ("logit_diff", "prob_diff", "kl", "top1", "answer_rank")  # those of an ablator for `metrics_of`
+
+
+def refuse_no_effect(task: str, full: np.ndarray, empty: np.ndarray, allow: bool = False) -> None:
+    """Faithfulness divides by M(full) - M(empty); refuse a task where that is nearly nothing.
+
+    ``allow`` (the config's `allow_negative_clean`) turns the refusal into a warning, unless there is no effect at all.
+    """
+    effect = abs(full.mean() - empty.mean())
+    if effect >= 1e-3 * max(1.0, abs(full.mean())):
+        return
+    said = (
+        f"tasks.{task}: ablating everything changes the logit difference from {full.mean():.4f} to "
+        f"{empty.mean():.4f} only; there is no effect to explain"
+    )
+    if not allow or not effect:
+        raise StudyError(said)
+    log.warning("%s; going on, as allow_negative_clean says", said)
 
 
 def metrics_of(ablator: Ablator, circuit: AnyCircuit, bootstrap: Bootstrap) -> list[dict[str, Any]]:
@@ -136,3 +156,61 @@ class Patching:
                 estimate = bootstrap.faithfulness(patched, clean, corrupted)
                 out.append({"metric": metric + suffix} | interval_columns(estimate))
         return out
+
+
+# ---- all of it -----------------------------------------------------------------------------------------------
+Named = dict[str, tuple[AnyCircuit, str]]  # name -> circuit, and its level: `node` or `edge`
+
+
+def assess(
+    ablators: Mapping[str, Ablator],
+    circuits: Named,
+    split: str,
+    patching: Patching,
+    samples: int,
+    seed: int,
+    bootstrap: Bootstrap,
+) -> dict[str, list[dict[str, Any]]]:
+    """`evaluation`, `completeness` and `minimality` -> rows, of circuits and, in the first, of the full and the empty
+    model.
+
+    ablators: level -> ablator, that of `edge` where a circuit is one of edges; all of the prompts of ``split``.
+    samples, seed: of `completeness`.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {"evaluation": [], "completeness": [], "minimality": []}
+    ends: Named = {"full": (ablators["node"].everything, "node"), "empty": (frozenset(), "node")}
+    for name, (circuit, level) in (ends | circuits).items():
+        ablator, is_edges = ablators[level], level == "edge"
+        components = {e.sender for e in circuit} - {EMBED} if is_edges else circuit
+        row = {"circuit": name, "level": level, "components": len(components)}
+        row |= {"edges": len(circuit) if is_edges else -1, "split": split}
+        found = metrics_of(ablator, circuit, bootstrap)
+        if not is_edges:
+            found += patching.rows(circuit, bootstrap)
+        rows["evaluation"] += [row | values for values in found]
+        if name in circuits:
+            parts = progress(completeness(ablator, circuit, samples, seed, bootstrap), f"completeness of {name}")
+            rows["completeness"] += [{"circuit": name} | values for values in parts]
+            members = progress(minimality(ablator, circuit, bootstrap), f"minimality of {name}")
+            rows["minimality"] += [{"circuit": name} | values for values in members]
+        log.info("%s assessed", name)
+    return rows
+
+
+def position_rows(
+    on_search: Ablator,
+    reported: Ablator,
+    start: Iterable[Component],
+    threshold: float,
+    settings: SearchSettings,
+    bootstrap: Bootstrap,
+) -> list[dict[str, Any]]:
+    """`position_effects` of the components of ``start`` on the prompts that are reported on, with what a search for
+    sites among them keeps, on the prompts searched on, above the floor of ``threshold``."""
+    start, rule = list(start), settings.rule(threshold)
+    kept = sites(start, on_search.prompts.roles or ())
+    batch, total = tried_at_once(settings.batch, on_search.model.device), len(kept)
+    for step in node_search(kept, rule, by_layers(rule), on_search.percents_of_full, batch):
+        kept = step.left
+    log.info("%d of %d sites kept", len(kept), total)
+    return list(position_effects(reported, start, kept, bootstrap))

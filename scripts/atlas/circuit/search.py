@@ -3,7 +3,7 @@
 The decision logic sees nothing but percents, so published traces can be replayed through it without any model.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -33,18 +33,6 @@ class Rule:
         default_factory=lambda: {"backward": ("mlp", "head"), "forward": ("head", "mlp")}
     )
 
-    @classmethod
-    def configured(
-        cls,
-        threshold: float,
-        relative_tolerance: float | None,
-        never_test: Iterable[str],
-        visit: dict[str, Iterable[str]],
-    ) -> "Rule":
-        """The rule that the keys of `search` in a configuration say, at one of its thresholds."""
-        kept = frozenset(map(Component.parse, never_test))
-        return cls(threshold, relative_tolerance, kept, {way: tuple(kinds) for way, kinds in visit.items()})
-
     def tests(self, member: Component | Site) -> bool:
         """Whether a component, or a site of one, may go at all."""
         whole = member.component if isinstance(member, Site) else member
@@ -62,6 +50,21 @@ class Rule:
             *([] if self.relative_tolerance is None else [before - self.relative_tolerance]),
         ]
         return any(abs(percent - bound) <= CLOSE for bound in bounds)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The keys of `search` in a configuration that say when a component may go and how many are tried at once."""
+
+    relative_tolerance: float | None
+    never_test: Sequence[str]
+    visit: dict[str, Sequence[str]]
+    batch: int | str
+
+    def rule(self, threshold: float) -> Rule:
+        """The rule at a threshold."""
+        kept = frozenset(map(Component.parse, self.never_test))
+        return Rule(threshold, self.relative_tolerance, kept, {way: tuple(kinds) for way, kinds in self.visit.items()})
 
 
 @dataclass(frozen=True)

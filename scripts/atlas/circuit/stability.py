@@ -17,9 +17,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas.circuit import search, studies
-from atlas.circuit.ablation import Ablator, LegacyAblator, Replacement, answer_logits, collected, replacement
-from atlas.compare.overlap import jaccard, layer_matched
+from atlas.circuit import search
+from atlas.circuit.ablation import Ablator, Replacement, replacement
+from atlas.circuit.evaluation import refuse_no_effect
+from atlas.circuit.kinds import KINDS
+from atlas.circuit.legacy import LegacyAblator
+from atlas.circuit.node_circuits import alone_percents
+from atlas.circuit.unablated import answer_logits, collected
+from atlas.core.chance import jaccard, layer_matched
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.core.errors import StudyError
 from atlas.core.metrics import passes, per_prompt
@@ -32,6 +37,7 @@ from atlas.prompts.making import prompts_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from atlas.circuit.task_data import TaskData
 
 log = logging.getLogger("atlas")
 
@@ -91,7 +97,7 @@ def bootstraps(
     `activations.pt`, from whose stored values the means are taken.
     """
     rows_in_cache = activations.rows_of(cache["prompt"], prompts.prompt)
-    run = {"mean": "corrupted", "mean_clean": "clean"}.get(kind)
+    run = KINDS[kind].means_of
     for draw in range(count):
         rows = np.sort(np.random.default_rng([seed, draw]).integers(len(prompts), size=len(prompts)))
         drawn = prompts.take(rows)
@@ -149,6 +155,29 @@ class Maker:
     filter: dict[str, Any] | None = None
     allow_negative_clean: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        data: TaskData,
+        block: dict[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        prepend_bos: bool,
+        filter: dict[str, Any] | None,
+    ) -> Maker:
+        """The maker of a task that was searched."""
+        return cls(
+            model=data.model,
+            task=data.task,
+            block=block,
+            tokenizer=tokenizer,
+            prepend_bos=prepend_bos,
+            max_tokens=data.description["max_tokens"],
+            kind=data.kind,
+            by_template=set(map(layouts.template_of, data.means["groups"])) != {layouts.SHARED},
+            filter=filter,
+            allow_negative_clean=data.allow_negative_clean,
+        )
+
     def dataset(self, family: str, name: str, changed: dict[str, Any]) -> Dataset:
         """The search split of the task with some keys of its block changed; raises StudyError naming the change."""
         try:
@@ -172,7 +201,7 @@ class Maker:
         prompts = self.answered(Prompts.from_frame(frame, groups))
         if len(prompts.group.unique()) < len(groups):
             raise StudyError(f"tasks.{self.task}: the filter keeps no prompt of some template; relax prompts.filter")
-        run, rows = "clean" if self.kind == "mean_clean" else "corrupted", prompts.rows()
+        run, rows = KINDS[self.kind].run, prompts.rows()
         found, means = collected(self.model, rows, run)
         cache, means = {"prompt": prompts.prompt, run: found}, {run: means} | rows.sizes_of_means()
         return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, means, cache))
@@ -191,6 +220,18 @@ class Maker:
             raise StudyError(f"tasks.{self.task}: the clean logit difference is {clean:.3f}, not positive")
         log.info("%d prompts, clean logit difference %.3f, top-1 %.3f", len(prompts), clean, found["top1"].mean())
         return prompts
+
+
+def other_data(data: TaskData, maker: Maker, resamples: dict[str, Any], seed: int) -> Iterator[Dataset]:
+    """All that a task is searched on again: resampled prompts, and prompts made anew.
+
+    resamples: the block `stability` of the configuration; seed: of the resampling.
+    """
+    assert data.cache is not None
+    prompts, count = data.prompts("search"), resamples["bootstrap"]
+    yield from bootstraps(data.model, prompts, data.means, data.cache, data.kind, count, seed)
+    for changed in changes(maker.block, *(resamples[key] for key in ("seeds", "templates", "corruptions"))):
+        yield maker.dataset(*changed)
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------
@@ -223,10 +264,8 @@ class NodeSearch:
             ablator = Ablator(model, data.prompts, data.substitute)
         everything, percents = ablator.everything, ablator.percents_of_full
         full, empty = map(ablator.logit_diff, (everything, frozenset()))
-        studies.refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
-        alone = {}
-        if self.order == "ascending_effect":
-            alone = {c: ablator.percent_of_full(everything - {c}) for c in everything}
+        refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
+        alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
         found = everything
         for step in search.run(self.order, self.seed, self.rule, everything, percents, alone, self.batch):
             found = step.left
@@ -329,3 +368,24 @@ def to_json(runs: Iterable[Run], level: str) -> dict[str, Any]:
     ]
     found = [{"level": level, "family": r.family, "run": r.name, "members": members(r.circuit)} for r in runs]
     return {"families": shared, "runs": found}
+
+
+def tables(
+    runs: dict[str, list[Run]], n_layers: int, n_heads: int
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[Any]]]:
+    """`stability`, `stability_summary`, and the content of `stability.json`; ``runs``: level -> its runs."""
+
+    def by_chance(a: Circuit, b: Circuit) -> float:
+        return expected_jaccard(a, b, n_layers, n_heads)
+
+    survival, summary = [], []
+    circuits: dict[str, list[Any]] = {"families": [], "runs": []}
+    for level, found in runs.items():
+        survival += survival_rows(found, level)
+        summary += summary_rows(found, level, by_chance if level == "component" else None)
+        circuits = {key: value + to_json(found, level)[key] for key, value in circuits.items()}
+    return (
+        pd.DataFrame(survival, columns=list(SURVIVAL_COLUMNS)),
+        pd.DataFrame(summary, columns=list(SUMMARY_COLUMNS)),
+        circuits,
+    )

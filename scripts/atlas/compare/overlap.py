@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas.core.chance import blockwise, hypergeometric, jaccard, overlap_coefficient, tail
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.core.graph import LOGITS, Edge, EdgeCircuit, Graph
 
@@ -28,52 +29,7 @@ COLUMNS = (
 TYPES = ("same members", "shared core with branches", "disjoint", "undecided")
 
 
-def jaccard(a: AnyCircuit, b: AnyCircuit) -> float:
-    """|A and B| / |A or B|; two empty sets are equal, so 1."""
-    return len(a & b) / len(a | b) if a | b else 1.0
-
-
-def overlap_coefficient(a: AnyCircuit, b: AnyCircuit) -> float:
-    """|A and B| / min(|A|, |B|); 1 if either is empty, since it lies within the other."""
-    return len(a & b) / min(len(a), len(b)) if a and b else 1.0
-
-
-# ---- chance --------------------------------------------------------------------------------------------------
-def hypergeometric(population: int, a: int, b: int) -> np.ndarray:
-    """P(k shared), k = 0..min(a, b), when a of ``population`` are fixed and b are drawn without replacement.
-
-    Made of the ratios of neighbours, outward from the mode: binomial coefficients of thousands of edges overflow.
-    """
-    low, top = max(0, a + b - population), min(a, b)
-    k = np.arange(low, top, dtype=float)
-    ratios = np.log((a - k) * (b - k)) - np.log((k + 1) * (population - a - b + k + 1))  # log P(k + 1) / P(k)
-    mode = int((ratios > 0).sum())  # ratios fall with k
-    logs = np.concatenate([-np.cumsum(ratios[:mode][::-1])[::-1], [0.0], np.cumsum(ratios[mode:])])
-    weights = np.exp(logs)
-    return np.concatenate([np.zeros(low), weights / weights.sum()])
-
-
-block_chance = functools.cache(hypergeometric)  # blocks are small, and recur from pair to pair
-
-
-def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
-    """P(k shared) in all of (population, a, b) together, each drawn on its own: the convolution over blocks."""
-    out = np.ones(1)
-    for population, a, b in blocks:
-        out = np.convolve(out, block_chance(population, a, b))
-    return out
-
-
-def layer_matched(n_heads: int, profile_a: list[int], profile_b: list[int]) -> np.ndarray:
-    """P(k shared) when each circuit's number of heads per layer is held fixed."""
-    return blockwise((n_heads, a, b) for a, b in zip(profile_a, profile_b, strict=True))
-
-
-def tail(distribution: np.ndarray, shared: int) -> float:
-    """P(at least ``shared``)."""
-    return float(min(1.0, distribution[shared:].sum()))
-
-
+# ---- pairs of circuits ---------------------------------------------------------------------------------------
 def chance(population: int, blocks: Iterable[tuple[int, int, int]], a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
     """``expected``, both p-values, and the smallest p that any overlap of circuits with these blocks could have."""
     matched = blockwise(blocks)
@@ -85,7 +41,6 @@ def chance(population: int, blocks: Iterable[tuple[int, int, int]], a: AnyCircui
     }
 
 
-# ---- pairs of circuits ---------------------------------------------------------------------------------------
 def compare(circuits: dict[str, Circuit], n_layers: int, n_heads: int) -> list[dict[str, Any]]:
     """One row per pair of circuits and level (heads, mlps, components); see docs/artifacts.md for the columns.
 

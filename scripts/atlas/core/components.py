@@ -29,7 +29,7 @@ class Component(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A component at the positions of one role (see `roles`), printed ``9.1@last`` or ``m9@members``."""
+    """A component at the positions of one role (`positions.ROLES`), printed ``9.1@last`` or ``m9@members``."""
 
     layer: int
     head: int
@@ -59,25 +59,6 @@ AnyCircuit = frozenset[Any]  # such a circuit, or one of edges (graph.py)
 
 def parse(name: str) -> Component | Site:
     return Site.parse(name) if "@" in name else Component.parse(name)
-
-
-def roles(layout: dict[str, Any], prepend_bos: bool) -> dict[str, list[int]]:
-    """Role -> its positions in the prompts of a task, from the ``layout`` in `prompts.json`.
-
-    Every position has one role: ``last``, where the model answers, also if a member stands there; ``bos``; ``members``;
-    all others are ``separators``. A role without positions is left out, as members are where a file does not tell them.
-    """
-    last, members = layout["answer_position"], set(layout["member_positions"])
-    found: dict[str, list[int]] = {"bos": [], "members": [], "separators": [], "last": []}
-    for position in range(layout["tokens"]):
-        if position == last:
-            role = "last"
-        elif position == 0 and prepend_bos:
-            role = "bos"
-        else:
-            role = "members" if position in members else "separators"
-        found[role].append(position)
-    return {role: positions for role, positions in found.items() if positions}
 
 
 def sites(circuit: Iterable[Component], role_names: Iterable[str]) -> Circuit:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from atlas.core.graph import EMBED, LOGITS, Edge
-from atlas.edges.engine import EdgeAblator, EdgeRun, Pass
-from atlas.model.architectures import Block
-from atlas.model.engine import project
+from atlas.edges.engine import EdgeAblator
+from atlas.edges.run import EdgeRun, Pass
+from atlas.model.block import Block
 
 RANKINGS = ("signed", "absolute")
 
@@ -75,9 +75,9 @@ def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share
         x = start.requires_grad_(True)
         normed: list[torch.Tensor] = []
         for layer, block in enumerate(engine.blocks):
-            x = layer_with_reads(run, layer, block, x, read, normed)
+            x = layer_with_reads(layer, block, x, read, normed)
         read[LOGITS] = x
-        metric = engine.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
+        metric = engine.weights.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
         names = list(read)
         by_read = dict(zip(names, torch.autograd.grad(metric, [read[name] for name in names]), strict=True))
     out = {LOGITS: by_read[LOGITS]}  # zero but at the position of the score
@@ -88,19 +88,18 @@ def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share
 
 
 def layer_with_reads(
-    run: EdgeRun, layer: int, block: Block, x: torch.Tensor, read: dict[Any, torch.Tensor], normed: list[torch.Tensor]
+    layer: int, block: Block, x: torch.Tensor, read: dict[Any, torch.Tensor], normed: list[torch.Tensor]
 ) -> torch.Tensor:
     """One layer of the whole model; notes queries, keys and values and the MLP's own reading of the residual."""
     normed.append(x.detach())
     y = block.norm1(x)
     for part in "qkv":
-        read[layer, part] = project(y, getattr(block, f"w_{part}"), getattr(block, f"b_{part}"))
+        read[layer, part] = block.project(part, y)
     q, k, v = (read[layer, part] for part in "qkv")
-    group = q.shape[1] // k.shape[1]
-    z = run.engine.attend(q, k, v, rows=[h // group for h in range(q.shape[1])]).transpose(1, 2)
-    after = x + block.b_o + z.flatten(2) @ block.w_o.flatten(0, 1)
-    read[f"m{layer}"] = own = (x if block.parallel else after).clone()  # a branch: what the MLP alone makes of it
-    return after + block.mlp(block.norm2(own))
+    z = block.attend(block.placed("q", q), block.placed("k", k), v)
+    after = block.after_attention(x, block.head_writes(z))
+    read[f"m{layer}"] = own = block.mlp_reads(x, after).clone()  # a branch: what the MLP alone makes of it
+    return after + block.mlp_out(own)
 
 
 def by_input_of_heads(
@@ -113,7 +112,7 @@ def by_input_of_heads(
         for i, gradient in enumerate(by_part.unbind(1)):
             shared = part != "q" and by_part.shape[1] < run.graph.n_heads
             port = f"{layer}.{'kv' if shared else ''}{i}.{part}"
-            out[port] = gradient @ getattr(block, f"w_{part}")[:, i].T
+            out[port] = gradient @ block.linear(part)[0][:, i].T
     with torch.enable_grad():
         copies = x.expand(len(out), *x.shape).detach().requires_grad_(True)
         (by_input,) = torch.autograd.grad(block.norm1(copies), copies, torch.stack(list(out.values())))

@@ -8,10 +8,11 @@ import pandas as pd
 
 from atlas.core.graph import Edge, EdgeCircuit, parse
 from atlas.core.statistics import Bootstrap, interval_columns
-from atlas.edges import searches as edge_search
 from atlas.edges.attribution import ranked
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.searches import cmd, cpr
+from atlas.edges.methods import RANDOM
+from atlas.edges.searches import cmd, cpr, grid_sizes, top
+from atlas.store.job import progress
 
 
 def rankings(scores: pd.DataFrame, ablator: EdgeAblator, names: Sequence[str]) -> dict[tuple[str, str], list[Edge]]:
@@ -59,11 +60,11 @@ class Curves:
 
     def ranked(self, method: str, ranking: str, orders: list[list[Edge]]) -> None:
         """Add circuits of every size from one ranking, or from several random ones, and their areas."""
-        sizes, found = edge_search.grid_sizes(len(self.ablator.everything), self.shares), []
+        sizes, found = grid_sizes(len(self.ablator.everything), self.shares), []
         for draw, order in enumerate(orders):
-            settings = [draw] * len(sizes) if method == "random" else sizes
+            settings = [draw] * len(sizes) if method == RANDOM else sizes
             for size, setting in zip(sizes, settings, strict=True):
-                found.append(self.circuit(method, ranking, setting, edge_search.top(order, size)))
+                found.append(self.circuit(method, ranking, setting, top(order, size)))
         for metric, area in (("cpr", cpr), ("cmd", cmd)):
 
             def of_means(
@@ -84,3 +85,28 @@ def searched(content: dict[str, Any]) -> list[tuple[str, str, float, EdgeCircuit
     return [
         (c["method"], c["ranking"], c["setting"], parse(c["edges"])) for c in content["circuits"] if not c["ranking"]
     ]
+
+
+def draw(
+    ablator: EdgeAblator,
+    content: dict[str, Any],
+    scores: pd.DataFrame,
+    names: Sequence[str],
+    random: tuple[int, int],
+    bootstrap: Bootstrap,
+    identity: dict[str, Any],
+    shares: Iterable[float],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`edge_curves` and `edge_areas` of a task: of what searches found, of every ranking, and of random ones.
+
+    content, scores: `edge_circuits.json` and `edge_scores`. names: of rankings. random: how many random rankings, and
+    their seed. shares: sizes of circuits, as shares of all edges.
+    """
+    drawn = Curves(ablator, bootstrap, identity, shares)
+    for method, ranking, setting, edges in searched(content):
+        drawn.circuit(method, ranking, setting, edges)
+    orders = {key: [order] for key, order in rankings(scores, ablator, names).items()}
+    orders[RANDOM, ""] = random_rankings(ablator, *random)
+    for (method, ranking), found in progress(orders.items(), "curves"):
+        drawn.ranked(method, ranking, found)
+    return pd.DataFrame(drawn.points), pd.DataFrame(drawn.areas)

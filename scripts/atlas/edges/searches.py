@@ -12,13 +12,12 @@ import numpy as np
 
 from atlas.circuit.search import CLOSE, Order, Percents, Rule, Step, node_search
 from atlas.core.graph import Edge, EdgeCircuit, Graph
+from atlas.edges.methods import CHANGES
 
 if TYPE_CHECKING:
     from atlas.edges.engine import EdgeAblator
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of all edges
-METHODS = ("path_patching", "acdc", "iterative_edges", "eap", "eap_ig")
-CHANGES = ("signed", "absolute")
 
 
 def by_receivers(graph: Graph) -> Order:

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from atlas.core.components import Circuit
-from atlas.model.architectures import Block, Weights
-from atlas.model.engine import Engine, project, rotate
+from atlas.model.block import Positions, Weights
+from atlas.model.engine import Engine
 from atlas.model.models import Hook, Model, z_hook
 
 
@@ -69,30 +68,17 @@ class Cache:
 
 
 def forward(weights: Weights, tokens: torch.Tensor, removal: Removal, cache: Cache) -> torch.Tensor:
-    """Logits [N, d_vocab] after the last of ``tokens`` [N, P], a whole prompt or one token after those of ``cache``."""
-    start = cache.length
+    """Logits [N, d_vocab] after the last of ``tokens`` [N, P], which follow those of ``cache``."""
+    start, stop = cache.length, cache.length + tokens.shape[1]
+    at = Positions.span(start, stop, tokens.device) if start else None
     x = weights.embed(tokens, start)
-    for index, block in enumerate(weights.blocks):
-        z = removal.apply(attend(weights, block, x, cache, index), index, start)
-        after = x + z.flatten(2) @ block.w_o.flatten(0, 1) + block.b_o
-        x = after + block.mlp(block.norm2(x if block.parallel else after))
-    cache.length += tokens.shape[1]
-    return Engine(weights).unembed(x[:, -1])
-
-
-def attend(weights: Weights, block: Block, x: torch.Tensor, cache: Cache, layer: int) -> torch.Tensor:
-    """z [N, P, H, d_head] of all heads at the new positions, from the residual there."""
-    start, new = cache.length, x.shape[1]
-    if start and new > 1:
-        raise ValueError(f"{new} tokens after {start}: only a whole prompt or one more token can be read")
-    x = block.norm1(x)
-    q, k, v = (project(x, w, b) for w, b in ((block.w_q, block.b_q), (block.w_k, block.b_k), (block.w_v, block.b_v)))
-    if weights.rope:
-        cos, sin = (table[start : start + new] for table in weights.rope)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    k, v = cache.extend(layer, k, v)
-    shared = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=start == 0, enable_gqa=shared).transpose(1, 2)
+    for layer, block in enumerate(weights.blocks):
+        normed = block.norm1(x)
+        keys, values = cache.extend(layer, *block.keys_values(normed, at))
+        z = removal.apply(block.attend(block.queries(normed, at), keys, values, at), layer, start)
+        x = block.after_mlp(x, block.after_attention(x, block.head_writes(z)))
+    cache.length = stop
+    return weights.unembed(x[:, -1])
 
 
 class Generator:

@@ -21,14 +21,17 @@ tell: another head may read that place as anything. Such a head is known by what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from atlas.core.components import Component
+from atlas.core import components
+from atlas.core.components import Circuit, Component
+
+log = logging.getLogger("atlas")
 
 LABELS = ("previous token", "induction", "duplicate", "successor", "copy", "inhibitor", "same-type detector")
 UNLABELLED = "unlabelled"
@@ -134,7 +137,27 @@ def labelled(found: pd.DataFrame, thresholds: dict[str, float]) -> pd.DataFrame:
     return out
 
 
-def compared(roles: pd.DataFrame) -> pd.DataFrame:
-    """Roles of all tasks with ``differs``: has the head another label in another task?"""
-    different = roles.groupby(["layer", "head"]).label.transform("nunique") > 1
-    return roles.assign(differs=different)
+def label_tasks(
+    circuits: Mapping[str, Circuit], tables: Mapping[str, dict[str, pd.DataFrame]], k: int, thresholds: dict[str, float]
+) -> pd.DataFrame:
+    """`comparison/roles.parquet` less its model: the heads of all ``circuits`` on every task, labelled.
+
+    ``circuits``: name -> circuit; a head's column ``circuits`` names those that have it. ``tables``: task -> its tables
+    (`evidence`).
+    """
+    heads, pieces = components.heads(frozenset().union(*circuits.values())), []
+    of_circuits = [", ".join(name for name, circuit in circuits.items() if head in circuit) for head in heads]
+    for task, found in tables.items():
+        piece = labelled(evidence(heads, found, k), thresholds)
+        piece.insert(0, "task", task)
+        piece.insert(4, "circuits", of_circuits)
+        pieces.append(piece)
+        counts = piece["label"].value_counts()
+        log.info("%s: %s", task, ", ".join(f"{n} {label}" for label, n in counts.items()))
+    return compared(pd.concat(pieces, ignore_index=True))
+
+
+def compared(found: pd.DataFrame) -> pd.DataFrame:
+    """Labels of all tasks with ``differs``: has the head another label in another task?"""
+    different = found.groupby(["layer", "head"]).label.transform("nunique") > 1
+    return found.assign(differs=different)

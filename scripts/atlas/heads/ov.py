@@ -26,8 +26,9 @@ import pandas as pd
 import torch
 
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.core.statistics import Bootstrap, column_means
-from atlas.heads.attention import Layout, head_rows
+from atlas.heads.attention import head_rows
 from atlas.heads.attribution import Readout
 from atlas.model.models import Model, z_hook
 from atlas.store.job import progress
@@ -47,7 +48,7 @@ def successors(frame: pd.DataFrame, layout: Layout) -> dict[int, int]:
     """
     found: dict[int, set[int]] = {}
     for tokens, answer in zip(frame.tokens, frame.answer_token, strict=True):
-        shown = [int(tokens[p]) for p in layout.members] + [int(answer)]
+        shown = [int(tokens[p]) for p in layout.places] + [int(answer)]
         for first, second in pairwise(shown):
             found.setdefault(first, set()).add(second)
     return {first: next(iter(after)) for first, after in found.items() if len(after) == 1}
@@ -57,7 +58,7 @@ def ids_of_words(frame: pd.DataFrame, layout: Layout) -> dict[str, int]:
     """Member -> token id, of the members that occur in prompts or answers."""
     out: dict[str, int] = {}
     for row in frame.itertuples():
-        out |= {word: int(row.tokens[p]) for word, p in zip(row.members, layout.members, strict=True)}
+        out |= {word: int(row.tokens[p]) for word, p in zip(row.members, layout.places, strict=True)}
         out[row.answer] = int(row.answer_token)
     return out
 
@@ -183,9 +184,9 @@ def scores(
     answers: Any = None,
 ) -> dict[str, Scores]:
     """Score name -> Scores, on prompts [N, S]. ``answers`` [N], token ids, is needed `in place` alone."""
-    in_place, positions = norm == "in place", list(layout.members)
+    in_place, positions = norm == "in place", layout.places
     if in_place:
-        positions = [[p for p in layout.members if p <= layout.answer][-1]]
+        positions = [[p for p in layout.places if p <= layout.answer_position][-1]]
         wanted = {name: target for name, target in wanted.items() if name in ("copy", "next")}
     ids = {name: lookup(tokens[:, positions], target.of) for name, target in wanted.items()}
     if in_place:
@@ -197,7 +198,7 @@ def scores(
     w_o = torch.stack([model.w_o(layer) for layer in range(model.n_layers)]).to(readout.w_u.dtype)
     for batch in progress(model.batches(len(tokens)), f"OV, norm {norm}"):
         own = tokens[batch]
-        z = z_at(model, own, layout.answer) if in_place else values_after_block_0(model, own, positions, norm)
+        z = z_at(model, own, layout.answer_position) if in_place else values_after_block_0(model, own, positions, norm)
         z = z.to(readout.w_u.dtype)
         for layer, head in np.ndindex(model.n_layers, model.n_heads):
             logits = readout.unembed(readout.norm(z[layer, :, :, head] @ w_o[layer, head])).cpu()

@@ -19,22 +19,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap, interval_columns
-from atlas.model import engine
-from atlas.model.architectures import Block, Weights
+from atlas.model.block import Positions, Weights
+from atlas.model.engine import Engine
 from atlas.model.models import Hook, Model, slices
 from atlas.prompts.batch import Prompts
 from atlas.store.job import progress
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BatchRun = Callable[..., list[np.ndarray]]  # of one batch: see `with_engine`
 log = logging.getLogger("atlas")
@@ -71,39 +67,13 @@ def all_patches(n_layers: int, n_heads: int, n_kv_heads: int, n_positions: int) 
     return positions + heads
 
 
-def roles(layout: dict[str, Any], bos: bool) -> list[str]:
-    """What stands at each position: `member 1` .. `member k`, `last` (the answer position), `bos`, else `separator`.
-
-    A member that stands last keeps its number.
-    """
-    names = ["separator"] * layout["tokens"]
-    names[layout["answer_position"]] = "last"
-    for number, position in enumerate(layout["member_positions"], 1):
-        names[position] = f"member {number}"
-    if bos:
-        names[0] = "bos"
-    return names
-
-
-def spread(frame: pd.DataFrame, at_most: int | None) -> pd.DataFrame:
-    """At most so many prompts, evenly over the first members and the templates; all of them for None.
-
-    Rows are sorted by first member, template and number, and taken at equal distances; prompts of files have no first
-    member and are sorted by template and number.
-    """
-    if at_most is None or len(frame) <= at_most:
-        return frame
-    keys = [key for key in ("start", "template", "prompt") if key in frame]
-    rows = ((np.arange(at_most) + 0.5) * len(frame) / at_most).astype(int)
-    return frame.sort_values(keys, ignore_index=True).iloc[rows].sort_values("prompt", ignore_index=True)
-
-
 # ---- with the engine -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layer:
-    """What one layer of an unpatched run holds, at all positions; q and k after their rotation."""
+    """What one layer of an unpatched run holds, at all positions; q and k as they enter the scores."""
 
-    resid_pre: torch.Tensor  # [N, S, D], as the four below
+    resid_pre: torch.Tensor  # [N, S, D], as the five below
+    writes: torch.Tensor  # of all heads together
     attn_out: torch.Tensor
     after: torch.Tensor  # resid_pre + attn_out
     mlp_out: torch.Tensor
@@ -111,7 +81,7 @@ class Layer:
     q: torch.Tensor  # [N, H, S, d_head]
     k: torch.Tensor  # [N, G, S, d_head]
     v: torch.Tensor  # [N, G, S, d_head]
-    z: torch.Tensor  # [N, H, S, d_head]
+    z: torch.Tensor  # [N, S, H, d_head]
     pattern: torch.Tensor  # [N, H, S, S]
 
 
@@ -120,19 +90,21 @@ class EnginePatcher:
 
     def __init__(self, weights: Weights) -> None:
         self.weights, self.blocks = weights, weights.blocks
-        self.group = weights.n_heads // self.blocks[0].w_k.shape[1]  # query heads per key/value head
+        self.group = weights.n_heads // self.blocks[0].n_kv_heads  # query heads per key/value head
 
     def record(self, tokens: torch.Tensor) -> list[Layer]:
         """The layers of a run on tokens [N, S]."""
         layers, x = [], self.weights.embed(tokens)
         for block in self.blocks:
-            q, k, v = self.project(block, x, 0)
-            pattern = self.attend(q, k)
-            z = pattern @ self.grouped(v)
-            attn_out = torch.einsum("nhsd,hdm->nsm", z, block.w_o) + block.b_o
+            normed = block.norm1(x)
+            q, (k, v) = block.queries(normed), block.keys_values(normed)
+            pattern = block.pattern(q, k)
+            z = block.mix(pattern, v)
+            writes = block.head_writes(z)
+            attn_out = block.attn_out(writes)
             after = x + attn_out
-            mlp_out = block.mlp(block.norm2(x if block.parallel else after))
-            layers.append(Layer(x, attn_out, after, mlp_out, after + mlp_out, q, k, v, z, pattern))
+            mlp_out = block.mlp_out(block.mlp_reads(x, after))
+            layers.append(Layer(x, writes, attn_out, after, mlp_out, after + mlp_out, q, k, v, z, pattern))
             x = after + mlp_out
         return layers
 
@@ -154,84 +126,60 @@ class EnginePatcher:
                 own = here.after[:, row] + new[:, row]
             return self.upwards(base, patch.layer + 1, replaced(here.resid_post, p, own[:, 0]), p)
         heads, z = self.patched_z(here, there, patch)
-        old = here.z[:, heads]
-        changed = (z != old).any(-1).any(1).any(0).nonzero()
+        old = here.z[:, :, heads]
+        changed = (z != old).any(-1).any(-1).any(0).nonzero()
         if not len(changed):
             return base[-1].resid_post[:, -1]
-        start = old.shape[2] - 1 if last else int(changed[0])
-        rows = slice(start, None)
-        write = torch.einsum("nhsd,hdm->nsm", (z - old)[:, :, rows], self.blocks[patch.layer].w_o[heads])
-        x = self.after_attention(patch.layer, here, here.after[:, rows] + write, rows)
-        return self.upwards(base, patch.layer + 1, x, start)
+        start = old.shape[1] - 1 if last else int(changed[0])
+        rows, block = slice(start, None), self.blocks[patch.layer]
+        change = block.head_writes((z - old)[:, rows], heads)
+        after = block.after_change(here.resid_pre[:, rows], here.writes[:, rows], here.after[:, rows], change)
+        return self.upwards(base, patch.layer + 1, self.after_attention(patch.layer, here, after, rows), start)
 
     def patched_z(self, here: Layer, there: Layer, patch: Patch) -> tuple[list[int], torch.Tensor]:
-        """(query heads, their z [N, len, S, d_head]) in run ``here`` with a head's activation of run ``there``."""
-        h, group = patch.head, self.group
+        """(query heads, their z [N, S, h, d_head]) in run ``here`` with a head's activation of run ``there``."""
+        h, group, block = patch.head, self.group, self.blocks[patch.layer]
         mine, kv = slice(h, h + 1), slice(h // group, h // group + 1)
         match patch.site:
             case "z":
-                return [h], there.z[:, mine]
+                return [h], there.z[:, :, mine]
             case "pattern":
-                return [h], there.pattern[:, mine] @ here.v[:, kv]
+                return [h], block.mix(there.pattern[:, mine], here.v[:, kv])
             case "q":
-                return [h], self.attend(there.q[:, mine], here.k[:, kv]) @ here.v[:, kv]
+                return [h], block.mix(block.pattern(there.q[:, mine], here.k[:, kv]), here.v[:, kv])
         heads = slice(h * group, (h + 1) * group)  # of the key/value head h
         names = list(range(heads.start, heads.stop))
         if patch.site == "v":
-            return names, here.pattern[:, heads] @ there.v[:, mine]
-        return names, self.attend(here.q[:, heads], there.k[:, mine]) @ here.v[:, mine]
+            return names, block.mix(here.pattern[:, heads], there.v[:, mine])
+        return names, block.mix(block.pattern(here.q[:, heads], there.k[:, mine]), here.v[:, mine])
 
     def after_attention(self, layer: int, base: Layer, after: torch.Tensor, rows: slice) -> torch.Tensor:
         """The layer's output at some positions, from the residual after its attention there."""
         block = self.blocks[layer]
-        return after + (base.mlp_out[:, rows] if block.parallel else block.mlp(block.norm2(after)))
+        return after + (base.mlp_out[:, rows] if block.parallel else block.mlp_out(after))
 
     def upwards(self, base: list[Layer], layer: int, x: torch.Tensor, start: int) -> torch.Tensor:
         """[N, D] after the last layer at the last position, from the residual x entering ``layer`` at ``start``..."""
+        stop = start + x.shape[1]
+        at = Positions.span(start, stop, x.device)
         for index in range(layer, len(self.blocks)):
-            block, last = self.blocks[index], index == len(self.blocks) - 1
-            q, k, v = self.project(block, x, start, last)
-            k, v = (torch.cat((old[:, :, :start], new), 2) for old, new in ((base[index].k, k), (base[index].v, v)))
-            s, p = k.shape[2], q.shape[2]
-            seen = torch.arange(s, device=x.device) <= torch.arange(s - p, s, device=x.device)[:, None]
-            z = F.scaled_dot_product_attention(q, self.grouped(k), self.grouped(v), attn_mask=None if p == 1 else seen)
-            x = x[:, -1:] if last else x
-            after = x + z.transpose(1, 2).flatten(2) @ block.w_o.flatten(0, 1) + block.b_o
-            x = after + block.mlp(block.norm2(x if block.parallel else after))
+            block, normed, ask = self.blocks[index], self.blocks[index].norm1(x), at
+            k, v = self.with_earlier(base[index], start, *block.keys_values(normed, at))
+            if index == len(self.blocks) - 1:  # nothing looks at its other positions
+                x, normed, ask = x[:, -1:], normed[:, -1:], Positions.span(stop - 1, stop, x.device)
+            z = block.attend(block.queries(normed, ask), k, v, ask)
+            x = block.after_mlp(x, block.after_attention(x, block.head_writes(z)))
         return x[:, -1]
 
-    def project(
-        self, block: Block, x: torch.Tensor, start: int, last_query: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """q (perhaps only of the last position), k and v of the residual x [N, P, D] at positions ``start``..."""
-        x = block.norm1(x)
-        q = engine.project(x[:, -1:] if last_query else x, block.w_q, block.b_q)
-        k, v = (engine.project(x, w, b) for w, b in ((block.w_k, block.b_k), (block.w_v, block.b_v)))
-        if self.weights.rope:
-            cos, sin = (table[start : start + x.shape[1]] for table in self.weights.rope)
-            k, q = engine.rotate(k, cos, sin), engine.rotate(q, cos[-q.shape[2] :], sin[-q.shape[2] :])
-        return q, k, v
-
-    def grouped(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, G, ...] as [N, H, ...]."""
-        return x if self.group == 1 else x.repeat_interleave(self.group, 1)
-
-    def attend(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        """Causal attention pattern [N, h, S, S] of q [N, h, S, d_head] and k [N, g, S, d_head].
-
-        g is h, or 1 (all queries read one key head), or G where h is H (each reads the key head of its group).
-        """
-        k = k if k.shape[1] in (1, q.shape[1]) else self.grouped(k)
-        scores: torch.Tensor = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        future = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
-        softmax = scores.masked_fill(future, -torch.inf).softmax(-1, torch.promote_types(scores.dtype, torch.float32))
-        return softmax.to(k.dtype)
+    def with_earlier(self, base: Layer, start: int, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
+        """Keys and values of all positions, from those at ``start``... and the unpatched run's before."""
+        return [torch.cat((old[:, :, :start], new), 2) for old, new in ((base.k, k), (base.v, v))]
 
     def bytes_per_row(self, s: int) -> int:
         """Memory that the two recorded runs and one patched run of a prompt of ``s`` tokens take."""
         w, block = self.weights, self.blocks[0]
-        own = 5 * w.w_u.shape[1] + 4 * block.w_q.shape[1] * block.w_q.shape[2] + block.w_q.shape[1] * s
-        return (2 * s * own * len(self.blocks)) * w.w_u.element_size() + engine.Engine(w).bytes_per_row(s, logits=0)
+        own = 6 * w.w_u.shape[1] + 4 * block.w_q.shape[1] * block.w_q.shape[2] + block.w_q.shape[1] * s
+        return (2 * s * own * len(self.blocks)) * w.w_u.element_size() + Engine(w).bytes_per_row(s, logits=0)
 
 
 def replaced(x: torch.Tensor, p: int, row: torch.Tensor) -> torch.Tensor:
@@ -336,7 +284,7 @@ def patch_all(model: Model, prompts: Prompts, use_engine: bool = True) -> Patche
 
 def with_engine(weights: Weights) -> BatchRun:
     """A function of one batch: (clean, corrupted [N], denoised, noised [patches, N])."""
-    patcher, whole = EnginePatcher(weights), engine.Engine(weights)
+    patcher = EnginePatcher(weights)
 
     def run(
         tokens: torch.Tensor,
@@ -348,7 +296,7 @@ def with_engine(weights: Weights) -> BatchRun:
         answer, incorrect = answer.to(tokens.device), incorrect.to(tokens.device)
 
         def score(x: torch.Tensor) -> torch.Tensor:
-            return whole.logit_diff(x, answer, incorrect)
+            return weights.logit_diff(x, answer, incorrect)
 
         clean, corrupted = patcher.record(tokens), patcher.record(corrupted_tokens)
         values = [
@@ -395,7 +343,7 @@ def patching_rows(
 
     value = (M(patched) - M(corrupted)) / (M(clean) - M(corrupted)) of the mean logit differences M, in both directions:
     0 is the corrupted run and 1 the clean one. Denoising starts from 0, so a patch that matters is above 0; noising
-    starts from 1, so a patch that matters is below 1. ``names``: role of each position (see `roles`); the role of a
+    starts from 1, so a patch that matters is below 1. ``names``: of each position (`Layout.names`); the role of a
     head's patch is `all`.
 
     Raises StudyError where clean and corrupted runs hardly differ; ``allow_no_effect`` (`allow_negative_clean` of the

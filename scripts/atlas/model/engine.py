@@ -20,41 +20,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 
 import torch
-import torch.nn.functional as F
 
 from atlas.core.components import MLP, Circuit, Component, Site
 from atlas.core.errors import StudyError
-from atlas.model.architectures import Block, Weights
+from atlas.model.block import Block, Positions, Weights
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
-WIDENED = 2**24  # numbers of W_U that are held in float32 at a time, where the model's dtype is a half
 
 Substitute = Callable[[str, int], torch.Tensor]  # (name, layer) -> what replaces its ablated components
-
-
-class Positions:
-    """Where a score reads the model: [K] for all rows alike, or [N, K] (right-padded rows end at various positions)."""
-
-    def __init__(self, index: torch.Tensor) -> None:
-        rows_agree = index.dim() == 1 or bool((index == index[:1]).all())
-        self.index = index[0] if index.dim() == 2 and rows_agree else index
-
-    def take(self, x: torch.Tensor) -> torch.Tensor:
-        """x [N or 1, S, ...] at the positions: [N or 1, K, ...]."""
-        if self.index.dim() == 1:
-            return x.index_select(1, self.index)
-        rows = torch.arange(len(self.index), device=x.device)[:, None]
-        return x.expand(len(self.index), *x.shape[1:])[rows, self.index]
-
-    def mask(self, s: int) -> torch.Tensor | None:
-        """May the query at a position see key j? [1 or N, 1, K, S]; None where all see everything."""
-        if self.index.dim() == 1 and bool((self.index == s - 1).all()):
-            return None
-        index = self.index if self.index.dim() == 2 else self.index[None]
-        return (torch.arange(s, device=index.device) <= index[:, :, None])[:, None]
-
-    def repeat(self, times: int) -> "Positions":
-        return self if self.index.dim() == 1 else Positions(self.index.repeat(times, 1))
 
 
 class Engine:
@@ -89,39 +62,12 @@ class Engine:
         return sorted({c.head for c in circuit if c.layer == index and c.head != MLP})
 
     def mix(self, block: Block, x: torch.Tensor, heads: list[int], out: Positions | None) -> torch.Tensor:
-        """z of these heads from the residual x [N, S, D]: [N, S or K, len(heads), d_head]."""
-        x = block.norm1(x)
-        group = block.w_q.shape[1] // block.w_k.shape[1]
-        used = sorted({h // group for h in heads})
-        source = x if out is None else out.take(x)
-        q = project(source, chosen(block.w_q, heads, 1), block.b_q[heads])
-        keys, values = (block.w_k, block.b_k), (block.w_v, block.b_v)
-        k, v = (project(x, chosen(w, used, 1), b[used]) for w, b in (keys, values))
-        rows = [used.index(h // group) for h in heads] if group > 1 else None
-        return self.attend(q, k, v, out, rows).transpose(1, 2)
-
-    def attend(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        out: Positions | None = None,
-        rows: list[int] | None = None,
-    ) -> torch.Tensor:
-        """z [N, h, P, d_head] of queries [N, h, P, d_head], at every position or at ``out``.
-
-        k, v [N, g, S, d_head]; ``rows`` [h]: which of the g each query reads, where that is not its own.
-        """
-        if self.weights.rope:
-            cos, sin = (table[: k.shape[2]] for table in self.weights.rope)
-            k = rotate(k, cos, sin)
-            q = rotate(q, cos, sin) if out is None else rotate(q, cos[out.index], sin[out.index])
-        if rows is not None:
-            k, v = k[:, rows], v[:, rows]
-        n = max(map(len, (q, k, v)))  # what reads means alone has one row for all prompts
-        q, k, v = (x.expand(n, *x.shape[1:]) for x in (q, k, v))
-        mask = None if out is None else out.mask(k.shape[2])
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=out is None)
+        """z of these heads from the residual x [N, S, D], everywhere or at ``out``: [N, P, len(heads), d_head]."""
+        normed, read = block.norm1(x), [block.owners[h] for h in heads]
+        used = sorted(set(read))
+        q = block.queries(normed if out is None else out.take(normed), out, heads)
+        k, v = block.keys_values(normed, heads=used)
+        return block.attend(q, k, v, out, [used.index(g) for g in read] if block.n_kv_heads < block.n_heads else None)
 
     def finish(
         self,
@@ -154,21 +100,15 @@ class Engine:
             return torch.stack(torch.broadcast_tensors(*masks), dim=2)[..., None]
 
         ablated = [h for h in range(self.weights.n_heads) if h not in kept]
-        write = block.b_o
-        if ablated:  # small where one row of means stands in for all prompts, so added before the large sum
-            write = write + read("z")[:, :, ablated].flatten(2) @ chosen(block.w_o, ablated, 0).flatten(0, 1)
-        after = resid + write
-        if kept:
-            assert z is not None
-            if partial.keys() - {MLP}:
-                z = torch.where(intact(kept), z, read("z")[:, :, kept])
-            w_o = chosen(block.w_o, kept, 0).flatten(0, 1)
-            after = torch.addmm(after.flatten(0, 1), z.flatten(2).flatten(0, 1), w_o).view_as(after)
+        others = block.head_writes(read("z")[:, :, ablated], ablated) if ablated else None
+        if z is not None and partial.keys() - {MLP}:
+            z = torch.where(intact(kept), z, read("z")[:, :, kept])
+        after = block.after_kept(resid, z, kept, others)
         if MLP in partial:
-            written = block.mlp(block.norm2(resid if block.parallel else after))
+            written = block.mlp_out(block.mlp_reads(resid, after))
             return after + torch.where(intact([MLP])[:, :, 0], written, read("mlp_out"))
         if Component(index, MLP) in circuit:
-            return after + block.mlp(block.norm2(resid if block.parallel else after))
+            return block.after_mlp(resid, after)
         return after + read("mlp_out")
 
     def bytes_per_row(self, s: int, logits: int) -> int:
@@ -183,21 +123,6 @@ class Engine:
     def bytes_of_logits(self, positions: int) -> int:
         """Memory of all logits of a prompt, with their softmax, at so many positions."""
         return positions * 4 * self.weights.w_u.shape[0] * max(4, self.weights.w_u.element_size())
-
-    # ---- the end -----------------------------------------------------------------------------------------
-    def unembed(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [..., d_vocab] of final residuals [..., D]; at least float32."""
-        return unembedded(self.weights.norm_final(x), self.weights.w_u, self.weights.b_u)
-
-    def logit_diff(self, x: torch.Tensor, answer: torch.Tensor, incorrect: torch.Tensor) -> torch.Tensor:
-        """The one column difference that the metric needs, [..., N], of final residuals [..., N, D]; at least float32.
-
-        The only expression for logit differences of one token, whichever other metrics are asked for beside it.
-        """
-        w, b = self.weights.w_u, self.weights.b_u
-        direction = at_least_float32(w[answer]) - at_least_float32(w[incorrect])
-        out = (at_least_float32(self.weights.norm_final(x)) * direction).sum(-1)
-        return out if b is None else out + (at_least_float32(b[answer]) - at_least_float32(b[incorrect]))
 
 
 def partly_kept(layer: int, circuit: Circuit) -> dict[int, list[str]]:
@@ -219,47 +144,6 @@ def where_kept(names: list[str], roles: dict[str, torch.Tensor] | None) -> torch
             f"known roles: {', '.join(known) or 'none'}"
         )
     return torch.stack(torch.broadcast_tensors(*(known[name] for name in names))).any(0)
-
-
-def chosen(w: torch.Tensor, heads: list[int], dim: int) -> torch.Tensor:
-    """The slices of these heads; no copy where they are all of them."""
-    return w if len(heads) == w.shape[dim] else w.index_select(dim, torch.tensor(heads, device=w.device))
-
-
-def project(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """x [N, P, D] through w [D, h, d_head] and b [h, d_head]: [N, h, P, d_head]."""
-    out = torch.addmm(b.flatten(), x.flatten(0, 1), w.flatten(1))
-    return out.view(*x.shape[:2], *w.shape[1:]).transpose(1, 2)
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of the first d_rotary entries of x [N, h, P, d_head]; cos, sin [(N,) P, d_rotary]."""
-    if cos.dim() == 3:
-        cos, sin = cos[:, None], sin[:, None]
-    d = cos.shape[-1]
-    turned, rest = x[..., :d], x[..., d:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
-
-
-def unembedded(x: torch.Tensor, w_u: torch.Tensor, b_u: torch.Tensor | None) -> torch.Tensor:
-    """Logits [..., d_vocab] of normed residuals [..., D] through W_U [d_vocab, D] and b_U; at least float32.
-
-    Halves are multiplied and summed in float32: a logit rounded to bfloat16 has 8 bits, and a difference of two fewer.
-    W_U is widened a part at a time, since all of a large one would not fit beside the model.
-    """
-    x = at_least_float32(x)
-    if w_u.dtype == x.dtype:
-        logits = x @ w_u.T
-    else:
-        parts = w_u.split(max(1, WIDENED // w_u.shape[1]))
-        logits = torch.cat([x @ part.to(x.dtype).T for part in parts], -1)
-    return logits if b_u is None else logits + at_least_float32(b_u)
-
-
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Memory:

@@ -8,12 +8,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
-from atlas.model.architectures import Block, Weights
-from atlas.model.engine import project, rotate
-from atlas.model.models import Hook
+from atlas.model.block import Weights
+
+Edit = tuple[str, Callable[..., Any]]  # `models.Hook`
 
 OF_BLOCKS: tuple[str, ...] = ("hook_resid_pre", "ln1.hook_out", "attn.hook_v", "attn.hook_pattern", "attn.hook_z")
 OF_BLOCKS += ("hook_attn_out", "hook_mlp_out", "hook_resid_post")
@@ -29,7 +30,7 @@ def knows(name: str, n_layers: int) -> bool:
     return name in (EMBED, POSITIONS) or found is not None
 
 
-def final_residual(weights: Weights, tokens: torch.Tensor, edits: Iterable[Hook] = ()) -> torch.Tensor:
+def final_residual(weights: Weights, tokens: torch.Tensor, edits: Iterable[Edit] = ()) -> torch.Tensor:
     """[N, S, D] after the last block, of tokens [N, S].
 
     ``edits``: (hook name, function) pairs. A function takes an activation in TransformerLens's shape and a hook with
@@ -45,34 +46,17 @@ def final_residual(weights: Weights, tokens: torch.Tensor, edits: Iterable[Hook]
             x = x if changed is None else changed
         return x
 
-    x = at(EMBED, weights.w_e[tokens])
+    x = at(EMBED, weights.embed_tokens(tokens))
     if weights.w_pos is not None:
         x = x + at(POSITIONS, weights.w_pos[: tokens.shape[1]].expand_as(x))
     for layer, block in enumerate(weights.blocks):
         name = f"blocks.{layer}."
         x = at(f"{name}hook_resid_pre", x)
-        z = at(f"{name}attn.hook_z", mixed(weights, block, at(f"{name}ln1.hook_out", block.norm1(x)), name, at))
-        attn_out = at(f"{name}hook_attn_out", z.flatten(2) @ block.w_o.flatten(0, 1) + block.b_o)
-        after = x + attn_out
-        mlp_out = at(f"{name}hook_mlp_out", block.mlp(block.norm2(x if block.parallel else after)))
+        normed = at(f"{name}ln1.hook_out", block.norm1(x))
+        q, (k, v) = block.queries(normed), block.keys_values(normed)
+        v = at(f"{name}attn.hook_v", v.transpose(1, 2)).transpose(1, 2)
+        z = at(f"{name}attn.hook_z", block.mix(at(f"{name}attn.hook_pattern", block.pattern(q, k)), v))
+        after = x + at(f"{name}hook_attn_out", block.attn_out(block.head_writes(z)))
+        mlp_out = at(f"{name}hook_mlp_out", block.mlp_out(block.mlp_reads(x, after)))
         x = at(f"{name}hook_resid_post", after + mlp_out)
     return x
-
-
-def mixed(
-    weights: Weights, block: Block, normed: torch.Tensor, name: str, at: Callable[[str, torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """z [N, S, H, d_head] of the normed residual [N, S, D]."""
-    maps = ((block.w_q, block.b_q), (block.w_k, block.b_k), (block.w_v, block.b_v))
-    q, k, v = (project(normed, w, b) for w, b in maps)
-    v = at(f"{name}attn.hook_v", v.transpose(1, 2)).transpose(1, 2)
-    if weights.rope:
-        cos, sin = (table[: q.shape[2]] for table in weights.rope)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    group = q.shape[1] // k.shape[1]
-    k, v = (x.repeat_interleave(group, 1) if group > 1 else x for x in (k, v))
-    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    softmax = scores.masked_fill(future, -torch.inf).softmax(-1, torch.promote_types(scores.dtype, torch.float32))
-    pattern = at(f"{name}attn.hook_pattern", softmax.to(v.dtype))
-    return (pattern @ v).transpose(1, 2)

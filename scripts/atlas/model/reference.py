@@ -18,7 +18,7 @@ import torch
 
 from atlas.core.components import all_components
 from atlas.core.errors import StudyError, one_line
-from atlas.model import models
+from atlas.model import models, source
 from atlas.model.checks import read_config
 from atlas.model.engine import Engine, LiveRun
 
@@ -40,7 +40,7 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
     Raises StudyError, with one line, where the logits differ by more than TOLERANCES, are not finite, or look ahead.
     A dtype is skipped where its weights would take more than half of the free memory: both passes need their own.
     """
-    config, settings = read_config(name, folder), models.settings_of(folder)
+    config, settings = read_config(name, folder), source.settings_of(folder)
     tokens, device, numbers = sample(config), models.device_of(device), count(folder)
     compared: list[str] = []
     skipped: list[str] = []
@@ -146,13 +146,13 @@ def our_logits(
         model = models.load(folder, device, dtype, settings=settings)
         found = model.run(tokens, position=every).float().cpu()
         ways = [("our forward pass" if model.weights else "TransformerLens", found, expected)]
-        refuse_wrong_facts(name, models.has_parallel_blocks(config), models.kv_heads(config), model, tokens)
+        refuse_wrong_facts(name, source.has_parallel_blocks(config), source.kv_heads(config), model, tokens)
         if model.weights:
             engine = Engine(model.weights)
             whole = frozenset(all_components(model.n_layers, model.n_heads))
             with torch.no_grad():
                 last = LiveRun(engine, tokens.to(model.device)).final_residual(whole, _nothing)
-                ways.append(("our engine", engine.unembed(last)[:, 0].float().cpu(), expected[:, -1]))
+                ways.append(("our engine", model.weights.unembed(last)[:, 0].float().cpu(), expected[:, -1]))
     except StudyError:
         raise
     except Exception as error:  # TransformerLens's own refusals, and what happens to a model that it does not know

@@ -82,7 +82,7 @@ class Prompts:
         )
 
     def with_roles(self, roles: dict[str, list[int]]) -> Prompts:
-        """``roles``: role -> positions, the same in every prompt (`components.roles`)."""
+        """``roles``: role -> positions, the same in every prompt (`Layout.roles`)."""
         position = torch.arange(self.tokens.shape[1])
         masks = {name: torch.isin(position, torch.tensor(where))[None] for name, where in roles.items()}
         return replace(self, roles=masks)

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from atlas.core.errors import StudyError
+
 SIDES = {"search": "prompts to search on", "held_out": "held-out prompts"}  # of the split, and what they are called
 
 
@@ -18,6 +20,30 @@ def with_scores(prompts: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
         name = metric if run == "clean" else f"{run}_{metric}"
         found[name] = found["prompt"].map(rows.set_index("prompt")["value"])
     return found.assign(probability=np.exp(found["log_prob"]))
+
+
+def kept_prompts(prompts: pd.DataFrame, clean: pd.DataFrame, split: str | None = None) -> pd.DataFrame:
+    """Prompts of a split that passed the filter, in order of ``prompt``; of all splits when ``split`` is None.
+
+    prompts, clean: `prompts.parquet` and `clean.parquet` of one model and task.
+    """
+    kept = prompts[prompts["prompt"].isin(set(clean["prompt"][clean["kept"]]))]
+    if split is not None:
+        kept = kept[kept["split"] == split]
+    return kept.sort_values("prompt", ignore_index=True)
+
+
+def report_split(prompts: pd.DataFrame, clean: pd.DataFrame) -> str:
+    """The split that results are reported on: held_out, or search in a study that holds nothing out.
+
+    Raises StudyError where prompts are held out, but none of them passed the filter.
+    """
+    if not (prompts["split"] == "held_out").any():
+        return "search"
+    said = emptied(prompts.merge(clean[["prompt", "kept"]].drop_duplicates(), on="prompt"))
+    if said:
+        raise StudyError(f"tasks.{prompts['task'].iloc[0]}: {said}")
+    return "held_out"
 
 
 def emptied(prompts: pd.DataFrame) -> str | None:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from atlas.core.components import roles
 from atlas.core.errors import StudyError
+from atlas.core.positions import Layout
 from atlas.prompts import rejections
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from atlas.prompts.tokens import Encoded
-
-Places = tuple[int, tuple[tuple[int, int], ...]]  # prompt length, first and last token of each member
 
 MIN_LAYOUT = 8  # prompts of a file that make a layout of their own, unless told otherwise
 SHARED = "all"  # the name of the means over all prompts of a layout
@@ -29,36 +25,46 @@ NUMBERED = re.compile(r", layout [0-9]+$")
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
+@dataclass
+class Encoded:
+    """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
+
+    rows: list[dict[str, Any]]
+    layouts: list[dict[str, Any]]  # the largest first (`grouped`)
+    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason (rejections.py)
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Reason -> number of prompts."""
+        return Counter(reason for _, reason in self.rejected_rows)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The layout of most prompts, without their number."""
+        return {key: value for key, value in self.layouts[0].items() if key != "prompts"}
+
+
 def grouped(
-    kept: Sequence[tuple[dict[str, Any], Places]], min_layout: int | None, multi_token: bool
+    kept: Sequence[tuple[dict[str, Any], Layout]], min_layout: int | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows that gain ``layout``, their layouts, and the rows that are left out, each in order.
 
     Layouts are numbered from the largest. The largest is used, and every other of at least ``min_layout`` prompts; none
-    for None. A layout has ``tokens`` (prompt length), ``member_positions``, ``answer_position`` (that predicts the
-    answer), ``prompts`` (their number); with ``multi_token`` also ``member_spans`` (first and last position) and
-    ``answer_tokens``, ``incorrect_tokens`` (how many answers have how many tokens).
+    for None. They are given as in `prompts.json`: what `Layout.to_json` says, and what `counted` counts.
     """
-    sizes = Counter(places for _, places in kept).most_common()
-    used = [places for places, n in sizes if places == sizes[0][0] or (min_layout is not None and n >= min_layout)]
-    number = {places: i for i, places in enumerate(used)}
-    rows = [row | {"layout": number[places]} for row, places in kept if places in number]
+    sizes = Counter(layout for _, layout in kept).most_common()
+    used = [layout for layout, n in sizes if layout == sizes[0][0] or (min_layout is not None and n >= min_layout)]
+    number = {layout: i for i, layout in enumerate(used)}
+    rows = [row | {"layout": number[layout]} for row, layout in kept if layout in number]
     found = []
-    for i, places in enumerate(used):
-        found.append(described(places, [row for row in rows if row["layout"] == i], multi_token))
-    return rows, found, [row for row, places in kept if places not in number]
-
-
-def described(places: Places, rows: Sequence[Mapping[str, Any]], multi_token: bool) -> dict[str, Any]:
-    """A layout as `grouped` returns it; ``rows``: its prompts."""
-    length, members = places
-    covered = [position for first, last in members for position in range(first, last + 1)]
-    layout: dict[str, Any] = {"tokens": length, "member_positions": covered, "answer_position": length - 1}
-    return layout | ({"member_spans": [list(place) for place in members]} if multi_token else {}) | counted(rows)
+    for i, layout in enumerate(used):
+        found.append(layout.to_json() | counted([row for row in rows if row["layout"] == i]))
+    return rows, found, [row for row, layout in kept if layout not in number]
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The keys of a layout that count its prompts, and how many tokens their answers have where they may be several."""
+    """``prompts``, their number; of a task of several tokens also ``answer_tokens`` and ``incorrect_tokens``: how many
+    answers have how many tokens."""
     several = [name for name in ("answer_tokens", "incorrect_tokens") if name in rows[0]]
     return {name: _numbers(row[name] for row in rows) for name in several} | {"prompts": len(rows)}
 
@@ -130,6 +136,19 @@ def of_one(frame: pd.DataFrame, layout: int = 0) -> pd.DataFrame:
     return own
 
 
+def spread(frame: pd.DataFrame, at_most: int | None) -> pd.DataFrame:
+    """At most so many prompts, evenly over the first members and the templates; all of them for None.
+
+    Rows are sorted by first member, template and number, and taken at equal distances; prompts of files have no first
+    member and are sorted by template and number.
+    """
+    if at_most is None or len(frame) <= at_most:
+        return frame
+    keys = [key for key in ("start", "template", "prompt") if key in frame]
+    rows = [int((i + 0.5) * len(frame) / at_most) for i in range(at_most)]
+    return frame.sort_values(keys, ignore_index=True).iloc[rows].sort_values("prompt", ignore_index=True)
+
+
 def all_of(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The layouts of `prompts.json`, the most common first; its ``layout`` where it lists none."""
     return list(info.get("layouts") or [info["layout"]])
@@ -143,9 +162,9 @@ def answer_sizes(info: Mapping[str, Any], name: str) -> dict[str, int]:
     return {size: total[size] for size in sorted(total, key=int)}
 
 
-def roles_of(info: Mapping[str, Any], prepend_bos: bool) -> list[dict[str, list[int]]]:
-    """Of each layout of `prompts.json`: role -> its positions (`components.roles`)."""
-    return [roles(layout, prepend_bos) for layout in all_of(info)]
+def roles_of(info: Mapping[str, Any]) -> list[dict[str, list[int]]]:
+    """Of each layout of `prompts.json`: role -> its positions."""
+    return [Layout.of(layout).roles for layout in all_of(info)]
 
 
 # ---- groups of means -----------------------------------------------------------------------------------------

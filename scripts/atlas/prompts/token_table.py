@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas.core.components import roles
+from atlas.core.positions import Layout
 from atlas.prompts import joining
-from atlas.prompts.tokens import Encoded, encode, strings
+from atlas.prompts.layouts import Encoded
+from atlas.prompts.tokens import encode, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -15,25 +16,22 @@ if TYPE_CHECKING:
 COLUMNS = ("prompt", "template", "run", "position", "id", "piece", "string", "role")
 
 
-def table(encoded: Encoded, tokenizer: PreTrainedTokenizerBase, prepend_bos: bool) -> list[dict[str, Any]]:
+def table(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Of every layout the rows of one prompt per template; see `rows`."""
     found = []
     for number, layout in enumerate(encoded.layouts):
         prompts = [prompt for prompt in encoded.rows if prompt["layout"] == number]
-        found += rows(prompts, layout, tokenizer, prepend_bos)
+        found += rows(prompts, Layout.of(layout), tokenizer)
     return found
 
 
-def rows(
-    prompts: list[dict[str, Any]], layout: dict[str, Any], tokenizer: PreTrainedTokenizerBase, prepend_bos: bool
-) -> list[dict[str, Any]]:
+def rows(prompts: list[dict[str, Any]], layout: Layout, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Every token of one prompt per template, clean and corrupted, with the answers that follow; columns as above.
 
     ``piece`` is the tokenizer's own name of a token, ``string`` the characters of the text that it adds (a word's
     leading space included; none for BOS, and none for a token that ends within a character). Roles are those of
-    `components.roles`, and ``answer`` and ``incorrect`` at the positions after the last, one for each of their tokens.
+    `Layout.roles`, and ``answer`` and ``incorrect`` at the positions after the last, one for each of their tokens.
     """
-    role_at = {position: role for role, positions in roles(layout, prepend_bos).items() for position in positions}
     first: dict[Any, dict[str, Any]] = {}
     for prompt in prompts:
         first.setdefault(prompt["template"], prompt)
@@ -45,10 +43,10 @@ def rows(
             ("corrupted", "corrupted_text", "corrupted_tokens", "answer", "answer"),
         ):
             answer = joining.continuation(prompt[ending], prompt.get("join", " "))
-            added = _strings(tokenizer, prompt[text] + answer, prepend_bos)
+            added = _strings(tokenizer, prompt[text] + answer, layout.bos)
             after = prompt[f"{ending}_tokens"] if f"{ending}_tokens" in prompt else [prompt[f"{ending}_token"]]
             everything = [*prompt[ids], *after]
-            named = [role_at[i] for i in range(len(prompt[ids]))] + [role] * len(after)
+            named = [*map(layout.role, range(len(prompt[ids])))] + [role] * len(after)
             table = [
                 {"prompt": prompt["prompt"], "template": prompt["template"], "run": run, "position": i, "id": token}
                 | {"piece": tokenizer.convert_ids_to_tokens(token), "string": string, "role": of}

@@ -11,38 +11,18 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atlas.core.errors import StudyError, one_line
+from atlas.core.positions import Layout
 from atlas.prompts import joining, layouts, rejections
-from atlas.prompts.layouts import Places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 Offsets = Sequence[tuple[int, int]]  # character spans
-
-
-@dataclass
-class Encoded:
-    """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
-
-    rows: list[dict[str, Any]]
-    layouts: list[dict[str, Any]]  # the largest first (`layouts.grouped`)
-    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason (rejections.py)
-
-    @property
-    def rejected(self) -> Counter[str]:
-        """Reason -> number of prompts."""
-        return Counter(reason for _, reason in self.rejected_rows)
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """The layout of most prompts, without their number."""
-        return {key: value for key, value in self.layouts[0].items() if key != "prompts"}
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -120,7 +100,7 @@ def encode_prompts(
     task_name: str,
     multi_token: bool = False,
     min_layout: int | None = None,
-) -> Encoded:
+) -> layouts.Encoded:
     """Add ``tokens``, ``corrupted_tokens``, ``answer_token``, ``incorrect_token`` and ``layout`` to rows; reject some.
 
     With ``multi_token`` members and answers may have several tokens. Rows then gain ``answer_tokens`` and
@@ -142,24 +122,25 @@ def encode_prompts(
         raise StudyError("models: prepend_bos is true but the tokenizer has no BOS token; set it to false")
     special = special_ids(tokenizer)
     rejected_rows: list[tuple[dict[str, Any], str]] = []
-    kept: list[tuple[dict[str, Any], Places]] = []
+    kept: list[tuple[dict[str, Any], Layout]] = []
     for read in _tokenised(rows, tokenizer):
         reason, places = _judged(read, tokenizer, special, bos, multi_token)
         if reason:
             rejected_rows.append((read.row, reason))
             continue
         row = _with_tokens(read, bos, multi_token)
-        kept.append((row, (len(row["tokens"]), tuple((a + len(bos), b + len(bos)) for a, b in places))))
+        members = tuple((a + len(bos), b + len(bos)) for a, b in places)
+        kept.append((row, Layout(len(row["tokens"]), members, len(row["tokens"]) - 1, prepend_bos)))
     if not kept:
         rejected = Counter(reason for _, reason in rejected_rows)
         reasons = "; ".join(f"{reason}: {n}" for reason, n in rejected.most_common())
         remedy = rejections.REMEDIES[rejected.most_common(1)[0][0]]
         raise StudyError(f"tasks.{task_name}: every prompt was rejected ({reasons}); {remedy}")
     if min_layout is None:
-        _refuse_misaligned_templates(kept, Counter(places for _, places in kept).most_common(1)[0][0], task_name)
-    used, found, left_out = layouts.grouped(kept, min_layout, multi_token)
+        _refuse_misaligned_templates(kept, Counter(layout for _, layout in kept).most_common(1)[0][0], task_name)
+    used, found, left_out = layouts.grouped(kept, min_layout)
     reason = rejections.OTHER_LAYOUT if min_layout is None else rejections.FEW_OF_LAYOUT
-    return Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
+    return layouts.Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
 
 
 class _Text(NamedTuple):
@@ -296,16 +277,17 @@ def _places(
     return tuple((tokens[0], tokens[-1]) for tokens in found), ""
 
 
-def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Places]], layout: Places, task_name: str) -> None:
-    by_template: dict[str, Counter[Places]] = {}
+def _refuse_misaligned_templates(kept: list[tuple[dict[str, Any], Layout]], layout: Layout, task_name: str) -> None:
+    by_template: dict[str, Counter[Layout]] = {}
     for row, found in kept:
         by_template.setdefault(row["template"], Counter())[found] += 1
     for template, own in by_template.items():
         if layout not in own:
-            (length, members), _ = own.most_common(1)[0]
+            (other, _), *_ = own.most_common(1)
             raise StudyError(
-                f"tasks.{task_name}.templates: {template!r} gives {length} tokens with members at {_shown(members)}, "
-                f"others give {layout[0]} with members at {_shown(layout[1])}; all templates of a task must align"
+                f"tasks.{task_name}.templates: {template!r} gives {other.tokens} tokens with members at "
+                f"{_shown(other.members)}, others give {layout.tokens} with members at "
+                f"{_shown(layout.members)}; all templates of a task must align"
             )
 
 

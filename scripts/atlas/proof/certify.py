@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from atlas.core.components import AnyCircuit, Circuit, heads, mlps
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, EdgeCircuit
 from atlas.core.graph import names as edge_names
-from atlas.edges import attribution as eap
-from atlas.edges import searches as edge_search
+from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
+from atlas.edges.methods import METHODS, EdgeSettings
+from atlas.edges.searches import auroc as area_under_roc
 from atlas.model import activations, models
 from atlas.prompts.batch import Prompts
 from atlas.proof.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
@@ -24,10 +25,7 @@ from atlas.proof.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
 log = logging.getLogger("atlas")
 SEED = 0  # of the random order
 BATCH = 8  # candidates that the speculative search asks for at once
-TAU = 1.0  # of acdc, in percentage points of full
-POINTS = 5  # of eap_ig
-SCORED = ("path_patching", "eap", "eap_ig")  # score every edge; the others return a circuit
-EXACT = ("path_patching", "acdc", "iterative_edges")
+EDGES = EdgeSettings(threshold=THRESHOLD, taus=(1.0,), points=5)  # from the full graph
 NOTHING = 1e-4  # scores (logit differences of order 8) up to this are rounding
 
 
@@ -84,47 +82,40 @@ def edge_ablator(ablator: Ablator, kind: str) -> EdgeAblator:
 
 
 def edge_scores(method: str, ablator: EdgeAblator) -> dict[Edge, float]:
-    """The mean score of every edge by path_patching, eap or eap_ig; rounding counts as 0."""
-    if method == "path_patching":
-        scored: Iterable[tuple[Edge, Any]] = edge_search.path_patching(ablator, ablator.graph.edges)
-    else:
-        scored = eap.scores(ablator, POINTS if method == "eap_ig" else None).items()
-    return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored}
+    """The mean score of every edge by a method that scores; rounding counts as 0."""
+    scored = function_of(method)(ablator, ablator.everything, EDGES)
+    return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored.items()}
 
 
-def search_edges(method: str, ablator: EdgeAblator) -> EdgeCircuit:
-    """The circuit that acdc or iterative_edges finds, from the full graph."""
-    searches = {
-        "acdc": lambda: edge_search.acdc(ablator.graph, ablator.everything, TAU, ablator.percents_of_full),
-        "iterative_edges": lambda: edge_search.iterative(
-            ablator.graph, ablator.everything, THRESHOLD, ablator.percents_of_full
-        ),
-    }
+def search_edges(method: str, ablator: EdgeAblator) -> tuple[EdgeCircuit, float]:
+    """The circuit that a method that searches finds, from the full graph, and the setting (of one) that it ran with."""
+    ((setting, steps),) = function_of(method)(ablator, ablator.everything, EDGES)
     found = ablator.everything
-    for step in searches[method]():
+    for step in steps:
         found = step.left
-    return found
+    return found, setting
 
 
 def certify_edges(
-    fixture: Fixture, nodes: dict[str, Ablator], methods: Sequence[str] = edge_search.METHODS
+    fixture: Fixture, nodes: dict[str, Ablator], methods: Sequence[str] = tuple(METHODS)
 ) -> list[dict[str, Any]]:
     """One row per edge method and kind of ablation; methods that score edges also get their AUROC against the truth."""
     rows = []
     for kind, shared in nodes.items():
         for method in methods:
-            ablator, started, auroc = edge_ablator(shared, kind), time.perf_counter(), float("nan")
+            ablator, started = edge_ablator(shared, kind), time.perf_counter()
+            auroc = setting = float("nan")
             truth = fixture.named(fixture.edges[kind], ablator.graph)
-            if method not in SCORED:
-                found = search_edges(method, ablator)
+            if not METHODS[method].scores:
+                found, setting = search_edges(method, ablator)
             else:
                 scores = edge_scores(method, ablator)
                 found = frozenset(edge for edge, score in scores.items() if score)
-                auroc = edge_search.auroc([abs(s) for s in scores.values()], [edge in truth for edge in scores])
+                auroc = area_under_roc([abs(s) for s in scores.values()], [edge in truth for edge in scores])
             expected = [fixture.named(e, ablator.graph) for e in fixture.edges_expected.get(method, {}).get(kind, ())]
             rows.append(
                 {"fixture": fixture.name, "family": fixture.family, "method": method, "kind": kind}
-                | {"threshold": {"acdc": TAU, "iterative_edges": THRESHOLD}.get(method, float("nan"))}
+                | {"threshold": setting}
                 | {"truth": " ".join(edge_names(truth)), "found": " ".join(edge_names(found))}
                 | {"expected": " or ".join(" ".join(edge_names(e)) for e in expected) or "not fixed by design"}
                 | {"as_expected": not expected or found in expected, **rates(found, truth), "auroc": auroc}

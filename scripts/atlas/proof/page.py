@@ -9,7 +9,7 @@ def certificate(table: pd.DataFrame) -> str:
     """HTML of the rows of `certify.certify`, all as expected."""
     by_method = table.groupby("method", sort=False)[["as_expected", "precision", "recall", "evaluations", "seconds"]]
     models = table[["fixture", "family"]].drop_duplicates()
-    return pages.PAGE.render(
+    return pages.page(
         title="Planted circuits: expected and found",
         lead="Every node search on models whose circuit is known by construction; docs/fixtures.md describes them.",
         short=[
@@ -18,7 +18,7 @@ def certificate(table: pd.DataFrame) -> str:
             "mechanism.",
         ],
         sections=[
-            {"title": "Methods: means over all searches", "table": pages.frame_table(by_method.mean().reset_index())},
-            {"title": "All searches", "table": pages.frame_table(table)},
+            pages.Section("Methods: means over all searches", table=pages.frame_table(by_method.mean().reset_index())),
+            pages.Section("All searches", table=pages.frame_table(table)),
         ],
     )

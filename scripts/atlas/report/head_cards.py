@@ -1,6 +1,6 @@
 """A page of cards: for every head of a circuit its label, a picture, and the evidence of every task side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -10,10 +10,9 @@ from matplotlib.colors import to_hex
 from matplotlib.typing import ColorType
 
 from atlas.heads.labels import LABELS
-from atlas.report import maps
+from atlas.report import frame, maps
 from atlas.report.figures import attention
 from atlas.report.figures.ov import LEAST, title_of
-from atlas.report.pages import HTML
 from atlas.report.wording import count, interval, listing, number, place, words
 
 MEANING = {
@@ -56,6 +55,22 @@ SOURCES = {"own": "through its norm", "in place": "in place"}  # the norm of blo
 DASH, RANDOM = "\u2013", "; random "
 Place = tuple[str, int, int]  # task, layer, head
 Cell = Callable[[Place], str]
+
+
+def chosen(tables: Mapping[str, pd.DataFrame], kind: str) -> dict[str, pd.DataFrame]:
+    """What `page` shows of a study's tables, under the names that it reads; what the study leaves out has no rows.
+
+    ``kind``: the ablation of the effects.
+    """
+    empty = {name: pd.DataFrame(columns=["task", *columns]) for name, columns in OF_TASKS.items()}
+    found = empty | {"detectors": pd.DataFrame(columns=DETECTORS)} | dict(tables)
+    effects, patching, attribution = (found[name] for name in ("effects", "patching", "attribution"))
+    return {name: found[name] for name in ("roles", "attention", "ov", "detectors")} | {
+        "members": found["attention_members"],
+        "effects": effects[(effects["kind"] == kind) & (effects["metric"] == "percent_of_full")],
+        "patching": patching[(patching["site"] == "z") & (patching["head"] >= 0)],
+        "attribution": attribution[attribution["part"] == "head"],
+    }
 
 
 # ---- evidence ------------------------------------------------------------------------------------------------
@@ -164,39 +179,26 @@ def attention_picture(
 
 
 # ---- the page ------------------------------------------------------------------------------------------------
-def page(tables: dict[str, Any], settings: dict[str, Any], model: str) -> str:
-    """`tables`: `roles`, `effects` (percent of full, one kind of ablation), `patching` (of z), `attribution` (of
-    heads), `members`, `ov`, `attention` and `detectors`, of all tasks; `settings`: `title`, `main_tasks`, `tasks`,
-    `labels` (thresholds), `k`, `sequential`."""
+def page(tables: dict[str, pd.DataFrame], settings: Mapping[str, Any], model: str) -> str:
+    """One card for each head of ``roles``.
+
+    ``tables``: those of `chosen`, all tasks together; ``settings``: ``title``, ``main_tasks``, ``tasks``, ``labels``
+    (thresholds), ``k``, ``sequential``.
+    """
     roles, main, tasks = tables["roles"], settings["main_tasks"], settings["tasks"]
-    cmap = maps.from_white(settings["sequential"])
     colours = [to_hex(c) for c in _task_colours(len(main), settings["sequential"])]
-    evidence, found = lines(tables, settings["k"]), tables["attention"]
-    found = found[found["variant"] == "in order"]
-    queries, keys = attention.axes_of(found)
-    detected = tables["detectors"].set_index(["detector", "layer", "head"]).to_dict("index")
-    by_head = {key: rows for key, rows in found.groupby(["layer", "head", "task"])}
+    evidence, detected = lines(tables, settings["k"]), index(tables["detectors"].assign(task=""), "detector")
+    pictures = _attention_pictures(tables["attention"], roles, main, settings["sequential"])
     cards = []
     for name in sorted(roles["component"].unique(), key=place):
         own = roles[roles["component"] == name]
         layer, _, head = place(name)
-        labels = dict(zip(own["task"], own["label"], strict=True))
-        groups: dict[str, list[Any]] = {}
-        for group, line, cell in evidence:
-            cells = [cell((task, layer, head)) for task in tasks]
-            if set(cells) != {DASH}:
-                groups.setdefault(group, []).append((line, cells))
-        pictures = [score_picture(own, settings["labels"], main, colours)]
-        maps_of = [
-            (task, attention_picture(by_head[layer, head, task], queries, keys, task, lambda v: to_hex(cmap(v))))
-            for task in main
-            if (layer, head, task) in by_head
-        ]
         circuits = [c for c in str(own["circuits"].iloc[0]).split(", ") if c]
+        labels = dict(zip(own["task"], own["label"], strict=True))
         scores = [
-            f"{d} {interval(detected[d, layer, head], 2)}"
-            for d in ("previous", "duplicate", "induction")
-            if (d, layer, head) in detected
+            f"{detector} {interval(detected[at], 2)}"
+            for detector in ("previous", "duplicate", "induction")
+            if (at := ("", layer, head, detector)) in detected
         ]
         cards.append(
             {
@@ -206,15 +208,20 @@ def page(tables: dict[str, Any], settings: dict[str, Any], model: str) -> str:
                 "labels": [labels.get(task, "") for task in tasks],
                 "also": sorted({"; ".join(s.split("; ")[1:]) for s in own["labels"] if "; " in s}),
                 "differs": bool(own["differs"].any()),
-                "groups": groups.items(),
+                "groups": _groups(evidence, layer, head, tasks).items(),
                 "detectors": listing(scores),
-                "scores": Markup(pictures[0]),
-                "maps": [(words(task), Markup(svg), colours[main.index(task)]) for task, svg in maps_of],
+                "scores": Markup(score_picture(own, settings["labels"], main, colours)),
+                "maps": [
+                    (words(task), Markup(pictures[where]), colour)
+                    for task, colour in zip(main, colours, strict=True)
+                    if (where := (layer, head, task)) in pictures
+                ],
             }
         )
-    differ = [card["name"] for card in cards if card["differs"]]
-    return TEMPLATE.render(
+    return frame.render(
+        __file__,
         title=f"{settings['title']}: heads of {model}",
+        lead=f"{count(len(cards), 'head')} of the circuits of {listing(map(words, main))}.",
         cards=cards,
         tasks=[words(task) for task in tasks],
         names=tasks,
@@ -222,122 +229,35 @@ def page(tables: dict[str, Any], settings: dict[str, Any], model: str) -> str:
         shades=SHADES,
         colours=list(zip(map(words, main), colours, strict=True)),
         thresholds=[(n, MEANING[n], settings["labels"].get(n)) for n in LABELS],
-        differ=differ,
-        lead=f"{count(len(cards), 'head')} of the circuits of {listing(map(words, main))}.",
+        differ=[card["name"] for card in cards if card["differs"]],
     )
+
+
+def _groups(
+    evidence: list[tuple[str, str, Cell]], layer: int, head: int, tasks: list[str]
+) -> dict[str, list[tuple[str, list[str]]]]:
+    """Group -> its lines (name, a cell for each task) of one head; lines that no task has are left out."""
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    for group, line, cell in evidence:
+        cells = [cell((task, layer, head)) for task in tasks]
+        if set(cells) != {DASH}:
+            groups.setdefault(group, []).append((line, cells))
+    return groups
+
+
+def _attention_pictures(
+    table: pd.DataFrame, roles: pd.DataFrame, main: list[str], sequential: str
+) -> dict[tuple[int, int, str], str]:
+    """(layer, head, task) -> SVG of the attention of a head of ``roles`` to members in order."""
+    found = table[table["variant"] == "in order"]
+    queries, keys = attention.axes_of(found)
+    cmap, heads = maps.from_white(sequential), {place(name)[::2] for name in roles["component"]}
+    return {
+        (layer, head, task): attention_picture(rows, queries, keys, task, lambda v: to_hex(cmap(v)))
+        for (layer, head, task), rows in found[found["task"].isin(main)].groupby(["layer", "head", "task"])
+        if (layer, head) in heads
+    }
 
 
 def _task_colours(n: int, sequential: str) -> list[ColorType]:
     return [matplotlib.colormaps[sequential](0.1 + 0.75 * i / max(1, n - 1)) for i in range(n)]
-
-
-def baseline(cell: str) -> Markup:
-    """A cell with its baseline on a line of its own."""
-    return Markup("<br>").join(cell.split("; ")) if RANDOM in cell else Markup(cell)
-
-
-HTML.filters["baseline"] = baseline
-TEMPLATE = HTML.from_string("""\
-{% extends base %}
-{% block css %}
-body { max-width: 84rem; }
-svg text { font: 11px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #333; }
-.card { border: 1px solid #d5d5d5; border-radius: 6px; padding: .4rem 1rem .8rem; margin: 1.4rem 0; }
-.card h2 { border: 0; margin: .5rem 0 .2rem; }
-.card:target { border-color: #4477aa; box-shadow: 0 0 0 2px #4477aa44; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-end; margin: .5rem 0; }
-.pictures figure { margin: 0; }
-figcaption { font-size: .78rem; color: #555; }
-.chip { padding: .05rem .45rem; border-radius: .6rem; white-space: nowrap; }
-.none { color: #767676; }
-.cell { white-space: nowrap; }
-td, th { padding: .28rem .4rem; }
-table { font-size: .78rem; }
-.flag { background: #fff2c4; border-left: 4px solid #ccab22; padding: .2rem .7rem; }
-td.group, th.group { font-weight: 600; text-align: left; padding-top: .6rem; }
-.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; }
-th[scope=row] { font-weight: 400; border-bottom: 1px solid #e4e4e4; text-align: left; white-space: nowrap; }
-{% endblock %}
-{% block body %}
-{% macro chip(label) %}
-{% if label in shades %}
-<span class="chip" style="background:{{ shades[label] }}">{{ label }}</span>
-{% else %}
-<span class="none">{{ label or "\u2013" }}</span>
-{% endif %}
-{% endmacro %}
-<h1>{{ title }}</h1>
-<p class="lead">{{ lead }} A head has the first label whose score reaches its threshold. Brackets hold 95 % bootstrap
-intervals.</p>
-<h2 id="overview">Labels in every task</h2>
-{% if differ %}
-<p class="flag">Another label in another task:
-{% for name in differ %}
-<a href="#h{{ name }}">{{ name }}</a>{{ "" if loop.last else "," }}
-{% endfor %}
-</p>
-{% else %}
-<p>Every head has one label in all tasks.</p>
-{% endif %}
-<div class="wide"><table>
-<thead><tr><th class="text">head</th>{% for task in tasks %}<th class="text">{{ task }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for card in cards %}
-<tr><td class="text"><a href="#h{{ card.name }}">{{ card.name }}</a>{{ " *" if card.differs }}</td>
-{% for label in card.labels %}
-<td class="text cell">
-{{ chip(label) }}
-{% if names[loop.index0] in card.inside %}<span title="in this task's circuit">\u25cf</span>{% endif %}
-</td>
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody></table></div>
-<p class="note">Dot: the head is in this task's circuit. Star: its label differs between tasks. Circuits are searched
-on the first {{ main | length }} of these tasks.</p>
-<h2 id="labels">What the labels mean</h2>
-<div class="wide"><table>
-<thead><tr><th class="text">label, in order of precedence</th><th class="text">score</th><th>from</th></tr></thead>
-<tbody>
-{% for name, meaning, threshold in thresholds %}
-<tr><td class="text">{{ chip(name) }}</td><td class="text">{{ meaning }}</td>
-<td>{{ "never" if threshold is none else threshold }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-{% for card in cards %}
-<section class="card" id="h{{ card.name }}">
-<h2>{{ card.name }}</h2>
-<p>In the {{ "circuit" if card.inside | length == 1 else "circuits" }} of {{ card.circuits }}.
-{% if card.also %}Further labels that apply: {{ card.also | join(", ") }}.{% endif %}
-Repeated random tokens: {{ card.detectors }}. <a href="#overview">All heads</a></p>
-{% if card.differs %}<p class="flag">Its label differs between tasks.</p>{% endif %}
-<div class="pictures">
-<figure>{{ card.scores }}<figcaption>Score of each label; line: threshold.
-{% for task, colour in colours %}
-<span class="swatch" style="background:{{ colour }}"></span> {{ task }}
-{% endfor %}
-</figcaption></figure>
-{% for task, svg, colour in card.maps %}
-<figure>{{ svg }}
-<figcaption><span class="swatch" style="background:{{ colour }}"></span> attention, {{ task }}</figcaption></figure>
-{% endfor %}
-</div>
-<div class="wide"><table>
-<thead><tr><th class="text"></th>{% for task in tasks %}<th>{{ task }}</th>{% endfor %}</tr></thead>
-<tbody>
-<tr><th scope="row">label</th>{% for label in card.labels %}<td>{{ chip(label) }}</td>{% endfor %}</tr>
-{% for group, rows in card.groups %}
-<tr><td class="group" colspan="{{ tasks | length + 1 }}">{{ group }}</td></tr>
-{% for line, cells in rows %}
-<tr><th scope="row">{{ line }}</th>{% for cell in cells %}<td>{{ cell | baseline }}</td>{% endfor %}</tr>
-{% endfor %}
-{% endfor %}
-</tbody></table></div>
-</section>
-{% endfor %}
-<p class="note">Patching: the head's output at all positions; 0 is the corrupted score, 1 the clean one. Denoising
-starts from 0, noising from 1. Attention: mean weight; rows look, columns are looked at; grey comes later in the prompt.
-Next over copy: the next member is written more than the member itself. A dash: not measured, since the task has no
-circuit of its own or lacks this variant.</p>
-{% endblock %}
-""")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.report.pages import HTML
+from atlas.report import frame
 from atlas.report.wording import number, words
 
 
@@ -61,38 +61,4 @@ def page(
             )
         sections.append({"title": words(task), "prompts": shown})
     places = max((len(r["tokens"]) for s in sections for p in s["prompts"] for r in p["rows"]), default=0)
-    return TEMPLATE.render(title=title, sections=sections, places=range(1, places + 1))
-
-
-TEMPLATE = HTML.from_string("""\
-{% extends base %}
-{% block css %}
-td, th { text-align: left; }
-td.answer { background: #d7ecd9; font-weight: 600; }
-td small { color: #767676; font-weight: 400; }
-th[scope=row] { font-weight: 400; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-{% endblock %}
-{% block body %}
-<h1>{{ title }}</h1>
-<p class="lead">What the model would answer if it stopped there: final norm and unembedding of the residual stream at
-the last token. Top tokens with their logits; the answer is green, a dot stands for a space.</p>
-{% for section in sections %}
-<h2>{{ section.title }}</h2>
-{% for prompt in section.prompts %}
-<p><q>{{ prompt.text }}</q> <strong>{{ prompt.answer }}</strong>. The answer leads first: {{ prompt.leads.leads }};
-and to the end: {{ prompt.leads.stays }}.</p>
-<div class="wide"><table>
-<thead><tr><th>point</th>{% for place in places %}<th>{{ place }}</th>{% endfor %}<th>answer's place</th></tr></thead>
-<tbody>
-{% for row in prompt.rows %}
-<tr><th scope="row">{{ row.name }}</th>
-{% for token, logit, answer in row.tokens %}
-<td{% if answer %} class="answer"{% endif %}>{{ token }} <small>{{ logit }}</small></td>
-{% endfor %}
-<td>{{ row.answer_place }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-{% endfor %}
-{% endfor %}
-{% endblock %}
-""")
+    return frame.render(__file__, title, sections=sections, places=range(1, places + 1))

@@ -14,7 +14,8 @@ import mmap
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -69,7 +70,15 @@ def seal(file: Path | str, path: Path | str) -> None:
 
 
 def check(path: Path | str) -> None:
-    """Raise StudyError unless the artifact at ``path`` is what was written there."""
+    """Raise StudyError unless the artifact at ``path`` is what was written there; the same file is checked once."""
+    key = _identity(path)
+    if key not in _checked:
+        _check(path)
+        if key:
+            _checked.add(key)
+
+
+def _check(path: Path | str) -> None:
     said = "it is cut short, or was not written by this workflow"
     try:
         with open(path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -84,6 +93,21 @@ def check(path: Path | str) -> None:
         f"{path}: damaged, {said}; recompute it with `snakemake --cores 2 --force {path}` (and the --configfile of "
         "your study), then run the study again"
     )
+
+
+# What a process has hashed, by `_identity`: a job names its inputs several times, and they are large
+Identity = tuple[str, int, int, int, int]
+_checked: set[Identity] = set()
+_digests: dict[Identity, str] = {}
+SETTLED = 2e9  # nanoseconds: a file may change again within the tick of a clock, and would keep size and time
+
+
+def _identity(path: Path | str) -> Identity | None:
+    """What stands for a file's content within a process; None while that may change unseen."""
+    about = os.stat(path)
+    if time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) < SETTLED:
+        return None
+    return os.path.abspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
 def _digest_at(content: mmap.mmap, start: int, path: Path | str) -> bytes:
@@ -108,12 +132,18 @@ def digest(content: object) -> str:
 
 
 def digest_file(path: Path | str) -> str:
-    """SHA-256 of a file, 16 hexadecimal digits; of a folder that of its files by name."""
+    """SHA-256 of a file, 16 hexadecimal digits; of a folder that of its files by name. The same file is read once."""
     if Path(path).is_dir():
         files = sorted(file for file in Path(path).rglob("*") if file.is_file())
         return digest({file.relative_to(path).as_posix(): digest_file(file) for file in files})
+    key = _identity(path)
+    if key in _digests:
+        return _digests[key]
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if key:
+        _digests[key] = found
+    return found
 
 
 def provenance(
@@ -159,6 +189,12 @@ def read_tables(paths: Iterable[Path | str]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat([read_table(p) for p in paths], ignore_index=True)
+
+
+def named_tables(files: Mapping[str, str | Sequence[str]]) -> dict[str, pd.DataFrame]:
+    """The tables among a job's named inputs; several files of one name as one table."""
+    named = {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in files.items()}
+    return {name: read_tables(paths) for name, paths in named.items() if str(paths[0]).endswith(".parquet")}
 
 
 def table_provenance(path: Path | str) -> dict[str, Any]:

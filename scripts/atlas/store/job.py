@@ -3,18 +3,23 @@
 The only module that knows Snakemake's object of a job.
 """
 
+import dataclasses
 import errno
 import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from atlas.core.errors import StudyError
 from atlas.store import artifacts, places, sources
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Item = TypeVar("Item")
+Settings = TypeVar("Settings", bound="DataclassInstance")
 log = logging.getLogger("atlas")
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some")
 REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable")
@@ -71,12 +76,28 @@ def task_block(snakemake: Any) -> dict[str, Any]:
     return places.with_places(snakemake.params.task, snakemake.config["tasks"][snakemake.wildcards.task])
 
 
-# ---- provenance ----------------------------------------------------------------------------------------------
-def provenance(snakemake: Any, *modules: Path) -> dict[str, Any]:
+# ---- what library functions take -----------------------------------------------------------------------------
+def settings(snakemake: Any, kind: type[Settings]) -> Settings:
+    """A dataclass of settings, from the params of the same names; of those that the rule lacks its defaults."""
+    given = dict(snakemake.params.items())
+    return kind(**{field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given})
+
+
+def task_data(snakemake: Any) -> dict[str, Any]:
+    """The arguments of `task_data.TaskData`: the files, model and task of a job, and how it runs and ablates."""
+    names, given = ("run", "kind", "legacy_mlp_means", "allow_negative_clean"), dict(snakemake.params.items())
+    places_of = {"paths": dict(snakemake.input.items()), "folder": model_folder(snakemake)}
+    places_of |= {"identity": {key: snakemake.wildcards[key] for key in ("model", "task")}}
+    return places_of | {"memo_folder": memo_folder(snakemake)} | {key: given[key] for key in names if key in given}
+
+
+# ---- results and provenance ----------------------------------------------------------------------------------
+def provenance(snakemake: Any, *modules: Path | str) -> dict[str, Any]:
     """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
 
     The param ``code`` is left out: an edit that changes no number changes no artifact. Versions are those of the
-    packages that the script imports; ``modules``: files of modules that it loads by name, whose imports count too.
+    packages that the script imports, and ``modules``: files of modules that it
+    loads by name.
     """
     inputs: dict[str, str] = {}
     for name, paths in snakemake.input.items():
@@ -86,3 +107,21 @@ def provenance(snakemake: Any, *modules: Path) -> dict[str, Any]:
     script = sys.modules["__main__"].__file__
     assert script is not None
     return artifacts.provenance(inputs, settings, sources.of(script, *modules).packages)
+
+
+def save(snakemake: Any, **contents: Any) -> None:
+    """Write tables (data frames) and JSON (dicts) to the outputs of their names, with the job's provenance.
+
+    The model and task of the job stand first in each.
+    """
+    wildcards = dict(snakemake.wildcards.items())
+    identity = {key: wildcards[key] for key in ("model", "task") if key in wildcards}
+    whence = provenance(snakemake)
+    for name, content in contents.items():
+        if isinstance(content, dict):
+            artifacts.write_json(identity | content, snakemake.output[name], whence)
+            continue
+        table = content.copy(deep=False)
+        for place, (key, value) in enumerate(identity.items()):
+            table.insert(place, key, value)
+        artifacts.write_table(table, snakemake.output[name], whence)

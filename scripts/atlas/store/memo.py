@@ -24,7 +24,7 @@ from atlas.store import sources
 from atlas.store.artifacts import digest
 
 CODE = tuple(
-    f"scripts/atlas/{name}.py" for name in ("circuit/ablation", "edges/engine", "store/memo")
+    f"scripts/atlas/{name}.py" for name in ("circuit/ablation", "circuit/legacy", "edges/engine", "store/memo")
 )  # with all that they import
 HEADER = struct.Struct("<16s16sQ")  # digest of the circuit, digest of the record, bytes of its scores
 

@@ -1,7 +1,8 @@
 """What a script or module is made of: itself, the modules of this library and the packages that are imported.
 
-Found by reading import statements, so that no list has to be kept by hand. Parsed by Snakemake in every job: nothing
-heavy is imported here.
+Found by reading import statements, so that no list has to be kept by hand. A package that imports its modules by their
+names, with importlib, is made of all of them; a template beside a module under the same name (`lens_page.html` of
+`lens_page.py`) is part of it. Parsed by Snakemake in every job: nothing heavy is imported here.
 """
 
 import ast
@@ -74,11 +75,14 @@ def installed(package: str) -> str | None:
 
 @functools.cache
 def read(path: Path) -> tuple[str, list[Path], frozenset[str]]:
-    """SHA-256 of a source file; the files of this library, and those of PACKAGES, that it imports anywhere."""
+    """SHA-256 of a source file; its template and the files of this library, and those of PACKAGES, that it imports."""
     source = path.read_text()
-    names = imports(source)
+    names = imports(source) if path.suffix == ".py" else set()
     own = dict.fromkeys(file for name in sorted(names) for file in files_of(name))
     own |= dict.fromkeys(file for folder in path.parents if (file := folder / "__init__.py").is_file())
+    if path.name == "__init__.py" and "importlib" in names:
+        own |= dict.fromkeys(sorted(path.parent.glob("*.py")))
+    own |= dict.fromkeys(file for file in [path.with_suffix(".html")] if file.is_file())
     foreign = frozenset(name.split(".")[0] for name in names) & set(PACKAGES)
     return hashlib.sha256(source.encode()).hexdigest(), list(own), foreign
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
+from atlas.edges.methods import REPORTED
 from atlas.prompts import generator
 from atlas.study.settings import generation_prompt_sets, of_one_token, order_names, refuse_unknown, task_block
 
@@ -18,9 +19,9 @@ def check(config: dict[str, Any]) -> None:
     search, edges = config["search"], config["edges"]
     if sorted(set(edges["sizes"])) != edges["sizes"]:
         raise StudyError(f"edges.sizes: {edges['sizes']} must ascend")
-    if edges["methods"] and "iterative_edges" not in edges["methods"]:
+    if edges["methods"] and REPORTED.name not in edges["methods"]:
         raise StudyError(
-            "edges.methods: iterative_edges is missing; it finds the edge circuit that is compared (or set [])"
+            f"edges.methods: {REPORTED.name} is missing; it finds the edge circuit that is compared (or set [])"
         )
     for name, block in config["circuits"].items():
         refuse_unknown(f"circuits.{name}.tasks", block.get("tasks", []), config["study"]["tasks"])

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from atlas.core.errors import StudyError
+from atlas.edges.methods import REPORTED
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def with_random_weights(config: dict[str, Any]) -> dict[str, Any]:
     for key, values in changes.items():
         out[key] |= values
     if out["edges"]["methods"]:
-        out["edges"] |= {"methods": ["path_patching", "iterative_edges"], "sizes": [0.01, 0.1, 1], "random_draws": 1}
+        out["edges"] |= {"methods": ["path_patching", REPORTED.name], "sizes": [0.01, 0.1, 1], "random_draws": 1}
     return out | {"circuits": {}, "layers": None, "tokenizer": None}
 
 

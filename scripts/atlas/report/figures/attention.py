@@ -20,7 +20,7 @@ GAP, SIDE, NAME, SHARE, BAR = 0.04, 0.14, 0.26, 0.25, 0.44  # inches: between ma
 
 def short(role: str) -> str:
     """`member 2` -> `2`, so that names fit beside a map."""
-    return role.removeprefix("member ").replace("separator", "sep")
+    return role.removeprefix("member ").replace("separators", "sep")
 
 
 def axes_of(table: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -47,28 +47,29 @@ def draw(
     attention: pd.DataFrame,
     members: pd.DataFrame,
     membership: pd.DataFrame,
-    effects: dict[str, Any],
-    tasks: list[str],
+    effects: pd.DataFrame,
+    main_tasks: list[str],
+    kind: str,
     sequential: str,
 ) -> Figure:
     """A row for each head of any circuit, a block of columns for each task, a column of maps for each variant.
 
-    `effects`: head -> how much it matters, which decides what is left out of a very long figure.
+    `effects`, of all these tasks under ablation of a `kind`, decide what is left out of a very long figure.
     """
-    all_heads = maps.union_heads(membership, tasks)
-    heads = strongest(all_heads, effects)
+    all_heads = maps.union_heads(membership, main_tasks)
+    heads = strongest(all_heads, rank_by_effect(effects, kind))
     variants = [v for v in VARIANTS if (attention["variant"] == v).any()]
     queries, keys = axes_of(attention)
-    per_row = min(3, len(tasks))
+    per_row = min(3, len(main_tasks))
     wide = min(0.6, ((style.PAGE - SIDE - BAR) / per_row - NAME - SHARE) / max(1, len(variants)) - GAP)
     block = NAME + len(variants) * (wide + GAP) + SHARE
     each = min(0.4, max(0.18, 0.072 * len(queries))) + GAP
-    bands = [tasks[i : i + per_row] for i in range(0, len(tasks), per_row)]
+    bands = [main_tasks[i : i + per_row] for i in range(0, len(main_tasks), per_row)]
     tall = max(each, each * len(heads))
     across, band = SIDE + per_row * block + BAR, tall + 0.85
     fig = style.figure(across, len(bands) * band + 0.3, layout=None)
     down, cmap = fig.get_size_inches()[1], maps.from_white(sequential)
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         left, top = SIDE + (i % per_row) * block, 0.5 + (i // per_row) * band
         rows, own = attention[attention["task"] == task], maps.circuit_heads(membership, task)
         grids = {name: _grids(rows, name, variants, queries, keys) for name in heads}

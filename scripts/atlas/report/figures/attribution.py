@@ -19,22 +19,22 @@ LOOKS = {"attn": ("clean", "o", "attention layer"), "m": ("circuit", "s", "MLP")
 
 
 def draw(
-    attribution: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], colours: dict[str, str], diverging: str
+    attribution: pd.DataFrame, membership: pd.DataFrame, main_tasks: list[str], colours: dict[str, str], diverging: str
 ) -> Figure:
     """A column for each task: the accumulated residual, what each layer writes, what each head writes."""
     heads = attribution[(attribution["part"] == "head") & (attribution["head"] >= 0)]
     norm = style.centred(float(heads["value"].abs().max()) if len(heads) else 1)
     layers = int(heads["layer"].max()) + 1
     tall = layers * maps.cell_height(layers, 0.17)
-    columns = min(ACROSS, len(tasks))
-    bands = math.ceil(len(tasks) / columns)
+    columns = min(ACROSS, len(main_tasks))
+    bands = math.ceil(len(main_tasks) / columns)
     wide = (style.PAGE - 1.1) / columns - 0.2 if columns > 1 else 3.6
     high = (1.0, 1.35, tall)
     band = sum(high) + 1.95
     fig = style.figure(max(columns * (wide + 0.2) + 1.1, style.COLUMN), 0.5 + bands * band, layout=None)
     curves = attribution[attribution["part"].isin(["accumulated", "write"])]
     ends = [[min(0, c["ci_low"].min()), max(0, c["ci_high"].max())] for _, c in curves.groupby("part")]
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         rows = attribution[attribution["task"] == task]
         left, top = 0.5 + (i % columns) * (wide + 0.2), 0.5 + (i // columns) * band
         upper = style.axes_at(fig, left, top, wide, high[0])

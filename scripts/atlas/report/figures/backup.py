@@ -23,11 +23,11 @@ def others(backup: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(verdict=rises.map({True: "rises", False: ""}) + falls.map({True: "falls", False: ""}))
 
 
-def draw(backup: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
+def draw(backup: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
     """A column for each task: above, every head before and after each ablation; below, the norm's scale ratio."""
     rows = others(backup)
-    columns = min(ACROSS, len(tasks))
-    bands = math.ceil(len(tasks) / columns)
+    columns = min(ACROSS, len(main_tasks))
+    bands = math.ceil(len(main_tasks) / columns)
     side = min(2.0, (style.PAGE - 0.6) / columns - 0.18)
     ablated = sorted(set(backup["ablated"]), key=wording.place)
     band = side + 1.75
@@ -36,7 +36,7 @@ def draw(backup: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Fig
     ends = (min(ends[0], 0), max(ends[1], 0)) if len(backup) else (0, 1)
     edge = 0.06 * (ends[1] - ends[0]) or 1
     looks = {"rises": (colours["clean"], 11), "falls": (colours["circuit"], 11), "": (style.FAINT, 5)}
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         left, top = 0.55 + (i % columns) * (side + 0.18), 0.55 + (i // columns) * band
         ax, of_task = style.axes_at(fig, left, top, side, side), rows[rows["task"] == task]
         ax.plot(ends, ends, color=style.GREY, lw=0.7, ls=(0, (5, 3)), zorder=1)

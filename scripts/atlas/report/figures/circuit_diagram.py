@@ -37,13 +37,18 @@ def drops(effects: pd.DataFrame, kind: str) -> pd.Series:
 
 
 def draw(
-    membership: pd.DataFrame, effects: pd.DataFrame, circuit: str, tasks: list[str], kind: str, colours: dict[str, str]
+    membership: pd.DataFrame,
+    effects: pd.DataFrame,
+    circuit: str,
+    main_tasks: list[str],
+    kind: str,
+    colours: dict[str, str],
 ) -> Figure:
     """`circuit` is a main task or `shared`; `effects` are the tables of that task (of all main tasks for `shared`).
 
     `colours` has `circuit` (components shared by main tasks) and `clean` (components of this task alone).
     """
-    members, lost = kinship(membership, circuit, tasks), drops(effects, kind)
+    members, lost = kinship(membership, circuit, main_tasks), drops(effects, kind)
     layers, heads = int(effects["layer"].max()) + 1, int(effects["head"].max()) + 1
     ghosts = heads <= GHOSTS_UP_TO
     widest = max((sum(wording.place(c)[:2] == (layer, 0) for c in members) for layer in range(layers)), default=0)
@@ -74,10 +79,10 @@ def draw(
     counted = f"{wording.count(len(members) - n_mlps, 'head')}, {wording.count(n_mlps, 'MLP')}" if members else "empty"
     ax.text(left + 0.05, -1.65 - 0.15 / unit, f"{name}: {counted}", weight="bold", va="center")
     if members:
-        several = circuit == "shared" and len(tasks) > 1
+        several = circuit == "shared" and len(main_tasks) > 1
         over = f"{style.one_kind(effects, kind)}-ablated alone" + (",\nmean over the main tasks" if several else "")
         _size_legend(ax, left + 0.1, layers + 0.65 + 0.25 / unit, unit, smallest, largest_drop, over)
-    _kin_legend(fig, set(members.values()), len(tasks), colours, ghosts)
+    _kin_legend(fig, set(members.values()), len(main_tasks), colours, ghosts)
     return fig
 
 

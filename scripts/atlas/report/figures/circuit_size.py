@@ -21,21 +21,21 @@ def sizes(faithfulness: pd.DataFrame) -> pd.DataFrame:
     return faithfulness.assign(components=faithfulness["heads"] + faithfulness["mlps"])
 
 
-def draw(faithfulness: pd.DataFrame, tasks: list[str], sequential: str) -> Figure:
+def draw(faithfulness: pd.DataFrame, main_tasks: list[str], sequential: str) -> Figure:
     """Columns are tasks; rows are metric x (components, heads). Hollow: search prompts, filled: held-out prompts."""
     table = sizes(faithfulness)
     orders, thresholds = list(table["order"].unique()), sorted(table["threshold"].unique())
     shades = matplotlib.colormaps[sequential](np.linspace(0.1, 0.85, len(thresholds)))
     colours = dict(zip(thresholds, shades, strict=True))
     rows = [(metric, size) for metric in METRICS for size in ("components", "heads")]
-    width = min(style.PAGE, 1.2 + 2.6 * len(tasks))
+    width = min(style.PAGE, 1.2 + 2.6 * len(main_tasks))
     fig = style.figure(width, 1.45 * len(rows) + 0.75)
-    axes = fig.subplots(len(rows), len(tasks), squeeze=False, sharex="row")
+    axes = fig.subplots(len(rows), len(main_tasks), squeeze=False, sharex="row")
     for i, (metric, size) in enumerate(rows):
         low, high = table[size].min(), table[size].max()
         room = max(1, 0.06 * (high - low))
         axes[i, 0].set_xlim(low - room, high + room)
-        for j, task in enumerate(tasks):
+        for j, task in enumerate(main_tasks):
             here = table[(table["task"] == task) & (table["metric"] == metric)]
             _panel(axes[i, j], here, size, 0.012 * (high - low + 2 * room), orders, colours)
             axes[i, j].set_xlabel(f"number of {size}")
@@ -48,12 +48,12 @@ def draw(faithfulness: pd.DataFrame, tasks: list[str], sequential: str) -> Figur
         if i % 2:
             axes[i, 0].sharey(axes[i - 1, 0])
         axes[i, 0].set_ylabel(METRICS[metric])
-    for ax, task in zip(axes[0], tasks, strict=True):
+    for ax, task in zip(axes[0], main_tasks, strict=True):
         ax.set_title(wording.words(task))
     fig.legend(
         handles=_legend(orders, colours, set(table["split"])),
         loc="outside upper center",
-        ncols=4 if len(tasks) > 1 else 2,
+        ncols=4 if len(main_tasks) > 1 else 2,
     )
     return fig
 

@@ -10,9 +10,9 @@ PANELS = {"top1": ("top-1 accuracy (%)", 100), "logit_diff": ("logit difference"
 RUNS = {"clean": ("o", -0.14), "corrupted": ("s", 0.14)}  # run: marker, offset in rows
 
 
-def draw(summary: pd.DataFrame, tasks: list[str], main_tasks: list[str], colours: dict[str, str]) -> Figure:
+def draw(summaries: pd.DataFrame, tasks: list[str], main_tasks: list[str], colours: dict[str, str]) -> Figure:
     """`summary` is clean_summary.parquet of all tasks together; a row for each task, in the order of `tasks`."""
-    table = summary[summary["split"] == "all"]
+    table = summaries[summaries["split"] == "all"]
     metrics = [metric for metric in PANELS if (table["metric"] == metric).any()]
     fig = style.figure(style.PAGE, 0.95 + 0.3 * len(tasks))
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]

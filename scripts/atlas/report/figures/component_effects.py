@@ -25,8 +25,8 @@ def changes(effects: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def draw(effects: pd.DataFrame, kind: str, diverging: str, colour: str, strongest: int = 10) -> Figure:
-    """All kinds of ablation in the table, `kind` first; `colour` marks that kind among the strongest components."""
+def draw(effects: pd.DataFrame, kind: str, diverging: str, colours: dict[str, str], strongest: int = 10) -> Figure:
+    """All kinds of ablation in the table, `kind` first; it has the colour `circuit` among the strongest components."""
     table, kind = changes(effects), style.one_kind(effects, kind)
     kinds = sorted(table["kind"].unique(), key=lambda name: (name != kind, name))
     layers, heads = table["layer"].max() + 1, table["head"].max() + 1
@@ -56,7 +56,7 @@ def draw(effects: pd.DataFrame, kind: str, diverging: str, colour: str, stronges
     bar.set_title("change\n(%)", size=style.TINY, weight="normal", loc="center")
 
     ax = style.axes_at(fig, 0.6, top + rows * row_height + 0.2, style.PAGE - 0.95, points_height)
-    _points(ax, table, kinds, colour, strongest)
+    _points(ax, table, kinds, colours["circuit"], strongest)
     return fig
 
 

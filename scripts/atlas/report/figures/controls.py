@@ -17,7 +17,7 @@ QUESTIONS = {
 ROW = 0.34  # inches
 
 
-def draw(draws: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
+def draw(controls: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
     """A panel for each question, a row for each (circuit, task). `colours` has `circuit`."""
     pairs = {question: _pairs(summary[summary["question"] == question], tasks) for question in QUESTIONS}
     pairs = {question: found for question, found in pairs.items() if found} or {"sufficiency": []}
@@ -25,7 +25,7 @@ def draw(draws: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], colours: 
     fig = style.figure(5.6, ROW * sum(heights) + 0.42 * len(pairs) + 0.75)
     axes = fig.subplots(len(pairs), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for ax, (question, found) in zip(axes, pairs.items(), strict=True):
-        _panel(ax, draws[draws["question"] == question], summary[summary["question"] == question], found, colours)
+        _panel(ax, controls[controls["question"] == question], summary[summary["question"] == question], found, colours)
         ax.set_title(QUESTIONS[question])
         ax.set_yticks(range(len(found)), [_name(circuit, task) for circuit, task in found])
     _limits(axes)

@@ -77,7 +77,7 @@ def _several(info: dict[str, Any]) -> str:
     """Numbers of tokens of members and answers, of a task where they may be several."""
     sizes = (layouts.answer_sizes(info, key) for key in ("answer_tokens", "incorrect_tokens"))
     right, wrong = map(wording.numbers_of_tokens, sizes)
-    spans = info["layout"]["member_spans"] if len(layouts.all_of(info)) == 1 else []  # else they differ
+    spans = info["layout"]["members"] if len(layouts.all_of(info)) == 1 else []  # else they differ
     members = wording.listing(last - first + 1 for first, last in spans)
     shown = f"members are of {members} tokens; " if members else ""
     return f"{shown}answers of {right}, incorrect ones of {wrong}"

@@ -12,8 +12,12 @@ NAMES = {"previous": "previous token", "duplicate": "duplicate token", "inductio
 NUMBERED = 0.19  # inches of a cell that a number fits in
 
 
-def draw(detectors: pd.DataFrame, outlined: list[str], thresholds: dict[str, float], sequential: str) -> Figure:
-    """Three maps, layer x head. `thresholds`: label -> the score from which a head is called that."""
+def draw(
+    detectors: pd.DataFrame, membership: pd.DataFrame, main_tasks: list[str], labels: dict[str, float], sequential: str
+) -> Figure:
+    """Three maps, layer x head, heads of any circuit outlined. `labels`: label -> the score from which a head is called
+    that."""
+    outlined = maps.union_heads(membership, main_tasks)
     layers, heads = detectors["layer"].max() + 1, detectors["head"].max() + 1
     wide = (style.PAGE - 1.05) / 3 - 0.15
     cell = min(0.26, wide / heads)
@@ -26,7 +30,7 @@ def draw(detectors: pd.DataFrame, outlined: list[str], thresholds: dict[str, flo
         maps.draw(ax, maps.head_grid(rows), cmap, norm, outlined, lines=style.GHOST)
         label = "duplicate" if detector == "duplicate" else title
         for row in rows.itertuples():
-            named = row.value >= thresholds.get(label, 2)
+            named = row.value >= labels.get(label, 2)
             if cell >= NUMBERED and (named or row.value >= 0.2):
                 ink = style.ink_on(cmap(norm(row.value)))
                 look: dict[str, Any] = {
@@ -38,7 +42,7 @@ def draw(detectors: pd.DataFrame, outlined: list[str], thresholds: dict[str, flo
             elif named:
                 ax.scatter(row.head, row.layer, s=5, color=style.ink_on(cmap(norm(row.value))), linewidth=0)
         maps.number_ticks(ax, heads, layers if i == 0 else None)
-        called = sum(rows["value"] >= thresholds.get(label, 2))
+        called = sum(rows["value"] >= labels.get(label, 2))
         ax.set_title(f"{title} ({wording.count(called, 'head')})", size=style.TEXT, pad=4)
         ax.set_xlabel("head", size=style.SMALL, labelpad=1)
         if i == 0:

@@ -10,20 +10,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from atlas.edges.methods import NODE_CIRCUIT, RANDOM, REPORTED, SCORING, SEARCHING, title
 from atlas.report import style, wording
 
-RANKED = {"eap": "EAP", "eap_ig": "EAP-IG", "path_patching": "path patching"}
-SEARCHED = {"iterative_edges": "iterative", "acdc": "ACDC", "node_circuit": "edges of the node circuit"}
-MARKERS = {"iterative_edges": "*", "acdc": "D", "node_circuit": "s"}
+# Methods that score all edges in few passes come first, and after the reported search the other ones
+RANKED = {m.name: m.title for m in sorted(SCORING.values(), key=lambda m: not m.few_passes)}
+OTHERS = [name for name in SEARCHING if name != REPORTED.name]
+SEARCHED = {name: title(name) for name in (REPORTED.name, *OTHERS, NODE_CIRCUIT)}
+MARKERS = {REPORTED.name: "*"} | dict(zip(OTHERS, "Dov^<>P", strict=False)) | {NODE_CIRCUIT: "s"}
 THIRD, FOURTH, FIFTH = "#228833", "#AA3377", "#CCBB44"  # beside the two colours of the configuration
+MORE = ("#66CCEE", "#EE6677", "#DDAA33", "#994455")  # of methods beyond those that ship
 LOW, HIGH = -0.35, 1.35  # of faithfulness shown; beyond lie only circuits too small to run
 AREAS = {"cpr": "CPR", "cmd": "CMD"}
 
 
 def colours_of(colours: dict[str, str]) -> dict[str, str]:
     """By method. `colours` has `clean` and `circuit`."""
-    ranked = dict(zip(RANKED, (colours["clean"], colours["circuit"], THIRD), strict=True))
-    return ranked | dict(zip(SEARCHED, (style.INK, FOURTH, FIFTH), strict=True))
+    ranked = dict(zip(RANKED, (colours["clean"], colours["circuit"], THIRD, *MORE), strict=False))
+    ends = {REPORTED.name: style.INK, NODE_CIRCUIT: FIFTH}
+    return ranked | dict(zip(OTHERS, (FOURTH, *MORE), strict=False)) | ends
 
 
 def on_split(table: pd.DataFrame) -> pd.DataFrame:
@@ -33,21 +38,21 @@ def on_split(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def method_name(method: str, ranking: str) -> str:
-    name = (RANKED | SEARCHED).get(method, wording.words(method))
+    name = wording.words(method) if method == RANDOM else title(method)
     return f"{name}, {ranking}" if ranking else name
 
 
-def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
+def draw(curves: pd.DataFrame, areas: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
     """A column for each task: size against faithfulness, and below the areas CPR and CMD of the ranked methods."""
     shades = colours_of(colours)
     curves, areas = on_split(curves[curves["metric"] == "faithfulness"]), on_split(areas)
     methods = list(dict.fromkeys(zip(areas["method"], areas["ranking"], strict=True)))
-    columns = min(3, len(tasks))
-    bands = -(-len(tasks) // columns)
+    columns = min(3, len(main_tasks))
+    bands = -(-len(main_tasks) // columns)
     low = 0.17 * len(methods) + 0.3
     fig = style.figure(min(style.PAGE, 1.6 + 2.4 * columns), bands * (2.5 + low) + 0.95)
     grid = fig.subplots(2 * bands, columns, squeeze=False, height_ratios=[1.9, low] * bands)
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         band, column = divmod(i, columns)
         upper, lower = grid[2 * band, column], grid[2 * band + 1, column]
         _curves(upper, curves[curves["task"] == task], shades)
@@ -59,7 +64,7 @@ def draw(curves: pd.DataFrame, areas: pd.DataFrame, tasks: list[str], colours: d
         else:
             upper.tick_params(labelleft=False)
             lower.set_yticks(range(len(methods)), [])
-    for i in range(len(tasks), bands * columns):
+    for i in range(len(main_tasks), bands * columns):
         for row in (0, 1):
             grid[2 * (i // columns) + row, i % columns].axis("off")
     fig.legend(handles=_legend(curves, areas, shades), loc="outside upper center", ncols=4 if columns > 1 else 2)
@@ -72,7 +77,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
     ax.grid()
     for y in (0, 1):
         ax.axhline(y, color=style.GREY, lw=0.7, ls=(0, (5, 3)), zorder=1)
-    random = rows[rows["method"] == "random"].groupby("share")["value"]
+    random = rows[rows["method"] == RANDOM].groupby("share")["value"]
     if random.ngroups:
         spread = random.agg(["min", "median", "max"])
         ax.fill_between(spread.index, spread["min"], spread["max"], color=style.FAINT, alpha=0.6, lw=0, zorder=1)
@@ -101,7 +106,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
             s=42 if marker == "*" else 15,
             marker=marker,
             color=shades[method],
-            edgecolor=style.INK if method != "iterative_edges" else "white",
+            edgecolor=style.INK if method != REPORTED.name else "white",
             linewidth=0.5,
             zorder=6 if marker == "*" else 5,
             label=method,
@@ -151,12 +156,10 @@ def _legend(curves: pd.DataFrame, areas: pd.DataFrame, shades: dict[str, str]) -
         for ranking, line in styles.items()
         if ranking in used
     ]
-    if "random" in found:
+    if RANDOM in found:
         handles.append(Patch(color=style.FAINT, label="random edges (range)"))
     handles += [
-        Line2D(
-            [], [], ls="", marker=MARKERS[m], markersize=7 if m == "iterative_edges" else 4, color=shades[m], label=name
-        )
+        Line2D([], [], ls="", marker=MARKERS[m], markersize=7 if m == REPORTED.name else 4, color=shades[m], label=name)
         for m, name in SEARCHED.items()
         if m in found
     ]

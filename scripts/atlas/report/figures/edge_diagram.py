@@ -4,6 +4,7 @@ Rows are layers, first at the top. An edge runs from the foot of the component t
 reads; ports are the cells q, k and v on top of a head, or of a key/value head that several query heads share.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,20 @@ RAISES, NO_PATH = (0, (2.2, 1.1)), (0, (2, 1.5))  # dashes
 Places = dict[str, tuple[float, float, float]]  # node -> centre and width
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Sizes of a diagram, in inches: its width, where the bar of the logits ends, and from layer to layer."""
+
+    width: float
+    bottom: float
+    row: float
+
+    @property
+    def bar(self) -> tuple[float, float]:
+        """Left and right end of the bars of embeddings and logits."""
+        return LEFT, self.width - 0.1
+
+
 def edges_of(membership: pd.DataFrame, circuit: str, tasks: list[str]) -> pd.DataFrame:
     """Edges of a circuit with `kin`: `all`, `some` or `only`, by how many main tasks' circuits hold them.
 
@@ -46,77 +61,102 @@ def edges_of(membership: pd.DataFrame, circuit: str, tasks: list[str]) -> pd.Dat
 
 
 def draw(
-    membership: pd.DataFrame, circuit: str, tasks: list[str], graph: Graph, method: str | None, colours: dict[str, str]
+    membership: pd.DataFrame,
+    circuit: str,
+    main_tasks: list[str],
+    model: dict[str, Any],
+    method: str | None,
+    colours: dict[str, str],
 ) -> Figure:
     """`circuit` is a main task or `shared`; `membership` has the edges of the main tasks' circuits and their scores.
 
-    `method` gave the scores; without one all lines are alike. `colours` has `circuit` (edges that main tasks share) and
-    `clean` (edges of this task alone).
+    `model` is model.json. `method` gave the scores; without one all lines are alike. `colours` has `circuit` (edges
+    that main tasks share) and `clean` (edges of this task alone).
     """
-    edges = edges_of(membership, circuit, tasks)
-    boxes = _boxes(edges, graph)
+    graph, edges = Graph.of(model), edges_of(membership, circuit, main_tasks)
+    frame, places = _placed(_boxes(edges, graph), graph)
+    fig = style.figure(max(frame.width, 5.6), frame.bottom + 0.9, layout=None)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, max(frame.width, 5.6)), ylim=(frame.bottom + 0.9, 0))
+    ax.axis("off")
+    for layer in range(graph.n_layers):
+        y = places[f"m{layer}"][1] - frame.row / 2
+        ax.text(0.08, y, f"layer {layer}", va="center", size=style.TINY, color=style.GREY)
+    _bar(ax, frame.bar, TOP, "embed")
+    _bar(ax, frame.bar, frame.bottom - 0.2, "logits")
+
+    lines = edges.assign(size=edges["value"].abs().fillna(0)).sort_values("size", kind="stable")
+    largest = max(lines["size"].max(), 1e-12) if len(lines) else 1.0
+    faint = len(lines) - min(len(lines), IN_COLOUR)
+    _edges(ax, lines, faint, places, frame, largest if method else None, colours)
+    read = set(edges["receiver"])
+    used = set(edges["sender"]) | read
+    lost = {str(c) for c in graph.without_path(_pairs(edges))} & set(places)
+    for name, place in places.items():
+        if name[0] != "m" or name in used:
+            _box(ax, name, place, read, graph, name in lost)
+    _ties(ax, places, graph)
+    ax.text(0.05, 0.13, _title(circuit, edges, places, used, graph), weight="bold", va="center")
+    if faint:
+        note = f"the {IN_COLOUR} strongest in colour"
+        ax.text(frame.width - 0.1, 0.13, note, size=style.SMALL, ha="right", va="center", color=style.GREY)
+    _legend(fig, ax, lines, method, largest, bool(faint), bool(lost), len(main_tasks), colours, frame.bottom)
+    return fig
+
+
+def _placed(boxes: dict[int, list[str]], graph: Graph) -> tuple[Frame, Places]:
+    """Sizes of the diagram, and where each box stands: heads of a layer in a row, its MLP to the right of them."""
     fixed = graph.n_heads <= COLUMNS_UP_TO and graph.n_kv_heads == graph.n_heads
     widest = max((len(row) for row in boxes.values()), default=0)
     columns = graph.n_heads if fixed else max(widest, 6)
     step = max(0.42, min(0.72, (style.PAGE - LEFT - RIGHT) / (columns + 0.5)))
     row = 0.86 if graph.n_layers <= 8 else 0.68
-    width = LEFT + RIGHT + step * (columns + 0.5)
-    bottom = TOP + 1.3 + row * (graph.n_layers - 0.5)
-    fig = style.figure(max(width, 5.6), bottom + 0.9, layout=None)
-    ax = fig.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, max(width, 5.6)), ylim=(bottom + 0.9, 0))
-    ax.axis("off")
-
-    places = {}  # name of a box -> x, y of its centre, width
-    wide = min(0.5, 0.84 * step)
+    frame = Frame(LEFT + RIGHT + step * (columns + 0.5), TOP + 1.3 + row * (graph.n_layers - 0.5), row)
+    places, wide = {}, min(0.5, 0.84 * step)
     for layer in range(graph.n_layers):
         y = TOP + 0.75 + row * layer
-        names = boxes[layer]
-        for i, name in enumerate(names):
-            column = int(name.split(".")[1]) if fixed else i + (columns - len(names)) / 2
+        for i, name in enumerate(boxes[layer]):
+            column = int(name.split(".")[1]) if fixed else i + (columns - len(boxes[layer])) / 2
             shift = (0.25, 0.75)[layer % 2] if fixed else 0.5
             places[name] = (LEFT + step * (column + shift + 0.25), y, wide)
-        places[f"m{layer}"] = (width - 0.66, y + row / 2, 0.4)
-        ax.text(0.08, y, f"layer {layer}", va="center", size=style.TINY, color=style.GREY)
-    bar = (LEFT, width - 0.1)
-    _bar(ax, bar, TOP, "embed")
-    _bar(ax, bar, bottom - 0.2, "logits")
+        places[f"m{layer}"] = (frame.width - 0.66, y + row / 2, 0.4)
+    return frame, places
 
-    lines = edges.assign(size=edges["value"].abs().fillna(0)).sort_values("size", kind="stable")
-    largest = max(lines["size"].max(), 1e-12) if len(lines) else 1.0
-    faint = len(lines) - min(len(lines), IN_COLOUR)
+
+def _edges(
+    ax: Axes,
+    lines: pd.DataFrame,
+    faint: int,
+    places: Places,
+    frame: Frame,
+    largest: float | None,
+    colours: dict[str, str],
+) -> None:
+    """All edges, the weakest first and lowest; the first ``faint`` without colour.
+
+    ``largest``: the score that is drawn thickest; None where there are no scores.
+    """
     for i, edge in enumerate(lines.itertuples()):
-        path = _curve(edge.sender, edge.receiver, places, bar, bottom)
         look = {"edgecolor": style.FAINT, "alpha": 0.55} if i < faint else _look(edge.kin, colours)
         patch = PathPatch(
-            path,
+            _curve(edge.sender, edge.receiver, places, frame.bar, frame.bottom),
             facecolor="none",
-            linewidth=thickness(edge.size / largest) if method else 1.0,
+            linewidth=thickness(edge.size / largest) if largest else 1.0,
             linestyle=RAISES if edge.value > 0 else "-",
             zorder=1 + i / max(1, len(lines)),
             **look,
         )
         patch.set_gid(f"{edge.sender}->{edge.receiver}")
         ax.add_patch(patch)
-    read = set(edges["receiver"])
-    lost = {str(c) for c in graph.without_path(_pairs(edges))} & set(places)
-    used = set(edges["sender"]) | read
-    for name, place in places.items():
-        if name[0] != "m" or name in used:
-            _box(ax, name, place, read, graph, name in lost)
-    _ties(ax, places, graph)
 
-    nodes = {n for names in boxes.values() for n in names if ".kv" not in n} | {n for n in used if n[0] == "m"}
+
+def _title(circuit: str, edges: pd.DataFrame, places: Places, used: set[str], graph: Graph) -> str:
+    """The circuit's name and size."""
     name = "Shared by all main tasks" if circuit == "shared" else wording.words(circuit)
     share = f"{wording.count(len(edges), 'edge')} of {len(graph.edges)}" if len(edges) else "no edge"
-    n_mlps = sum(map(wording.is_mlp, nodes))
-    text = f"{name}: {share}, {wording.count(len(nodes) - n_mlps, 'head')}, {wording.count(n_mlps, 'MLP')}"
-    ax.text(0.05, 0.13, text, weight="bold", va="center")
-    if faint:
-        note = f"the {IN_COLOUR} strongest in colour"
-        ax.text(width - 0.1, 0.13, note, size=style.SMALL, ha="right", va="center", color=style.GREY)
-    _legend(fig, ax, lines, method, largest, bool(faint), bool(lost), len(tasks), colours, bottom)
-    return fig
+    heads = sum("." in box and ".kv" not in box for box in places)
+    mlps = sum(map(wording.is_mlp, used))
+    return f"{name}: {share}, {wording.count(heads, 'head')}, {wording.count(mlps, 'MLP')}"
 
 
 def thickness(share: float) -> float:

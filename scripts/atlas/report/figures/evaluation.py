@@ -10,16 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from atlas.core.metrics import METRICS as PER_PROMPT
 from atlas.report import style, wording
 
-METRICS = {
-    "logit_diff": ("logit difference", 2),
+TITLES = {name: (metric.title, 2) for name, metric in PER_PROMPT.items()}
+METRICS = {  # with the digits that a figure prints
+    "logit_diff": TITLES.pop("logit_diff"),
     "percent_of_full": ("% of full", 1),
     "faithfulness": ("faithfulness", 2),
-    "prob_diff": ("probability difference", 2),
-    "kl": ("KL divergence (nats)", 2),
-    "top1": ("answer is first choice", 2),
-    "answer_rank": ("rank of the answer", 2),
+    **TITLES,
     "noising": ("noising", 2),
     "denoising": ("denoising", 2),
     "noising_heads": ("noising, heads alone", 2),
@@ -56,7 +55,7 @@ def draw(
     evaluation: pd.DataFrame,
     completeness: pd.DataFrame,
     minimality: pd.DataFrame,
-    tasks: list[str],
+    main_tasks: list[str],
     colours: dict[str, str],
 ) -> Figure:
     """A row of panels for each task: metrics, minimality and completeness. `colours` has `circuit` and `clean`."""
@@ -68,9 +67,9 @@ def draw(
     metrics = [m for m in METRICS if (evaluation["metric"] == m).any()]
     shown = [c for c in ("nodes", "edges") if c in circuits]
     tall = max(2.35, ROW * len(metrics) + 0.55)
-    fig = style.figure(style.PAGE, (tall + 0.75) * len(tasks) + 0.3, layout=None)
+    fig = style.figure(style.PAGE, (tall + 0.75) * len(main_tasks) + 0.3, layout=None)
     down = fig.get_size_inches()[1]
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         top = 0.72 + i * (tall + 0.75)
         fig.text(0.06 / style.PAGE, 1 - (top - 0.28) / down, wording.words(task), weight="bold", size=style.TEXT + 1)
         ax = style.axes_at(fig, 1.32, top, 1.05, ROW * len(metrics))

@@ -85,9 +85,10 @@ def _verdict(row: pd.Series, colour: str) -> tuple[str, str, str]:
     return "white", colour, "these heads, not told from random"
 
 
-def outputs_page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, title: str) -> str:
+def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind: str) -> str:
     """What the model wrote for every prompt, unablated and under every head set; random sets stay in the table."""
-    sections = [{"title": "Heads ablated", "table": _heads_table(heads)}]
+    title = f"{heads['model'].iloc[0]} under {kind} ablation: what it wrote"
+    sections = [pages.Section("Heads ablated", table=_heads_table(heads))]
     for name, rows in prompts.groupby("set", sort=False):
         here = outputs[(outputs["set"] == name) & (outputs["draw"] < 0)]
         columns = list(dict.fromkeys(heads["heads"]))
@@ -101,13 +102,13 @@ def outputs_page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFra
         note = "\u2713: the answer, token by token. *: sensitive, more than half of the random sets fail on it too."
         if len(rows) > pages.ROWS_UP_TO:
             note += f" The first {pages.ROWS_UP_TO} of {len(rows)} prompts."
-        section = {"title": wording.words(name).capitalize(), "table": {"header": header, "rows": table}, "note": note}
-        sections.append(section)
+        whole = {"header": header, "rows": table}
+        sections.append(pages.Section(wording.words(name).capitalize(), table=whole, note=note))
     lead = (
         "Greedy decoding, cut where the model ends its text. Outputs with token ids, and those under random heads, are "
         "in outputs.parquet."
     )
-    return pages.PAGE.render(title=title, lead=lead, short=[], sections=sections)
+    return pages.page(title, lead, sections)
 
 
 def quoted(text: str) -> str:

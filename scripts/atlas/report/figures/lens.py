@@ -17,12 +17,16 @@ WIDE_BAR = 0.17  # in layers
 
 
 def draw(
-    lens: pd.DataFrame, lead: pd.DataFrame, increments: pd.DataFrame, tasks: list[str], colours: dict[str, str]
+    lens: pd.DataFrame,
+    lens_lead: pd.DataFrame,
+    lens_increments: pd.DataFrame,
+    main_tasks: list[str],
+    colours: dict[str, str],
 ) -> Figure:
     """A column for each task; rows: logit difference, share of prompts that the answer leads, the points where it comes
     to lead, and the prompts that turn from an earlier member to the answer within a block."""
-    columns = min(ACROSS, len(tasks))
-    bands = math.ceil(len(tasks) / columns)
+    columns = min(ACROSS, len(main_tasks))
+    bands = math.ceil(len(main_tasks) / columns)
     rows, wide = 4, (style.PAGE - 0.75) / columns - 0.16 if columns > 1 else 3.2
     high, gap = 0.95, 0.27
     band = rows * (high + gap) + 0.55
@@ -31,15 +35,15 @@ def draw(
     layers = int(lens["point"].max()) // 2
     span = [min(0, lens["ci_low"].min()), max(0, lens["ci_high"].max())]
     labels = ("logit\ndifference", "answer leads\n(share)", "leads from here\n(share)", "member to answer\n(share)")
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         left, top = 0.62 + (i % columns) * (wide + 0.16), 0.5 + (i // columns) * band
         axes = [style.axes_at(fig, left, top + r * (high + gap), wide, high) for r in range(rows)]
         own = lens[lens["task"] == task].sort_values("point")
         _curve(axes[0], own, colours["clean"])
         axes[0].set_ylim(span[0] - 0.05 * (span[1] - span[0]), span[1] + 0.08 * (span[1] - span[0]))
         axes[1].plot(own["point"] / 2, own["top1"], color=colours["clean"], lw=1.2, marker="o", markersize=2.5)
-        _leads(axes[2], lead[lead["task"] == task], layers, colours)
-        _increments(axes[3], increments[increments["task"] == task], colours)
+        _leads(axes[2], lens_lead[lens_lead["task"] == task], layers, colours)
+        _increments(axes[3], lens_increments[lens_increments["task"] == task], colours)
         axes[0].set_title(wording.words(task))
         for ax, label in zip(axes, labels, strict=True):
             ax.set_xlim(-0.35, layers + 0.35)

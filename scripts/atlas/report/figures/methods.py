@@ -24,7 +24,7 @@ def intersections(found: pd.DataFrame) -> tuple[list[str], list[tuple[tuple[str,
     return methods, sorted(groups.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))
 
 
-def draw(methods: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Figure:
+def draw(methods: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
     """A row for each task: components left, edges right. `colours` has `clean` (bars) and `circuit` (found by all)."""
     levels = [level for level in LEVELS if (methods["level"] == level).any()]
     names = [len(wording.words(m)) for m in methods["method"].unique()]
@@ -34,9 +34,9 @@ def draw(methods: pd.DataFrame, tasks: list[str], colours: dict[str, str]) -> Fi
     columns = min(UP_TO, max(AT_LEAST, int(room / COLUMN)))
     across = side + COLUMN * columns + 0.15
     counts = methods.groupby(["task", "level"])["method"].nunique()
-    tall = [BARS + 0.7 + ROW * counts.loc[task].max() for task in tasks]
+    tall = [BARS + 0.7 + ROW * counts.loc[task].max() for task in main_tasks]
     fig = style.figure(across * len(levels), sum(tall) + 0.3, layout=None)
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         for j, level in enumerate(levels):
             found = methods[(methods["task"] == task) & (methods["level"] == level)]
             if len(found):

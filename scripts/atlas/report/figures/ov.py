@@ -30,9 +30,9 @@ def panels(table: pd.DataFrame, k: int) -> tuple[list[tuple[str, str]], list[str
     return [p for p in ordered if p not in weak], [title_of(*p) for p in ordered if p in weak]
 
 
-def draw(ov: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], k: int, sequential: str) -> Figure:
+def draw(ov: pd.DataFrame, membership: pd.DataFrame, main_tasks: list[str], k: int, sequential: str) -> Figure:
     """Maps of all heads, task by task; a dot where the interval lies above the score with a random member."""
-    shown = {task: panels(ov[ov["task"] == task], k) for task in tasks}
+    shown = {task: panels(ov[ov["task"] == task], k) for task in main_tasks}
     if not any(found for found, _ in shown.values()):
         fig = style.figure(style.COLUMN, 0.6)
         fig.text(0.05, 0.5, "No head was scored: where members stand is not known.", size=style.SMALL)

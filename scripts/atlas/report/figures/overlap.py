@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from atlas.report import style, wording
 
-LINE, CELL = 0.135, 0.86  # inches: a line of component names, width of a pair
+LINE, CELL, HIGH = 0.135, 0.86, 0.6  # inches: a line of component names, width and height of a pair
+LEFT, BARS, GAP = 0.25, 1.7, 0.2  # inches: margin, length of the bars, and between dots and bars
 LEVELS = {"heads": "Heads", "mlps": "MLPs", "edges": "Edges"}
 TYPES = {"shared core with branches": "shared core", "same members": "same", "disjoint": "disjoint"}  # in a cell
 Groups = list[tuple[tuple[str, ...], list[str]]]  # see `intersections`
@@ -33,63 +34,38 @@ def draw(
     membership: pd.DataFrame,
     overlap: pd.DataFrame,
     typology: pd.DataFrame,
-    tasks: list[str],
+    main_tasks: list[str],
     colours: dict[str, str],
     sequential: str,
 ) -> Figure:
     """From the tables of those names. `colours` has `clean` (heads) and `circuit` (MLPs)."""
-    groups = intersections(membership, tasks)
-    if len(tasks) > 1 and not any(len(names) == len(tasks) for names, _ in groups):
-        groups.insert(0, (tuple(tasks), []))  # an empty intersection of all tasks is a finding, so it is shown
-    dots, bars = 0.3 * len(tasks), 1.7
-    left, gap = 0.25, 0.2
-    names_at = left + dots + gap + bars + 0.3
+    groups = intersections(membership, main_tasks)
+    if len(main_tasks) > 1 and not any(len(names) == len(main_tasks) for names, _ in groups):
+        groups.insert(0, (tuple(main_tasks), []))  # an empty intersection of all tasks is a finding, so it is shown
+    dots = 0.3 * len(main_tasks)
+    names_at = LEFT + dots + GAP + BARS + 0.3
     columns = int((style.PAGE - names_at) * 72 / (0.602 * style.SMALL))
     texts = [textwrap.wrap(" ".join(components), columns) or ["none"] for _, components in groups]
     heights = [max(0.27, LINE * len(text) + 0.1) for text in texts]
-    head = 0.5 + 0.066 * max(len(task) for task in tasks)
-    upset = sum(heights)
-    pairs = overlap[overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
-    cell = 0.6
-    levels = [level for level in LEVELS if (pairs["level"] == level).any()]
-    per_row = _per_row(tasks)
-    below = 0.2 + (cell * (len(tasks) - 1) + 0.95) * -(-len(levels) // per_row)
-    fig = style.figure(style.PAGE, head + upset + 0.35 + below, layout=None)
     tops = [sum(heights[:i]) + heights[i] / 2 for i in range(len(groups))]
+    head, upset = 0.5 + 0.066 * max(len(task) for task in main_tasks), sum(heights)
+    pairs = overlap[overlap["circuit_a"].isin(main_tasks) & overlap["circuit_b"].isin(main_tasks)]
+    levels = [level for level in LEVELS if (pairs["level"] == level).any()]
+    below = 0.2 + _step(main_tasks) * -(-len(levels) // _per_row(main_tasks))
+    fig = style.figure(style.PAGE, head + upset + 0.35 + below, layout=None)
 
-    ax = style.axes_at(fig, left, head, dots, upset)
-    _matrix(ax, groups, tops, heights, tasks, membership)
-    ax = style.axes_at(fig, left + dots + gap, head, bars, upset)
-    _bars(ax, groups, tops, upset, colours)
-    ax = style.axes_at(fig, names_at, head, style.PAGE - names_at, upset)
-    ax.set(xlim=(0, 1), ylim=(upset, 0))
-    ax.axis("off")
-    for y, text, (_, components) in zip(tops, texts, groups, strict=True):
-        ax.text(
-            0,
-            y,
-            "\n".join(text),
-            va="center",
-            size=style.SMALL,
-            family="monospace",
-            linespacing=1.25,
-            color=style.INK if components else style.GREY,
-        )
-    fig.text(
-        names_at / style.PAGE,
-        1 - (head - 0.1) / fig.get_size_inches()[1],
-        "components",
-        size=style.SMALL,
-        weight="bold",
-        va="center",
-    )
+    _matrix(style.axes_at(fig, LEFT, head, dots, upset), groups, tops, heights, main_tasks, membership)
+    _bars(style.axes_at(fig, LEFT + dots + GAP, head, BARS, upset), groups, tops, upset, colours)
+    _names(style.axes_at(fig, names_at, head, style.PAGE - names_at, upset), groups, tops, texts, upset)
+    up = 1 - (head - 0.1) / fig.get_size_inches()[1]
+    fig.text(names_at / style.PAGE, up, "components", size=style.SMALL, weight="bold", va="center")
     kinds = {(row.circuit_a, row.circuit_b, row.level): row.type for row in typology.itertuples()}
+    wide, high = CELL * (len(main_tasks) - 1), HIGH * (len(main_tasks) - 1)
     for k, level in enumerate(levels):
-        row, column = divmod(k, per_row)
-        left = _label(tasks) + column * (CELL * (len(tasks) - 1) + 0.2)
-        top = head + upset + 0.95 + row * (cell * (len(tasks) - 1) + 0.95)
-        ax = style.axes_at(fig, left, top, CELL * (len(tasks) - 1), cell * (len(tasks) - 1))
-        _jaccards(ax, pairs[pairs["level"] == level], kinds, tasks, sequential, named=column == 0)
+        row, column = divmod(k, _per_row(main_tasks))
+        left, top = _label(main_tasks) + column * (wide + 0.2), head + upset + 0.95 + row * _step(main_tasks)
+        ax = style.axes_at(fig, left, top, wide, high)
+        _jaccards(ax, pairs[pairs["level"] == level], kinds, main_tasks, sequential, named=column == 0)
         ax.set_title(LEVELS[level] + (": Jaccard index" if column == 0 else ""), size=style.SMALL, x=0, ha="left")
     return fig
 
@@ -148,6 +124,15 @@ def _bars(ax: Axes, groups: Groups, tops: list[float], upset: float, colours: di
     )
 
 
+def _names(ax: Axes, groups: Groups, tops: list[float], texts: list[list[str]], upset: float) -> None:
+    """The components of each group, on as many lines as they take."""
+    ax.set(xlim=(0, 1), ylim=(upset, 0))
+    ax.axis("off")
+    look: dict[str, Any] = {"va": "center", "size": style.SMALL, "family": "monospace", "linespacing": 1.25}
+    for y, text, (_, components) in zip(tops, texts, groups, strict=True):
+        ax.text(0, y, "\n".join(text), color=style.INK if components else style.GREY, **look)
+
+
 def _label(tasks: list[str]) -> float:
     """Inches for the names of tasks."""
     return 0.07 * max(map(len, tasks)) + 0.1
@@ -156,6 +141,11 @@ def _label(tasks: list[str]) -> float:
 def _per_row(tasks: list[str]) -> int:
     """Matrices side by side on a page."""
     return max(1, int((style.PAGE - _label(tasks) + 0.2) / (CELL * max(1, len(tasks) - 1) + 0.2)))
+
+
+def _step(tasks: list[str]) -> float:
+    """Inches from one row of matrices to the next."""
+    return HIGH * (len(tasks) - 1) + 0.95
 
 
 def _jaccards(

@@ -22,9 +22,9 @@ def changes(patching: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def draw(patching: pd.DataFrame, circuit: list[str], diverging: str) -> Figure:
-    """One task: above, layer x position for three sites; below, layer x head for five. `circuit` names its heads."""
-    table = changes(patching)
+def draw(patching: pd.DataFrame, membership: pd.DataFrame, task: str, diverging: str) -> Figure:
+    """One task: above, layer x position for three sites; below, layer x head for five, its circuit's heads outlined."""
+    table, circuit = changes(patching), maps.circuit_heads(membership, task)
     at, of_heads = table[table["head"] < 0], table[table["head"] >= 0]
     layers, heads = table["layer"].max() + 1, int(of_heads["head"].max()) + 1
     tall = layers * maps.cell_height(layers)
@@ -43,7 +43,7 @@ def limit(rows: pd.DataFrame) -> float:
 
 def _positions(fig: Figure, rows: pd.DataFrame, layers: int, wide: float, tall: float, diverging: str) -> None:
     roles = rows.drop_duplicates("position").set_index("position")["role"].sort_index()
-    named = roles[roles != "separator"]
+    named = roles[roles != "separators"]
     norm = style.centred(limit(rows))
     for d, (direction, title) in enumerate(DIRECTIONS.items()):
         for s, (site, name) in enumerate(POSITIONS.items()):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from atlas.report import maps, style, wording
-from atlas.report.figures import patching
+from atlas.report.figures.patching import DIRECTIONS, changes
 
 NAMED = 6  # heads named in a panel
 WEAK = 0.05  # changes below this share of the largest need no name
@@ -30,25 +30,25 @@ def by_head(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def draw(tables: pd.DataFrame, membership: pd.DataFrame, tasks: list[str], diverging: str) -> Figure:
+def draw(patching: pd.DataFrame, membership: pd.DataFrame, main_tasks: list[str], diverging: str) -> Figure:
     """A column for each task, a row for each direction; colour is the change when the output (z) is patched."""
-    table = patching.changes(tables[tables["head"] >= 0])
+    table = changes(patching[patching["head"] >= 0])
     points = {
         (task, direction): by_head(table[(table["task"] == task) & (table["direction"] == direction)])
-        for task in tasks
-        for direction in patching.DIRECTIONS
+        for task in main_tasks
+        for direction in DIRECTIONS
     }
     norm = style.centred(max((float(p["z"].abs().max()) for p in points.values()), default=1))
-    columns = min(ACROSS, len(tasks))
-    bands = math.ceil(len(tasks) / columns)
+    columns = min(ACROSS, len(main_tasks))
+    bands = math.ceil(len(main_tasks) / columns)
     side = min(1.95, (style.PAGE - 1.25) / columns - 0.25)
     step = side + 0.62
     fig = style.figure(max(columns * (side + 0.25) + 1.25, style.COLUMN), 2 * bands * step + 0.35, layout=None)
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         band, column = divmod(i, columns)
-        for d, direction in enumerate(patching.DIRECTIONS):
+        for d, direction in enumerate(DIRECTIONS):
             ax = style.axes_at(fig, 0.55 + column * (side + 0.25), 0.35 + (2 * band + d) * step, side, side)
-            own = [points[t, direction] for t in tasks]
+            own = [points[t, direction] for t in main_tasks]
             limits = [(min(p[k].min() for p in own), max(p[k].max() for p in own)) for k in ("pattern", "v")]
             _panel(ax, points[task, direction], maps.circuit_heads(membership, task), norm, diverging, limits)
             ax.set_title(f"{wording.words(task)}, {direction}", size=style.SMALL)

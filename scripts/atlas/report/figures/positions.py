@@ -15,17 +15,17 @@ ROWS_UP_TO = 48
 ROLES = ("members", "separators", "last", "bos")
 
 
-def draw(positions: pd.DataFrame, tasks: list[str], diverging: str) -> Figure:
+def draw(positions: pd.DataFrame, main_tasks: list[str], diverging: str) -> Figure:
     """A panel for each task: components x roles of positions, in percentage points of the full model's score.
 
     Negative change (a loss) is the lower end of the map, as in the maps of component effects.
     """
     roles = [role for role in ROLES if (positions["role"] == role).any()]
-    parts = {task: strongest(positions[positions["task"] == task], roles) for task in tasks}
+    parts = {task: strongest(positions[positions["task"] == task], roles) for task in main_tasks}
     limit = max((np.nanmax(np.abs(change)) for change, _, _ in parts.values() if change.size), default=1)
     width = LABEL + CELL * len(roles) + 0.14
-    across = min(len(tasks), max(1, int((style.PAGE - 0.7) / width)))
-    bands = [tasks[i : i + across] for i in range(0, len(tasks), across)]
+    across = min(len(main_tasks), max(1, int((style.PAGE - 0.7) / width)))
+    bands = [main_tasks[i : i + across] for i in range(0, len(main_tasks), across)]
     tall = [max(0.55, ROW * max(len(parts[t][0]) for t in band)) + 0.9 for band in bands]
     fig = style.figure(max(across * width + 0.7, style.COLUMN), sum(tall) + 0.2, layout=None)
     for b, band in enumerate(bands):

@@ -28,15 +28,15 @@ LINES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2, 1, 2, 1,
 
 
 def draw(
-    stability: pd.DataFrame, summary: pd.DataFrame, tasks: list[str], sequential: str, rows_per_block: int = 30
+    stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], sequential: str, rows_per_block: int = 30
 ) -> Figure:
     """Above: share of runs that keep each component, in columns task x family, the same in every block of rows.
 
     Below, task by task: mean Jaccard index of pairs of runs, and for edges the sorted shares of runs.
     """
     families = [f for f in FAMILIES if (summary["family"] == f).any()]
-    shares = component_shares(stability, tasks, families)
-    block = LABEL + CELL * len(families) * len(tasks) + 0.1
+    shares = component_shares(stability, main_tasks, families)
+    block = LABEL + CELL * len(families) * len(main_tasks) + 0.1
     fit = max(1, int((style.PAGE - 0.6) / block))
     blocks = min(fit, max(1, math.ceil(len(shares) / rows_per_block)))
     per_block = max(1, math.ceil(len(shares) / blocks))
@@ -44,8 +44,8 @@ def draw(
     below = head + ROW * per_block + 0.75
     with_edges = bool((summary["level"] == "edge").any())
     panel, spread = 0.3 + 0.16 * len(families), 1.3 if with_edges else 0
-    columns = min(3, len(tasks))
-    bands = math.ceil(len(tasks) / columns)
+    columns = min(3, len(main_tasks))
+    bands = math.ceil(len(main_tasks) / columns)
     down = below + bands * (panel + spread + 1.1) + 0.15
     fig = style.figure(style.PAGE, down, layout=None)
     norm, cmap = Normalize(0, 1), matplotlib.colormaps[sequential].reversed()
@@ -53,7 +53,7 @@ def draw(
         part = shares.iloc[b * per_block : (b + 1) * per_block]
         if len(part):
             ax = style.axes_at(fig, b * block + LABEL, head, CELL * shares.shape[1], ROW * len(part))
-            _map(ax, part, tasks, families, cmap, norm)
+            _map(ax, part, main_tasks, families, cmap, norm)
     bar = style.axes_at(fig, blocks * block + 0.08, head, 0.1, min(1.6, max(0.6, ROW * per_block)))
     fig.colorbar(matplotlib.cm.ScalarMappable(norm, cmap), cax=bar)
     bar.set_yticks([0, 0.5, 1], ["few", "half", "all"])
@@ -62,7 +62,7 @@ def draw(
 
     name = 1.15
     wide = min(3, (style.PAGE - name) / columns - 0.18)
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(main_tasks):
         band, column = divmod(i, columns)
         left, top = name + column * (wide + 0.18), below + band * (panel + spread + 1.1)
         ax = style.axes_at(fig, left, top, wide, panel)

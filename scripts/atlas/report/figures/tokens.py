@@ -22,8 +22,8 @@ SHOWN = {"members": "member", "last": "last, answers", "bos": "BOS", "separators
 SHOWN |= {"incorrect": "incorrect"}
 
 
-def draw(tokens: pd.DataFrame, slow: dict[str, Any] | None, colours: dict[str, str]) -> Figure:
-    """`slow` is the entry `slow_tokenizer` of prompts.json. `colours` has `clean` and `corrupted`.
+def draw(tokens: pd.DataFrame, info: dict[str, Any], colours: dict[str, str]) -> Figure:
+    """`info` is prompts.json, of which `slow_tokenizer` is shown. `colours` has `clean` and `corrupted`.
 
     Of a table of more than `MOST` prompts (a template in many layouts) the first are drawn.
     """
@@ -43,7 +43,8 @@ def draw(tokens: pd.DataFrame, slow: dict[str, Any] | None, colours: dict[str, s
     ax.text(2, 1.4 * SIZE, wording.words(tokens["task"].iloc[0]), weight="bold", size=style.TEXT, va="center")
     _legend(ax, 3.6 * SIZE, [role for role in SHOWN if (tokens["role"] == role).any()], colours)
     rest = f"{len(prompts) - MOST} more prompts in tokens.parquet; " if len(prompts) > MOST else ""
-    ax.text(width - 2, 1.4 * SIZE, rest + _about(slow), size=SIZE, va="center", ha="right", color=style.GREY)
+    rest += _about(info["slow_tokenizer"])
+    ax.text(width - 2, 1.4 * SIZE, rest, size=SIZE, va="center", ha="right", color=style.GREY)
     y = 6.0 * SIZE
     for prompt, runs in blocks:
         template = tokens.loc[tokens["prompt"] == prompt, "template"].iloc[0]

@@ -1,0 +1,38 @@
+"""Kinds of ablation: one record for each (methods: ablation). Parsed by Snakemake in every job: imports nothing heavy.
+
+What replaces ablated components stands in `ablation.replacement`, what replaces the embeddings in `edges.engine`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``means_of``: the run of the search split, `clean` or `corrupted`, whose means replace what is ablated; None: no
+    means do. ``aligned``: does each prompt's own corrupted run replace it?"""
+
+    name: str
+    title: str
+    means_of: str | None = None
+    aligned: bool = False
+
+    @property
+    def run(self) -> str:
+        """The run whose activations the kind reads: those of `zero` for their shape alone."""
+        return self.means_of or "corrupted"
+
+
+_ALL = (
+    Kind("mean", "mean over corrupted prompts", means_of="corrupted"),
+    Kind("zero", "zero"),
+    Kind("resample", "the prompt's own corrupted run", aligned=True),
+    Kind("mean_clean", "mean over clean prompts", means_of="clean"),
+)
+KINDS = {kind.name: kind for kind in _ALL}
+
+
+def known(name: str) -> Kind:
+    """The kind of this name; raises ValueError on another."""
+    if name not in KINDS:
+        raise ValueError(f"unknown ablation kind {name!r}; one of {', '.join(KINDS)}")
+    return KINDS[name]

@@ -1,0 +1,47 @@
+"""What each method of `edges.methods` does: the function of its name.
+
+A method that scores gives edge -> score per prompt [N]; one that searches gives, for each of its settings, the setting
+and the steps of the search. All take the ablator of the prompts searched on, the edges that removals start from, and
+the settings.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from atlas.circuit.search import Step
+from atlas.core.graph import Edge, EdgeCircuit
+from atlas.edges import attribution, searches
+from atlas.edges.engine import EdgeAblator
+from atlas.edges.methods import EdgeSettings
+from atlas.store.job import progress
+
+Scores = dict[Edge, Any]  # arrays or tensors
+Searches = Iterator[tuple[float, Iterator[Step]]]
+
+
+def path_patching(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    tried = [edge for edge in ablator.graph.edges if settings.path_patching == "full" or edge in start]
+    return dict(progress(searches.path_patching(ablator, tried), "path_patching"))
+
+
+def eap(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    return dict(attribution.scores(ablator))
+
+
+def eap_ig(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    return dict(attribution.scores(ablator, settings.points))
+
+
+def acdc(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
+    for tau in settings.taus:
+        yield tau, searches.acdc(ablator.graph, start, tau, ablator.percents_of_full, settings.change)
+
+
+def iterative_edges(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
+    yield settings.threshold, searches.iterative(ablator.graph, start, settings.threshold, ablator.percents_of_full)
+
+
+def function_of(name: str) -> Callable[[EdgeAblator, EdgeCircuit, EdgeSettings], Any]:
+    """The function of a method of METHODS."""
+    found: Callable[[EdgeAblator, EdgeCircuit, EdgeSettings], Any] = globals()[name]
+    return found

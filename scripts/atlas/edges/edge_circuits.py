@@ -1,0 +1,138 @@
+"""Score the edges of a task and search its edge circuits by every method of a study (methods: edges)."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atlas.circuit.evaluation import refuse_no_effect
+from atlas.circuit.search import Step
+from atlas.core.components import Circuit
+from atlas.core.errors import StudyError
+from atlas.core.graph import Edge, EdgeCircuit, names
+from atlas.core.statistics import Bootstrap, column_means
+from atlas.edges import searches
+from atlas.edges.attribution import ranked
+from atlas.edges.by_method import function_of
+from atlas.edges.engine import EdgeAblator
+from atlas.edges.methods import NODE_CIRCUIT, REPORTED, SCORING, SEARCHING, EdgeSettings
+from atlas.store.job import progress
+
+log = logging.getLogger("atlas")
+
+SCORE_COLUMNS = ("method", "sender", "receiver", "value", "ci_low", "ci_high")
+TRACE_COLUMNS = ("method", "setting", "step", "sender", "receiver", "percent", "removed", "close", "edges")
+
+
+class EdgeCircuits:
+    """Collects the edge circuits of one task and the traces of their searches.
+
+    ``add`` and ``search`` append to ``circuits`` (entries of `edge_circuits.json`) and ``trace`` (rows of
+    `edge_trace`).
+    """
+
+    def __init__(self, task: str, ablator: EdgeAblator, settings: EdgeSettings, bootstrap: Bootstrap) -> None:
+        self.task, self.ablator, self.settings, self.bootstrap = task, ablator, settings, bootstrap
+        self.full, self.empty = ablator.logit_diff(ablator.everything), ablator.logit_diff(frozenset())
+        self.circuits: list[dict[str, Any]] = []
+        self.trace: list[dict[str, Any]] = []
+
+    def start(self, among: dict[float, EdgeCircuit], allow_negative_clean: bool) -> EdgeCircuit:
+        """Where removals start, of ``among`` (threshold -> edges of the node circuit) or all edges.
+
+        Raises StudyError where that keeps too little of the model for anything to go.
+        """
+        settings, ablator = self.settings, self.ablator
+        start = ablator.everything if settings.start == "full" else among[settings.start_threshold]
+        percent = ablator.percent_of_full(start)
+        if percent <= 100 - settings.threshold:
+            said = (
+                f"edges.threshold: {settings.threshold}, but the edges that {self.task} starts from keep only "
+                f"{percent:.1f} % of the full model; lower edges.start_threshold or use start: full"
+            )
+            if not allow_negative_clean:
+                raise StudyError(said)
+            log.warning("%s; going on, as allow_negative_clean says", said)
+        return start
+
+    def add(self, method: str, ranking: str, setting: float, edges: EdgeCircuit) -> None:
+        """A circuit: its edges, less those without a path to the logits where the settings say so, and its scores."""
+        graph = self.ablator.graph
+        dead = graph.without_path(edges)
+        reported = graph.live(edges) if self.settings.drop_without_path else edges
+        found = self.ablator.logit_diff(reported)
+        percent = self.bootstrap.percent(found, self.full)[0]
+        self.circuits.append(
+            {"method": method, "ranking": ranking, "setting": setting, "edges": names(reported)}
+            | {"nodes": sorted(map(str, graph.nodes(reported))), "without_path": sorted(map(str, dead))}
+            | {"percent_of_full": percent}
+            | {"faithfulness": self.bootstrap.faithfulness(found, self.full, self.empty)[0]}
+        )
+        text = "%s, %s %s %s: %d edges, %.1f %% of full, without a path: %s"
+        without = " ".join(map(str, sorted(dead))) or "none"
+        log.info(text, self.task, method, ranking, setting, len(reported), percent, without)
+
+    def search(self, method: str, setting: float, start: EdgeCircuit, steps: Iterator[Step]) -> None:
+        """The circuit that a search ends at, and a row for each of its evaluations."""
+        left = start
+        for number, step in enumerate(progress(steps, f"{method} {setting:g}"), start=1):
+            left = step.left
+            row = {"method": method, "setting": float(setting), "step": number} | step.components[0]._asdict()
+            row |= {"percent": step.percent, "removed": step.removed, "close": step.close}
+            self.trace.append(row | {"edges": len(left)})
+        self.add(method, "", setting, left)
+
+
+def score(
+    task: str, ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings, bootstrap: Bootstrap
+) -> tuple[pd.DataFrame, dict[str, dict[Edge, float]]]:
+    """Rows of `edge_scores` by every method of the settings that scores; and method -> edge -> mean score."""
+    tables, means = [], {}
+    for method in SCORING:
+        if method in settings.methods:
+            scored = function_of(method)(ablator, start, settings)
+            estimates = column_means(bootstrap, np.stack(list(scored.values()), axis=1))
+            means[method] = dict(zip(scored, estimates["value"].tolist(), strict=True))
+            edges = pd.DataFrame(scored.keys(), columns=["sender", "receiver"])
+            tables.append(edges.assign(method=method, **estimates))
+            log.info("%s: %s of %d edges", task, method, len(scored))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return table.reindex(columns=list(SCORE_COLUMNS)), means
+
+
+def search(
+    task: str,
+    ablator: EdgeAblator,
+    nodes: dict[float, Circuit],
+    settings: EdgeSettings,
+    bootstrap: Bootstrap,
+    allow_negative_clean: bool = False,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """`edge_scores`, `edge_trace`, and the content of `edge_circuits.json`, of one task.
+
+    nodes: threshold -> node circuit. Circuits are, in this order: the edges among each node circuit; those that
+    searches end at, the reported one first; of each method that scores and each ranking, the highest-scored edges, as
+    many as the reported circuit has. Raises StudyError where there is no effect to explain or nothing can be removed.
+    """
+    found = EdgeCircuits(task, ablator, settings, bootstrap)
+    refuse_no_effect(task, found.full, found.empty, allow_negative_clean)
+    among = {threshold: ablator.graph.among(circuit) for threshold, circuit in nodes.items()}
+    start = found.start(among, allow_negative_clean)
+    scores, means = score(task, ablator, start, settings, bootstrap)
+    for threshold, edges in among.items():
+        found.add(NODE_CIRCUIT, "", threshold, edges)
+    for method in [REPORTED.name, *(m for m in SEARCHING if m in settings.methods and m != REPORTED.name)]:
+        for setting, steps in function_of(method)(ablator, start, settings):
+            found.search(method, setting, start, steps)
+        if method == REPORTED.name:
+            size = len(found.circuits[-1]["edges"])
+    for method, values in means.items():
+        for ranking in settings.rankings:
+            found.add(method, ranking, float(size), searches.top(ranked(values, ranking), size))
+    log.info("%s: %d forward passes over %d prompts", task, ablator.evaluations, len(ablator.prompts))
+    trace = pd.DataFrame(found.trace, columns=list(TRACE_COLUMNS))
+    graph = {"graph": asdict(ablator.graph), "total_edges": len(ablator.everything)}
+    return scores, trace, graph | {"circuits": found.circuits}

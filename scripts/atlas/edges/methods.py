@@ -1,0 +1,75 @@
+"""How edges are scored and edge circuits found: one record for each method (methods: edges).
+
+What a method does is the function of its name in `edges.by_method`; schemas, tables and figures read the records.
+Parsed by Snakemake in every job: imports nothing heavy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EdgeMethod:
+    """name: in configurations and tables. title: in figures and sentences. about: in the configuration's reference.
+
+    scores: it gives edges a score, M(without the edge) - M(full) or an estimate; the others search circuits.
+    few_passes: it scores all edges of a model in so few passes that it is run again on every resample
+    (`stability.edges`). preferred: among the methods that a study ran, the scores of the highest stand beside edges in
+    tables and figures.
+    setting: of a search, what the column of that name holds.
+    """
+
+    name: str
+    title: str
+    about: str
+    scores: bool
+    few_passes: bool = False
+    preferred: int = 0
+    setting: str = ""
+
+
+_ALL = (
+    EdgeMethod("path_patching", "path patching", "each edge ablated alone", scores=True, preferred=1),
+    EdgeMethod("acdc", "ACDC", "edges removed that cost less than tau", scores=False, setting="tau"),
+    EdgeMethod("iterative_edges", "iterative", "edges removed down to a floor", scores=False, setting="T"),
+    EdgeMethod("eap", "EAP", "attribution by the gradient", scores=True, few_passes=True, preferred=2),
+    EdgeMethod(
+        "eap_ig", "EAP-IG", "the same, averaged over embeddings between", scores=True, few_passes=True, preferred=3
+    ),
+)
+METHODS = {method.name: method for method in _ALL}
+SCORING = {name: method for name, method in METHODS.items() if method.scores}
+SEARCHING = {name: method for name, method in METHODS.items() if not method.scores}
+REPORTED = METHODS["iterative_edges"]  # finds the edge circuit that a study reports
+NODE_CIRCUIT = "node_circuit"  # in place of a method: the edges among a node circuit
+RANDOM = "random"  # in place of a method: edges in random order
+CHANGES = ("signed", "absolute")  # which changes of the score acdc counts
+RANKINGS = ("signed", "absolute")  # `signed`: by how much an edge helps; `absolute`: by the size of its score
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """The keys of `edges` in a configuration that scores and searches read; see there."""
+
+    methods: Sequence[str] = ()
+    start: str = "full"
+    start_threshold: float = 0.0
+    threshold: float = 20.0
+    taus: Sequence[float] = (1.0,)
+    change: str = "signed"
+    points: int = 5
+    rankings: Sequence[str] = RANKINGS
+    path_patching: str = "full"
+    drop_without_path: bool = True
+
+
+def preferred_scores(ran: Sequence[str]) -> str | None:
+    """Which of the methods that were run gives the scores that stand beside edges; None where none scores any."""
+    found = [SCORING[name] for name in ran if name in SCORING]
+    return max(found, key=lambda method: method.preferred).name if found else None
+
+
+def title(name: str) -> str:
+    """Of a method, or of what stands in place of one."""
+    others = {NODE_CIRCUIT: "edges of the node circuit", RANDOM: "random edges"}
+    return METHODS[name].title if name in METHODS else others.get(name, name.replace("_", " "))

@@ -1,0 +1,15 @@
+"""What edges need beside the data of a task: the ablated embeddings, and the ablator of edges."""
+
+from collections.abc import Iterable
+
+from atlas.circuit.task_data import TaskData
+from atlas.core.graph import Graph
+from atlas.edges.engine import EdgeAblator, with_embeddings
+
+
+def edge_ablator(data: TaskData, split: str, metrics: Iterable[str] = ("logit_diff",)) -> EdgeAblator:
+    """A new ablator of edges on a split; the means of its embeddings run over the prompts searched on."""
+    prompts = data.prompts(split)
+    substitute = with_embeddings(data.substitute(split), data.kind, data.model, prompts, data.prompts("search"))
+    memo = data.memo(prompts, substitute, metrics)
+    return EdgeAblator(data.model, Graph.of(data.description), prompts, substitute, metrics, memo)

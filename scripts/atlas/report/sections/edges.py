@@ -1,0 +1,130 @@
+"""Edge circuits: their sizes, what they keep, which ranking of edges is best, and which edges they share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from atlas.edges.chosen import reported_entry
+from atlas.edges.methods import title
+from atlas.report.pages import Section
+from atlas.report.sections.study import ALPHA, Study, cell, led, reported
+from atlas.report.wording import count, interval, listing, number, p_value, percent, place, words
+
+
+def findings(
+    evaluation: pd.DataFrame, circuits: dict[str, Any], areas: pd.DataFrame | None, tasks: list[str]
+) -> list[str]:
+    """Size of the reported edge circuits, what they keep, and which ranking of edges is best; nothing without edges."""
+    table, sizes, sentences = reported(evaluation), [], []
+    for task in tasks:
+        row = cell(table, task=task, circuit="edges", metric="percent_of_full")
+        if row is None:
+            return []
+        total, faith = circuits[task]["total_edges"], cell(table, task=task, circuit="edges", metric="faithfulness")
+        assert faith is not None
+        share = f"{row['edges']:.0f} of {total} edges ({100 * row['edges'] / total:.1f} %)"
+        sizes.append(f"{share} for {words(task)}, which give {percent(row)}")
+        text = (
+            f"{words(task).capitalize()}: {count(row['edges'], 'edge')} of {count(row['components'], 'component')} "
+            f"and the embeddings; faithfulness {interval(faith, 2)}, counted from the model with every edge ablated."
+        )
+        lost = sorted(reported_entry(circuits[task])["without_path"], key=place)
+        verb = "has" if len(lost) == 1 else "have"
+        sentences.append(
+            f"{text} {listing(lost)} {verb} edges in it but no path to the logits, and so no effect."
+            if lost
+            else f"{text} Every component of it has a path to the logits."
+        )
+    where = "prompts held out" if (table["split"] == "held_out").any() else "prompts searched on"
+    first = f"The edge circuits keep {listing(sizes)} of the full model's logit difference on {where}."
+    areas = reported(areas)
+    ranked = set(areas.loc[areas["method"] != "random", "task"])
+    best = [_best(areas, task) for task in tasks if task in ranked]
+    return [first, *sentences, *best]
+
+
+def _best(areas: pd.DataFrame, task: str) -> str:
+    """The rankings with the largest CPR and the smallest CMD, and those whose intervals overlap with theirs."""
+    parts = []
+    for metric, sign, label in (("cpr", -1, "largest CPR"), ("cmd", 1, "smallest CMD")):
+        rows = areas[(areas["task"] == task) & (areas["metric"] == metric)]
+        ranked = rows[rows["method"] != "random"]
+        ranked = ranked.loc[(sign * ranked["value"]).sort_values(kind="stable").index]
+        best, others = ranked.iloc[0], ranked.iloc[1:]
+        near = others[(others["ci_low"] <= best["ci_high"]) & (others["ci_high"] >= best["ci_low"])]
+        text = f"{_ranking(best)} has the {label}, {interval(best, 2)}"
+        if len(near):
+            text += f", with an interval that meets that of {listing(_ranking(row) for _, row in near.iterrows())}"
+        random = cell(rows, method="random")
+        parts.append(text + (f" (random edges {number(random['value'], 2)})" if random is not None else ""))
+    return f"{words(task).capitalize()}: {'; '.join(parts)}."
+
+
+def _ranking(row: Mapping[str, Any]) -> str:
+    return f"{title(row['method'])} ({row['ranking']})"
+
+
+def overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """Edges that pairs of circuits share, and the type of each overlap."""
+    pairs = overlap[(overlap["level"] == "edges") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
+    if pairs.empty:
+        return []
+    beyond = int((pairs["p_layer_matched"] < ALPHA).sum())
+    sentences = [
+        f"{beyond} of {count(len(pairs), 'pair')} of edge circuits {'shares' if beyond == 1 else 'share'} more edges "
+        f"than chance gives (p < {ALPHA}, with the edges between each two layers held fixed)."
+    ]
+    for _, row in pairs.iterrows():
+        sentences.append(
+            f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])} share "
+            f"{count(row['shared'], 'edge')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
+            f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random edges; "
+            f"{p_value(row['p_layer_matched'])})."
+        )
+    kinds: dict[tuple[Any, ...], list[str]] = {}
+    for row in typology.itertuples():
+        pair = f"{words(row.circuit_a)} and {words(row.circuit_b)} ({row.reason})"
+        kinds.setdefault((row.level, row.type), []).append(pair)
+    return sentences + [f"By {level}, {kind}: {'; '.join(pairs)}." for (level, kind), pairs in kinds.items()]
+
+
+def table(areas: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
+    """CPR and CMD of every ranking, on held-out prompts where there are any."""
+    held_out = areas[areas["split"] == "held_out"]
+    table = (held_out if len(held_out) else areas).set_index(["task", "method", "ranking", "metric"])
+    rows = [
+        [words(method), ranking or "\u2013"]
+        + [
+            interval(table.loc[(task, method, ranking, metric)], 2)
+            if (task, method, ranking, metric) in table.index
+            else "\u2013"
+            for task in tasks
+            for metric in ("cpr", "cmd")
+        ]
+        for method, ranking in dict.fromkeys(zip(areas["method"], areas["ranking"], strict=True))
+    ]
+    header = ["method", "ranking", *(f"{words(task)}, {metric.upper()}" for task in tasks for metric in ("cpr", "cmd"))]
+    return {"header": header, "rows": rows} if rows else None
+
+
+def section(study: Study) -> Section:
+    """The reported edge circuits; empty without edges."""
+    areas = study.tables.get("edge_areas")
+    return Section(
+        title="Edges",
+        **led(findings(study.tables["evaluation"], study.circuits, areas, study.main)),
+        table=None if areas is None else table(areas, study.main),
+        note="CPR: area under faithfulness over the share of edges, 1 is best. CMD: area between it and 1, 0 is best. "
+        "Signed rankings put the edges that help most first, absolute ones those that change most.",
+    )
+
+
+def shared(study: Study) -> Section:
+    """Edges that pairs of circuits share."""
+    return Section(
+        title="Edges that the circuits share",
+        **led(overlap_findings(study.tables["overlap"], study.tables["typology"], study.main)),
+        note="Edges of one component come and go together, so chance shares more of them than counted here, and the "
+        "p-values of edges are too small where circuits share components.",
+    )

@@ -1,0 +1,91 @@
+"""What the circuits of the main tasks share, whether chance explains it, and what is in one of them alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from atlas.report.pages import Section
+from atlas.report.sections.study import ALPHA, Study, led
+from atlas.report.wording import count, listing, number, p_value, place, words
+
+
+def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """What the circuits share, whether chance explains it, and what is in one circuit only."""
+    if len(tasks) == 1:
+        return [f"Only one task was searched ({words(tasks[0])}), so there is no overlap to report."]
+    circuits = {task: _members(membership, task) for task in tasks}
+    everything, shared = set.union(*circuits.values()), set.intersection(*circuits.values())
+    everyone = "both main tasks" if len(tasks) == 2 else f"all {len(tasks)} main tasks"
+    pairs = overlap[(overlap["level"] == "heads") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
+    beyond = f"{(pairs['p_layer_matched'] < ALPHA).sum()} of {count(len(pairs), 'pair')}"
+    if shared:
+        verb = "is" if len(shared) == 1 else "are"
+        first = (
+            f"Of the {count(len(everything), 'component')} in any circuit, {len(shared)} {verb} in the circuits "
+            f"of {everyone}: {listing(sorted(shared, key=place))}."
+        )
+    else:
+        first = f"No component is in the circuits of {everyone}."
+    sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA})."]
+    sentences += [_pair(row) for _, row in pairs.iterrows()]
+    for task in tasks:
+        own = circuits[task] - set[str]().union(*(c for t, c in circuits.items() if t != task))
+        sentences.append(
+            f"In the {words(task)} circuit alone: {listing(sorted(own, key=place))}."
+            if own
+            else f"Every component of the {words(task)} circuit is in another circuit too."
+        )
+    return sentences
+
+
+def _members(membership: pd.DataFrame, circuit: str) -> set[str]:
+    return set(membership.loc[membership["circuit"] == circuit, "component"])
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    names = f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])}"
+    text = (
+        f"{names} share {count(row['shared'], 'head')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
+        f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random heads in the "
+        f"same layers). "
+    )
+    matched, plain = row["p_layer_matched"], row["p_hypergeometric"]
+    if pd.isna(matched):
+        return text + "No p-value was computed."
+    if matched < ALPHA:
+        return text + f"That is more than chance gives ({p_value(matched)}, with the heads per layer held fixed)."
+    if plain < ALPHA:
+        return text + (
+            f"That is more than chance gives if layers are ignored ({p_value(plain)}) but not with the heads "
+            f"per layer held fixed ({p_value(matched)}): the circuits share layers rather than heads."
+        )
+    return text + f"Chance explains that ({p_value(matched)}, with the heads per layer held fixed)."
+
+
+def table(overlap: pd.DataFrame) -> dict[str, Any] | None:
+    rows = [
+        [
+            f"{words(row['circuit_a'])}, {words(row['circuit_b'])}",
+            row["level"].replace("mlps", "MLPs"),
+            f"{row['size_a']:.0f}",
+            f"{row['size_b']:.0f}",
+            f"{row['shared']:.0f}",
+            number(row["expected"], 1),
+            number(row["jaccard"], 2),
+            *(p_value(row[key], name="") for key in ("p_layer_matched", "p_hypergeometric")),
+        ]
+        for _, row in overlap.iterrows()
+    ]
+    header = ["circuits", "level", "first", "second", "shared", "expected", "Jaccard", "p, layers held", "p, free"]
+    return {"header": header, "rows": rows} if rows else None
+
+
+def section(study: Study) -> Section:
+    """Components that circuits share."""
+    return Section(
+        title="What the circuits share, and what they do not",
+        **led(findings(study.tables["membership"], study.tables["overlap"], study.main)),
+        table=table(study.tables["overlap"]),
+        note="p-values are not corrected for the number of pairs." if len(study.main) > 2 else "",
+    )

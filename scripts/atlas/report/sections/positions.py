@@ -1,0 +1,39 @@
+"""Where components matter, position by position."""
+
+import pandas as pd
+
+from atlas.report.pages import Section
+from atlas.report.sections.study import Study, led
+from atlas.report.wording import interval, listing, place, words
+
+
+def findings(positions: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """Where components are kept in the position-level circuits, and where they matter most."""
+    table = positions[positions["task"].isin(tasks)]
+    if table.empty:
+        return []
+    roles = list(dict.fromkeys(table["role"]))
+    parts = [
+        f"{table.loc[table['role'] == role, 'kept'].sum()} of {(table['role'] == role).sum()} at {role}"
+        for role in roles
+    ]
+    sentences = [f"Position by position, the circuits keep {listing(parts)} (components counted once a task)."]
+    for task in tasks:
+        rows = table[table["task"] == task]
+        if rows.empty:
+            continue
+        top = rows.sort_values("value", ascending=False, kind="stable").head(3)
+        strongest = listing(f"{row['component']} at {row['role']} ({interval(row)})" for _, row in top.iterrows())
+        text = f"{words(task).capitalize()}: the largest losses, in points of % of full, are {strongest}."
+        kept = rows[rows["kept"]].groupby("component")["role"].agg(list)
+        for role in roles:
+            alone = sorted((c for c, held in kept.items() if held == [role]), key=place)
+            if alone:
+                text += f" Kept at {role} only: {listing(alone)}."
+        sentences.append(text)
+    return sentences
+
+
+def section(study: Study) -> Section:
+    """The position-level circuits."""
+    return Section(title="Positions", **led(findings(study.tables["positions"], study.main)))

@@ -1,0 +1,143 @@
+"""What a figure or page of a study is: its file, its tables and settings, and when a study has it.
+
+Read by Snakemake in every job: nothing heavy is imported here. Which figures and pages there are, contents.py says.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+# What there is one of: a figure is drawn, and a table made, for each of these
+MODEL, CIRCUIT = "model", "circuit"  # a circuit is that of a main task, or what all of these share
+TASK, MAIN, EXPLAINED, EXPLAINED_MAIN = "task", "main task", "explained task", "explained main task"
+OWN = "its own"  # of tables: the task, or the tasks of the circuit, that the figure is drawn for
+SHARED = "shared"
+
+# What not every study has, beside the analyses of heads by their names (`heads.analyses`)
+EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "heads"
+
+# Table -> what makes it, where not every study has it
+MADE_BY = dict.fromkeys(("edge_circuits", "edge_scores", "edge_curves", "edge_areas"), EDGES)
+MADE_BY |= dict.fromkeys(("comparison/composition", "comparison/composition_edges"), EDGES)
+MADE_BY |= {name: name for name in ("patching", "attribution", "detectors", "ov", "backup")}
+MADE_BY |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")
+MADE_BY |= dict.fromkeys(("lens", "lens_tokens", "lens_lead", "lens_increments"), "lens")
+MADE_BY |= {"generation/summary": GENERATION, "comparison/published": PUBLICATION, "comparison/roles": HEADS}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, or a JSON file, of the results."""
+
+    file: str  # below the folder of its model, or of its task
+    of: str = MODEL  # what there is one of
+
+    @property
+    def made_by(self) -> str | None:
+        """What a study must have for it to be made; None where every study makes it."""
+        return MADE_BY.get(self.file.rpartition(".")[0])
+
+
+@dataclass(frozen=True)
+class Study:
+    """What of a study decides which figures and pages it has."""
+
+    models: list[str]
+    main_tasks: list[str]  # those that circuits are searched for
+    tasks: list[str]  # these, and those that circuits are only evaluated on
+    explained: list[str]  # those of all tasks whose answers are one token: what heads do is read there
+    analyses: list[str]  # of heads
+    has: frozenset[str]  # of EDGES, GENERATION, PUBLICATION
+    settings: dict[str, Any]  # blocks of keys: the configuration, and what follows from it
+
+    def tasks_of(self, kind: str) -> list[str]:
+        both = [task for task in self.main_tasks if task in self.explained]
+        return {TASK: self.tasks, MAIN: self.main_tasks, EXPLAINED: self.explained, EXPLAINED_MAIN: both}[kind]
+
+    def makes(self, part: str | None) -> bool:
+        """Whether it has what makes a table (`Table.made_by`). What heads do is shown on main tasks, or not at all."""
+        if part is None or part in self.has:
+            return True
+        return bool(self.tasks_of(EXPLAINED_MAIN) and (self.analyses if part == HEADS else part in self.analyses))
+
+    def setting(self, key: str) -> Any:
+        """The value of a dotted key."""
+        return functools.reduce(lambda block, name: block[name], key.split("."), self.settings)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure or page."""
+
+    name: str  # in file names; that of its module in figures/
+    title: str  # in the menu of the report
+    category: str
+    tables: dict[str, Table]  # argument of the module's `draw` (of a page: `page`), and name of the rule's input
+    settings: dict[str, str] = field(default_factory=dict)  # argument, and name of the rule's param -> dotted key
+    message: str = ""  # of its job
+    of: str = MODEL  # what there is one of
+    needs: str | None = None  # what a study must have, beside what makes a figure's tables
+    rule: str = ""  # that makes it; without one, a rule of its own
+    caption: str = ""  # in report/; without one, that of its name
+    page: bool = False  # HTML; a figure is SVG and PNG
+    column: str = "figure"  # of its title in the menu; one named otherwise is of all tasks, and says so by its title
+
+    @property
+    def made_by(self) -> str:
+        """The name of the rule that draws or writes it."""
+        return self.rule or f"plot_{self.name}"
+
+    @property
+    def wildcard(self) -> str:
+        """The rule's wildcard beside the model: `circuit`, `task`, or none."""
+        return {MODEL: "", CIRCUIT: "circuit"}.get(self.of, "task")
+
+    @property
+    def path(self) -> str:
+        """Pattern of its file; a figure's PNG lies beside it."""
+        before = f"{{{self.wildcard}}}." if self.wildcard else ""
+        return f"results/figures/{{model}}/{{model}}.{before}{self.name}.{'html' if self.page else 'svg'}"
+
+    @property
+    def caption_file(self) -> str:
+        return f"report/{self.caption or self.name}.rst"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its line in the menu of the report."""
+        task = {"task": f"{{{self.wildcard}}}" if self.wildcard else "all"} if self.column == "figure" else {}
+        return {"model": "{model}", **task, self.column: self.title}
+
+    def is_shown(self, study: Study) -> bool:
+        """Whether a study has it: a figure needs all of its tables, a page takes those that are made."""
+        tables = () if self.page else self.tables.values()
+        return all(study.makes(part) for part in (self.needs, *(table.made_by for table in tables)))
+
+    def files(self, study: Study) -> list[str]:
+        """All there are of it in a study; of a figure, as SVG."""
+        names = {"": [""], "circuit": [*study.main_tasks, SHARED]}.get(self.wildcard) or study.tasks_of(self.of)
+        models = study.models if self.is_shown(study) else []
+        return [self.path.format(model=model, task=name, circuit=name) for model in models for name in names]
+
+
+def made(tables: dict[str, Table], study: Study) -> dict[str, Table]:
+    """Those of the tables that a study makes."""
+    return {name: table for name, table in tables.items() if study.makes(table.made_by)}
+
+
+def places(
+    tables: dict[str, Table], study: Study, model: str, task: str = "", circuit: str = ""
+) -> dict[str, str | list[str]]:
+    """Name -> the file of each table, or its files of several tasks, for a figure or page of a model.
+
+    ``task``, ``circuit``: those of the figure, where it is drawn for each. The shared circuit is one of all main tasks.
+    """
+    found: dict[str, str | list[str]] = {}
+    for name, table in tables.items():
+        if table.of == MODEL or (table.of == OWN and task):
+            found[name] = "/".join(("results", model, *([task] if table.of == OWN else []), table.file))
+        else:
+            own = study.main_tasks if circuit == SHARED else [circuit]
+            tasks = own if table.of == OWN else study.tasks_of(table.of)
+            found[name] = [f"results/{model}/{each}/{table.file}" for each in tasks]
+    return found

@@ -1,0 +1,173 @@
+"""Edges of a whole task on a planted model: scores by every method, searches, and the assessment of what they found."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atlas.circuit import evaluation, stability
+from atlas.circuit.search import SearchSettings
+from atlas.core.errors import StudyError
+from atlas.core.graph import Edge, parse
+from atlas.core.statistics import Bootstrap
+from atlas.edges import assessment, attribution, edge_circuits
+from atlas.edges.methods import REPORTED, EdgeSettings
+from atlas.edges.stability import highest_scored
+from atlas.edges.task_data import edge_ablator
+from atlas.proof import exact
+from planted_tasks import PlantedTask
+
+BOOTSTRAP = Bootstrap(50, seed=3)
+SCORED = ("path_patching", "eap", "eap_ig")
+SETTINGS = EdgeSettings(methods=("acdc", REPORTED.name, *SCORED), taus=(1.0, 30.0), points=3)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return PlantedTask(exact.two_heads("gpt2"), tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def ablator(task):
+    return edge_ablator(task.data(), "search")
+
+
+@pytest.fixture(scope="module")
+def truth(task, ablator):
+    return task.fixture.named(task.fixture.edges["mean"], ablator.graph)
+
+
+@pytest.fixture(scope="module")
+def found(task, ablator):
+    return edge_circuits.search("t", ablator, {20.0: task.fixture.nodes["mean"]}, SETTINGS, BOOTSTRAP)
+
+
+def test_circuits_of_every_method_are_found_in_a_stated_order(ablator, truth, found):
+    _, _, content = found
+    named = [(c["method"], c["ranking"], c["setting"]) for c in content["circuits"]]
+    size = float(len(truth))
+    searched = [("node_circuit", "", 20.0), ("iterative_edges", "", 20.0), ("acdc", "", 1.0), ("acdc", "", 30.0)]
+    assert named == searched + [(m, r, size) for m in SCORED for r in ("signed", "absolute")]
+    assert content["total_edges"] == len(ablator.graph.edges) and content["graph"]["n_layers"] == 3
+    for entry in content["circuits"][1:]:
+        assert parse(entry["edges"]) == truth, entry["method"]
+        assert entry["percent_of_full"] == pytest.approx(100, abs=1e-3)
+        assert entry["faithfulness"] == pytest.approx(1, abs=1e-5) and entry["without_path"] == []
+
+
+def test_traces_end_in_their_circuits(ablator, found):
+    _, trace, content = found
+    for entry in content["circuits"][1:4]:
+        steps = trace[(trace.method == entry["method"]) & (trace.setting == entry["setting"])]
+        gone = {Edge(s, r) for s, r in zip(steps.sender[steps.removed], steps.receiver[steps.removed], strict=True)}
+        assert ablator.graph.live(ablator.everything - gone) == parse(entry["edges"])
+        assert steps.step.tolist() == list(range(1, len(steps) + 1))
+        assert steps.edges.iloc[-1] == len(ablator.everything - gone)
+
+
+def test_scores_are_means_of_each_method_over_prompts(ablator, found):
+    scores, _, _ = found
+    full = ablator.logit_diff(ablator.everything)
+    values = {m: dict(zip(zip(r.sender, r.receiver), r.value)) for m, r in scores.groupby("method")}  # noqa: B905
+    assert {m: len(v) for m, v in values.items()} == dict.fromkeys(SCORED, len(ablator.everything))
+    for edge in ablator.graph.edges[::17]:
+        alone = ablator.logit_diff(ablator.everything - {edge}) - full
+        assert values["path_patching"][edge] == pytest.approx(alone.mean(), abs=1e-6)
+    for method, points in (("eap", None), ("eap_ig", 3)):
+        for edge, score in attribution.scores(ablator, points).items():
+            assert values[method][edge] == pytest.approx(float(score.double().mean()), abs=1e-6)
+
+
+def test_path_patching_tries_the_edges_that_removals_start_from(task, ablator):
+    nodes = {20.0: task.fixture.nodes["mean"]}
+    among = ablator.graph.among(nodes[20.0])
+    some = EdgeSettings(["path_patching", REPORTED.name], "circuit", 20.0, threshold=30.0, path_patching="start")
+    scores, trace, content = edge_circuits.search("t", ablator, nodes, some, BOOTSTRAP)
+    assert {Edge(*pair) for pair in zip(scores.sender, scores.receiver, strict=True)} == among
+    assert {Edge(*pair) for pair in zip(trace.sender, trace.receiver, strict=True)} <= among
+    assert {c["method"] for c in content["circuits"]} == {"node_circuit", "path_patching", REPORTED.name}
+
+
+def test_a_start_that_leaves_nothing_to_remove_is_refused_unless_allowed(ablator, caplog):
+    nothing, caplog_level = {20.0: frozenset()}, "WARNING"
+    settings = EdgeSettings([REPORTED.name], "circuit", 20.0)
+    with pytest.raises(StudyError, match=r"edges.threshold: 20.0, but the edges that t starts from keep only 0.0 %"):
+        edge_circuits.search("t", ablator, nothing, settings, BOOTSTRAP)
+    with caplog.at_level(caplog_level):
+        scores, _, _ = edge_circuits.search("t", ablator, nothing, settings, BOOTSTRAP, allow_negative_clean=True)
+    assert "going on" in caplog.text and scores.empty
+
+
+def test_edges_without_a_path_are_dropped_or_kept_as_asked(ablator, truth):
+    dead = Edge("embed", "2.3.v")
+    for drop, expected in ((True, truth), (False, truth | {dead})):
+        settings = EdgeSettings([REPORTED.name], drop_without_path=drop)
+        collected = edge_circuits.EdgeCircuits("t", ablator, settings, BOOTSTRAP)
+        collected.add("x", "", 1.0, truth | {dead})
+        assert parse(collected.circuits[0]["edges"]) == expected
+        assert collected.circuits[0]["without_path"] == ["2.3"]
+
+
+def test_other_data_gets_the_highest_scored_edges(task, ablator, truth):
+    data = task.data()
+    search = highest_scored("eap", "signed", len(truth), ablator.graph, "mean", EdgeSettings())
+    found = search(data.model, data.prompts("held_out"), data.substitute("held_out"), frozenset())
+    assert found == truth
+    assert (
+        len(
+            highest_scored("eap_ig", "absolute", 3, ablator.graph, "mean", EdgeSettings(points=2))(
+                data.model, data.prompts("search"), data.substitute("search"), frozenset()
+            )
+        )
+        == 3
+    )
+    table, summary, content = stability.tables({"component": [], "edge": []}, 3, 4)
+    assert table.empty and summary.empty and content == {"families": [], "runs": []}
+
+
+# ---- the assessment of a task --------------------------------------------------------------------------------
+ASSESSED = assessment.AssessSettings(
+    4, {"start_threshold": 20.0, "threshold": 40.0}, (0.01, 0.1, 1.0), ("signed",), 2, 0
+)
+
+
+def test_circuits_of_components_and_of_edges_are_assessed_alike(task, truth):
+    data = task.data()
+    circuits = {"nodes": (task.fixture.nodes["mean"], "node"), "edges": (truth, "edge")}
+    tables = assessment.circuits_of_task(data, circuits, ASSESSED, BOOTSTRAP)
+    metrics = tables["evaluation"].pivot(index="circuit", columns="metric", values="value")
+    assert set(metrics.index) == {"full", "empty", "nodes", "edges"}
+    assert metrics.percent_of_full[["full", "nodes", "edges"]].tolist() == pytest.approx([100] * 3, abs=1e-3)
+    assert metrics.faithfulness["empty"] == 0 and metrics.noising.isna().tolist() == [True, False, False, False]
+    rows = tables["evaluation"].drop_duplicates("circuit").set_index("circuit")
+    assert rows.edges.to_dict() == {"full": -1, "empty": -1, "nodes": -1, "edges": len(truth)}
+    assert rows.components["nodes"] == rows.components["edges"] == len(task.fixture.nodes["mean"])
+    assert set(rows.split) == {"held_out"}
+    naive = evaluation.minimality(data.ablator("held_out"), circuits["nodes"][0], BOOTSTRAP)
+    own = tables["minimality"][tables["minimality"].circuit == "nodes"]
+    assert own.value.tolist() == pytest.approx([row["value"] for row in naive])
+    assert set(tables["completeness"].circuit) == set(circuits)
+
+
+def test_positions_are_those_at_which_the_planted_heads_work(task):
+    """Both heads of `two_heads` write at the last position, from which alone the answer is read."""
+    slots = len(task.frame.tokens.iloc[0])
+    roles = [{"before": list(range(slots - 1)), "last": [slots - 1]}]
+    search = SearchSettings(None, [], {"backward": ["mlp", "head"], "forward": ["head", "mlp"]}, 1)
+    table = assessment.positions_of_task(task.data(), task.fixture.nodes["mean"], roles, ASSESSED, search, BOOTSTRAP)
+    assert len(table) == 2 * len(task.fixture.nodes["mean"])
+    assert (table.kept == (table.role == "last")).all()
+    assert table.value[table.role == "before"].abs().max() < 1e-3 < table.value[table.role == "last"].min()
+
+
+def test_curves_are_of_searches_rankings_and_random_edges(task, found):
+    scores, _, content = found
+    tables = assessment.curves_of_task(task.data(), content, scores, ASSESSED, BOOTSTRAP)
+    curves, areas = tables["edge_curves"], tables["edge_areas"]
+    assert set(curves.method) == {"node_circuit", "random", *SETTINGS.methods} and set(areas.method) == {
+        "random",
+        *SCORED,
+    }
+    ranked = curves[(curves.metric == "faithfulness") & (curves.method == "eap")]
+    assert ranked.share.tolist() == pytest.approx([n / content["total_edges"] for n in ranked.edges])
+    assert ranked.value.iloc[-1] == pytest.approx(1, abs=1e-5) and set(curves.split) == {"held_out"}
+    assert np.isfinite(pd.to_numeric(areas.value)).all()

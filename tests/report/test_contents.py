@@ -1,0 +1,196 @@
+"""The table of figures and pages agrees with what draws them, with the captions, and with what a study makes."""
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from atlas.report import contents, drawing, shown, style
+from atlas.report.shown import EDGES, GENERATION, PUBLICATION, Shown, Study, Table
+from atlas.store import artifacts, sources
+from conftest import ROOT
+
+FIGURES = sorted((ROOT / "scripts" / "atlas" / "report" / "figures").glob("[!_]*.py"))
+DRAWN = [row for row in contents.SHOWN if row.made_by.startswith("plot_")]
+ANALYSES = ("patching", "attribution", "lens", "attention", "detectors", "ov", "backup")
+FULL = Study(
+    models=["m"],
+    main_tasks=["a", "b"],
+    tasks=["a", "b", "c"],
+    explained=["a", "c"],
+    analyses=list(ANALYSES),
+    has=frozenset((EDGES, GENERATION, PUBLICATION)),
+    settings={"figures": {"clean": "blue"}, "top": 1},
+)
+
+
+def named(row: Shown) -> str:
+    return f"{row.name}.{'html' if row.page else 'svg'}"
+
+
+# ---- the table -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("row", DRAWN, ids=named)
+def test_a_figure_takes_the_tables_and_settings_of_its_row_and_no_others(row):
+    """Colours come as one; a figure of a task or circuit may ask which it is."""
+    module = drawing.module_of(row.name)
+    parameters = inspect.signature(module.page if row.page else module.draw).parameters
+    colours = {"colours"} if set(row.settings) & set(drawing.COLOURS) else set()
+    given = {*row.tables, *row.settings, *colours} - set(drawing.COLOURS)
+    asked = {name for name, about in parameters.items() if about.default is inspect.Parameter.empty}
+    assert asked - {row.wildcard} == given
+
+
+def test_every_module_of_figures_is_in_the_table():
+    assert {path.stem for path in FIGURES} == {row.name for row in DRAWN}
+
+
+def test_every_row_has_a_file_a_line_in_the_menu_and_a_caption_of_its_own():
+    for of in (lambda row: row.path, lambda row: row.caption_file, lambda row: (row.category, *row.labels.values())):
+        values = list(map(of, contents.SHOWN))
+        assert len(values) == len(set(values))
+    assert {row.caption_file for row in contents.SHOWN} | {"report/workflow.rst"} == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "report").glob("*.rst")
+    }
+
+
+def test_what_one_rule_draws_is_drawn_for_the_same():
+    """So that its log, its wildcard and the number of its jobs are those of its first row, which has its message."""
+    for rows in contents.BY_RULE.values():
+        assert len({row.of for row in rows}) == 1
+        assert bool(rows[0].message) == rows[0].made_by.startswith("plot_")
+
+
+def test_captions_render(config):
+    from jinja2 import Environment, StrictUndefined
+
+    job = SimpleNamespace(wildcards={"model": "gpt2", "task": "months", "circuit": "shared"}, config=config)
+    for path in (ROOT / "report").glob("*.rst"):
+        text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
+        assert text.strip() and "{" not in text
+
+
+def test_the_table_is_read_by_rules_alone_and_quickly():
+    """No script imports it, so that a new row reruns no job; it imports nothing that is slow to."""
+    scripts = (path.relative_to(ROOT) for path in (ROOT / "scripts").glob("*.py"))
+    assert "scripts/atlas/report/contents.py" not in sources.of(*scripts).files
+    code = "import sys, atlas.report.contents; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
+    assert not {"torch", "pandas", "numpy", "matplotlib", "jinja2"} & set(run.stdout.split())
+
+
+def test_a_figure_reruns_for_its_own_module_and_what_all_share():
+    """The script finds modules by name, so that by itself it depends on none of them."""
+    of_script = sources.of("scripts/plot.py").files
+    assert "scripts/atlas/report/style.py" in of_script
+    assert not {path.relative_to(ROOT).as_posix() for path in FIGURES} & set(of_script)
+
+
+# ---- what a study has ----------------------------------------------------------------------------------------
+def names(study: Study) -> set[str]:
+    return {name.removeprefix("results/figures/m/m.") for row in contents.SHOWN for name in row.files(study)}
+
+
+ALWAYS = {"data.html", "summary.html", "tables.html", "clean_accuracy.svg", "circuit_size.svg", "positions.svg"}
+ALWAYS |= {f"{name}.svg" for name in ("evaluation", "stability", "methods", "overlap", "cross_matrix", "controls")}
+ALWAYS |= {f"{task}.{name}.svg" for task in "abc" for name in ("dataset", "tokens")}
+ALWAYS |= {f"{task}.{name}.svg" for task in "ab" for name in ("component_effects", "search_trajectory")}
+ALWAYS |= {f"{circuit}.circuit_diagram.svg" for circuit in ("a", "b", "shared")}
+WITH_EDGES = {"edge_curves.svg"} | {f"{circuit}.edge_diagram.svg" for circuit in ("a", "b", "shared")}
+OF_HEADS = {f"{name}.svg" for name in ("attribution", "lens", "attention", "detectors", "ov", "backup")}
+OF_HEADS |= {"a.patching.svg", "patching_scatter.svg", "heads.html", "patterns.html", "lens_tokens.html"}
+WRITTEN = {"generation.svg", "generation.html"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({}, WITH_EDGES | OF_HEADS | WRITTEN | {"published.svg"}),
+        ({"has": frozenset()}, OF_HEADS),
+        ({"has": frozenset((EDGES,)), "analyses": []}, WITH_EDGES),
+        ({"has": frozenset((GENERATION,)), "explained": ["c"]}, WRITTEN),
+        ({"has": frozenset(), "analyses": ["lens"]}, {"lens.svg", "heads.html", "lens_tokens.html"}),
+        (
+            {"has": frozenset((PUBLICATION,)), "analyses": ["patching", "attention"]},
+            {"a.patching.svg", "patching_scatter.svg", "attention.svg", "heads.html", "patterns.html", "published.svg"},
+        ),
+    ],
+)
+def test_a_study_has_the_figures_and_pages_that_its_parts_allow(changes, more):
+    assert names(dataclasses.replace(FULL, **changes)) == ALWAYS | more
+
+
+def test_several_models_have_each_their_own():
+    one, two = (
+        names(FULL),
+        [name for row in contents.SHOWN for name in row.files(dataclasses.replace(FULL, models=["m", "n"]))],
+    )
+    assert len(two) == 2 * len(one) == len(set(two))
+
+
+def test_tables_are_those_of_the_task_the_circuit_or_the_model():
+    tables = {
+        "own": Table("x.parquet", shown.OWN),
+        "all": Table("y.json", shown.TASK),
+        "explained": Table("z.parquet", shown.EXPLAINED_MAIN),
+        "of_model": Table("comparison/w.parquet"),
+    }
+    others = {"all": [f"results/m/{task}/y.json" for task in "abc"], "explained": ["results/m/a/z.parquet"]}
+    others |= {"of_model": "results/m/comparison/w.parquet"}
+    assert shown.places(tables, FULL, "m", task="b") == others | {"own": "results/m/b/x.parquet"}
+    assert shown.places(tables, FULL, "m", circuit="b") == others | {"own": ["results/m/b/x.parquet"]}
+    both = ["results/m/a/x.parquet", "results/m/b/x.parquet"]
+    assert shown.places(tables, FULL, "m", circuit="shared") == others | {"own": both}
+
+
+def test_a_page_takes_the_tables_that_are_made():
+    little = dataclasses.replace(FULL, has=frozenset((GENERATION,)), analyses=["lens"])
+    (summary,) = (row for row in contents.SHOWN if row.name == "summary")
+    left_out = {"edge_circuits", "edge_scores", "edge_areas", "published", "patching", "attribution", "backup"}
+    assert set(summary.tables) - set(shown.made(summary.tables, little)) == left_out | {"detectors"}
+
+
+def test_settings_are_found_by_dotted_keys():
+    assert FULL.setting("figures.clean") == "blue" and FULL.setting("top") == 1
+
+
+# ---- drawing by name -----------------------------------------------------------------------------------------
+def test_what_is_drawn_gets_what_it_names():
+    given = drawing.arguments({"t": 1}, {"clean": "c", "circuit": "r", "k": 2}, {"circuit": "shared"})
+    assert given == {"t": 1, "k": 2, "circuit": "shared", "colours": {"clean": "c", "circuit": "r"}}
+    assert drawing.call(lambda t, circuit, colours, most=9: (t, circuit, colours["circuit"], most), given) == (
+        (1, "shared", "r", 9)
+    )
+    with pytest.raises(TypeError, match="missing"):
+        drawing.call(lambda missing: missing, given)
+
+
+def test_a_file_is_drawn_by_the_module_of_its_name(tmp_path, monkeypatch):
+    """Names of models and tasks may hold dots."""
+    assert drawing.name_of("results/figures/m-1.4b/m-1.4b.a.b.overlap.svg") == "overlap"
+    modules = {
+        "one": SimpleNamespace(draw=lambda x: style.figure(1, 1), page=lambda x: f"page of {x}"),
+        "two": SimpleNamespace(draw=lambda: style.figure(2, 1)),
+    }
+    monkeypatch.setattr(drawing, "module_of", modules.get)
+    files = [str(tmp_path / f"m.{name}") for name in ("one.svg", "one.png", "one.html", "two.svg", "two.png")]
+    drawing.draw(files, {"x": "y"}, 50, {"inputs": {"x": "0123abcd"}})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.split("/")[-1] for file in files)
+    assert (tmp_path / "m.one.html").read_text() == "page of y"
+    assert "0123abcd" in (tmp_path / "m.two.svg").read_text()
+    sizes = [re.search(r'width="([\d.]+)pt"', (tmp_path / f"m.{name}.svg").read_text())[1] for name in ("one", "two")]
+    assert float(sizes[0]) < float(sizes[1])
+
+
+def test_files_are_read_by_what_they_are(tmp_path):
+    frames = [pd.DataFrame({"x": [i]}) for i in range(2)]
+    paths = [str(tmp_path / f"{i}.parquet") for i in range(2)]
+    for frame, path in zip(frames, paths, strict=True):
+        artifacts.write_table(frame, path, {})
+    artifacts.write_json({"y": 1}, tmp_path / "y.json", {})
+    assert drawing.read(paths[1])["x"].tolist() == [1] and drawing.read(paths)["x"].tolist() == [0, 1]
+    assert drawing.read(paths[:1])["x"].tolist() == [0] and drawing.read(str(tmp_path / "y.json"))["y"] == 1
