@@ -144,9 +144,10 @@ with an MLP of the first layer set to zero by hooks on the model's own modules (
 {whole}
 
 Node level: circuits of heads and MLPs, their evaluation, controls and stability, overlap, generation. Edges need the
-live engine, which three families have; the others take hooks for the rest: the same numbers, more slowly. Analyses are
-those of `heads.analyses`. What a family is not served is found out on the model itself, before anything is searched.
-Options of its configuration count too: a model of a listed family can be served less than the stock one here.
+live engine, which families with a file in `scripts/atlas/model/families` have; the others take hooks for the rest: the
+same numbers, more slowly. Analyses are those of `heads.analyses`. What a family is not served is found out on the model
+itself, before anything is searched. Options of its configuration count too: a model of a listed family can be served
+less than the stock one here.
 
 | family (`model_type`) | node level | edges | analyses of heads that ran | what is refused at the start, and why |
 |---|---|---|---|---|"""

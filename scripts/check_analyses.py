@@ -1,17 +1,15 @@
 """Find out which analyses a model can be served, and refuse a study that wants others."""
 
-from atlas.circuit import studies
 from atlas.heads import analyses
-from atlas.model import checks as model_checks
-from atlas.model import reference
+from atlas.model import checks, models, reference
 from atlas.store import artifacts, job
 
 job.start(snakemake)
 p, name = snakemake.params, snakemake.wildcards.model
 
 description, folder = artifacts.read_json(snakemake.input.model), job.model_folder(snakemake)
-model = studies.load_model(snakemake.input.model, folder, p.run)
-tokens = reference.sample(model_checks.read_config(name, folder))[:, : analyses.LENGTH]
+model = models.load(folder, settings=description["settings"], **p.run)
+tokens = reference.sample(checks.read_config(name, folder))[:, : analyses.LENGTH]
 reasons = analyses.reasons(model, tokens)
 wanted = [*([analyses.EDGES] if p.edges else []), *p.heads]
 analyses.refuse(name, description["architecture"], wanted, reasons)

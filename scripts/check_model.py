@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from atlas.model import checks as model_checks
-from atlas.model import reference, source
+from atlas.model import checks, reference, source
 from atlas.store import artifacts, job, sources
 
 job.start(snakemake)
@@ -11,7 +10,7 @@ name, p = snakemake.wildcards.model, snakemake.params
 
 built = {"path": str(Path(*snakemake.input).absolute())} if p.random_weights else None
 folder = source.resolve(name, built or snakemake.config["models"][name], sources.ROOT)
-model_checks.check(name, folder)
+checks.check(name, folder)
 compared = reference.compare(name, folder, p.device, p.dtype)
 description = source.describe(name, folder) | {"compared": compared, "random_weights": p.random_weights}
 job.log.info("%s: %s, %s layers x %s heads", name, folder, description["n_layers"], description["n_heads"])

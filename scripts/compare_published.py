@@ -7,7 +7,8 @@ job.start(snakemake)
 inputs, p = snakemake.input, snakemake.params
 folder = places.below_root("resources/published") / snakemake.config["published"]
 
-tables = artifacts.named_tables({name: files for name, files in inputs.items() if name != "generated"})
+compared = {name: files for name, files in inputs.items() if name not in ("prompts", "generated")}
+tables = artifacts.named_tables(compared)
 if inputs.get("generated"):
     tables["generation"] = published.written(*map(artifacts.read_table, inputs.generated))
 studied = published.Studied(

@@ -2,16 +2,17 @@
 
 import pandas as pd
 
-from atlas.circuit import chosen, studies
+from atlas.circuit import chosen
 from atlas.core import components
 from atlas.core.graph import Edge
 from atlas.heads import composition
+from atlas.model import models
 from atlas.store import artifacts, job
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
 
-model = studies.load_model(inputs.model, job.model_folder(snakemake), p.run)
+model = models.load(job.model_folder(snakemake), settings=artifacts.read_json(inputs.model)["settings"], **p.run)
 found = composition.scores(model, p.seed)
 circuits, edges = chosen.chosen_circuits(inputs.circuits), artifacts.read_table(inputs.edge_membership)
 pieces = []

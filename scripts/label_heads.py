@@ -5,7 +5,7 @@ from atlas.heads import labels
 from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+inputs, p = snakemake.input, snakemake.params
 
 circuits = {name: c for name, c in chosen_circuits(inputs.circuits).items() if name not in ("shared", "union")}
 of_model = {"detectors": artifacts.read_table(inputs.detectors)} if inputs.get("detectors") else {}
@@ -15,6 +15,4 @@ tables = {
 }
 for task, effects in zip(p.main_tasks, map(artifacts.read_table, inputs.effects), strict=True):
     tables[task]["component_effects"] = effects[effects["kind"] == p.kind]
-table = labels.label_tasks(circuits, tables, p.k, p.labels)
-table.insert(0, "model", w.model)
-artifacts.write_table(table, out.roles, job.provenance(snakemake))
+job.save(snakemake, roles=labels.label_tasks(circuits, tables, p.k, p.labels))

@@ -23,9 +23,8 @@ model, tokenizer = training.train(spec, log)
 model.save_pretrained(out.model)
 tokenizer.save_pretrained(out.model)
 table = training.evaluate(model, tokenizer, spec, spec["evaluation"]["prompts"])
-with artifacts.atomic(out.log) as path:
-    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
-with artifacts.atomic(out.evaluation) as path:
-    table.to_csv(path, index=False, float_format="%.4f")
+for path, content in ((out.log, pd.DataFrame(rows)), (out.evaluation, table)):
+    with artifacts.atomic(path) as file:
+        content.to_csv(file, index=False, float_format="%.4f")
 for row in training.below_thresholds(table, spec).itertuples():
     job.log.info("below its threshold: %s, top-1 %.3f on %d prompts", row.task, row.top1, row.prompts)

@@ -72,6 +72,16 @@ FAMILIES = {
     "smollm3": GROUPED,
     "mamba": COMMON,
 }
+# Options that `atlas.model.block` has a place for, of the families that have a file in atlas/model/families
+HONOURED = {
+    "gpt2": [
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"activation_function": "tanh"},
+    ],
+    "gpt_neox": [{"attention_bias": False}, {"use_parallel_residual": False}],
+    "llama": [{"mlp_bias": True}, {"attention_bias": True}, {"hidden_act": "quick_gelu"}, {"num_key_value_heads": 1}],
+}
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 # Families whose MLP is no module of its own, or adds the residual itself: the linear map that writes

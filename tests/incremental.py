@@ -318,6 +318,12 @@ CHANGES = [
     ),
     Change(
         "library edited",
+        "chance (`chance.py`)",
+        {"compare_circuits": 1, "search_stability": 2} | AFTER_COMPARISON | AFTER_STABILITY,
+        edit="scripts/atlas/core/chance.py",
+    ),
+    Change(
+        "library edited",
         "backup heads (`backup.py`)",
         {"explain_heads": 3, "plot_attention": 1, "plot_ov": 1, "plot_backup": 1} | AFTER_LABELS,
         edit="scripts/atlas/heads/backup.py",

@@ -7,7 +7,7 @@ import torch
 
 from atlas.circuit import clean
 from atlas.circuit.task_data import TaskData
-from atlas.model import models
+from atlas.model import source
 from atlas.store import artifacts, tensors
 
 RUN = {"device": "cpu", "dtype": "float32", "batch_size": 64}
@@ -22,7 +22,7 @@ class PlantedTask:
         self.frame = pd.DataFrame(fixture.rows()).assign(model="m", task="t", layout=0)
         turn = self.frame.prompt // self.frame.start.nunique()  # of which each has every member in every slot
         self.frame["split"] = (turn % 2 == 0).map({True: "search", False: "held_out"})
-        artifacts.write_json(models.describe("m", self.checkpoint), self.root / "model.json", {})
+        artifacts.write_json(source.describe("m", self.checkpoint), self.root / "model.json", {})
         self.write_table(self.frame, "prompts")
         data = self.data()
         self.write_table(clean.score(data.model, self.frame, None, False), "clean")

@@ -77,6 +77,9 @@ def test_every_file_is_read_once(task, monkeypatch):
             data.ablator(split)
             edge_ablator(data, split)
     assert sorted(map(str, read)) == sorted(map(str, task.paths().values()))
+    read.clear()
+    task.data(kind="mean").ablator("held_out")
+    assert task.paths()["activations"] not in read, "large, and read for `resample` alone"
 
 
 def test_scores_on_disk_are_found_by_another_job_that_asks_for_the_same_and_by_no_other(task, tmp_path):

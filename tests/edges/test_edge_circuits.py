@@ -10,14 +10,15 @@ from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, parse
 from atlas.core.statistics import Bootstrap
 from atlas.edges import assessment, attribution, edge_circuits
-from atlas.edges.methods import METHODS, REPORTED, SCORING, EdgeSettings
+from atlas.edges.methods import REPORTED, EdgeSettings
 from atlas.edges.stability import highest_scored
 from atlas.edges.task_data import edge_ablator
 from atlas.proof import exact
 from planted_tasks import PlantedTask
 
 BOOTSTRAP = Bootstrap(50, seed=3)
-SETTINGS = EdgeSettings(methods=tuple(METHODS), taus=(1.0, 30.0), points=3)
+SCORED = ("path_patching", "eap", "eap_ig")
+SETTINGS = EdgeSettings(methods=("acdc", REPORTED.name, *SCORED), taus=(1.0, 30.0), points=3)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_circuits_of_every_method_are_found_in_a_stated_order(ablator, truth, fo
     named = [(c["method"], c["ranking"], c["setting"]) for c in content["circuits"]]
     size = float(len(truth))
     searched = [("node_circuit", "", 20.0), ("iterative_edges", "", 20.0), ("acdc", "", 1.0), ("acdc", "", 30.0)]
-    assert named == searched + [(m, r, size) for m in SCORING for r in ("signed", "absolute")]
+    assert named == searched + [(m, r, size) for m in SCORED for r in ("signed", "absolute")]
     assert content["total_edges"] == len(ablator.graph.edges) and content["graph"]["n_layers"] == 3
     for entry in content["circuits"][1:]:
         assert parse(entry["edges"]) == truth, entry["method"]
@@ -67,7 +68,7 @@ def test_scores_are_means_of_each_method_over_prompts(ablator, found):
     scores, _, _ = found
     full = ablator.logit_diff(ablator.everything)
     values = {m: dict(zip(zip(r.sender, r.receiver), r.value)) for m, r in scores.groupby("method")}  # noqa: B905
-    assert {m: len(v) for m, v in values.items()} == dict.fromkeys(SCORING, len(ablator.everything))
+    assert {m: len(v) for m, v in values.items()} == dict.fromkeys(SCORED, len(ablator.everything))
     for edge in ablator.graph.edges[::17]:
         alone = ablator.logit_diff(ablator.everything - {edge}) - full
         assert values["path_patching"][edge] == pytest.approx(alone.mean(), abs=1e-6)
@@ -162,7 +163,10 @@ def test_curves_are_of_searches_rankings_and_random_edges(task, found):
     scores, _, content = found
     tables = assessment.curves_of_task(task.data(), content, scores, ASSESSED, BOOTSTRAP)
     curves, areas = tables["edge_curves"], tables["edge_areas"]
-    assert set(curves.method) == {"node_circuit", "random", *METHODS} and set(areas.method) == {"random", *SCORING}
+    assert set(curves.method) == {"node_circuit", "random", *SETTINGS.methods} and set(areas.method) == {
+        "random",
+        *SCORED,
+    }
     ranked = curves[(curves.metric == "faithfulness") & (curves.method == "eap")]
     assert ranked.share.tolist() == pytest.approx([n / content["total_edges"] for n in ranked.edges])
     assert ranked.value.iloc[-1] == pytest.approx(1, abs=1e-5) and set(curves.split) == {"held_out"}

@@ -86,3 +86,22 @@ def test_random_tokens_are_text_that_the_model_has():
     found = detectors.ordinary_tokens(tokenizer, 1189)
     assert found == sorted(set(range(1189)) - set(tokenizer.all_special_ids))
     assert detectors.ordinary_tokens(tokenizer, 100) == [i for i in found if i < 100]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_model_is_scored_on_as_many_tokens_as_it_takes(shipped_model, bos):
+    tokenizer, bootstrap = load_tokenizer("shipped"), Bootstrap(50, 0)
+    settings = detectors.Settings(length=30, sequences=4, prepend_bos=bos, seed=3)
+    found = detectors.detect(shipped_model, tokenizer, {"d_vocab": 1189, "max_tokens": 40}, settings, bootstrap)
+    length = 19 if bos else 20
+    tokens = detectors.repeated_tokens(
+        detectors.ordinary_tokens(tokenizer, 1189), length, 4, 3, tokenizer.bos_token_id if bos else None
+    )
+    assert tokens.shape == (4, 2 * length + bos)
+    assert found.equals(detectors.table(detectors.scores(shipped_model, tokens, bos), bootstrap))
+
+
+def test_a_bos_token_that_the_tokenizer_lacks_is_refused(shipped_model):
+    tokenizer = SimpleNamespace(bos_token_id=None)
+    with pytest.raises(StudyError, match="prepend_bos is true but the tokenizer has no BOS token"):
+        detectors.detect(shipped_model, tokenizer, {}, detectors.Settings(5, 1, True, 0), Bootstrap(50, 0))

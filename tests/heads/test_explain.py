@@ -1,5 +1,7 @@
 """What jobs compute of heads, without Snakemake: on a small random model, against the analyses' parts and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from atlas.heads.explained import Explained
 from atlas.model import activations, models
 from atlas.prompts import layouts
 from atlas.prompts.tasks import expand_members
+from atlas.store import artifacts, tensors
 from conftest import load_tokenizer
 from head_prompts import study_task, tokens_of
 
@@ -53,8 +56,7 @@ def tasks(config, studied):
 
 
 def explained(model, frame, layout, task="numerals") -> Explained:
-    names = {"model": "random", "task": task}
-    return Explained(names, model, load_tokenizer("shipped"), frame, layout, Bootstrap(50, 0), ["all"])
+    return Explained(task, model, load_tokenizer("shipped"), frame, layout, Bootstrap(50, 0), ["all"])
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +79,11 @@ def mean_weight(model, tokens, layer, head, query, key) -> float:
 def test_every_analysis_of_heads(random_model, numerals, tasks, substitute):
     wanted = ["attention", "attention_members", "patterns", "ov", "backup"]
     n = len(numerals.frame)
-    tables, page = explain_heads.explain(numerals, wanted, n, HEADS, tasks, SETTINGS, substitute)
-    assert list(tables) == ["attention", "attention_members", "ov", "backup"]
-    for table in tables.values():
-        assert list(table.columns[:2]) == ["model", "task"]
-        assert set(table.model) == {"random"} and set(table.task) == {"numerals"}
+    tables = explain_heads.explain(numerals, wanted, HEADS, tasks, SETTINGS, substitute)
+    assert sorted(tables) == sorted(wanted)
+    page = tables["patterns"]
     assert page["notes"] == {"interleaved": f"with the members of months, on {n} of {n} prompts"}
-    assert (page["model"], page["task"], page["heads"]) == ("random", "numerals", ["0.2", "1.1"])
+    assert page["heads"] == ["0.2", "1.1"] and len(page["examples"]) == SETTINGS.pattern_prompts
 
     found, layout = tables["attention"], numerals.layout
     assert list(dict.fromkeys(found.variant)) == list(attention.VARIANTS)
@@ -102,13 +102,15 @@ def test_every_analysis_of_heads(random_model, numerals, tasks, substitute):
     expected = backup.table(
         *backup.before_and_after(random_model, numerals.prompts, substitute, HEADS), numerals.bootstrap
     )
-    assert tables["backup"].drop(columns=["model", "task"]).equals(expected)
+    assert tables["backup"].equals(expected)
 
 
 def test_only_the_wanted_tables_are_made(numerals, tasks):
-    tables, page = explain_heads.explain(numerals, ["ov"], 99, HEADS, tasks, SETTINGS)
-    assert list(tables) == ["ov"] and page["examples"] == []
-    assert page["notes"] == {"prompts": f"the {len(numerals.frame)} of 99 prompts that have the most common layout"}
+    assert list(explain_heads.explain(numerals, ["ov"], HEADS, tasks, SETTINGS)) == ["ov"]
+    few = replace(numerals, left_out=7)
+    page = explain_heads.explain(few, ["patterns"], HEADS, tasks, SETTINGS)["patterns"]
+    n = len(numerals.frame)
+    assert page["notes"] == {"prompts": f"the {n} of {n + 7} prompts that have the most common layout"}
 
 
 def test_examples_are_the_patterns_up_to_each_position(random_model, numerals):
@@ -136,14 +138,14 @@ def test_what_cannot_be_made_is_left_out_and_said(random_model, numerals, tasks)
 
     bare = Layout(numerals.layout.tokens, (), numerals.layout.answer_position)
     unknown = explained(random_model, numerals.frame, bare)
-    tables, page = explain_heads.explain(unknown, ["attention", "ov"], 0, HEADS, tasks, SETTINGS)
-    assert page["notes"] == {
+    tables = explain_heads.explain(unknown, ["attention", "ov", "patterns"], HEADS, tasks, SETTINGS)
+    assert tables["patterns"]["notes"] == {
         "variants": "the places of two members or more are not known",
         "ov": "not scored: the places of members are not known",
     }
     assert set(tables["attention"].variant) == {"in order"} and set(tables["attention"].query_role) == {"last"}
     assert tables["attention_members"].empty
-    assert list(tables["ov"]) == ["model", "task", *ov.COLUMNS] and tables["ov"].empty
+    assert list(tables["ov"]) == ov.COLUMNS and tables["ov"].empty
 
 
 def test_targets_of_other_tasks_stand_at_the_same_place_of_their_order(tasks):
@@ -165,7 +167,7 @@ def test_targets_of_other_tasks_stand_at_the_same_place_of_their_order(tasks):
 # ---- tasks ---------------------------------------------------------------------------------------------------
 def test_every_analysis_of_a_task(random_model, numerals):
     wanted = ["patching", "attribution", "lens", "lens_tokens", "lens_lead", "lens_increments"]
-    tables = explain_task.explain(numerals, wanted, 2, 3, allow_no_effect=True)
+    tables = explain_task.explain(numerals, wanted, explain_task.Settings(2, 3, allow_negative_clean=True))
     assert list(tables) == wanted
     for name, columns in (
         ("patching", patching.COLUMNS),
@@ -175,7 +177,7 @@ def test_every_analysis_of_a_task(random_model, numerals):
         ("lens_lead", lens.LEAD_COLUMNS),
         ("lens_increments", lens.INCREMENT_COLUMNS),
     ):
-        assert list(tables[name]) == ["model", "task", *columns] and len(tables[name])
+        assert list(tables[name]) == columns and len(tables[name])
     by_position = tables["patching"].query("position >= 0").groupby("position").role.agg(set)
     assert [{name} for name in numerals.layout.names] == by_position.tolist()
     assert set(tables["patching"].query("position < 0").role) == {"all"}
@@ -187,11 +189,33 @@ def test_every_analysis_of_a_task(random_model, numerals):
     assert tables["lens"].query("lens == 'norm'").value.iloc[-1] == pytest.approx(float(difference.mean()), abs=1e-4)
     assert set(tables["lens_tokens"].place) == {1, 2, 3}
     assert tables["lens_lead"].prompt.tolist() == numerals.frame.prompt.tolist()
-    assert list(explain_task.explain(numerals, ["attribution"], None, 3)) == ["attribution"]
+    assert list(explain_task.explain(numerals, ["attribution"], explain_task.Settings(None, 3))) == ["attribution"]
 
 
 def test_a_task_without_an_effect_is_refused_by_its_name(random_model, numerals):
     same = numerals.frame.assign(corrupted_tokens=numerals.frame.tokens)
     nothing = explained(random_model, same, numerals.layout)
     with pytest.raises(StudyError, match=r"^tasks\.numerals: .* has nothing to restore"):
-        explain_task.explain(nothing, ["patching"], 2, 3)
+        explain_task.explain(nothing, ["patching"], explain_task.Settings(2, 3))
+
+
+# ---- prompts -------------------------------------------------------------------------------------------------
+def test_heads_are_explained_on_the_reported_prompts_of_the_most_common_layout(random_model, numerals, tmp_path):
+    """Held-out prompts that passed the filter; means are named only where a rule has them."""
+    from atlas.circuit.task_data import TaskData
+
+    n = len(numerals.frame)
+    frame = numerals.frame.assign(split=["search", "held_out"] * (n // 2), layout=[0] * (n - 4) + [1] * 4)
+    kept = [i % 8 > 1 for i in range(n)]
+    paths = {"prompts": tmp_path / "prompts.parquet", "clean": tmp_path / "clean.parquet", "means": tmp_path / "m.pt"}
+    artifacts.write_table(frame.assign(task="numerals"), paths["prompts"], {})
+    artifacts.write_table(pd.DataFrame({"prompt": frame.prompt, "kept": kept}), paths["clean"], {})
+    tensors.write({"groups": ["all", "all, layout 1"]}, paths["means"], {})
+    for given, groups in ((paths, ["all", "all, layout 1"]), ({k: paths[k] for k in ("prompts", "clean")}, None)):
+        data = TaskData(given, {"model": "random", "task": "numerals"}, random_model.folder, {})
+        data.__dict__["model"] = random_model
+        found = Explained.of(data, numerals.layout, numerals.bootstrap)
+        wanted = [p for i, p in enumerate(frame.prompt) if i % 2 and kept[i]]
+        assert found.frame.prompt.tolist() == sorted(set(wanted) - set(frame.prompt.iloc[-4:]))
+        assert found.left_out == len(wanted) - len(found.frame) == 2 and found.groups == groups
+        assert len(found.prompts) == len(found.frame) and found.task == "numerals"

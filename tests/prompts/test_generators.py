@@ -1,8 +1,10 @@
 """Generators: found by the name of their module, with keys of their own, and part of what a job is made of."""
 
 import copy
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,9 +13,9 @@ from atlas.circuit import stability
 from atlas.core.errors import StudyError
 from atlas.prompts import generator, generators
 from atlas.prompts.corruptions import CORRUPTIONS
+from atlas.prompts.layouts import Encoded
 from atlas.prompts.making import prompts_of, summary, warnings
-from atlas.prompts.tokens import Encoded
-from atlas.store import sources
+from atlas.store import job, sources
 from atlas.study.validation import validated
 from conftest import ROOT, load_tokenizer
 
@@ -88,6 +90,24 @@ def test_a_job_is_made_of_the_generator_of_its_task_and_of_no_other(name):
     }
 
 
+def test_what_a_generator_imports_is_part_of_the_provenance(monkeypatch):
+    """Making prompts of members draws with NumPy."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(ROOT / "scripts" / "make_prompts.py"), raising=False)
+    nothing = SimpleNamespace(input={}, params={})
+    with_members = job.provenance(nothing, generator.source_of(BLOCKS["members"]))
+    assert with_members["versions"].keys() - job.provenance(nothing)["versions"].keys() == {"numpy"}
+
+
+def test_rules_that_make_prompts_count_the_generator_in():
+    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    making = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "scripts").glob("*.py")
+        if "scripts/atlas/prompts/making.py" in sources.of(path).files
+    }
+    assert set(re.findall(r'library_of_task\("(\S+?)"\)', text)) == making > {"scripts/make_prompts.py"}
+
+
 def test_reading_every_generator_loads_nothing_heavy():
     """Each process of Snakemake reads those of the study."""
     code = (
@@ -105,11 +125,28 @@ def test_a_strangers_generator_needs_no_other_file(greetings, config):
     found = validated(with_task(config, greetings, main=True), SCHEMA, ROOT / "resources" / "published")
     block = found["prompts"] | found["tasks"]["hello"]
     encoded, dropped = prompts_of("hello", block, load_tokenizer("gpt2"), False, None, None)
-    assert dropped == {} and len(encoded.rows) == 12 and encoded.layout["member_positions"] == []
+    assert dropped == {} and len(encoded.rows) == 12 and encoded.layout["members"] == []
     assert {row["split"] for row in encoded.rows} == {"search", "held_out"}
     assert [row["text"] for row in encoded.rows][:1] == ["When Ada met Ben, then Ada saw"]
     info = summary(encoded, block, dropped)
     assert info["counts"]["read"] == info["counts"]["prompts"] == 12 and info["hold_out"] == "prompts"
+
+
+def test_the_generator_that_the_readme_shows_makes_prompts(config, tmp_path, monkeypatch):
+    readme = (ROOT / "README.md").read_text()
+    (module,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "GENERATOR" in text]
+    (shown,) = re.findall(r"`additions: ({generator: .*?})`", readme)
+    (tmp_path / "additions.py").write_text(module)
+    monkeypatch.setattr(generators, "__path__", [*generators.__path__, str(tmp_path)])
+    found = validated(with_task(config, yaml.safe_load(shown)), SCHEMA, ROOT / "resources" / "published")
+    encoded, _ = prompts_of(
+        "additions", found["prompts"] | found["tasks"]["hello"], load_tokenizer("gpt2"), False, 99, None
+    )
+    assert len(encoded.rows) == 49 and not encoded.rejected
+    assert all(
+        eval(row["text"].replace("plus", "+").removesuffix("equals")) == int(row["answer"]) for row in encoded.rows
+    )
+    sys.modules.pop("atlas.prompts.generators.additions")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,9 @@ from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
 from atlas.model import models
 from atlas.prompts import layouts, rejections
 from atlas.prompts.batch import Prompts
+from atlas.prompts.layouts import Encoded
 from atlas.prompts.making import prompts_of
-from atlas.prompts.tokens import Encoded, encode_prompts
+from atlas.prompts.tokens import encode_prompts
 from atlas.prompts.words import tokens_in_text
 from atlas.report.sections import full_model
 from conftest import load_tokenizer

@@ -1,6 +1,6 @@
 """Rejected prompts are kept with their tokens and the reason, and every reason has a remedy."""
 
-from atlas.prompts import rejected, rejections, tokens
+from atlas.prompts import layouts, rejected, rejections, tokens
 from atlas.prompts.files import prompts_from_file
 from conftest import load_tokenizer
 
@@ -14,7 +14,7 @@ Monday,Friday,Tuesday,Monday
 """
 
 
-def bad_rows(folder) -> tokens.Encoded:
+def bad_rows(folder) -> layouts.Encoded:
     (folder / "bad.csv").write_text(BAD_ROWS)
     rows = prompts_from_file("mine", {"clean": "bad.csv"}, folder)
     return tokens.encode_prompts(rows, load_tokenizer("shipped"), False, "mine")

@@ -1,4 +1,4 @@
-"""Planted models: the proofs of scripts/atlas/proof/fixtures.py, checked on the checkpoints.
+"""Planted models: the proofs of scripts/atlas/proof/exact.py, checked on the checkpoints.
 
 Tolerance 1e-5 on logits of order 8, in float32: rounding is about 1e-6 in GPT-2, where LayerNorm subtracts a mean that
 is zero only to rounding, and exactly 0 in Llama, whose norm is the identity to the last bit.
@@ -7,16 +7,18 @@ is zero only to rounding, and exactly 0 in Llama, whose norm is the identity to 
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atlas.circuit.ablation import Ablator
 from atlas.core.components import all_components
+from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.edges.methods import METHODS, SCORING
 from atlas.prompts.batch import Prompts
-from atlas.proof import certify, exact, fixtures, planted
+from atlas.proof import building, certify, exact, fixtures, page, planted
 from atlas.proof.fixtures import KINDS, NODE_METHODS, circuit
 from edge_oracle import EdgeScores, Oracle
 
@@ -108,7 +110,7 @@ def test_prompts_are_aligned_and_balanced(fixture):
 def test_a_plan_that_two_heads_of_one_group_would_share_is_refused():
     plan = planted.Plan((fixtures.successor(1, 2), fixtures.successor(1, 3)))
     with pytest.raises(ValueError, match=r"heads \[2, 3\] share one key/value head"):
-        planted.build(plan, "llama", "nowhere")
+        building.build(plan, "llama", "nowhere")
 
 
 # ---- truth ---------------------------------------------------------------------------------------------------
@@ -204,6 +206,18 @@ def test_certify_writes_a_row_for_every_method_kind_and_threshold(built):
     assert all(row["as_expected"] for row in rows)
     assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in nodes} == {(20, 1, 0.67), (10, 1, 1)}
     assert certify.describe(fixture)["nodes"]["mean"] == "0.1 1.3 2.2"
+    table = pd.DataFrame(rows)
+    certify.refuse_unexpected(table)
+    written = page.certificate(table)
+    assert f"{len(rows)} searches of 1 models, all as expected." in written and rows[0]["truth"] in written
+
+
+def test_a_search_that_finds_something_else_ends_the_run_and_is_named(caplog):
+    row = {"fixture": "leak", "family": "gpt2", "method": "layers", "kind": "zero", "found": "0.1", "expected": "2.2"}
+    table = pd.DataFrame([row | {"as_expected": right} for right in (True, False)])
+    with pytest.raises(StudyError, match=r"certify: 1 of 2 searches found something else"):
+        certify.refuse_unexpected(table)
+    assert caplog.messages == ["leak-gpt2, layers, zero: 0.1, not 2.2"]
 
 
 # ---- edges ---------------------------------------------------------------------------------------------------
@@ -279,13 +293,9 @@ def test_every_edge_method_returns_what_is_expected(fixture, ablators, kind):
         assert row["as_expected"], f"{row['method']}: {row['found']}, not {row['expected']}"
         if row["method"] != "eap_ig":
             assert row["expected"] != "not fixed by design"
-    exact = {
-        row["method"]: row["found"] == row["truth"]
-        for row in rows
-        if row["method"] in ("path_patching", "acdc", "iterative_edges")
-    }
+    true = {row["method"]: row["found"] == row["truth"] for row in rows if row["method"] in certify.EXACT}
     if fixture.name in ("two_heads", "head_and_mlp", "induction", "position"):
-        assert all(exact.values()), exact
+        assert all(true.values()), true
 
 
 LINEAR = ("two_heads", "head_and_mlp", "inhibitory", "leak", "position")  # in what values carry, attention fixed

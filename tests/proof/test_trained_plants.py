@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from atlas.core.components import all_components
+from atlas.core.errors import StudyError
 from atlas.proof import certify, trained_plants
 from atlas.proof.fixtures import KINDS, NODE_METHODS
 
@@ -40,6 +41,13 @@ def test_less_than_one_percent_of_the_effect_lies_outside_the_planted_nodes(fixt
     assert found["resample"]["weakest"] > 0.9, "each planted node carries the answer"
     with_hooks_gone = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     assert with_hooks_gone == 0
+
+
+def test_a_model_with_too_much_outside_its_nodes_is_refused(fixture, folder, monkeypatch):
+    assert trained_plants.certified(fixture, folder)["resample"]["outside"] < trained_plants.SHARE_ALLOWED
+    monkeypatch.setattr(trained_plants, "certificate", lambda model, nodes: {"resample": {"outside": 0.02}})
+    with pytest.raises(StudyError, match=r"trained-gpt2: 2.00% of the effect lies outside the planted nodes"):
+        trained_plants.certified(fixture, folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,8 @@
 import functools
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 import head_tables
 from atlas.report import head_cards, head_pages, lens_page, maps, pages, summary, wording
 from atlas.report.sections.study import Study
+from conftest import ROOT
 from figure_tables import COLOURS, GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, study_of
 
 
@@ -24,6 +27,17 @@ def tables_of(study) -> dict[str, pd.DataFrame]:
     made = {name: table for name, table in vars(study).items() if isinstance(table, pd.DataFrame)}
     made |= {name: pd.concat(vars(study)[name].values()) for name in ("prompts", "effects")}
     return made | {"attention_members": study.members}
+
+
+def test_no_module_of_the_report_imports_a_model():
+    """Nor pyplot, which keeps what it draws."""
+    folder = ROOT / "scripts"
+    files = [path.relative_to(folder).with_suffix("") for path in (folder / "atlas" / "report").rglob("*.py")]
+    names = [".".join(file.parts).removesuffix(".__init__") for file in files]
+    code = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert len(names) > 50
+    assert not {"torch", "transformers", "transformer_lens", "matplotlib.pyplot"} & set(done.stdout.split())
 
 
 # ---- the summary and its tables -------------------------------------------------------------------------------

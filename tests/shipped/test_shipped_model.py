@@ -42,6 +42,21 @@ def test_the_committed_evaluation_meets_its_thresholds():
     check(table)
 
 
+def test_what_falls_below_its_threshold_is_told_from_what_does_not():
+    table = pd.read_csv(SHIPPED / "evaluation.csv")
+    assert training.below_thresholds(table, SPEC).empty
+    main = table.index[table.family.isin(SPEC["evaluation"]["main"]) & (table.step == 1) & (table.form == "template")][
+        0
+    ]
+    other = table.index[table.form == "repeat"][0]
+    between = (THRESHOLDS["main"] + THRESHOLDS["other"]) / 2
+    assert THRESHOLDS["other"] < between
+    table.loc[[main, other], "top1"] = between
+    assert training.below_thresholds(table, SPEC).index.tolist() == [main], "of what is searched more is asked"
+    table.loc[other, "top1"] = THRESHOLDS["other"] - 0.01
+    assert training.below_thresholds(table, SPEC).index.tolist() == sorted([main, other])
+
+
 def test_the_shipped_weights_earn_that_evaluation_again(hf_model):
     """On 96 prompts of each kind; 0.95 leaves room for 4 mistakes."""
     torch.set_num_threads(1)

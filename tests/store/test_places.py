@@ -172,7 +172,7 @@ def test_every_artifact_of_a_script_has_that_provenance():
     for path in (ROOT / "scripts").glob("*.py"):
         text = path.read_text()
         writes = any(f"{call}(" in text for call in ("write_table", "write_json", "tensors.write", "style.save"))
-        assert not writes or "job.provenance(snakemake)" in text, path
+        assert not writes or "job.provenance(snakemake" in text, path
         assert "artifacts.provenance(" not in text, path
 
 

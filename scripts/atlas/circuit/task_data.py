@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.circuit.ablation import Ablator, Replacement, replacement
+from atlas.circuit.kinds import known
 from atlas.circuit.legacy import LegacyAblator
 from atlas.core.errors import StudyError
 from atlas.model import models
@@ -105,8 +106,14 @@ class TaskData:
         """What replaces ablated components on the prompts of a split; ``kind``: by default that of the study."""
         key = split, kind or self.kind
         if key not in self._substitutes:
-            self._substitutes[key] = replacement(key[1], self.model, self.prompts(split), self.means, self.cache)
+            self._substitutes[key] = self.replacing(self.prompts(split), kind)
         return self._substitutes[key]
+
+    def replacing(self, prompts: Prompts, kind: str | None = None) -> Replacement:
+        """The same on any prompts of the task, whose groups are those of the means."""
+        name = kind or self.kind
+        cache = self.cache if known(name).aligned else None  # large, and no other kind reads it
+        return replacement(name, self.model, prompts, self.means, cache)
 
     # ---- ablators ----------------------------------------------------------------------------------------
     def ablator(

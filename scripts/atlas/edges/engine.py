@@ -13,6 +13,7 @@ from atlas.circuit.ablation import Ablator, Replacement
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, EdgeCircuit, Graph
 from atlas.edges.run import EdgeRun
+from atlas.model import families
 from atlas.model.block import Weights, at_least_float32
 from atlas.model.engine import Engine, Substitute
 from atlas.model.models import Model
@@ -77,7 +78,7 @@ def engine_of(model: Model) -> Engine:
     if model.weights is None:
         name = type(getattr(model.bridge, "original_model", None)).__name__
         raise StudyError(
-            f"edges: {name} has no live engine, which edges need (GPT-2, GPT-NeoX and Llama have); "
+            f"edges: {name} has no live engine, which edges need (that have {', '.join(families.names())}); "
             "set edges.methods: [] to leave edges out"
         )
     return Engine(model.weights)

@@ -11,8 +11,10 @@ induction scores end at about one half; ours = theirs x rows / positions that ha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from atlas.store.job import progress
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger("atlas")
 DETECTORS = ("previous", "duplicate", "induction")
 COLUMNS = ["detector", "layer", "head", "value", "ci_low", "ci_high"]
 
@@ -49,6 +52,34 @@ def repeated_tokens(
 def half_length(wanted: int, max_tokens: int | None, bos: bool) -> int:
     """The wanted length of a half, or the largest that fits into the model's positions."""
     return wanted if max_tokens is None else min(wanted, (max_tokens - bos) // 2)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the configuration: ``sequences`` of twice ``length`` random tokens, after a BOS token if ``prepend_bos``."""
+
+    length: int
+    sequences: int
+    prepend_bos: bool
+    seed: int
+
+
+def detect(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    description: dict[str, Any],
+    settings: Settings,
+    bootstrap: Bootstrap,
+) -> pd.DataFrame:
+    """`detectors.parquet` less its model; ``description``: its `model.json`."""
+    bos = tokenizer.bos_token_id if settings.prepend_bos else None
+    if settings.prepend_bos and bos is None:
+        raise StudyError("models: prepend_bos is true but the tokenizer has no BOS token; set it to false")
+    candidates = ordinary_tokens(tokenizer, description["d_vocab"])
+    length = half_length(settings.length, description["max_tokens"], settings.prepend_bos)
+    tokens = repeated_tokens(candidates, length, settings.sequences, settings.seed, bos)
+    log.info("%d sequences of %d random tokens, twice", settings.sequences, length)
+    return table(scores(model, tokens, settings.prepend_bos), bootstrap)
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:

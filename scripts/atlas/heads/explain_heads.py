@@ -1,6 +1,6 @@
 """What is found out about single heads on a task: where they attend, what they write, which ones back up which.
 
-Functions of one analysis give tables without their columns model and task.
+Tables come without their columns model and task.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Settings:
 
     random_words: Sequence[str]
     pattern_prompts: int
-    ks: Sequence[int]
+    k: Sequence[int]  # of OV scores
     norms: Sequence[str]
     seed: int
 
@@ -57,34 +57,36 @@ class Settings:
 def explain(
     of: Explained,
     wanted: Collection[str],
-    given: int,
     heads: Sequence[Component],
     tasks: Tasks,
     settings: Settings,
     substitute: Replacement | None = None,
-) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The ``wanted`` tables (`attention` with `attention_members`, `ov`, `backup`), and what `patterns.json` shows.
+) -> dict[str, Any]:
+    """The ``wanted`` tables (`attention` with `attention_members`, `ov`, `backup`) and the page `patterns`.
 
-    ``given``: prompts of all layouts. ``heads``: those whose whole patterns are shown, and that are ablated for
-    `backup`, by what ``substitute`` says.
+    ``heads``: those whose whole patterns are shown, and that are ablated for `backup`, by what ``substitute`` says.
+    The page holds ``heads``, ``notes`` and ``examples``.
     """
-    tables: dict[str, pd.DataFrame] = {}
+    found: dict[str, Any] = {}
     notes: Notes = {}
     shown: list[dict[str, Any]] = []
-    if len(of.frame) < given:
-        notes["prompts"] = f"the {len(of.frame)} of {given} prompts that have the most common layout"
+    if of.left_out:
+        n = len(of.frame)
+        notes["prompts"] = f"the {n} of {n + of.left_out} prompts that have the most common layout"
     if "attention" in wanted:
         made, said = variants(of, tasks, settings.random_words, settings.seed)
         notes |= said
-        tables = attention_tables(of, made)
+        found = dict(attention_tables(of, made))
         shown = examples(of, heads, settings.pattern_prompts)
     if "ov" in wanted:
-        tables["ov"], said = ov_table(of, tasks, settings.ks, settings.norms)
+        found["ov"], said = ov_table(of, tasks, settings.k, settings.norms)
         notes |= said
     if "backup" in wanted and substitute is not None:
-        tables["backup"] = backup.table(*backup.before_and_after(of.model, of.prompts, substitute, heads), of.bootstrap)
-    log.info("%s: %d prompts, %d heads of circuits; %s", of.names["task"], len(of.frame), len(heads), notes)
-    return of.named(tables), of.names | {"heads": list(map(str, heads)), "notes": notes, "examples": shown}
+        found["backup"] = backup.table(*backup.before_and_after(of.model, of.prompts, substitute, heads), of.bootstrap)
+    log.info("%s: %d prompts, %d heads of circuits; %s", of.task, len(of.frame), len(heads), notes)
+    if "patterns" in wanted:
+        found["patterns"] = {"heads": list(map(str, heads)), "notes": notes, "examples": shown}
+    return found
 
 
 # ---- where heads attend --------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def variants(
     if len(set(layout.members)) < 2:
         return {"in order": shown}, {"variants": "the places of two members or more are not known"}
     made, notes = {"in order": shown, "shuffled": attention.shuffled(shown, layout, seed)}, {}
-    found = attention.partner(frame, layout, {n: t for n, t in tasks.prompts.items() if n != of.names["task"]})
+    found = attention.partner(frame, layout, {n: t for n, t in tasks.prompts.items() if n != of.task})
     if found:
         other, rows, mixed_in = found
         notes["interleaved"] = f"with the members of {other}, on {len(rows)} of {len(frame)} prompts"
@@ -167,7 +169,7 @@ def ov_table(of: Explained, tasks: Tasks, ks: Sequence[int], norms: Iterable[str
     """`ov`: shares of targets (`ov_targets`) in the top ``ks``, through those of the ``norms`` that the model has."""
     if not of.layout.members:
         return pd.DataFrame(columns=ov.COLUMNS), {"ov": "not scored: the places of members are not known"}
-    targets, pieces = ov_targets(of.names["task"], tasks), []
+    targets, pieces = ov_targets(of.task, tasks), []
     answers = of.frame["answer_token"].to_list()
     for norm in ov.norms_of(norms, of.model.n_layers):
         found = ov.scores(of.model, of.prompts.tokens, of.layout, targets, ks, norm, answers)

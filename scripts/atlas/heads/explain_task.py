@@ -1,11 +1,12 @@
 """What is found out about a task: what can be patched, what writes the answer, and where the answer appears.
 
-Functions of one analysis give tables without their columns model and task.
+Tables come without their columns model and task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,18 +20,25 @@ if TYPE_CHECKING:
     from atlas.heads.explained import Explained
 
 
-def explain(
-    of: Explained, wanted: Collection[str], patched: int | None, lens_tokens: int, allow_no_effect: bool = False
-) -> dict[str, pd.DataFrame]:
-    """The ``wanted`` tables: `patching` of at most ``patched`` prompts, `attribution`, and those of the `lens`."""
+@dataclass(frozen=True)
+class Settings:
+    """Of the configuration: prompts that are patched (None: all), and top tokens of the lens that are listed."""
+
+    patching_prompts: int | None
+    lens_tokens: int
+    allow_negative_clean: bool = False
+
+
+def explain(of: Explained, wanted: Collection[str], settings: Settings) -> dict[str, pd.DataFrame]:
+    """The ``wanted`` tables: `patching`, `attribution`, and those of the `lens`."""
     tables = {}
     if "patching" in wanted:
-        tables["patching"] = patching_table(of, patched, allow_no_effect)
+        tables["patching"] = patching_table(of, settings.patching_prompts, settings.allow_negative_clean)
     if "attribution" in wanted:
         tables["attribution"] = attribution_table(of)
     if "lens" in wanted:
-        tables |= lens_tables(of, lens_tokens)
-    return of.named(tables)
+        tables |= lens_tables(of, settings.lens_tokens)
+    return tables
 
 
 def patching_table(of: Explained, at_most: int | None, allow_no_effect: bool = False) -> pd.DataFrame:
@@ -40,7 +48,7 @@ def patching_table(of: Explained, at_most: int | None, allow_no_effect: bool = F
     try:
         rows = patching.patching_rows(patched, list(of.layout.names), of.bootstrap, allow_no_effect)
     except StudyError as error:
-        raise StudyError(f"tasks.{of.names['task']}: {error}") from None
+        raise StudyError(f"tasks.{of.task}: {error}") from None
     return pd.DataFrame(rows, columns=patching.COLUMNS)
 
 

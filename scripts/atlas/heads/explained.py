@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from atlas.prompts import layouts
 from atlas.prompts.batch import Prompts
+from atlas.prompts.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
+    from atlas.circuit.task_data import TaskData
     from atlas.core.positions import Layout
     from atlas.core.statistics import Bootstrap
     from atlas.model.models import Model
@@ -20,21 +24,24 @@ if TYPE_CHECKING:
 class Explained:
     """A model on the prompts of a task that have its most common layout, on which heads are explained."""
 
-    names: dict[str, str]  # of model and task, as tables have them
+    task: str
     model: Model
     tokenizer: PreTrainedTokenizerBase
     frame: pd.DataFrame  # of `prompts.parquet`, all of one layout
     layout: Layout
     bootstrap: Bootstrap
     groups: list[str] | None = None  # of means, where heads are ablated
+    left_out: int = 0  # prompts of other layouts
 
-    @property
+    @classmethod
+    def of(cls, data: TaskData, layout: Layout, bootstrap: Bootstrap) -> Explained:
+        """The prompts that results are reported on; ``layout``: the most common one."""
+        given = data.frame(data.report_split)
+        frame = layouts.of_one(given)
+        groups = data.means["groups"] if "means" in data.paths else None
+        tokenizer = load_tokenizer(str(data.folder))
+        return cls(data.task, data.model, tokenizer, frame, layout, bootstrap, groups, len(given) - len(frame))
+
+    @cached_property
     def prompts(self) -> Prompts:
         return Prompts.from_frame(self.frame, self.groups)
-
-    def named(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """Tables with columns model and task before their own."""
-        for table in tables.values():
-            for place, column in enumerate(("model", "task")):
-                table.insert(place, column, self.names[column])
-        return tables

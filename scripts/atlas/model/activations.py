@@ -35,8 +35,8 @@ def collect(
     """Run the model on tokens [N, S] in batches, keeping only the hooks that ablation needs.
 
     Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, d_model] in
-    ``dtype``, and their means over the prompts of each group, per position, float32, with axis G in place of N.
-    ``groups``: [N] integers 0..G-1, by default one group. ``lengths`` [N]: tokens of each row before its padding on the
+    ``dtype``, and their means over the prompts of each group, per position, float32, with axis R in place of N.
+    ``groups``: [N] integers 0..R-1, by default one group. ``lengths`` [N]: tokens of each row before its padding on the
     right, which enters no mean: a mean runs over the rows that have its position, and is 0 where none has. ``folder``:
     where to keep activations that may be larger than memory. Sums run in float64 over the model's own values (not the
     stored ``dtype``), so that batch sizes and row order do not change the means.

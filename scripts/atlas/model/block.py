@@ -18,6 +18,10 @@ into `Norm`; scaled embeddings into `Weights.embed_tokens`, scaled or capped log
 `Weights.logit_diff`; factors of what a layer writes into w_o, b_o and the MLP's last map as they are read. Rotary bases
 differ by layer as `Block.rope` does, multi-query attention is G = 1.
 
+Two readers take sums apart: edges and direct attribution take it that heads' writes add up (`Block.head_write`), and
+`heads.attribution.Readout` takes the final norm and W_U apart. What a family breaks of that, `heads.analyses` finds out
+on the model itself and refuses before anything is searched, for attribution; for edges a family's test does.
+
 Letters for sizes, here and everywhere in the library:
 
     C   circuits that are run together            N   prompts, or rows of a batch

@@ -1,3 +1,3 @@
-"""From a task's block to prompts: members, templates, files, tokens, alignment, splits, and the tensors made of them.
+"""From a task's block to prompts: generators, templates, corruptions, files, tokens, splits, and the tensors of them.
 
 Reads tokenizers, never weights."""

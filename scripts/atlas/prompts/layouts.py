@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.core.errors import StudyError
@@ -19,14 +19,31 @@ from atlas.prompts import rejections
 if TYPE_CHECKING:
     import pandas as pd
 
-    from atlas.prompts.tokens import Encoded
-
 MIN_LAYOUT = 8  # prompts of a file that make a layout of their own, unless told otherwise
 SHARED = "all"  # the name of the means over all prompts of a layout
 NUMBERED = re.compile(r", layout [0-9]+$")
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------
+@dataclass
+class Encoded:
+    """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
+
+    rows: list[dict[str, Any]]
+    layouts: list[dict[str, Any]]  # the largest first (`grouped`)
+    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason (rejections.py)
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Reason -> number of prompts."""
+        return Counter(reason for _, reason in self.rejected_rows)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The layout of most prompts, without their number."""
+        return {key: value for key, value in self.layouts[0].items() if key != "prompts"}
+
+
 def grouped(
     kept: Sequence[tuple[dict[str, Any], Layout]], min_layout: int | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:

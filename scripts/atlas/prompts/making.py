@@ -20,7 +20,7 @@ def prompts_of(
     prepend_bos: bool,
     max_tokens: int | None,
     root: Path | str | None,
-) -> tuple[tokens.Encoded, dict[str, list[str]]]:
+) -> tuple[layouts.Encoded, dict[str, list[str]]]:
     """The prompts of a task's block (over the defaults of `prompts`), and by kind the fillers that were left out.
 
     A filler that is not one token is left out. With ``multi_token`` in the block members and answers may have several.
@@ -47,7 +47,7 @@ def prompts_of(
     return encoded, made.dropped
 
 
-def summary(encoded: tokens.Encoded, block: dict[str, Any], dropped: dict[str, list[str]]) -> dict[str, Any]:
+def summary(encoded: layouts.Encoded, block: dict[str, Any], dropped: dict[str, list[str]]) -> dict[str, Any]:
     """What `prompts.json` says of a task's prompts: layouts, counts (by what became of them), and how they were made.
 
     ``dropped``: as `prompts_of` returns it.
@@ -66,7 +66,7 @@ def summary(encoded: tokens.Encoded, block: dict[str, Any], dropped: dict[str, l
     }
 
 
-def warnings(encoded: tokens.Encoded, info: dict[str, Any]) -> Iterator[str]:
+def warnings(encoded: layouts.Encoded, info: dict[str, Any]) -> Iterator[str]:
     """What a user should know of a task's prompts, one line each; ``info``: `prompts.json`."""
     counts, slow = info["counts"], info["slow_tokenizer"]
     if counts["undivided"]:

@@ -23,7 +23,7 @@ COLUMNS = (*TEXTS, *SPLIT)
 
 
 def rejected_table(rows: Iterable[tuple[dict[str, Any], str]], tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    """One line per rejected prompt, from `tokens.Encoded.rejected_rows`, in order of ``prompt``; columns as above.
+    """One line per rejected prompt, from `layouts.Encoded.rejected_rows`, in order of ``prompt``; columns as above.
 
     Where two of the three lists of strings part shows why most prompts are rejected. They hold no BOS.
     """

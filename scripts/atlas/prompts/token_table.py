@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.core.positions import Layout
 from atlas.prompts import joining
-from atlas.prompts.tokens import Encoded, encode, strings
+from atlas.prompts.layouts import Encoded
+from atlas.prompts.tokens import encode, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,6 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,25 +23,6 @@ if TYPE_CHECKING:
 
 
 Offsets = Sequence[tuple[int, int]]  # character spans
-
-
-@dataclass
-class Encoded:
-    """Aligned prompts (``rows``, with token fields added) and what happened on the way."""
-
-    rows: list[dict[str, Any]]
-    layouts: list[dict[str, Any]]  # the largest first (`layouts.grouped`)
-    rejected_rows: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # row, reason (rejections.py)
-
-    @property
-    def rejected(self) -> Counter[str]:
-        """Reason -> number of prompts."""
-        return Counter(reason for _, reason in self.rejected_rows)
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """The layout of most prompts, without their number."""
-        return {key: value for key, value in self.layouts[0].items() if key != "prompts"}
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -120,7 +100,7 @@ def encode_prompts(
     task_name: str,
     multi_token: bool = False,
     min_layout: int | None = None,
-) -> Encoded:
+) -> layouts.Encoded:
     """Add ``tokens``, ``corrupted_tokens``, ``answer_token``, ``incorrect_token`` and ``layout`` to rows; reject some.
 
     With ``multi_token`` members and answers may have several tokens. Rows then gain ``answer_tokens`` and
@@ -160,7 +140,7 @@ def encode_prompts(
         _refuse_misaligned_templates(kept, Counter(layout for _, layout in kept).most_common(1)[0][0], task_name)
     used, found, left_out = layouts.grouped(kept, min_layout)
     reason = rejections.OTHER_LAYOUT if min_layout is None else rejections.FEW_OF_LAYOUT
-    return Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
+    return layouts.Encoded(used, found, rejected_rows + [(row, reason) for row in left_out])
 
 
 class _Text(NamedTuple):

@@ -15,6 +15,7 @@ import torch
 
 from atlas.core.components import Circuit, Component
 from atlas.core.graph import Edge, EdgeCircuit, Graph
+from atlas.proof.building import build
 from atlas.proof.planted import (
     BOS,
     FILLERS,
@@ -26,7 +27,6 @@ from atlas.proof.planted import (
     M,
     Plan,
     Write,
-    build,
 )
 
 if TYPE_CHECKING:

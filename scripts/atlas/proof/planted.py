@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -300,13 +299,3 @@ def tokenizer() -> PreTrainedTokenizerBase:
         model_max_length=N_POSITIONS,
         clean_up_tokenization_spaces=False,
     )
-
-
-def build(plan: Plan, family: str, folder: Path | str) -> Path:
-    """Write the checkpoint of a plan, tokenizer included, to ``folder``; the same plan gives the same bytes."""
-    from atlas.proof import planted_gpt2, planted_llama
-
-    model = {"gpt2": planted_gpt2, "llama": planted_llama}[family].model(plan)
-    model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return Path(folder)

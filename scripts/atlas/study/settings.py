@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from atlas.core.errors import StudyError
-from atlas.generate import prompts as generation_prompts
+from atlas.generate.prompts import make_set
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
 
@@ -59,7 +59,7 @@ def generation_prompt_sets(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
             raise StudyError(f"{where}.corrupted: corrupted texts are made from `members`; give one of the two")
         if config["generation"]["kind"] == "mean" and not {"members", "corrupted"} & set(own):
             raise StudyError(f"{where}.corrupted: missing; generation.kind: mean needs texts that the means run over")
-        generation_prompts.make_set(name, own, 1, 0)
+        make_set(name, own, 1, 0)
         found[name] = own
     return found
 
