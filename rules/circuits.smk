@@ -311,6 +311,37 @@ rule compare_circuits:
         "../scripts/compare_circuits.py"
 
 
+rule compose_heads:
+    input:
+        model="results/{model}/model.json",
+        circuits="results/{model}/comparison/circuits.json",
+        edge_membership="results/{model}/comparison/edge_membership.parquet",
+    output:
+        **filled(
+            "results/{model}/comparison",
+            composition="composition.parquet",
+            composition_edges="composition_edges.parquet",
+        ),
+    log:
+        "logs/{model}/compose_heads.log",
+    benchmark:
+        "benchmarks/{model}/compose_heads.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 60, gpu=True),
+    params:
+        **REPORTED,
+        code=library("scripts/compose_heads.py"),
+        run=run_settings,
+        main_tasks=MAIN_TASKS,
+        seed=config["statistics"]["seed"],
+    message:
+        "Score how heads of {wildcards.model} compose"
+    script:
+        "../scripts/compose_heads.py"
+
+
 rule gather_evaluations:
     input:
         cross=each(TASK, "cross.parquet"),

@@ -1,27 +1,17 @@
 """Score how much of what one head writes another one can read, and hold the edges of circuits against that."""
 
-import pandas as pd
-
 from atlas.circuit import chosen
-from atlas.core import components
-from atlas.core.graph import Edge
 from atlas.heads import composition
 from atlas.model import models
 from atlas.store import artifacts, job
 
 job.start(snakemake)
-inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+inputs, p = snakemake.input, snakemake.params
 
-model = models.load(job.model_folder(snakemake), settings=artifacts.read_json(inputs.model)["settings"], **p.run)
+settings = artifacts.read_json(inputs.model)["settings"]
+model = models.load(job.model_folder(snakemake), settings=settings, **p.run)
+circuits = chosen.chosen_circuits(inputs.circuits)
+edge_membership = artifacts.read_table(inputs.edge_membership)
 found = composition.scores(model, p.seed)
-circuits, edges = chosen.chosen_circuits(inputs.circuits), artifacts.read_table(inputs.edge_membership)
-pieces = []
-for task in p.main_tasks:
-    kept = edges[edges.circuit == task]
-    heads = map(str, components.heads(circuits[task]))
-    rows = composition.against_edges(found, map(Edge, kept.sender, kept.receiver), heads, p.seed)
-    pieces.append(rows.assign(circuit=task)[composition.AGREEMENT])
-
-provenance = job.provenance(snakemake)
-artifacts.write_table(found.assign(model=w.model), out.composition, provenance)
-artifacts.write_table(pd.concat(pieces, ignore_index=True).assign(model=w.model), out.composition_edges, provenance)
+edges = composition.of_circuits(found, edge_membership, {task: circuits[task] for task in p.main_tasks}, p.seed)
+job.save(snakemake, composition=found, composition_edges=edges)

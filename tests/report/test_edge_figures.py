@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 
 import edge_tables
 from atlas.core.graph import Graph
 from atlas.report import style, wording
-from atlas.report.figures import edge_curves, edge_diagram, evaluation, methods, positions, stability
+from atlas.report.figures import composition, edge_curves, edge_diagram, evaluation, methods, positions, stability
 from drawings import check_written
 from figure_tables import COLOURS, GROUPED, LARGE, SMALL, study_of
 
@@ -26,6 +27,19 @@ def description(graph: Graph) -> dict:
     return sizes | {"parallel_blocks": graph.parallel}
 
 
+def composed(study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Random scores of composition, and what is said of the edges of circuits, the last of which keeps none."""
+    rng, graph = np.random.default_rng(0), study.graph
+    names = [f"{layer}.{head}" for layer in range(graph.n_layers) for head in graph.heads]
+    pairs = [(kind, s, r) for kind in "QKV" for s in names for r in names if int(s[0]) < int(r[0])]
+    rows = [(*pair, graph.port(*map(int, pair[2].split(".")), pair[0].lower()), rng.random()) for pair in pairs]
+    found = pd.DataFrame(rows, columns=["kind", "sender", "receiver", "port", "value"])
+    area = {"pairs": 9, "edges": 3, "auroc": 0.7, "null_low": 0.3, "null_high": 0.6, "p": 0.01}
+    areas = [{"circuit": task, "kind": kind} | area for task in study.main[:-1] for kind in "QKV"]
+    areas += [{"circuit": study.main[-1], "kind": kind, "pairs": 9, "edges": 0} for kind in "QKV"]
+    return found.assign(baseline=0.1, null_high=0.5), pd.DataFrame(areas, columns=["circuit", "kind", *area])
+
+
 def make(figure: str, study):
     diagram = {"main_tasks": study.main, "model": description(study.graph), "method": "eap_ig", "colours": COLOURS}
     return {
@@ -38,6 +52,9 @@ def make(figure: str, study):
             study.evaluation, study.completeness, study.minimality, study.main, COLOURS
         ),
         "positions": lambda: positions.draw(study.positions, study.main, "RdBu"),
+        "composition": lambda: composition.draw(
+            *composed(study), study.edge_membership, study.membership, study.main, "viridis", COLOURS
+        ),
     }[figure]()
 
 
@@ -47,15 +64,32 @@ def draw(figure: str, study):
     return make(figure, study)
 
 
-FIGURES = ["edge_diagram", "shared_edges", "edge_curves", "stability", "methods", "evaluation", "positions"]
+FIGURES = [
+    "edge_diagram",
+    "shared_edges",
+    "edge_curves",
+    "stability",
+    "methods",
+    "evaluation",
+    "positions",
+    "composition",
+]
 
 
-@pytest.mark.parametrize("name", [LARGE, SMALL, GROUPED])
+@pytest.mark.parametrize("name", [SMALL, GROUPED])
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)
     check_written([draw(figure, study)] + [make(figure, study)] * (name == SMALL), tmp_path)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_larger_figure_is_laid_out_within_the_page(figure):
+    """All but its file is made, and that file is written as for the smaller studies."""
+    drawing = draw(figure, study_of(LARGE))
+    drawing.draw_without_rendering()
+    assert drawing.axes and drawing.get_size_inches()[0] <= style.PAGE + 0.01
 
 
 # ---- edge diagram ---------------------------------------------------------------------------------------------
@@ -258,3 +292,23 @@ def test_configured_circuits_stand_beside_the_reported_ones():
     table = pd.concat([study.evaluation, nodes.assign(circuit="from_paper")])
     figure = evaluation.draw(table, study.completeness, study.minimality, study.main, COLOURS)
     assert "circuit: from paper" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+# ---- composition ---------------------------------------------------------------------------------------------
+def test_a_pair_is_marked_where_it_exceeds_its_null_and_framed_where_an_edge_is_kept():
+    found = pd.DataFrame(
+        {"kind": ["Q", "Q"], "sender": ["0.0", "0.1"], "receiver": ["1.0", "1.0"], "port": ["1.0.q", "1.0.q"]}
+        | {"value": [0.6, 0.3], "baseline": 0.2, "null_high": 0.5}
+    )
+    heads = pd.DataFrame({"circuit": "a", "component": ["0.0", "0.1", "1.0", "m0"], "layer": 0, "head": 0})
+    area = {"pairs": 2, "edges": 1, "auroc": 0.0, "null_low": 0.0, "null_high": 1.0, "p": 1.0}
+    areas = pd.DataFrame([{"circuit": "a", "kind": kind} | area for kind in "QKV"])
+    edges = membership(a={"0.1->1.0.q": 1.0, "0.0->m1": 1.0}, other={"0.0->1.0.q": 1.0})
+    figure = composition.draw(found, areas, edges, heads, ["a"], "viridis", COLOURS)
+    ax = next(ax for ax in figure.axes if ax.get_title("left") == "Q: into queries")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.0", "0.1", "1.0"]
+    (framed,) = ax.patches
+    assert framed.get_xy() == (0.5, 1.5), "0.1 writes, 1.0 reads; the edge of another task counts for nothing"
+    (dots,) = (drawn for drawn in ax.collections if isinstance(drawn, PathCollection))
+    assert dots.get_offsets().tolist() == [[0, 2]]
+    assert "1 of 2, p = 1" in [text.get_text() for other in figure.axes for text in other.texts]

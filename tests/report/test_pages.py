@@ -41,7 +41,7 @@ def test_no_module_of_the_report_imports_a_model():
 
 
 # ---- the summary and its tables -------------------------------------------------------------------------------
-def summary_of(study, **settings) -> Study:
+def summary_of(study) -> Study:
     layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
     model = {"model": study.model, "architecture": "GPT2LMHeadModel", "n_layers": int(layers), "n_heads": int(heads)}
     return Study(
@@ -57,8 +57,7 @@ def summary_of(study, **settings) -> Study:
             "threshold": study.threshold,
             "order": study.order,
             "labels": head_tables.THRESHOLDS,
-        }
-        | settings,
+        },
         provenance={},
     )
 

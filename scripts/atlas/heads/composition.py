@@ -17,7 +17,7 @@ random against each other, singular values kept: one pair in twenty without any 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -26,6 +26,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from atlas.core.components import Circuit
+from atlas.core.components import heads as heads_of
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, Graph
 from atlas.edges.searches import auroc
@@ -160,6 +162,18 @@ def against_edges(found: pd.DataFrame, edges: Iterable[Edge], heads: Iterable[st
             row |= {"auroc": areas[0], "null_low": low, "null_high": top, "p": (areas >= areas[0] - 1e-12).mean()}
         rows.append(row)
     return pd.DataFrame(rows).reindex(columns=AGREEMENT[1:])
+
+
+def of_circuits(
+    found: pd.DataFrame, edge_membership: pd.DataFrame, circuits: Mapping[str, Circuit], seed: int = 0
+) -> pd.DataFrame:
+    """Rows of `AGREEMENT`: `against_edges` of the heads and edges (`edge_membership.parquet`) of each node circuit."""
+    pieces = [pd.DataFrame(columns=AGREEMENT)]
+    for name, circuit in circuits.items():
+        kept = edge_membership[edge_membership.circuit == name]
+        rows = against_edges(found, map(Edge, kept.sender, kept.receiver), map(str, heads_of(circuit)), seed)
+        pieces.append(rows.assign(circuit=name)[AGREEMENT])
+    return pd.concat(pieces[1:] or pieces, ignore_index=True)
 
 
 def place(name: str) -> tuple[int, int]:

@@ -173,6 +173,14 @@ SHOWN = (
         message="Draw edge circuits of every size of {wildcards.model}",
     ),
     Shown(
+        "composition",
+        "composition of heads",
+        OF_EDGES,
+        tables=compared("composition", "composition_edges", "edge_membership", "membership"),
+        settings=MAIN_TASKS | look("sequential", "circuit"),
+        message="Draw how heads of {wildcards.model} compose",
+    ),
+    Shown(
         "evaluation",
         "metrics, completeness, minimality",
         EVALUATION,

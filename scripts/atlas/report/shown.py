@@ -18,6 +18,7 @@ EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "hea
 
 # Table -> what makes it, where not every study has it
 MADE_BY = dict.fromkeys(("edge_circuits", "edge_scores", "edge_curves", "edge_areas"), EDGES)
+MADE_BY |= dict.fromkeys(("comparison/composition", "comparison/composition_edges"), EDGES)
 MADE_BY |= {name: name for name in ("patching", "attribution", "detectors", "ov", "backup")}
 MADE_BY |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")
 MADE_BY |= dict.fromkeys(("lens", "lens_tokens", "lens_lead", "lens_increments"), "lens")

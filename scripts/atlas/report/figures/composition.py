@@ -25,20 +25,20 @@ def draw(
     membership: pd.DataFrame,
     main_tasks: list[str],
     sequential: str,
-    circuit: str,
+    colours: dict[str, str],
 ) -> Figure:
     """Above, a map for each kind: senders across, receivers down, of all heads of the circuits; below, the areas."""
     heads = maps.union_heads(membership, main_tasks)
     side = (style.PAGE - LEFT - 2 * GAP - 0.75) / 3
     fig = style.figure(style.PAGE, side + 1.4 + ROW * len(main_tasks), layout=None)
     own = composition[composition["sender"].isin(heads) & composition["receiver"].isin(heads)]
-    times = own["value"] / own["baseline"]
-    norm, cmap = Normalize(1, max(2.0, math.ceil(times.max() if len(times) else 2))), maps.from_white(sequential)
+    own = own.assign(times=own["value"] / own["baseline"])
+    norm, cmap = Normalize(1, max(2.0, math.ceil(own["times"].max() if len(own) else 2))), maps.from_white(sequential)
     kept = edges_of(edge_membership, main_tasks)
     for i, (kind, title) in enumerate(INTO.items()):
         left = LEFT + i * (side + GAP)
         ax = style.axes_at(fig, left, 0.42, side, side)
-        of_kind = own[own["kind"] == kind].assign(times=times)
+        of_kind = own[own["kind"] == kind]
         draw_map(ax, of_kind, heads, cmap, norm, kept)
         ax.set_title(f"{kind}: {title}")
         ax.set_xlabel("writes", size=style.SMALL, labelpad=1)
@@ -46,7 +46,7 @@ def draw(
             ax.set_ylabel("reads", size=style.SMALL, labelpad=1)
         below = style.axes_at(fig, left, side + 1.0, side - 0.62, ROW * max(1, len(main_tasks)))
         rows = composition_edges[composition_edges["kind"] == kind].set_index("circuit")
-        draw_areas(below, rows, main_tasks, circuit, labels=i == 0)
+        draw_areas(below, rows, main_tasks, colours["circuit"], labels=i == 0)
     maps.bar(fig, style.PAGE - 0.55, 0.55, 1.2, cmap, norm, "times\nrandom", extend="both")
     handles = [
         Line2D([], [], ls="", marker="o", markersize=2.5, color=style.INK, label="above 95 % of random orientations"),
