@@ -17,6 +17,7 @@ AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_contr
 AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
 AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_attention": 1}
 AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1, "write_summary": 1}
+AFTER_COMPARISON |= {"compose_heads": 1, "plot_composition": 1}
 AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
 AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
 AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
@@ -57,6 +58,7 @@ ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
+ALL |= {"compose_heads": 1}
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,16 @@ ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "scor
 ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
 ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "generate": 1}
 ADDED_MAIN |= dict.fromkeys(
-    ["compare_circuits", "gather_circuits", "gather_prompts", "gather_evaluations", "label_heads", *PAGES], 1
+    [
+        "compose_heads",
+        "compare_circuits",
+        "gather_circuits",
+        "gather_prompts",
+        "gather_evaluations",
+        "label_heads",
+        *PAGES,
+    ],
+    1,
 )
 # of the figures of single tasks only the new task's; and those of all circuits and what they share
 ADDED_MAIN |= FIGURES | {"plot_dataset": 1, "plot_component_effects": 1, "plot_search_trajectory": 1}

@@ -71,7 +71,11 @@ def test_models_are_compared_where_a_study_has_several(study):
 @pytest.mark.parametrize(
     ("key", "value", "rules"),
     [
-        (("edges", "methods"), [], {"search_edges", "plot_edge_curves", "plot_edge_diagram"}),
+        (
+            ("edges", "methods"),
+            [],
+            {"search_edges", "compose_heads", "plot_edge_curves", "plot_edge_diagram", "plot_composition"},
+        ),
         (("generation", "prompts"), {}, {"generate", "plot_generation"}),
         (("heads", "analyses"), [], {"explain_task", "explain_heads", "detect_heads", "label_heads"}),
     ],
