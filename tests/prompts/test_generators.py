@@ -105,7 +105,7 @@ def test_a_strangers_generator_needs_no_other_file(greetings, config):
     found = validated(with_task(config, greetings, main=True), SCHEMA, ROOT / "resources" / "published")
     block = found["prompts"] | found["tasks"]["hello"]
     encoded, dropped = prompts_of("hello", block, load_tokenizer("gpt2"), False, None, None)
-    assert dropped == {} and len(encoded.rows) == 12 and encoded.layout["member_positions"] == []
+    assert dropped == {} and len(encoded.rows) == 12 and encoded.layout["members"] == []
     assert {row["split"] for row in encoded.rows} == {"search", "held_out"}
     assert [row["text"] for row in encoded.rows][:1] == ["When Ada met Ben, then Ada saw"]
     info = summary(encoded, block, dropped)
