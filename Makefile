@@ -1,5 +1,6 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
-# make test: install, run every test, two at a time (WORKERS).
+# make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
+# make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
 # make cluster: the same, then start a SLURM of one node and submit the whole smoke study to it.
 # make commands: run every shell command of the documents and every preset whole, about two hours.
@@ -13,7 +14,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 BIN := $(VENV)/bin
 
-.PHONY: run resume test slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -27,7 +28,10 @@ resume: $(VENV)/installed
 	$(MAKE) run
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow"
+
+test-slow: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder -m slow
 
 slurm: $(VENV)/installed
 	$(BIN)/python tests/slurm_cluster.py

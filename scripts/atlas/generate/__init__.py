@@ -1,1 +1,1 @@
-"""Generation under ablation: prompts, decoding, scores."""
+"""Generation under ablation: prompts, decoding, what is written, scores."""
