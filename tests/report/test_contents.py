@@ -100,7 +100,9 @@ ALWAYS |= {f"{name}.svg" for name in ("evaluation", "stability", "methods", "ove
 ALWAYS |= {f"{task}.{name}.svg" for task in "abc" for name in ("dataset", "tokens")}
 ALWAYS |= {f"{task}.{name}.svg" for task in "ab" for name in ("component_effects", "search_trajectory")}
 ALWAYS |= {f"{circuit}.circuit_diagram.svg" for circuit in ("a", "b", "shared")}
-WITH_EDGES = {"edge_curves.svg"} | {f"{circuit}.edge_diagram.svg" for circuit in ("a", "b", "shared")}
+WITH_EDGES = {"edge_curves.svg", "composition.svg"} | {
+    f"{circuit}.edge_diagram.svg" for circuit in ("a", "b", "shared")
+}
 OF_HEADS = {f"{name}.svg" for name in ("attribution", "lens", "attention", "detectors", "ov", "backup")}
 OF_HEADS |= {"a.patching.svg", "patching_scatter.svg", "heads.html", "patterns.html", "lens_tokens.html"}
 WRITTEN = {"generation.svg", "generation.html"}
