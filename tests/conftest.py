@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
@@ -30,6 +31,11 @@ def pytest_addoption(parser):
     parser.addoption("--every-command", action="store_true", help=text)
     text = "run a study of every family of docs/architectures.md, not of three (tests/workflow/test_architectures.py)"
     parser.addoption("--every-family", action="store_true", help=text)
+
+
+# A slow machine is no failure: times belong to `make bench`
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure():

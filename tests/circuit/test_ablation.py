@@ -118,7 +118,7 @@ def test_resampling_everything_is_the_corrupted_run(shipped_model, prompts, abla
 
 
 @given(st.data())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_batch_size_and_order_change_nothing(shipped_model, prompts, cache, ablators, data):
     everything = sorted(ablators["mean"].everything)
     circuit = frozenset(data.draw(st.sets(st.sampled_from(everything), min_size=5)))

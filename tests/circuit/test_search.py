@@ -73,7 +73,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("order", ORDERS)
 @given(games())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_circuit_stays_above_the_floor_and_nothing_more_can_go(order, game):
     worth, threshold = game
     everything = frozenset(worth)
@@ -96,7 +96,7 @@ def test_a_circuit_stays_above_the_floor_and_nothing_more_can_go(order, game):
 
 @pytest.mark.parametrize("order", ORDERS)
 @given(games(), st.integers(2, 6), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_speculation_changes_nothing(order, game, batch, random):
     """With scores that are not monotone: each circuit has its own, whatever it contains."""
     worth, threshold = game
@@ -112,7 +112,7 @@ def test_speculation_changes_nothing(order, game, batch, random):
 
 
 @given(games())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bisection_ends_where_nothing_more_can_go(game):
     """On additive scores its circuit obeys the same rule; each removal is evaluated on what is then left."""
     worth, threshold = game

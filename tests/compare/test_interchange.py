@@ -42,14 +42,14 @@ def graph_json(edges=EDGES, graph=PLAIN, scores=None) -> dict:
 
 # ---- round trips ---------------------------------------------------------------------------------------------
 @given(graphs(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_study_json_comes_back(graph, data):
     circuit = data.draw(st.frozensets(st.sampled_from(all_components(graph.n_layers, graph.n_heads))))
     assert from_study(through_json(to_study(circuit)), graph) == circuit
 
 
 @given(graphs(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_graph_json_comes_back(graph, data):
     """Exactly: floats survive JSON, and both changes of sign are exact."""
     edges = data.draw(st.frozensets(st.sampled_from(graph.edges)))
@@ -61,7 +61,7 @@ def test_graph_json_comes_back(graph, data):
 
 
 @given(graphs(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nodes_come_back_without_edges(graph, data):
     circuit = data.draw(st.frozensets(st.sampled_from(all_components(graph.n_layers, graph.n_heads))))
     content = through_json(to_graph_json(graph.among(circuit), graph, nodes=circuit))

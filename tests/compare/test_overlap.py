@@ -25,7 +25,7 @@ from atlas.core.graph import Graph, parse
 
 
 @given(st.integers(1, 7), st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_hypergeometric_equals_enumeration(population, data):
     a, b = data.draw(st.integers(0, population)), data.draw(st.integers(0, population))
     counts = np.zeros(min(a, b) + 1)
@@ -106,7 +106,7 @@ def every_match(circuit):
 
 
 @given(st.frozensets(st.sampled_from(EDGES.edges)), st.frozensets(st.sampled_from(EDGES.edges)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_chance_of_shared_edges_equals_enumeration(a, b):
     (row,) = compare_edges({"a": a, "b": b}, EDGES)
     assert tuple(row) == COLUMNS and row["level"] == "edges" and row["shared"] == len(a & b)
@@ -220,7 +220,7 @@ def circuits(draw):
 
 
 @given(circuits(), st.booleans(), st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_controls_match_layers_and_never_are_the_circuit(case, outside, seed):
     circuit, n_layers, n_heads = frozenset(case[0]), case[1], case[2]
     sets, note = matched_sets(circuit, n_layers, n_heads, 20, seed, outside)

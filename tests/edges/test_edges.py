@@ -132,7 +132,7 @@ def test_shared_keys_and_values_are_one_receiver():
 
 
 @given(st.integers(1, 3), st.sampled_from([(4, 4), (4, 2), (2, 1)]), st.booleans(), st.integers(0, 10**6), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_live_edges_are_those_on_a_path_to_the_logits(layers, heads, parallel, seed, data):
     graph = Graph(layers, *heads, parallel)
     circuit = sample(graph, seed, data.draw(st.sampled_from([0.05, 0.2, 0.6])))
@@ -386,7 +386,7 @@ def additive(worth):
 
 
 @given(st.integers(0, 10**6), st.floats(0.5, 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_acdc_keeps_what_costs_tau_where_effects_add_up(seed, tau):
     rng = random.Random(seed)
     worth = {e: rng.uniform(-5, 40) for e in GRAPH.edges}
@@ -397,7 +397,7 @@ def test_acdc_keeps_what_costs_tau_where_effects_add_up(seed, tau):
 
 
 @given(st.integers(0, 10**6), st.floats(1, 90))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_iterative_search_stays_above_its_floor_and_ends_where_nothing_can_go(seed, threshold):
     rng = random.Random(seed)
     raw = {e: rng.expovariate(1) for e in GRAPH.edges}
@@ -422,7 +422,7 @@ def test_areas_by_hand():
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(rows):
     scores, truth = zip(*rows, strict=True)
     true, false = ([s for s, t in rows if t == value] for value in (True, False))

@@ -82,7 +82,7 @@ def by_hand(model, text, heads, means=None):
 # ---- decoding ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["zero", "mean"])
 @given(sets=st.lists(head_set, min_size=1, max_size=6), first=st.integers(0, 30))
-@budget(max_examples=8, deadline=None)
+@budget(max_examples=8)
 def test_ablation_with_a_cache_equals_hooks_on_the_whole_text(model, texts, means, kind, sets, first):
     """At every step, in a batch whose rows have different heads ablated."""
     used, means = texts[first : first + len(sets)], means if kind == "mean" else None

@@ -48,7 +48,7 @@ def prompts():
 
 @pytest.mark.parametrize("rows", ROWS)
 @given(circuits=st.lists(circuits_strategy, min_size=1, max_size=6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_engine_equals_hooks(model, prompts, rows, circuits):
     """Any circuits, one after another, so that residuals remembered from one serve the next."""
     live = Ablator(model, prompts, substitute(ROWS[rows]))
@@ -63,7 +63,7 @@ def test_the_engine_equals_hooks(model, prompts, rows, circuits):
 
 
 @given(base=circuits_strategy, layer=st.integers(0, L - 1), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer, data):
     own = [c for c in COMPONENTS if c.layer == layer]
     others = frozenset(c for c in base if c.layer != layer)
@@ -81,7 +81,7 @@ def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer,
     positions=st.lists(st.lists(st.integers(0, S - 1), min_size=2, max_size=2), min_size=N, max_size=N),
     shared=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, shared):
     """Several positions for a score (multi-token answers), the same for all rows or each row its own."""
     from atlas.circuit.ablation import edits
@@ -105,7 +105,7 @@ def padded(side):
 
 
 @given(circuit=circuits_strategy)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_right_padded_prompts_equal_each_prompt_alone(model, prompts, circuit):
     tokens, mask = padded("right")
     rows = substitute(ROWS["resample"])
@@ -154,7 +154,7 @@ def by_loops(model, prompts, circuit, replaced, masks):
 
 
 @given(circuits=st.lists(mixtures, min_size=1, max_size=4), rows=st.sampled_from(list(ROWS)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_sites_equal_hooks_and_loops_over_positions(model, prompts, circuits, rows):
     own = prompts.with_roles(ROLES)
     live, hooks = (Ablator(model, own, substitute(ROWS[rows]), use_engine=use) for use in (True, False))
@@ -165,7 +165,7 @@ def test_sites_equal_hooks_and_loops_over_positions(model, prompts, circuits, ro
 
 
 @given(circuit=circuits_strategy, chosen=st.sets(st.sampled_from(COMPONENTS)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_all_sites_of_a_component_are_the_component_and_none_is_its_ablation(model, prompts, circuit, chosen):
     for use_engine in (True, False):
         ablator = Ablator(model, prompts.with_roles(ROLES), substitute(ROWS["groups"]), use_engine=use_engine)
@@ -183,7 +183,7 @@ def test_without_a_site_keeps_the_other_roles(model, prompts):
 
 
 @given(base=mixtures, layer=st.integers(0, L - 1), data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_batch_of_sites_equals_one_at_a_time(model, prompts, base, layer, data):
     """Masks of the roles as they are in all rows, and of their own in each row."""
     own = prompts.with_roles(ROLES)
@@ -204,7 +204,7 @@ def test_a_batch_of_sites_equals_one_at_a_time(model, prompts, base, layer, data
 
 
 @given(circuit=mixtures)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_sites_of_right_padded_prompts_equal_hooks(model, prompts, circuit):
     """Each row has its own last position; the score reads it, and roles are masks of each row."""
     tokens, mask = padded("right")
@@ -299,7 +299,7 @@ def test_the_shipped_models_search_is_the_same_by_every_way(shipped_model, confi
 
 
 @given(circuit=circuits_strategy, rows=st.sampled_from(list(ROWS)))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_float32_agrees_to_1e_5(single, prompts, circuit, rows):
     """Of the largest logit, about 10 with these weights; the two ways add in different orders."""
     live, hooks = (
@@ -325,7 +325,7 @@ def test_lower_precision_runs_and_stays_near(model, prompts, dtype):
 
 
 @given(circuit=circuits_strategy)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_legacy_means_are_the_same(model, prompts, circuit):
     groups = substitute(ROWS["groups"])
     live, hooks = (LegacyAblator(model, prompts, groups, prompts, use_engine=use) for use in (True, False))

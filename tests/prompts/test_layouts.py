@@ -256,7 +256,7 @@ def test_collected_means_are_those_of_each_layout(gpt2):
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_are_the_texts_with_their_answers(sizes):
     """Prompts and answers of any lengths: every row is prompt, answer less its last token, padding."""
     rng = np.random.default_rng(0)
@@ -399,7 +399,7 @@ def test_noising_and_denoising_equal_those_of_each_prompt(gpt2):
     lengths=st.lists(st.tuples(st.integers(3, 6), st.integers(0, 1)), min_size=1, max_size=40),
     least=st.one_of(st.none(), st.integers(2, 12)),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_layout_is_used_where_it_is_the_largest_or_large_enough(lengths, least):
     kept = [({"prompt": i}, Layout(n, ((m, m),), n - 1, bool(m))) for i, (n, m) in enumerate(lengths)]
     rows, found, left_out = layouts.grouped(kept, least)
@@ -423,7 +423,7 @@ rows_of_splits = st.lists(
 
 
 @given(made=rows_of_splits, multi_token=st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_held_out_without_a_mean_is_rejected_and_counted(made, multi_token):
     kept = []
     for i, (split, layout, right, wrong) in enumerate(made):

@@ -173,7 +173,7 @@ def test_teacher_forced_scores_equal_a_forward_for_each_token(model, prompts, ki
 
 
 @given(base=circuits_strategy, layer=st.integers(0, L - 1), data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer, data):
     means, cache = means_of(model, prompts)
     own = [c for c in COMPONENTS if c.layer == layer]
@@ -246,7 +246,7 @@ def test_the_rows_that_a_model_reads(prompts):
 
 
 @given(circuit=st.sets(st.sampled_from(COMPONENTS + sorted(sites(COMPONENTS, ("members", "last"))))).map(frozenset))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_sites_equal_hooks(model, prompts, circuit):
     own = prompts.with_roles({"members": [1, 2], "separators": [0], "last": [3]})
     substitute = replacement("mean", model, own, means_of(model, own)[0])
@@ -568,7 +568,7 @@ def test_spanish_months_on_gpt2(config):
 
 
 @given(st.integers(0, 100))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_words_that_fall_into_bytes_are_members_too(config, seed):
     found = made(
         config,

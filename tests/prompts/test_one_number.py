@@ -54,7 +54,7 @@ def subsets() -> list[tuple[str, ...]]:
 
 
 @given(circuit=circuits_strategy)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_metrics_beside_it_change_no_bit(model, prompts, circuit):
     found = {
         names: Ablator(model, prompts, substitute(ROWS["groups"]), names).logit_diff(circuit).tobytes()
@@ -98,7 +98,7 @@ def test_answers_of_several_tokens_have_one_number_too(model, prompts):
 
 
 @given(base=circuits_strategy, layer=st.integers(0, 2))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_batches_and_candidates_tried_at_once_stay_within_the_bound(model, prompts, base, layer):
     here = [c for c in COMPONENTS if c.layer == layer]
     circuits = [base - frozenset(here[:i]) for i in range(len(here))]

@@ -70,7 +70,7 @@ BOTH = {"search", "held_out"}
     st.integers(0, 9),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_is_on_both_sides_and_every_stratum_is(drawn, share, seed, shuffler):
     """A text stands in one stratum here; strata of one text are searched on, others have their share to the unit."""
     texts, strata = [f"{s}: {t}" for t, s in drawn], [f"s{s}" for _, s in drawn]
@@ -97,7 +97,7 @@ def test_no_text_is_on_both_sides_and_every_stratum_is(drawn, share, seed, shuff
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=2, max_size=40), SHARES, st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_strata_that_are_tied_together_are_all_searched_on(drawn, share, seed):
     """A text here has several wordings and strata: not all can be divided, but search has every one of them."""
     texts, strata, templates = (
@@ -115,7 +115,7 @@ def test_strata_that_are_tied_together_are_all_searched_on(drawn, share, seed):
 
 
 @given(st.integers(2, 200), SHARES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_share_is_kept_to_the_prompt(n, share):
     rows = rows_of_file([f"text {i}" for i in range(n)])
     splits.split("t", rows, "auto", share, 0)
@@ -123,7 +123,7 @@ def test_the_share_is_kept_to_the_prompt(n, share):
 
 
 @given(st.integers(0, 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_answers_that_alternate_are_on_both_sides(seed):
     """Every second row would hold out one of the two answers; of few answers each has its share, here to one prompt."""
     answers = ["is", "are"] * 10
@@ -195,7 +195,7 @@ def test_files_hold_out_whole_sequences_and_templates(hold_out, key):
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20, min_size=1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_components_equal_a_closure(keys):
     """Oracle: powers of the matrix of rows that share a key."""
     near = np.array([[a[0] == b[0] or a[1] == b[1] for b in keys] for a in keys])
@@ -219,7 +219,7 @@ def task_rows(members=20, hold_out="auto", share=0.5, seed=0, per_template=48, *
 
 
 @given(st.integers(5, 24), st.sampled_from(["auto", "prompts", "sequences", "templates"]), SHARES, st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_held_out_prompts_of_members(members, hold_out, share, seed):
     starts = members - 4
     if starts < 2 and hold_out == "sequences":

@@ -40,7 +40,7 @@ def task_settings(draw):
 
 
 @given(task_settings(), st.sampled_from(sorted(CORRUPTIONS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_prompt_keeps_the_promises_of_its_task(task, corruption):
     position = task.shown - 1 if corruption == "position" else None
     task = Task(**{**vars(task), "corruption": corruption, "position": position})
@@ -98,7 +98,7 @@ def test_members_inside_other_words_stay_as_they_are():
 
 
 @given(st.integers(0, 5), st.integers(0, 5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_tasks_share_fillers_prompt_by_prompt(seed_a, seed_b):
     common = {"templates": TEMPLATES[:2], "fillers": FILLERS, "filler_seed": 7}
     a = Task("a", tuple(f"w{i}" for i in range(12)), per_template=24, seed=seed_a, **common)
