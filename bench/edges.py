@@ -14,8 +14,7 @@ import torch
 
 from atlas.circuit.ablation import replacement
 from atlas.core.graph import LOGITS
-from atlas.edges import attribution as eap
-from atlas.edges import searches as edge_search
+from atlas.edges import attribution, searches
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
 from atlas.model import activations
 from search import gpt2_shaped, peak_mb, random_prompts, timed
@@ -27,7 +26,7 @@ class Naive:
     def __init__(self, ablator: EdgeAblator):
         self.ablator, self.model = ablator, ablator.model
         self.blocks, self.graph = ablator.engine.blocks, ablator.graph
-        carried = [eap.carried(run) for run in ablator.live]
+        carried = [attribution.carried(run) for run in ablator.live]
         shape = (len(ablator.prompts), -1, ablator.prompts.tokens.shape[1], self.model.d_model)
         self.carried = torch.cat(carried).view(shape)
 
@@ -76,7 +75,7 @@ def main() -> None:
     tried = [graph.edges[i] for i in np.linspace(0, len(graph.edges) - 1, o.sample).round().astype(int)]
 
     full = ablator.logit_diff(ablator.everything)  # both ways have the clean run at hand
-    found, seconds_live = timed(lambda: dict(edge_search.path_patching(ablator, tried)), "cpu")[::-1]
+    found, seconds_live = timed(lambda: dict(searches.path_patching(ablator, tried)), "cpu")[::-1]
     peak = peak_mb("cpu")
     naive, worst, seconds_naive = Naive(ablator), 0.0, []
     for edge in tried[:: max(1, o.sample // 12)]:
@@ -85,7 +84,7 @@ def main() -> None:
         worst = max(worst, float(np.abs(scores - full - found[edge]).max()))
     per_naive, per_live = statistics.mean(seconds_naive), seconds_live / len(tried)
     points = 5
-    seconds_ig = timed(lambda: eap.scores(ablator, points), "cpu")[0]
+    seconds_ig = timed(lambda: attribution.scores(ablator, points), "cpu")[0]
 
     print(f"\ngpt2-small shape, random weights, {o.prompts} prompts x {o.tokens} tokens, cpu, {o.threads} thread(s)")
     print(f"{len(graph.edges)} edges; live engine timed on {len(tried)}, hooks on {len(seconds_naive)} of them\n")

@@ -13,7 +13,7 @@ from snakemake.utils import update_config
 from atlas.compare import published
 from atlas.compare.published_figures import FIGURES
 from atlas.core.errors import StudyError
-from atlas.generate import prompts as generation_prompts
+from atlas.generate import prompts as prompt_sets
 from atlas.prompts.making import prompts_of
 from atlas.report.figures import published as plot
 from atlas.report.sections import published as section
@@ -419,8 +419,8 @@ def test_the_preset_generates_every_published_completion(llama):
 def test_the_prompts_of_published_completions_fit_the_tokenizer(llama):
     """None is rejected, so each is there to be compared."""
     block = settings.generation_prompt_sets(llama)["published"]
-    pairs, _ = generation_prompts.make_set("published", block, 1, 0)
-    rows = generation_prompts.encode_set("published", pairs, load_tokenizer("llama2"), True, 4096)
+    pairs, _ = prompt_sets.make_set("published", block, 1, 0)
+    rows = prompt_sets.encode_set("published", pairs, load_tokenizer("llama2"), True, 4096)
     assert len(rows) == 10 and not [row["text"] for row in rows if row["reason"]]
 
 

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from atlas.circuit.ablation import Ablator, replacement
 from atlas.core.components import Component, all_components
 from atlas.core.graph import Edge, Graph
-from atlas.edges import attribution as eap
-from atlas.edges import searches as edge_search
+from atlas.edges import attribution, searches
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
 from atlas.model import activations, models
 from atlas.prompts.batch import Prompts
@@ -164,14 +163,14 @@ def test_single_edges_equal_the_oracle_and_leave_the_graph_as_it_was(case, kind)
     ablator, oracle = case.edges(kind), case.scores(kind)
     full = ablator.logit_diff(ablator.everything).copy()
     tried = random.Random(3).sample(case.graph.edges, 25)
-    effects = dict(edge_search.path_patching(ablator, tried))
+    effects = dict(searches.path_patching(ablator, tried))
     for edge, effect in effects.items():
         expected = oracle.without(case.naive([edge])).numpy()
         assert np.abs(full + effect - expected).max() < case.tolerance, str(edge)
     ablator._memory.clear()
     assert (ablator.logit_diff(ablator.everything) == full).all()
     assert len(ablator.everything) == len(case.graph.edges)
-    again = dict(edge_search.path_patching(case.edges(kind), reversed(tried)))
+    again = dict(searches.path_patching(case.edges(kind), reversed(tried)))
     assert all((again[edge] == effects[edge]).all() for edge in tried), "no order of trying changes an effect"
 
 
@@ -328,7 +327,7 @@ def test_an_architecture_without_an_engine_is_refused_by_name(gpt2):
 # ---- attribution ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", KINDS)
 def test_attribution_equals_the_oracles_gradients(case, kind):
-    found = eap.scores(case.edges(kind))
+    found = attribution.scores(case.edges(kind))
     expected = case.scores(kind).attribution(case.oracle.all_edges())
     assert set(found) == case.graph.all_edges
     for edge, score in found.items():
@@ -339,7 +338,7 @@ def test_attribution_equals_the_oracles_gradients(case, kind):
 def test_integrated_attribution_is_the_mean_of_gradients_at_midpoints(case):
     """By the oracle, with its embeddings moved; the senders' writes stay those of the clean run."""
     points, kind = 3, "resample"
-    found, oracle = eap.scores(case.edges(kind), points), case.scores(kind)
+    found, oracle = attribution.scores(case.edges(kind), points), case.scores(kind)
     edges = random.Random(5).sample(case.graph.edges, 30)
     total = dict.fromkeys(edges, 0.0)
     for i in range(1, points + 1):
@@ -359,9 +358,9 @@ def test_attribution_equals_path_patching_where_the_model_is_linear(tmp_path):
     linear = Case("gpt2", tmp_path / "model", linearise)
     for kind in KINDS:
         ablator = linear.edges(kind)
-        effects = dict(edge_search.path_patching(ablator, linear.graph.edges))
+        effects = dict(searches.path_patching(ablator, linear.graph.edges))
         for points in (None, 4):
-            for edge, score in eap.scores(ablator, points).items():
+            for edge, score in attribution.scores(ablator, points).items():
                 assert np.abs(score.numpy() - effects[edge]).max() < 1e-6, (kind, str(edge))
         assert max(np.abs(e).max() for e in effects.values()) > 0.1
         nonzero = {e.receiver[-1] for e, effect in effects.items() if np.abs(effect).max() > 1e-6}
@@ -371,10 +370,10 @@ def test_attribution_equals_path_patching_where_the_model_is_linear(tmp_path):
 def test_ranking_is_signed_or_absolute_as_named():
     a, b, c = (Edge("embed", name) for name in ("m0", "m1", "logits"))
     scores = {a: 3.0, b: -2.0, c: 0.5}
-    assert eap.ranked(scores, "signed") == [b, c, a], "what helps most comes first"
-    assert eap.ranked(scores, "absolute") == [a, b, c]
+    assert attribution.ranked(scores, "signed") == [b, c, a], "what helps most comes first"
+    assert attribution.ranked(scores, "absolute") == [a, b, c]
     with pytest.raises(KeyError):
-        eap.ranked(scores, "both")
+        attribution.ranked(scores, "both")
 
 
 # ---- searches ------------------------------------------------------------------------------------------------
@@ -392,7 +391,7 @@ def test_acdc_keeps_what_costs_tau_where_effects_add_up(seed, tau):
     rng = random.Random(seed)
     worth = {e: rng.uniform(-5, 40) for e in GRAPH.edges}
     for change, size in (("signed", lambda x: x), ("absolute", abs)):
-        *_, last = edge_search.acdc(GRAPH, GRAPH.all_edges, tau, additive(worth), change)
+        *_, last = searches.acdc(GRAPH, GRAPH.all_edges, tau, additive(worth), change)
         close = {e for e in worth if abs(abs(worth[e]) - tau) < 1e-6}  # sums of floats decide these
         assert last.left - close == {e for e in worth if size(worth[e]) >= tau} - close
 
@@ -404,7 +403,7 @@ def test_iterative_search_stays_above_its_floor_and_ends_where_nothing_can_go(se
     raw = {e: rng.expovariate(1) for e in GRAPH.edges}
     worth = {e: 100 * w / sum(raw.values()) for e, w in raw.items()}
     percents = additive(worth)
-    steps = list(edge_search.iterative(GRAPH, GRAPH.all_edges, threshold, percents))
+    steps = list(searches.iterative(GRAPH, GRAPH.all_edges, threshold, percents))
     left = steps[-1].left
     (percent,) = percents([left])
     assert percent > 100 - threshold
@@ -415,11 +414,11 @@ def test_iterative_search_stays_above_its_floor_and_ends_where_nothing_can_go(se
 
 def test_areas_by_hand():
     shares, f = [0.0, 0.5, 1.0], [0.0, 2.0, 1.0]
-    assert edge_search.cpr(shares, f) == pytest.approx(0.5 * (0 + 2) / 2 + 0.5 * (2 + 1) / 2)
-    assert edge_search.cmd(shares, f) == pytest.approx(0.5 * (1 + 1) / 2 + 0.5 * (1 + 0) / 2)
-    assert edge_search.cmd(shares, [1.0, 1.0, 1.0]) == 0
-    assert edge_search.grid_sizes(3628)[:3] == [4, 7, 18]
-    assert edge_search.grid_sizes(100)[0] == 1, "never an empty circuit"
+    assert searches.cpr(shares, f) == pytest.approx(0.5 * (0 + 2) / 2 + 0.5 * (2 + 1) / 2)
+    assert searches.cmd(shares, f) == pytest.approx(0.5 * (1 + 1) / 2 + 0.5 * (1 + 0) / 2)
+    assert searches.cmd(shares, [1.0, 1.0, 1.0]) == 0
+    assert searches.grid_sizes(3628)[:3] == [4, 7, 18]
+    assert searches.grid_sizes(100)[0] == 1, "never an empty circuit"
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
@@ -429,7 +428,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(rows):
     true, false = ([s for s, t in rows if t == value] for value in (True, False))
     if not true or not false:
         with pytest.raises(ValueError, match="both"):
-            edge_search.auroc(scores, truth)
+            searches.auroc(scores, truth)
         return
     pairs = [(a > b) + 0.5 * (a == b) for a, b in itertools.product(true, false)]
-    assert edge_search.auroc(scores, truth) == pytest.approx(sum(pairs) / len(pairs))
+    assert searches.auroc(scores, truth) == pytest.approx(sum(pairs) / len(pairs))

@@ -23,7 +23,7 @@ from atlas.circuit import controls
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
-from atlas.generate import prompts as gp
+from atlas.generate import prompts as prompt_sets
 from atlas.generate.decoding import Cache, Generator, Removal, forward
 from atlas.generate.scores import head_sets, mark_sensitive, summarise
 from atlas.model import models
@@ -150,7 +150,7 @@ def test_the_shipped_model_writes_what_hugging_face_writes(shipped_model, config
     network = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32)
     generator = Generator(shipped_model)
     for name, block in settings.generation_prompt_sets(config).items():
-        rows = gp.encode_set(name, gp.make_set(name, block, 3, 0)[0], tokenizer, prepend_bos, 40)
+        rows = prompt_sets.encode_set(name, prompt_sets.make_set(name, block, 3, 0)[0], tokenizer, prepend_bos, 40)
         for row in rows:
             text, steps = torch.tensor([row["tokens"]]), len(row["answer_tokens"])
             found = generator.generate(text, steps, [frozenset()], end=tokenizer.eos_token_id)[0]
@@ -178,16 +178,16 @@ def test_prompts_hold_the_members_that_their_wording_names(n, step, cyclic, offs
     fits = [i for i in range(n) if cyclic or all(0 <= i + step * k < n for k in (*offsets, 0))]
     if not fits:
         with pytest.raises(StudyError, match="has no start among"):
-            gp.make_set("x", block, per_text, 0)
+            prompt_sets.make_set("x", block, per_text, 0)
         return
-    pairs, corrupted = gp.make_set("x", block, per_text, 0)
+    pairs, corrupted = prompt_sets.make_set("x", block, per_text, 0)
     found = []
     for text, answer in pairs:
         start = members.index(answer.strip())
         assert text.split() == [members[(start + step * k) % n] for k in offsets]
         found.append(start)
     assert len(set(found)) == len(found) == min(per_text, len(fits)) and set(found) <= set(fits)
-    assert len(corrupted) == gp.CORRUPTED
+    assert len(corrupted) == prompt_sets.CORRUPTED
     for i, text in enumerate(corrupted):
         clean = pairs[i % len(pairs)][0].split()
         assert all(a != b for a, b in zip(text.split(), clean, strict=True))
@@ -195,15 +195,15 @@ def test_prompts_hold_the_members_that_their_wording_names(n, step, cyclic, offs
 
 
 def test_first_members_are_spread_evenly():
-    pairs, _ = gp.make_set("x", {"members": {"range": [1, 100]}, "texts": [["{0}", " {1}"]]}, 3, 0)
+    pairs, _ = prompt_sets.make_set("x", {"members": {"range": [1, 100]}, "texts": [["{0}", " {1}"]]}, 3, 0)
     assert pairs == [("1", " 2"), ("50", " 51"), ("99", " 100")]
 
 
 def test_written_out_pairs_are_taken_as_they_are():
     block = {"texts": [["{0} is", "text"], ["A,", " B"], ["Q?\n", "B"]], "corrupted": ["C,"]}
-    assert gp.make_set("x", block, 1, 0) == ([("{0} is", " text"), ("A,", " B"), ("Q?\n", "B")], ["C,"])
+    assert prompt_sets.make_set("x", block, 1, 0) == ([("{0} is", " text"), ("A,", " B"), ("Q?\n", "B")], ["C,"])
     exact = {"texts": [["in the year 17", "63"], ["A", ", B"]], "join": "exact"}
-    assert gp.make_set("x", exact, 1, 0)[0] == [("in the year 17", "63"), ("A", ", B")]
+    assert prompt_sets.make_set("x", exact, 1, 0)[0] == [("in the year 17", "63"), ("A", ", B")]
 
 
 @pytest.mark.parametrize(
@@ -217,13 +217,13 @@ def test_written_out_pairs_are_taken_as_they_are():
 )
 def test_pairs_that_can_be_read_in_two_ways_are_refused(block):
     with pytest.raises(StudyError, match=r"generation.prompts.x.join: .* are both possible; begin the answer with"):
-        gp.make_set("x", block, 1, 0)
+        prompt_sets.make_set("x", block, 1, 0)
 
 
 def test_texts_that_the_model_would_not_read_as_they_stand_are_rejected():
     tokenizer = load_tokenizer("shipped")
     pairs = [("one two", " three"), ("one <|endoftext|> two", " three"), ("one two ", " three")]
-    rows = gp.encode_set("x", [*pairs, ("<|endoftext|>one", " two")], tokenizer, True, None)
+    rows = prompt_sets.encode_set("x", [*pairs, ("<|endoftext|>one", " two")], tokenizer, True, None)
     assert [row["reason"] for row in rows] == [
         "",
         "a special token stands in the text",
@@ -243,20 +243,22 @@ def test_texts_that_the_model_would_not_read_as_they_stand_are_rejected():
 )
 def test_impossible_wordings_are_refused(change, said):
     with pytest.raises(StudyError, match=re.escape(said)):
-        gp.make_set("x", ABC | change, 4, 0)
+        prompt_sets.make_set("x", ABC | change, 4, 0)
 
 
 @pytest.mark.parametrize("name", ["shipped", "gpt2", "llama2", "pythia"])
 def test_answer_tokens_are_what_follows_the_prompts_own_ids(name):
     tokenizer = load_tokenizer(name)
     bos = name == "llama2"
-    pairs, _ = gp.make_set("x", {"members": {"range": [1, 100]}, "step": 10, "texts": [["{0} {1}", " {2} {3}"]]}, 9, 0)
-    for row in gp.encode_set("x", pairs, tokenizer, bos, None):
+    pairs, _ = prompt_sets.make_set(
+        "x", {"members": {"range": [1, 100]}, "step": 10, "texts": [["{0} {1}", " {2} {3}"]]}, 9, 0
+    )
+    for row in prompt_sets.encode_set("x", pairs, tokenizer, bos, None):
         assert (row["tokens"][0] == tokenizer.bos_token_id) == bos and row["status"] == "used"
         whole = tokenizer(row["text"] + row["answer"], add_special_tokens=False)["input_ids"]
         assert row["tokens"][bos:] + row["answer_tokens"] == whole
-        assert gp.text_after(tokenizer, row["tokens"], row["answer_tokens"], None) == row["answer"]
-        assert gp.text_after(tokenizer, row["tokens"], [*row["answer_tokens"], 2, 5], 2) == row["answer"]
+        assert prompt_sets.text_after(tokenizer, row["tokens"], row["answer_tokens"], None) == row["answer"]
+        assert prompt_sets.text_after(tokenizer, row["tokens"], [*row["answer_tokens"], 2, 5], 2) == row["answer"]
         if name == "llama2":
             digits = [c for c in row["answer"] if c.isdigit()]
             lone_spaces = row["answer_tokens"].count(29871)
@@ -267,24 +269,24 @@ def test_answer_tokens_are_what_follows_the_prompts_own_ids(name):
 def test_a_space_that_belongs_to_the_answer_is_rejected_with_the_reason(name):
     tokenizer = load_tokenizer(name)
     pairs = [("It is March. Answer:", " May"), ("It is March. Answer: ", "May June")]
-    rows = gp.encode_set("x", pairs, tokenizer, False, None)
+    rows = prompt_sets.encode_set("x", pairs, tokenizer, False, None)
     assert [row["status"] for row in rows] == ["used", "rejected"]
     assert rows[1]["reason"] == "the text has other tokens when its answer follows"
     with pytest.raises(StudyError, match=r"prompts.x: every prompt was rejected \(the text has other tokens"):
-        gp.encode_set("x", pairs[1:], tokenizer, False, None)
+        prompt_sets.encode_set("x", pairs[1:], tokenizer, False, None)
 
 
 def test_a_prompt_longer_than_the_model_takes_is_rejected():
-    rows = gp.encode_set("x", [("1 2", " 3"), ("1 2 3 4", " 5 6")], load_tokenizer("shipped"), True, 5)
+    rows = prompt_sets.encode_set("x", [("1 2", " 3"), ("1 2 3 4", " 5 6")], load_tokenizer("shipped"), True, 5)
     assert [row["reason"] for row in rows] == ["", "prompt and answer are longer than 5 tokens"]
 
 
 def test_means_run_over_corrupted_texts_of_the_same_length():
     tokenizer = load_tokenizer("shipped")
-    found = gp.corrupted_of_length("x", ["1 2", "3 4", "1 2 3"], tokenizer, True, 3)
+    found = prompt_sets.corrupted_of_length("x", ["1 2", "3 4", "1 2 3"], tokenizer, True, 3)
     assert [tokenizer.decode(ids[1:]) for ids in found] == ["1 2", "3 4"]
     with pytest.raises(StudyError, match="a prompt has 9 tokens and none of the 1 corrupted texts does"):
-        gp.corrupted_of_length("x", ["1 2"], tokenizer, True, 9)
+        prompt_sets.corrupted_of_length("x", ["1 2"], tokenizer, True, 9)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "pythia"])
@@ -292,7 +294,9 @@ def test_the_preset_for_larger_models_fits_their_tokenizers(config, name):
     over = yaml.safe_load((ROOT / "presets" / "generation.yaml").read_text())["generation"]
     whole = config | {"generation": config["generation"] | over}
     for prompts, block in settings.generation_prompt_sets(whole).items():
-        rows = gp.encode_set(prompts, gp.make_set(prompts, block, 4, 0)[0], load_tokenizer(name), True, 512)
+        rows = prompt_sets.encode_set(
+            prompts, prompt_sets.make_set(prompts, block, 4, 0)[0], load_tokenizer(name), True, 512
+        )
         assert all(row["status"] == "used" for row in rows), prompts
 
 

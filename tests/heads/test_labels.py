@@ -72,7 +72,7 @@ def tables_of(fixture, model) -> dict:
 @pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, family, tmp_path):
-    fixture, wanted = getattr(fixtures, name)(family), PLANTED[name]
+    fixture, wanted = getattr(exact, name)(family), PLANTED[name]
     assert {str(c) for c in heads(frozenset().union(*fixture.nodes.values()))} == set(wanted)
     tables = tables_of(fixture, models.load(fixture.build(tmp_path), device="cpu"))
     found = labels.evidence([Component.parse(c) for c in wanted], tables, K)

@@ -15,15 +15,14 @@ import families
 from atlas.core.errors import StudyError
 from atlas.heads import analyses
 from atlas.heads.attribution import Readout, read_stream
-from atlas.model import checks as model_checks
-from atlas.model import models, reference, source
+from atlas.model import checks, models, reference, source
 
 TOLERANCE = 1e-4  # of the largest logit, in float32: two orders of the same sums differ by 1e-6
 
 
 def checked(folder, dtype="float32") -> dict:
     """What the first job of a study does with a model."""
-    model_checks.check("m", folder)
+    checks.check("m", folder)
     return reference.compare("m", folder, "cpu", dtype)
 
 

@@ -25,7 +25,7 @@ from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.core.metrics import METRICS, PAD, per_prompt
 from atlas.core.positions import Layout
-from atlas.edges import attribution as eap
+from atlas.edges import attribution
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
 from atlas.model import models
 from atlas.prompts import layouts, rejections
@@ -314,7 +314,7 @@ def test_edges_of_padded_prompts_equal_those_of_each_layout(case, kind):
     circuits = [frozenset(e for e in graph.edges if rng.random() < share) for share in (0.2, 0.6, 0.95)]
     circuits += [graph.all_edges - {edge} for edge in graph.edges[::40]]
     found = [whole.logit_diff(circuit) for circuit in circuits]
-    by_edge = {points: eap.scores(whole, points) for points in (None, 3)}
+    by_edge = {points: attribution.scores(whole, points) for points in (None, 3)}
     for layout in range(3):
         at = [i for i, k in enumerate(LAYOUT) if k == layout]
         own = Prompts.from_frame(frame.iloc[at].reset_index(drop=True), means["groups"])
@@ -325,7 +325,7 @@ def test_edges_of_padded_prompts_equal_those_of_each_layout(case, kind):
             expected = naive.without(spelled(graph, graph.all_edges - circuit)).numpy()
             assert np.abs(values[at] - expected).max() < case.tolerance
         for points, scores in by_edge.items():
-            of_layout = eap.scores(alone, points)
+            of_layout = attribution.scores(alone, points)
             for edge in graph.edges:
                 assert (scores[edge][at] - of_layout[edge]).abs().max() < 10 * case.tolerance, "sums over positions"
 

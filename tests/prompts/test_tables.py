@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas.core.errors import StudyError
-from atlas.prompts import tables as prompt_tables
+from atlas.prompts import tables
 from atlas.prompts.files import prompts_from_file, read_file
 from atlas.prompts.row_filter import selected
 
@@ -35,7 +35,7 @@ def refusal(call, *arguments) -> str:
 
 def read(folder, name, content):
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return prompt_tables.read(folder / name, "tasks.t.file.clean")
+    return tables.read(folder / name, "tasks.t.file.clean")
 
 
 def task(folder, name, content, **file):
@@ -64,7 +64,7 @@ def test_cells_come_back_as_they_were_written(tmp_path_factory, kind, cells):
         with path.open("w", newline="") as file:
             writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", quoting=csv.QUOTE_ALL)
             writer.writerows([names, *cells])
-    frame = prompt_tables.read(path, "key")
+    frame = tables.read(path, "key")
     assert frame.columns.tolist() == names and frame.to_numpy().tolist() == cells
     assert frame.index.tolist() == list(range(1, len(cells) + 1))
 

@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from atlas.core.errors import StudyError
 from atlas.generate.prompts import make_set
-from atlas.model import checks as model_checks
-from atlas.model import models, source
+from atlas.model import checks, models, source
 from atlas.prompts import tasks, tokens
 from atlas.prompts.files import prompts_from_file
 from atlas.study import settings as study_settings
@@ -367,7 +366,7 @@ def tiny(tmp_path_factory):
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for file in SHIPPED.glob("tokenizer*"):
         shutil.copy(file, folder)
-    model_checks.check("tiny", folder)
+    checks.check("tiny", folder)
     return folder
 
 
@@ -376,7 +375,7 @@ def check_model(folder, case) -> str:
 
     def use():
         found = source.resolve("tiny", {"path": str(folder)}, ROOT)
-        model_checks.check("tiny", found)
+        checks.check("tiny", found)
         description = source.describe("tiny", found)
         model = models.load(found, device="cpu", settings=description["settings"])
         logits = model.run(torch.arange(1, 6).view(1, 5))

@@ -11,6 +11,8 @@ import pytest
 import families
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SOME = ["gpt2", "gemma2", "mamba"]  # with the engine; on hooks, served in part; refused
 
 

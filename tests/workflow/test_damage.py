@@ -12,6 +12,8 @@ import pytest
 from atlas.store.verify import damaged
 from study import ROOT, Study, artifacts_of
 
+pytestmark = pytest.mark.slow
+
 TASK = "results/ladder-6x8/numerals"
 
 

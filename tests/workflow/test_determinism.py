@@ -9,6 +9,8 @@ import pytest
 
 from study import Study
 
+pytestmark = pytest.mark.slow
+
 NUMERALS = "results/ladder-6x8/numerals"
 TABLES = ["prompts", "clean", "clean_summary", "component_scores", "component_effects", "trace", "faithfulness"]
 TABLES += ["edge_scores", "edge_trace", "edge_curves", "edge_areas", "evaluation", "completeness", "minimality"]

@@ -123,12 +123,14 @@ def test_every_command_of_the_documents_is_run_or_excepted_by_name():
     assert not set(listed) - set(shown), "no document shows them any more"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUN)
 def test_a_command_runs(project, command):
     done = in_clone(project, command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_commands_leave(project):
     """After those above: a report, pages as they are committed, and a study in which nothing is left to do."""
     if not (project / "results" / "report.html").is_file():
@@ -142,6 +144,7 @@ def test_what_the_commands_leave(project):
     assert "Nothing to be done" in in_clone(project, "snakemake --cores 2 --dry-run").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*PLANNED_HERE, *PLANNED])
 def test_a_long_command_is_planned(project, command, every_command):
     done = in_clone(project, command if every_command and command in PLANNED_HERE else f"{command} --dry-run")

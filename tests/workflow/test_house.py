@@ -1,4 +1,4 @@
-"""The library's packages import only from those before them, and nothing in them is long."""
+"""The library's packages import only from those before them; nothing in them is long, or public without a docstring."""
 
 import ast
 import runpy
@@ -79,6 +79,18 @@ def test_modules_and_functions_are_short(path):
     for node in functions(path):
         size = node.end_lineno - node.lineno + 1
         assert size <= MAX_FUNCTION or "# long: " in lines[node.lineno - 1], f"{node.name}: {size} lines"
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=named)
+def test_public_functions_and_classes_say_what_they_are(path):
+    """Those of a module itself; methods are left to whoever writes them."""
+    public = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    silent = [node.name for node in public if not ast.get_docstring(node)]
+    assert not silent, f"{named(path)}: no docstring of {', '.join(silent)}"
 
 
 def test_the_picture_of_the_house_is_that_of_today():

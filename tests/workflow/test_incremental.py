@@ -14,12 +14,26 @@ from atlas.store import artifacts
 from conftest import ROOT
 from study import artifacts_of
 
+# One of each kind, for `make test`
+QUICK = ("the study again", "a colour (`figures.corrupted`)", "another floor (`search.thresholds`)")
+QUICK += ("overlap (`overlap.py`)",)
 
-@pytest.mark.parametrize("change", incremental.CHANGES, ids=lambda change: f"{change.kind}: {change.what}")
+
+def named(change: incremental.Change):
+    marks = () if change.what in QUICK else pytest.mark.slow
+    return pytest.param(change, id=f"{change.kind}: {change.what}", marks=marks)
+
+
+@pytest.mark.parametrize("change", map(named, incremental.CHANGES))
 def test_a_change_reruns_what_depends_on_it_and_no_more(study, tmp_path, change):
     assert change.would_run(study, tmp_path) == change.jobs
 
 
+def test_the_quick_ones_are_among_them():
+    assert {change.what for change in incremental.CHANGES} >= set(QUICK)
+
+
+@pytest.mark.slow
 def test_prompt_files_count_by_their_content(study, tmp_path):
     """Given by an absolute path, moved with new times, then with one more row: that alone makes the prompts again."""
     made = study.folder / "results" / "ladder-6x8"
@@ -48,6 +62,7 @@ def test_prompt_files_count_by_their_content(study, tmp_path):
     shutil.rmtree(made / "of_a_file")
 
 
+@pytest.mark.slow
 def test_no_artifact_holds_a_path_of_this_machine(study):
     """Neither the folder of the project nor that of its environment: in text, and in the metadata of tables."""
     places = [str(place).encode() for place in (study.folder, ROOT, Path(sys.prefix))]
@@ -55,6 +70,7 @@ def test_no_artifact_holds_a_path_of_this_machine(study):
         assert not any(place in content for place in places), name
 
 
+@pytest.mark.slow
 def test_everything_is_what_a_forced_study_runs(study):
     assert study.would_run("--forceall") == incremental.ALL
 
@@ -63,11 +79,13 @@ def test_the_page_is_made_from_these_changes():
     assert (ROOT / "docs" / "incremental.md").read_text() == incremental.page(), "run `make docs`"
 
 
+@pytest.mark.slow
 def test_models_are_compared_where_a_study_has_several(study):
     would = study.with_config(incremental.second_model)
     assert would["compare_models"] == 1 and would["search_edges"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "rules"),
     [

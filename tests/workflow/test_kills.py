@@ -12,6 +12,8 @@ from atlas.circuit.ablation import STRETCH
 from soak import Round, Run, killed_study, run
 from study import Study, artifacts_of
 
+pytestmark = pytest.mark.slow
+
 # One task from its prompts to its edges; `make soak` makes the whole study again and again
 NUMERALS = "results/ladder-6x8/numerals"
 TARGETS = [f"{NUMERALS}/{name}.parquet" for name in ("component_effects", "trace", "edge_trace", "evaluation")]

@@ -16,6 +16,8 @@ from atlas.store import tensors
 from conftest import load_tokenizer
 from study import Study
 
+pytestmark = pytest.mark.slow
+
 POOL = ["Ada", "Ben", "Dan", "Elena", "Felix", "Grace", "Hugo", "Iris", "Jack", "Karen", "Liam", "Mia"]
 POOL += ["Uwe", "Tom", "Bob", "Ezra", "Mary", "John", "Zeki"]  # of three and of four tokens on the shipped tokenizer
 TABLES = ("evaluation", "positions", "edge_areas", "patching", "lens", "stability")

@@ -13,6 +13,8 @@ from atlas.prompts.clean_scores import kept_prompts
 from atlas.store import tensors
 from study import Study
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [f"{i} {i + 1}" for i in range(1, 40, 2)]
 LETTERS = [f"{a} {b}" for a, b in zip("ACEGIKMOQSUW", "BDFHJLNPRTVX", strict=True)]
 TASKS = {

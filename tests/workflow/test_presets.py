@@ -17,6 +17,8 @@ from atlas.store import artifacts
 from atlas.study import validation
 from study import ROOT, in_clone
 
+pytestmark = pytest.mark.slow
+
 STUDY = "snakemake --cores 2 --configfile"
 COMMANDS = {  # as it stands in the documents -> tokenizer in ../shared/tokenizers
     f"{STUDY} presets/gpt2-small.yaml": "gpt2",

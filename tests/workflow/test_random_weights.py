@@ -208,12 +208,14 @@ def random_study(tmp_path_factory):
     return folder / "results"
 
 
+@pytest.mark.slow
 def test_a_copy_of_its_folder_reruns_nothing(random_study, tmp_path):
     """Results need not lie beside the workflow, and the model that was built goes with them."""
     shutil.copytree(random_study.parent, tmp_path / "copy")
     assert "Nothing to be done" in run_random(tmp_path / "copy", "--dry-run")
 
 
+@pytest.mark.slow
 def test_the_whole_path_runs_on_random_weights(random_study):
     """Every stage, with results that carry the mark and none that does not."""
     assert {p.name for p in random_study.iterdir()} >= {"ladder-6x8-random", "figures"}
@@ -228,6 +230,7 @@ def test_the_whole_path_runs_on_random_weights(random_study):
         assert "Random weights, no findings" in text and "This model has random weights" in text
 
 
+@pytest.mark.slow
 def test_published_figures_stand_beside_a_random_model_and_are_marked(random_study):
     """Every figure runs through, none is said to agree or not, and every value of ours says why."""
     table = artifacts.read_table(random_study / "ladder-6x8-random" / "comparison" / "published.parquet")
@@ -244,6 +247,7 @@ def test_published_figures_stand_beside_a_random_model_and_are_marked(random_stu
     assert (pages / "ladder-6x8-random.published.svg").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_search_of_a_random_model_keeps_what_is_never_tested(random_study):
     found = artifacts.read_json(random_study / "ladder-6x8-random" / "numerals" / "circuits.json")["circuits"]
     assert [(c["order"], c["threshold"]) for c in found] == [("bisect", 20)]

@@ -50,6 +50,7 @@ def submitted(cluster, study, tmp_path_factory, pytestconfig):
     return made, targets
 
 
+@pytest.mark.slow
 def test_a_study_on_slurm_leaves_what_a_local_one_leaves(cluster, study, submitted):
     """Byte for byte: the jobs are the same processes, started elsewhere."""
     made, targets = submitted
@@ -64,6 +65,7 @@ def test_a_study_on_slurm_leaves_what_a_local_one_leaves(cluster, study, submitt
     assert list((made.folder / ".snakemake" / "slurm_logs").rglob("*.log")), "logs are kept"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a job that fails for want of a GPU")
 def test_a_failing_job_is_tried_again_with_more_memory_and_asks_for_its_gpu(cluster, submitted):
     made, _ = submitted

@@ -50,6 +50,7 @@ def test_the_catalogues_snakefile_plans_the_same_study(tmp_path):
     assert (ROOT / "config" / "README.md").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "circuits"])
 def test_another_workflow_uses_this_one_as_a_module(tmp_path, prefix):
     """Its configuration names what differs; its plan is that of the same study by itself; a target is really made."""

@@ -33,7 +33,7 @@ class Replacement:
     """What ablated components are replaced by: row ``rows[i]`` stands in for prompt i."""
 
     z: torch.Tensor  # [L, R, S, H, d_head]
-    mlp_out: torch.Tensor  # [L, R, S, d_model]
+    mlp_out: torch.Tensor  # [L, R, S, D]
     rows: torch.Tensor  # [N] -> 0..R-1
 
     def to(self, device: str) -> Replacement:
@@ -216,7 +216,7 @@ class Ablator:
         return {name: m.to(self.model.device) for name, m in masks.items()}
 
     def each_batch(self, run: Callable[[int], torch.Tensor]) -> list[torch.Tensor]:
-        """``run(index of a batch)`` for every batch, as a list; out of memory it starts again with half the size."""
+        """``run(index of a batch)`` [n, ...] for every batch; out of memory it starts again with half the size."""
         while True:
             try:
                 return [run(i) for i in range(len(self.batches))]
@@ -274,7 +274,7 @@ class Ablator:
 
     # ---- several circuits --------------------------------------------------------------------------------
     def scores_of(self, circuits: list[AnyCircuit]) -> list[dict[str, np.ndarray]]:
-        """The scores of circuits that differ in one layer only; those not yet known run as one batch."""
+        """`scores` of circuits that differ in one layer only; those not yet known run as one batch."""
         unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
         for circuit in unknown:
             self._count(circuit, found=False)
@@ -372,6 +372,7 @@ class Ablator:
 
     # ---- what searches read ------------------------------------------------------------------------------
     def logit_diff(self, circuit: AnyCircuit) -> np.ndarray:
+        """[N] per-prompt logit differences with only ``circuit`` intact."""
         return self.scores(circuit)["logit_diff"]
 
     def percent_of_full(self, circuit: AnyCircuit) -> float:
@@ -385,6 +386,6 @@ class Ablator:
 
 
 def single_ablations(ablator: Ablator) -> Iterator[tuple[Component, dict[str, np.ndarray]]]:
-    """Yield (component, scores) with each component ablated alone."""
+    """Yield (component, metric name -> [N]) with each component ablated alone, layer by layer."""
     for component in sorted(ablator.everything):
         yield component, ablator.scores(ablator.everything - {component})

@@ -49,7 +49,7 @@ def matched_sets(
 
 
 def p_value(value: float, controls: Sequence[float] | np.ndarray, low_is_extreme: bool) -> float:
-    """(1 + r) / (1 + n), r of the n controls at least as extreme as ``value``."""
+    """(1 + r) / (1 + n), r of the ``controls`` [n] at least as extreme as ``value``; 1 where there are none."""
     controls = np.asarray(controls)
     r = int((controls <= value).sum() if low_is_extreme else (controls >= value).sum())
     return (1 + r) / (1 + len(controls))

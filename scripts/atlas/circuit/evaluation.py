@@ -29,7 +29,9 @@ METRICS = ("logit_diff", "prob_diff", "kl", "top1", "answer_rank")  # those of a
 def refuse_no_effect(task: str, full: np.ndarray, empty: np.ndarray, allow: bool = False) -> None:
     """Faithfulness divides by M(full) - M(empty); refuse a task where that is nearly nothing.
 
-    ``allow`` (the config's `allow_negative_clean`) turns the refusal into a warning, unless there is no effect at all.
+    ``full``, ``empty`` [N]: logit differences. Raises StudyError where their means differ by less than 0.001 of that of
+    ``full``, or of 1 if that is more. ``allow`` (the config's `allow_negative_clean`) turns the refusal into a warning,
+    unless there is no effect at all.
     """
     effect = abs(full.mean() - empty.mean())
     if effect >= 1e-3 * max(1.0, abs(full.mean())):

@@ -69,9 +69,9 @@ class Dataset:
 
 
 def resampled_means(run: dict[str, Any], rows: Any, group: Any, length: torch.Tensor | None = None) -> dict[str, Any]:
-    """Per-position means over rows (which may repeat) of cached activations, [L, G, S, ...], float32.
+    """Per-position means over rows (which may repeat) of cached activations, [L, R, S, ...], float32.
 
-    ``run``: z [L, N, S, H, d_head] and mlp_out [L, N, S, d_model]; ``rows`` [n] of them and ``group`` [n], 0..G-1;
+    ``run``: z [L, N, S, H, d_head] and mlp_out [L, N, S, D]; ``rows`` [n] of them and ``group`` [n], 0..R-1;
     ``length`` [n] tokens of each before its padding, which enters no mean. No forward pass: means come from the
     unablated model, whose activations on these rows are known.
     """

@@ -19,7 +19,10 @@ def collected(
 
 
 def answer_logits(model: Model, prompts: Prompts, run: str) -> torch.Tensor:
-    """Logits of the ``clean`` or ``corrupted`` run, unablated, for `metrics.per_prompt`, on the CPU."""
+    """Logits of the ``clean`` or ``corrupted`` run, unablated, for `metrics.per_prompt`, on the CPU.
+
+    [N, d_vocab] at the answer position; [2 N, K, d_vocab] of answers of several tokens, as there.
+    """
     rows = prompts.rows()
     tokens = rows.tokens if run == "clean" else rows.corrupted_tokens
     logits = activations.last_logits(model, tokens, rows.position)

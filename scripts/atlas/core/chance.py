@@ -19,7 +19,7 @@ def overlap_coefficient(a: Set[Any], b: Set[Any]) -> float:
 
 # ---- chance --------------------------------------------------------------------------------------------------
 def hypergeometric(population: int, a: int, b: int) -> np.ndarray:
-    """P(k shared), k = 0..min(a, b), when a of ``population`` are fixed and b are drawn without replacement.
+    """[min(a, b) + 1] P(k shared), k from 0, when a of ``population`` are fixed and b are drawn without replacement.
 
     Made of the ratios of neighbours, outward from the mode: binomial coefficients of thousands of edges overflow.
     """
@@ -36,7 +36,7 @@ block_chance = functools.cache(hypergeometric)  # blocks are small, and recur fr
 
 
 def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
-    """P(k shared) in all of (population, a, b) together, each drawn on its own: the convolution over blocks."""
+    """[largest k + 1] P(k shared) in all of (population, a, b) together, each drawn on its own: their convolution."""
     out = np.ones(1)
     for population, a, b in blocks:
         out = np.convolve(out, block_chance(population, a, b))
@@ -44,10 +44,10 @@ def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
 
 
 def layer_matched(n_heads: int, profile_a: list[int], profile_b: list[int]) -> np.ndarray:
-    """P(k shared) when each circuit's number of heads per layer is held fixed."""
+    """[largest k + 1] P(k shared) when each circuit's number of heads per layer, its profile [L], is held fixed."""
     return blockwise((n_heads, a, b) for a, b in zip(profile_a, profile_b, strict=True))
 
 
 def tail(distribution: np.ndarray, shared: int) -> float:
-    """P(at least ``shared``)."""
+    """P(at least ``shared``) of a ``distribution`` [k]."""
     return float(min(1.0, distribution[shared:].sum()))

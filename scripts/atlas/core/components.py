@@ -58,6 +58,7 @@ AnyCircuit = frozenset[Any]  # such a circuit, or one of edges (graph.py)
 
 
 def parse(name: str) -> Component | Site:
+    """A component or, where the name has an `@`, a site; raises ValueError on anything else."""
     return Site.parse(name) if "@" in name else Component.parse(name)
 
 
@@ -72,10 +73,12 @@ def all_components(n_layers: int, n_heads: int) -> list[Component]:
 
 
 def heads(circuit: Iterable[Any]) -> list[Component]:
+    """The heads of a circuit of components or sites, by layer and number; a site stays one."""
     return sorted(c for c in circuit if not c.is_mlp)
 
 
 def mlps(circuit: Iterable[Any]) -> list[Component]:
+    """The MLPs of a circuit of components or sites, by layer; a site stays one."""
     return sorted(c for c in circuit if c.is_mlp)
 
 
@@ -85,10 +88,12 @@ def profile(circuit: Circuit, n_layers: int) -> list[int]:
 
 
 def to_json(circuit: Iterable[Component | Site]) -> dict[str, Any]:
+    """A circuit as JSON holds it: its sorted names under `heads` and `mlps`; inverse of `from_json`."""
     return {"heads": [str(c) for c in heads(circuit)], "mlps": [str(c) for c in mlps(circuit)]}
 
 
 def from_json(entry: dict[str, Any]) -> Circuit:
+    """The circuit of an object with `heads` and `mlps`, whatever else it has; raises ValueError on other names."""
     return frozenset(parse(name) for name in [*entry["heads"], *entry["mlps"]])
 
 

@@ -161,4 +161,5 @@ def names(edges: Iterable[Edge]) -> list[str]:
 
 
 def parse(edge_names: Iterable[str]) -> EdgeCircuit:
+    """The edges of these names; raises ValueError on one that has no `->`."""
     return frozenset(map(Edge.parse, edge_names))

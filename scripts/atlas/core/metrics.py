@@ -194,7 +194,9 @@ def of_several_tokens(
     incorrect: torch.Tensor,
     clean_logits: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """`per_prompt` of answers of several tokens; of one token each metric is what it is there.
+    """`per_prompt` of answers of several tokens, name -> [N]; of one token each metric is what it is there.
+
+    logits, clean_logits [2 N, K, d_vocab], answer, incorrect [N, K].
 
     ``logit_diff`` and ``prob_diff`` are differences of the log-probability and of the probability of the whole answers
     (for one token the difference of logits is that of log-probabilities), ``log_prob`` is that of the answer. Over the

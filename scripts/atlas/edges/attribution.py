@@ -33,6 +33,10 @@ def scores(ablator: EdgeAblator, points: int | None = None) -> dict[Edge, torch.
 def of_batch(
     run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None
 ) -> dict[Edge, torch.Tensor]:
+    """Edge -> score [n] on the CPU, in logits, of one batch; its sign is that of the module's first lines.
+
+    ``answer``, ``incorrect`` [n]: token ids; ``points``: see `scores`.
+    """
     differences = carried(run)
     shares = [1.0] if points is None else [(i - 0.5) / points for i in range(1, points + 1)]
     total: dict[str, torch.Tensor] = {}
@@ -90,7 +94,11 @@ def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share
 def layer_with_reads(
     layer: int, block: Block, x: torch.Tensor, read: dict[Any, torch.Tensor], normed: list[torch.Tensor]
 ) -> torch.Tensor:
-    """One layer of the whole model; notes queries, keys and values and the MLP's own reading of the residual."""
+    """The output [N, S, D] of one layer of the whole model, of the residual x [N, S, D] that enters it.
+
+    Notes in ``read`` queries, keys and values [N, h, S, d_head] under (layer, part) and the MLP's own reading of the
+    residual [N, S, D] under its name; appends x to ``normed``, as what the first norm reads.
+    """
     normed.append(x.detach())
     y = block.norm1(x)
     for part in "qkv":
@@ -105,7 +113,10 @@ def layer_with_reads(
 def by_input_of_heads(
     run: EdgeRun, layer: int, block: Block, x: torch.Tensor, by_read: dict[Any, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Gradients by queries, keys and values, carried back through the projections and the norm to the residual x."""
+    """Receiver of a layer's attention -> gradient by the residual that it reads, x, before the norm; [N, S, D] both.
+
+    Carried back from those by queries, keys and values, ``by_read[layer, part]`` [N, h, S, d_head], which it takes out.
+    """
     out = {}
     for part in "qkv":
         by_part = by_read.pop((layer, part))  # [N, h, S, d_head]

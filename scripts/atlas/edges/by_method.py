@@ -20,24 +20,29 @@ Searches = Iterator[tuple[float, Iterator[Step]]]
 
 
 def path_patching(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    """M(without the edge) - M(full) in logits, for all edges or, by ``settings.path_patching``, those of ``start``."""
     tried = [edge for edge in ablator.graph.edges if settings.path_patching == "full" or edge in start]
     return dict(progress(searches.path_patching(ablator, tried), "path_patching"))
 
 
 def eap(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    """M(without the edge) - M(full) in logits to first order, by one gradient (Syed et al. 2023), for all edges."""
     return dict(attribution.scores(ablator))
 
 
 def eap_ig(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    """The same by ``settings.points`` gradients, between ablated and clean embeddings (Hanna et al. 2024)."""
     return dict(attribution.scores(ablator, settings.points))
 
 
 def acdc(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
+    """One search from ``start`` for each tau, in percentage points of full (Conmy et al. 2023)."""
     for tau in settings.taus:
         yield tau, searches.acdc(ablator.graph, start, tau, ablator.percents_of_full, settings.change)
 
 
 def iterative_edges(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
+    """One search from ``start`` down to 100 - T percent of full, T the threshold of ``settings``."""
     yield settings.threshold, searches.iterative(ablator.graph, start, settings.threshold, ablator.percents_of_full)
 
 

@@ -31,6 +31,7 @@ def rankings(scores: pd.DataFrame, ablator: EdgeAblator, names: Sequence[str]) -
 
 
 def random_rankings(ablator: EdgeAblator, draws: int, seed: int) -> list[list[Edge]]:
+    """``draws`` orders of all edges, the same for the same ``seed``; fewer draws are the first of more."""
     edges = ablator.graph.edges
     return [[edges[i] for i in np.random.default_rng([seed, d]).permutation(len(edges))] for d in range(draws)]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EdgeReplacement(Replacement):
-    """A Replacement with what stands in for the embeddings: [1 or N, S, d_model], row i for prompt i."""
+    """A Replacement with what stands in for the embeddings: [1 or N, S, D], row i for prompt i."""
 
     embed: torch.Tensor
 

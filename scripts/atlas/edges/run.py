@@ -97,6 +97,7 @@ class EdgeRun:
 
 
 def head_of(node: str) -> int:
+    """The number within its layer of a sender that is a head: 2 of `1.2`."""
     return int(node.split(".")[1])
 
 
@@ -125,6 +126,7 @@ class Pass:
         return wide
 
     def final(self) -> torch.Tensor:
+        """[N, K, D] the final residual at the positions of the score."""
         run = self.run
         for layer in range(self.graph.n_layers):
             heads = [h for h in self.graph.heads if f"{layer}.{h}" in self.live]
@@ -156,6 +158,7 @@ class Pass:
         self.outputs[node] = self.run.memory.put((self.identities[node], node in self.wide), output)
 
     def output(self, node: str, everywhere: bool) -> torch.Tensor:
+        """What a live node gives, [1 or N, S or K, D] of an MLP, [1 or N, S or K, d_head], its z, of a head."""
         found = self.outputs[node]
         return self.run.positions.take(found) if node in self.wide and not everywhere else found
 
@@ -195,12 +198,14 @@ class Pass:
 
     # ---- what receivers read -----------------------------------------------------------------------------
     def normed(self, layer: int, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
+        """[1 or N, S or K, D] what projections read of the writes of ``senders``, after the first norm."""
         key = (layer, senders, everywhere)
         if key not in self.inputs:
             self.inputs[key] = self.run.blocks[layer].norm1(self.total(2 * layer, senders, everywhere))
         return self.inputs[key]
 
     def read(self, receiver: str, everywhere: bool) -> torch.Tensor:
+        """[1 or N, S or K, D] the residual that a receiver reads, before its norm."""
         return self.total(self.run.level(receiver), self.incoming.get(receiver, ()), everywhere)
 
     def total(self, level: int, senders: Sequence[str], everywhere: bool) -> torch.Tensor:
@@ -222,10 +227,11 @@ class Pass:
         return [s for s in senders if s in (self.wide if everywhere else self.live)]
 
     def at(self, x: torch.Tensor, everywhere: bool) -> torch.Tensor:
+        """x [1 or N, S, D], everywhere or at the K positions of the score."""
         return x if everywhere else self.run.positions.take(x)
 
     def stream(self, level: int, everywhere: bool) -> torch.Tensor:
-        """The residual stream with all live senders' writes in it, and the ablated ones of all others."""
+        """[1 or N, S or K, D] the residual stream with live senders' own writes, and the ablated ones of all others."""
         live = self.before(level, everywhere)
         if not everywhere and all(s in self.wide for s in live):
             return self.at(self.stream(level, True), False)
@@ -233,6 +239,7 @@ class Pass:
         return self.remembered(key, lambda: self.next_stream(level, set(live), everywhere))
 
     def next_stream(self, level: int, live: set[str], everywhere: bool) -> torch.Tensor:
+        """The same, made from the stream of the level before; ``live``: senders that write their own."""
         if level == 0:
             x = self.run.engine.weights.embed(self.run.tokens) if EMBED in live else self.run.bases[0]
             return self.at(x, everywhere)
@@ -248,11 +255,12 @@ class Pass:
         return block.after_attention(x, block.head_writes(z))
 
     def difference(self, node: str, everywhere: bool) -> torch.Tensor:
-        """What the edges of a sender carry: its write less its ablated write."""
+        """[1 or N, S or K, D] what the edges of a sender carry: its write less its ablated write."""
         key = ("difference", self.identities[node], everywhere)
         return self.remembered(key, lambda: self.write(node, everywhere) - self.at(self.run.ablated(node), everywhere))
 
     def write(self, node: str, everywhere: bool) -> torch.Tensor:
+        """[1 or N, S or K, D] what a live sender writes to the residual stream; a head without b_O."""
         if node == EMBED:
             return self.at(self.run.engine.weights.embed(self.run.tokens), everywhere)
         output = self.output(node, everywhere)
@@ -261,7 +269,7 @@ class Pass:
         return self.run.blocks[self.graph.layer_of(node)].head_write(output, head_of(node))
 
     def sum(self, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
-        """Sum of the differences of senders of one layer."""
+        """[1 or N, S or K, D] sum of the differences of senders of one layer."""
         if len(senders) == 1:
             return self.difference(senders[0], everywhere)
         key = ("sum", tuple(map(self.identities.get, senders)), everywhere)

@@ -64,6 +64,7 @@ def path_patching(ablator: EdgeAblator, edges: Iterable[Edge]) -> Iterator[tuple
 
 
 def top(ranking: list[Edge], count: int) -> EdgeCircuit:
+    """The first ``count`` edges of a ranking; all where it has fewer."""
     return frozenset(ranking[:count])
 
 
@@ -79,12 +80,12 @@ def area(shares: Sequence[float], values: np.ndarray) -> np.ndarray:
 
 
 def cpr(shares: Sequence[float], faithfulness: np.ndarray) -> np.ndarray:
-    """Area under the faithfulness curve over circuit sizes (Mueller et al. 2025); higher is better."""
+    """Area under the faithfulness curve [sizes, ...] over ``shares`` (Mueller et al. 2025); higher is better."""
     return area(shares, np.asarray(faithfulness))
 
 
 def cmd(shares: Sequence[float], faithfulness: np.ndarray) -> np.ndarray:
-    """Area between the faithfulness curve and 1; 0 is best."""
+    """Area between the faithfulness curve [sizes, ...] and 1 (Mueller et al. 2025); 0 is best."""
     return area(shares, np.abs(1 - np.asarray(faithfulness)))
 
 

@@ -29,7 +29,7 @@ class Removal:
 
     @classmethod
     def of(cls, sets: list[Circuit], n_layers: int, n_heads: int, means: torch.Tensor | None = None) -> "Removal":
-        """One set of heads for each row."""
+        """One set of heads for each of N rows; ``means`` [L, S, H, d_head]."""
         heads = torch.zeros(len(sets), n_layers, n_heads, dtype=torch.bool)
         for row, chosen in enumerate(sets):
             for head in chosen:
@@ -37,6 +37,7 @@ class Removal:
         return cls(heads, means)
 
     def take(self, rows: slice, device: torch.device) -> "Removal":
+        """The same for some of the rows, on a device."""
         return Removal(self.heads[rows].to(device), None if self.means is None else self.means.to(device))
 
     def apply(self, z: torch.Tensor, layer: int, start: int) -> torch.Tensor:
@@ -121,7 +122,7 @@ class Generator:
         return max(1, int(self.model.memory_mb * 2**20) // per_row)
 
     def decode(self, tokens: torch.Tensor, steps: int, removal: Removal, rows: slice, end: int | None) -> torch.Tensor:
-        """One batch of `generate`."""
+        """[n, steps] of one batch of `generate`, of its tokens [n, S]; ``rows``: which rows of ``removal`` they are."""
         removal = removal.take(rows, tokens.device)
         cache, text, unread = Cache(tokens.shape[1] + steps), tokens, tokens
         ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)

@@ -97,6 +97,7 @@ def starts_of(n: int, step: int, cyclic: bool, offsets: list[int]) -> list[int]:
 
 
 def render(parts: Iterable[tuple[str, int | None]], by_step: dict[int, str]) -> str:
+    """The text of ``parts`` (see `slots`) with the member ``by_step`` gives for each number of steps."""
     return "".join(literal + ("" if k is None else by_step[k]) for literal, k in parts)
 
 

@@ -95,7 +95,7 @@ class Writer:
         return prompt_sets.text_after(self.tokenizer, row["tokens"], ids, self.tokenizer.eos_token_id)
 
     def means(self, name: str, corrupted: list[str], length: int) -> torch.Tensor | None:
-        """What heads are ablated to in prompts of ``length`` tokens; None for zero."""
+        """[L, S, H, d_head] what heads are ablated to in prompts of ``length`` S tokens; None for zero."""
         if self.kind != "mean":
             return None
         texts = prompt_sets.corrupted_of_length(name, corrupted, self.tokenizer, self.prepend_bos, length)

@@ -46,7 +46,7 @@ def reasons(model: Model, tokens: torch.Tensor) -> Reasons:
 
 
 def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Equal to the rounding of a model's dtype, against the largest number in ``b``."""
+    """Equal, in one shape, to the rounding of a model's dtype, against the largest number in ``b``."""
     allowed = max(TOLERANCE, 32 * torch.finfo(dtype).eps)
     return bool((a - b).abs().max() <= allowed * b.abs().max())
 
@@ -72,7 +72,7 @@ def heads_reason(model: Model, stream: Stream) -> str:
 
 
 def attention_reason(model: Model, tokens: torch.Tensor) -> str:
-    """Are the patterns shares of earlier positions, by which values are mixed to z?"""
+    """Are the patterns, on tokens [N, S], shares of earlier positions, by which values are mixed to z?"""
     seen: dict[str, torch.Tensor] = {}
 
     def save(key: str) -> Callable[..., None]:
@@ -93,7 +93,7 @@ def attention_reason(model: Model, tokens: torch.Tensor) -> str:
 
 
 def edit_reason(model: Model, tokens: torch.Tensor) -> str:
-    """On the bridge: does an edit of each activation that is patched change the logits?"""
+    """On the bridge, on tokens [N, S]: does an edit of each activation that is patched change the logits?"""
     if model.weights:
         return ""  # its patches run on the engine
     clean = model.run(tokens)

@@ -31,6 +31,7 @@ VARIANTS = ("in order", "shuffled", "interleaved", "words")
 
 
 def pattern_hook(layer: int) -> str:
+    """Name of the hook at a layer's attention weights [N, H, S, S], queries before keys."""
     return f"blocks.{layer}.attn.hook_pattern"
 
 

@@ -1,6 +1,6 @@
 """Direct logit attribution: what each write to the residual stream adds to the logit difference by itself.
 
-A write u of d_model numbers at the last position adds norm(u) . (W_U[answer] - W_U[incorrect]), where the final norm
+A write u of D numbers at the last position adds norm(u) . (W_U[answer] - W_U[incorrect]), where the final norm
 acts with the scale it has in the prompt's own run: (u - mean u) / scale x weight for LayerNorm, u / scale x weight for
 RMSNorm (methods: section 6). The final norm's bias and b_U are added once, by no component, and have rows of their own,
 as has each layer's b_O; a head's row is z W_O. An MLP's row holds its output bias. So the rows of a prompt sum to its
@@ -145,6 +145,7 @@ class Readout:
         return (self.centre(x).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
 
     def centre(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., D] less its mean, where the final norm subtracts it; else as it is."""
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
     def norm(self, x: torch.Tensor) -> torch.Tensor:
@@ -158,18 +159,18 @@ class Readout:
         return x if self.cap is None else self.cap * torch.tanh(x / self.cap)
 
     def uncapped(self, x: torch.Tensor) -> torch.Tensor:
-        """The same before any cap: what is linear in the residual."""
+        """[..., d_vocab] the same before any cap: what is linear in the residual."""
         x = x @ self.w_u
         return x if self.b_u is None else x + self.b_u
 
 
 def widened(*tensors: torch.Tensor | None) -> list[Any]:
-    """Tensors, or None, in float32 at least."""
+    """Tensors of any shape, or None, in float32 at least and without gradients."""
     return [None if x is None else x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
 
 
 def slope(transform: Callable[[torch.Tensor], torch.Tensor]) -> float:
-    """By what a model multiplies its logits, before any cap: the slope at 0."""
+    """By what a model multiplies its logits (of any shape), before any cap: the slope at 0."""
     step = 1e-3
     return float(transform(torch.tensor(step, dtype=torch.float64))) / step
 
@@ -237,7 +238,7 @@ def attribute(model: Model, prompts: Prompts) -> list[tuple[dict[str, Any], np.n
 
 
 def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tuple[dict[str, Any], torch.Tensor]]:
-    """The rows of one batch, in the order of the forward pass."""
+    """(keys, values [n]) of the rows of one batch, in the order of the forward pass; see `attribute`."""
 
     def row(
         part: str, name: str, values: torch.Tensor, layer: int = NO_LAYER, head: int = MLP
@@ -289,5 +290,8 @@ def refuse_a_remainder(
 def attribution_rows(
     attributed: Iterable[tuple[dict[str, Any], np.ndarray]], bootstrap: Bootstrap
 ) -> list[dict[str, Any]]:
-    """The rows of `attribution.parquet` less model and task: means over prompts, in logit difference, either sign."""
+    """The rows of `attribution.parquet` less model and task, of (keys, values [N]): means over prompts, in logits.
+
+    Positive: what is written raises the logit difference.
+    """
     return [keys | interval_columns(bootstrap.mean(values)) for keys, values in attributed]

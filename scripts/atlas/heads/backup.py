@@ -73,6 +73,7 @@ def before_and_after(
 
 
 def joined(runs: list[Run]) -> Run:
+    """Runs of consecutive batches as one run of all their prompts."""
     return Run(*(np.concatenate([getattr(r, name) for r in runs]) for name in ("heads", "logit_diff", "scale")))
 
 

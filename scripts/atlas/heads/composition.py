@@ -183,6 +183,6 @@ def place(name: str) -> tuple[int, int]:
 
 
 def permutations(layers: np.ndarray, seed: int) -> list[np.ndarray]:
-    """`PERMUTATIONS` orders of heads that exchange those of one layer."""
+    """`PERMUTATIONS` orders [heads] of heads that exchange those of one layer; ``layers`` [heads]: of each."""
     rng, places = np.random.default_rng(seed), np.arange(len(layers))
     return [places[np.lexsort((rng.random(len(layers)), layers))] for _ in range(PERMUTATIONS)]

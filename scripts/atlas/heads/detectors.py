@@ -119,7 +119,7 @@ def scores(model: Model, tokens: torch.Tensor, bos: bool) -> dict[str, np.ndarra
 
 
 def table(found: dict[str, np.ndarray], bootstrap: Bootstrap) -> pd.DataFrame:
-    """Rows of `COLUMNS`; intervals over the random sequences."""
+    """Rows of `COLUMNS`, of detector -> scores [n, L, H]; intervals over the n random sequences."""
     pieces = []
     for name, values in found.items():
         n, n_layers, n_heads = values.shape

@@ -117,7 +117,7 @@ def variants(
 
 
 def attention_tables(of: Explained, made: Mapping[str, torch.Tensor]) -> dict[str, pd.DataFrame]:
-    """`attention` and `attention_members` of each variant (`variants`)."""
+    """`attention` and `attention_members` of each variant in ``made`` (`variants`), name -> tokens [n, S]."""
     by_name, of_members = [], []
     for variant, changed in made.items():
         weights = attention.weights(of.model, changed, of.layout)

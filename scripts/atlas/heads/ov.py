@@ -217,6 +217,7 @@ def scores(
 
 
 def lookup(tokens: torch.Tensor, of: dict[int, int]) -> torch.Tensor:
+    """[N, P] token ids: what ``of`` has for each of tokens [N, P], `NONE` where it has nothing."""
     return torch.tensor([[of.get(int(t), NONE) for t in row] for row in tokens])
 
 

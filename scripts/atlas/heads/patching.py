@@ -154,7 +154,7 @@ class EnginePatcher:
         return names, block.mix(block.pattern(here.q[:, heads], there.k[:, mine]), here.v[:, mine])
 
     def after_attention(self, layer: int, base: Layer, after: torch.Tensor, rows: slice) -> torch.Tensor:
-        """The layer's output at some positions, from the residual after its attention there."""
+        """[N, P, D] the layer's output at positions ``rows``, from the residual [N, P, D] after its attention there."""
         block = self.blocks[layer]
         return after + (base.mlp_out[:, rows] if block.parallel else block.mlp_out(after))
 
@@ -172,7 +172,7 @@ class EnginePatcher:
         return x[:, -1]
 
     def with_earlier(self, base: Layer, start: int, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
-        """Keys and values of all positions, from those at ``start``... and the unpatched run's before."""
+        """k and v [N, G, S, d_head], from those at ``start``... [N, G, P, d_head] and the unpatched run's before."""
         return [torch.cat((old[:, :, :start], new), 2) for old, new in ((base.k, k), (base.v, v))]
 
     def bytes_per_row(self, s: int) -> int:
@@ -189,6 +189,7 @@ def replaced(x: torch.Tensor, p: int, row: torch.Tensor) -> torch.Tensor:
 
 # ---- with hooks ----------------------------------------------------------------------------------------------
 def hook_name(site: str, layer: int) -> str:
+    """Name of the hook at a site of `BY_POSITION` or `BY_HEAD`."""
     return f"blocks.{layer}.hook_{site}" if site in BY_POSITION else f"blocks.{layer}.attn.hook_{site}"
 
 
@@ -199,7 +200,7 @@ class HookPatcher:
         self.model = model
 
     def record(self, tokens: torch.Tensor, patches: list[Patch]) -> dict[str, torch.Tensor]:
-        """Hook name -> activation, of every activation that ``patches`` name, on the CPU."""
+        """Hook name -> activation [N, ...] on tokens [N, S], of all activations that ``patches`` name, on the CPU."""
         found = {}
 
         def saver(name: str) -> Callable[..., torch.Tensor]:

@@ -14,7 +14,7 @@ from atlas.store.job import progress
 
 
 def on_disk(shape: Sequence[int], dtype: torch.dtype, folder: Path | str) -> torch.Tensor:
-    """An empty tensor in a file of ``folder`` without a name; what is put into it leaves memory when that is needed."""
+    """[*shape] empty, in a nameless file of ``folder``; what is put into it leaves memory when that is needed."""
     size = math.prod(shape)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:  # taken now: a mapped page for which the disk has no room would kill the process
@@ -34,7 +34,7 @@ def collect(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run the model on tokens [N, S] in batches, keeping only the hooks that ablation needs.
 
-    Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, d_model] in
+    Returns (activations, means), on the CPU: ``z`` [L, N, S, H, d_head] and ``mlp_out`` [L, N, S, D] in
     ``dtype``, and their means over the prompts of each group, per position, float32, with axis R in place of N.
     ``groups``: [N] integers 0..R-1, by default one group. ``lengths`` [N]: tokens of each row before its padding on the
     right, which enters no mean: a mean runs over the rows that have its position, and is 0 where none has. ``folder``:
@@ -87,7 +87,7 @@ def last_logits(model: Model, tokens: torch.Tensor, position: torch.Tensor | Non
 
 
 def rows_of(prompt_ids: Iterable[int], wanted: Sequence[int]) -> torch.Tensor | None:
-    """Rows of a cache that hold the wanted prompts, or None if one is missing."""
+    """[wanted] rows of a cache that hold the wanted prompts, or None if one is missing."""
     row = {int(p): i for i, p in enumerate(prompt_ids)}
     if any(p not in row for p in wanted):
         return None

@@ -269,11 +269,11 @@ class Block:
     def after_change(
         self, x: torch.Tensor, writes: torch.Tensor, after: torch.Tensor, change: torch.Tensor
     ) -> torch.Tensor:
-        """What ``after``, the `after_attention` of x and ``writes``, becomes where the writes change by ``change``."""
+        """[N, P, D] what ``after``, `after_attention` of x and ``writes``, becomes where these change by ``change``."""
         return after + change
 
     def mlp_reads(self, x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """The residual that the MLP reads: the one that enters the layer, or that with what attention writes."""
+        """[N, P, D] the residual that the MLP reads: what enters the layer, or that with what attention writes."""
         return x if self.parallel else after
 
     def mlp_out(self, read: torch.Tensor) -> torch.Tensor:
@@ -281,7 +281,7 @@ class Block:
         return self.mlp(self.norm2(read))
 
     def after_mlp(self, x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """The layer's output of the residual that enters it and of that with what attention writes."""
+        """[N, P, D] the layer's output, of the residual that enters it and of that with what attention writes."""
         return after + self.mlp_out(self.mlp_reads(x, after))
 
 
@@ -330,7 +330,7 @@ class Weights:
 
 
 def chosen(w: torch.Tensor, heads: list[int] | None, dim: int) -> torch.Tensor:
-    """The slices of these heads (None: all); no copy where they are all of them."""
+    """w, whose axis ``dim`` is [heads of a part], at these heads (None: all); no copy where they are all of them."""
     if heads is None or len(heads) == w.shape[dim]:
         return w
     return w.index_select(dim, torch.tensor(heads, device=w.device))
@@ -368,4 +368,5 @@ def unembedded(x: torch.Tensor, w_u: torch.Tensor, b_u: torch.Tensor | None) -> 
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """x, of any shape, in float32 where its dtype is narrower; else as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -49,6 +49,7 @@ class Checkpoint:
         return self.sources[name](name).to(self.device, self.dtype)
 
     def optional(self, name: str) -> torch.Tensor | None:
+        """The tensor of this name, in its own shape; None where the checkpoint has none."""
         present = name in self
         return self[name] if present else None
 

@@ -81,7 +81,11 @@ class Engine:
         inside: Positions | None,
         roles: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """The layer's output from z of the kept heads, the substitutes of the others, and the MLP."""
+        """The layer's output [N, P, D] from z [N, P, kept, d_head], the others' substitutes, and the MLP.
+
+        x [N, S, D] enters the layer; at the positions ``inside``, where given, [N, P, D]. P are those of ``out``; None:
+        everywhere. ``roles``: role -> mask [1 or N, S], for sites.
+        """
         block = self.blocks[index]
         resid = x if out is None or inside is not None else out.take(x)
         at = inside or out  # where substitutes are read
@@ -154,6 +158,7 @@ class Memory:
         self.values: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
     def get(self, key: Hashable) -> torch.Tensor | None:
+        """The tensor of a key, which is now the one used last; None where it has been dropped or never was."""
         if key in self.values:
             self.values.move_to_end(key)
         return self.values.get(key)
@@ -163,6 +168,7 @@ class Memory:
         self.bytes = 0
 
     def put(self, key: Hashable, x: torch.Tensor) -> torch.Tensor:
+        """Keep a tensor, drop those used longest ago until all fit, and give it back."""
         if key not in self.values:
             self.bytes += x.numel() * x.element_size()
         self.values[key] = x
@@ -255,7 +261,7 @@ class LiveRun:
         top: int,
         below: list[Circuit],
     ) -> torch.Tensor:
-        """The residual entering layer ``stop`` from the one entering ``start``; remembers those between."""
+        """The residual [N, S or P, D] entering layer ``stop`` from x entering ``start``; remembers those between."""
         for layer in range(start, stop):
             out, inside = self.where(layer + 1, top), self.where(layer, top)
             x = self.engine.layer(layer, x, circuit, substitute, out, inside, self.roles)
@@ -263,7 +269,7 @@ class LiveRun:
         return x
 
     def known(self, below: list[Circuit], top: int) -> tuple[int, torch.Tensor]:
-        """The highest layer whose input is remembered, and that input; else the embeddings."""
+        """The highest layer whose input [N, S or P, D] is remembered, and that input; else the embeddings."""
         for layer in range(len(below) - 1, 0, -1):
             for everywhere in (True,) if layer <= top else (False, True):
                 x = self.memory.get((layer, everywhere, below[layer]))

@@ -49,11 +49,11 @@ class Model:
         return int(getattr(self.bridge.cfg, "n_key_value_heads", None) or self.n_heads)
 
     def w_o(self, layer: int) -> torch.Tensor:
-        """[n_heads, d_head, d_model]."""
+        """[H, d_head, D]."""
         return self.weights.blocks[layer].w_o if self.weights else self.bridge.blocks[layer].attn.W_O.detach()
 
     def b_o(self, layer: int) -> torch.Tensor | None:
-        """[d_model], or None where the model has none."""
+        """[D], or None where the model has none."""
         b_o = self.weights.blocks[layer].b_o if self.weights else self.bridge.blocks[layer].attn.b_O
         return None if b_o is None or not b_o.any() else b_o.detach()
 
@@ -96,10 +96,12 @@ def slices(n: int, size: int) -> list[slice]:
 
 
 def z_hook(layer: int) -> str:
+    """Name of the hook at the z of a layer's heads, [N, S, H, d_head]."""
     return f"blocks.{layer}.attn.hook_z"
 
 
 def mlp_hook(layer: int) -> str:
+    """Name of the hook at what a layer's MLP adds to the residual stream, [N, S, D], its bias included."""
     return f"blocks.{layer}.hook_mlp_out"
 
 

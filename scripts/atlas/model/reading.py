@@ -33,7 +33,10 @@ class Names:
         return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
 
     def heads(self, name: str, part: str, number: int) -> dict[str, torch.Tensor]:
-        """The fields of `Block` for the part `q`, `k`, `v` or `o`, of a linear module of so many heads."""
+        """The fields of `Block` for the part `q`, `k`, `v` or `o`, of a linear module of so many heads.
+
+        w_q, w_k, w_v [D, heads, d_head], their biases [heads, d_head]; w_o [heads, d_head, D], b_o [D].
+        """
         weight, bias = self.linear(name)
         if part == "o":
             return {"w_o": weight.reshape(number, -1, weight.shape[1]), "b_o": bias}
@@ -44,7 +47,7 @@ class Names:
 
 
 def unembedding(checkpoint: Checkpoint, config: Any, name: str, embedding: torch.Tensor) -> dict[str, Any]:
-    """The fields w_u and b_u of `Weights` from a linear module, or the embedding where the configuration ties them."""
+    """The fields w_u [d_vocab, D] and b_u [d_vocab] of `Weights`, of a linear module or, where tied, the embedding."""
     w_u = embedding if config.tie_word_embeddings else checkpoint[f"{name}.weight"]
     return {"w_u": w_u, "b_u": checkpoint.optional(f"{name}.bias")}
 
@@ -74,7 +77,7 @@ def activation_of(name: str) -> Activation | None:
 
 
 def rotary(config: Any, like: torch.Tensor) -> Rotary | None:
-    """cos and sin for every position, in ``like``'s dtype, computed in float32 as the model does.
+    """cos and sin [n_positions, d_rotary], in ``like``'s dtype, computed in float32 as the model does.
 
     None where they depend on the length of the text, which no table can follow.
     """

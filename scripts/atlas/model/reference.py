@@ -92,6 +92,7 @@ def sample(config: Any, seed: int = 0) -> torch.Tensor:
 
 
 def differ(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest absolute difference of two tensors of one shape."""
     return float((a - b).abs().max())
 
 
@@ -140,7 +141,11 @@ def our_logits(
     dtype: str,
     expected: torch.Tensor,
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(way, its logits, those expected there) of every way that a study runs the model unablated."""
+    """(way, its logits, those expected there) of every way that a study runs the model unablated, float32 on the CPU.
+
+    tokens [2, S]; ``expected`` [2, S, d_vocab]. Logits are like it, or [2, d_vocab] where a way gives the last alone.
+    Raises StudyError where the model cannot be run.
+    """
     every = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
     try:
         model = models.load(folder, device, dtype, settings=settings)
@@ -164,7 +169,7 @@ def our_logits(
 
 
 def refuse_wrong_facts(name: str, parallel: bool, kv_heads: int, model: models.Model, tokens: torch.Tensor) -> None:
-    """Raise StudyError where a run shows other blocks or key/value heads than are taken from the configuration."""
+    """Raise StudyError where a run on tokens [N, S] shows other blocks or key/value heads than the configuration."""
     seen: dict[str, torch.Tensor] = {}
 
     def save(key: str) -> Callable[..., None]:

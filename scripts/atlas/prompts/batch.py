@@ -153,13 +153,13 @@ class Rows:
         return index if self.targets is None else paired(2 * index, 2 * index + 1)
 
     def longest(self) -> torch.Tensor:
-        """[G] tokens of the longest row of each group: the positions that the group's mean has."""
+        """[R] tokens of the longest row of each group: the positions that the group's mean has."""
         assert self.length is not None
         longest = torch.zeros(int(self.group.max()) + 1, dtype=torch.long)
         return longest.scatter_reduce_(0, self.group, self.length, "amax")
 
     def sizes_of_means(self) -> dict[str, torch.Tensor]:
-        """What `means.pt` says of rows that differ in length: ``longest`` of each group where answers are of several
+        """What `means.pt` says of rows that differ in length, [R]: ``longest`` of a group where answers are of several
         tokens, ``lengths`` where the groups are layouts and all rows of one have its length."""
         if self.length is None:
             return {}

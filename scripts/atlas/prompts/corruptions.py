@@ -67,20 +67,24 @@ def corrupted(
 
 # ---- proposals -----------------------------------------------------------------------------------------------
 def each_slot(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]:
+    """For every slot a word of its own pool, each drawn by itself."""
     return [pool[int(rng.integers(len(pool)))] for pool in pools]
 
 
 def one_for_all(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]:
+    """One word of the first pool, for all slots."""
     return [pools[0][int(rng.integers(len(pools[0])))]] * len(pools)
 
 
 def one_slot(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]:
+    """The clean words, but at ``shown.slot`` one of its pool."""
     pool, words = pools[shown.slot], list(shown.clean)
     words[shown.slot] = pool[int(rng.integers(len(pool)))]
     return words
 
 
 def reordered(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]:
+    """The clean words in a random order, which may be theirs."""
     return [shown.clean[i] for i in rng.permutation(len(shown.clean))]
 
 
@@ -91,18 +95,22 @@ def ends_well(shown: Shown, words: list[str]) -> bool:
 
 
 def all_changed(shown: Shown, words: list[str]) -> bool:
+    """No slot keeps its word, and they end well."""
     return all(a != b for a, b in zip(words, shown.clean, strict=True)) and ends_well(shown, words)
 
 
 def another_order(shown: Shown, words: list[str]) -> bool:
+    """Not all words are where they were, and they end well."""
     return words != shown.clean and ends_well(shown, words)
 
 
 def changed(shown: Shown, words: list[str]) -> bool:
+    """Some word is another, and the answer is not last."""
     return words != shown.clean and words[-1] != shown.answer
 
 
 def neither_last_nor_answer(shown: Shown, words: list[str]) -> bool:
+    """The first word, which stands for all, is neither the answer nor the last one shown."""
     return words[0] not in (shown.answer, shown.clean[-1])
 
 

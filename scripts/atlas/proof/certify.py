@@ -64,6 +64,7 @@ def search(method: str, ablator: Ablator, threshold: float) -> tuple[Circuit, in
 
 
 def names(circuit: Circuit) -> str:
+    """Names of heads, then of MLPs, with spaces between."""
     return " ".join(map(str, [*heads(circuit), *mlps(circuit)]))
 
 

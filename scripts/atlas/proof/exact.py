@@ -388,4 +388,5 @@ def all_fixtures() -> list[Fixture]:
 
 
 def ids_of(fixtures: Iterable[Fixture]) -> list[str]:
+    """Their names, by which tests call them."""
     return [f.id for f in fixtures]

@@ -43,6 +43,7 @@ SERIES = (FILLER, (0, 5), FILLER, (1, 0), FILLER, (2, 1), FILLER, (3, 6), FILLER
 
 
 def circuit(names: str) -> Circuit:
+    """The circuit of component names with spaces between: `0.1 m2`."""
     return frozenset(Component.parse(name) for name in names.split())
 
 
@@ -160,10 +161,12 @@ class Fixture:
 
 
 def member(i: int) -> str:
+    """The i-th of MEMBERS; after the last comes the first."""
     return MEMBERS[i % M]
 
 
 def ids(words: Iterable[str]) -> list[int]:
+    """Token ids of words of the vocabulary; raises ValueError on any other."""
     return [VOCABULARY.index(word) for word in words]
 
 
@@ -182,6 +185,7 @@ def successor(layer: int, head: int, gain: float = 1.0, read: str = "found") -> 
 
 
 def every_kind(value: Any) -> dict[str, Any]:
+    """Kind of ablation -> the same ``value`` for each."""
     return dict.fromkeys(KINDS, value)
 
 
@@ -210,6 +214,7 @@ def while_attention_stays(truth: dict[str, Any]) -> dict[str, Any]:
 
 
 def less(found: dict[str, Any], names: str) -> dict[str, Any]:
+    """Kind -> what ``found`` has for it, without the edges of ``names`` (see `edges`)."""
     return {kind: found[kind] - edges(names) for kind in KINDS}
 
 

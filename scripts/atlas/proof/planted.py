@@ -145,6 +145,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class Mlp:
+    """The planned hidden units of one MLP; what it has beside them is random and writes to junk."""
+
     layer: int
     units: tuple[Unit, ...]
 
@@ -177,6 +179,7 @@ SHARPNESS = 64.0  # what planned units are fed is of this order, with either sig
 
 
 def dimension(space: str, k: int) -> int:
+    """Index in the residual stream of dimension ``k`` of a subspace of `SPACES`."""
     return int(SPACE[space].start) + k
 
 
@@ -228,7 +231,7 @@ class Weights:
         self.rng = torch.Generator().manual_seed(plan.seed)
 
     def random(self, *shape: int, fan_in: int = 0) -> torch.Tensor:
-        """Normal numbers of variance GAIN^2 / fan_in (by default the number of rows)."""
+        """[*shape] normal numbers of variance GAIN^2 / fan_in (by default the number of rows)."""
         scale: float = GAIN / (fan_in or shape[0]) ** 0.5
         return scale * torch.randn(*shape, generator=self.rng, dtype=torch.float64)
 

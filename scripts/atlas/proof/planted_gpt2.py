@@ -74,6 +74,7 @@ def model(plan: Plan) -> GPT2LMHeadModel:
 
 
 def fill_norm(norm: Any) -> None:
+    """Set a LayerNorm's weight to NORM_WEIGHT and its bias to 0, in place."""
     norm.weight.fill_(NORM_WEIGHT)
     norm.bias.zero_()
 
@@ -87,6 +88,10 @@ def positions() -> torch.Tensor:
 
 
 def fill_attention(attention: Any, weights: Weights, layer: int) -> None:
+    """Set all weights of one layer's attention in place, those of unplanned heads at random.
+
+    Queries, keys and values lie side by side in ``c_attn``, [D, 3 D], head by head within each.
+    """
     d, w_o = D_MODEL, []
     for h in range(N_HEADS):
         head = weights.plan.head(layer, h)

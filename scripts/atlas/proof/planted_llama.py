@@ -86,6 +86,10 @@ def model(plan: Plan) -> LlamaForCausalLM:
 
 
 def fill_attention(attention: Any, weights: Weights, layer: int) -> None:
+    """Set all weights of one layer's attention in place, those of unplanned heads at random.
+
+    Linear maps are kept as [out, in]. Raises ValueError where two planned heads share one key/value head.
+    """
     for group in range(N_HEADS // GROUP):
         members = range(group * GROUP, (group + 1) * GROUP)
         planned = [head for h in members if (head := weights.plan.head(layer, h))]
@@ -133,6 +137,7 @@ def queries_and_keys(head: Head) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def dimensions(space: str) -> range:
+    """Indices in the residual stream of all dimensions of a subspace of `SPACES`."""
     return range(SPACE[space].start, SPACE[space].stop)
 
 

@@ -35,6 +35,7 @@ SHARE_ALLOWED = 0.01  # of effect outside the nodes; see `certificate`
 
 
 def new_model(seed: int) -> GPT2LMHeadModel:
+    """An untrained GPT-2 of 2 layers, 4 heads and D = 64, the same for the same ``seed``; seeds torch."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)

@@ -22,6 +22,7 @@ def name_of(file: Path | str) -> str:
 
 
 def module_of(name: str) -> ModuleType:
+    """The module of figures/ that draws the figure, or writes the page, of this name."""
     return importlib.import_module(f"atlas.report.figures.{name}")
 
 

@@ -62,6 +62,7 @@ def p_value(p: float, name: str = "p") -> str:
 
 
 def is_mlp(component: str) -> bool:
+    """Whether a component's name is an MLP's: `m4`."""
     return component.startswith("m")
 
 

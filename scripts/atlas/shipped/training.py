@@ -54,6 +54,10 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, spec: dict[str, Any]) -> dict[
 
 
 def build_model(spec: dict[str, Any], vocab_size: int, end_id: int) -> GPT2LMHeadModel:
+    """An untrained GPT-2 of the specification's `architecture`, drawn from torch's random state.
+
+    ``vocab_size``: of the tokenizer; ``end_id``: of its one special token, which begins and ends texts.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -70,7 +74,7 @@ def build_model(spec: dict[str, Any], vocab_size: int, end_id: int) -> GPT2LMHea
 
 
 def component_penalty(model: Any) -> torch.Tensor:
-    """Sum over heads of sqrt(|W_V| |W_O|) plus sum over MLPs of sqrt(|W_in| |W_out|), Frobenius norms."""
+    """[] sum over heads of sqrt(|W_V| |W_O|) plus sum over MLPs of sqrt(|W_in| |W_out|), Frobenius norms."""
     total = torch.zeros(())
     heads, width = model.config.n_head, model.config.n_embd
     for block in model.transformer.h:

@@ -198,6 +198,7 @@ def named_tables(files: Mapping[str, str | Sequence[str]]) -> dict[str, pd.DataF
 
 
 def table_provenance(path: Path | str) -> dict[str, Any]:
+    """What `provenance` was given when a Parquet table was written; the table is not read, nor checked."""
     import pyarrow.parquet as pq
 
     found: dict[str, Any] = json.loads(pq.read_schema(path).metadata[PROVENANCE_KEY])
@@ -206,6 +207,7 @@ def table_provenance(path: Path | str) -> dict[str, Any]:
 
 # ---- JSON, text ----------------------------------------------------------------------------------------------
 def write_json(content: dict[str, Any], path: Path | str, provenance: dict[str, Any]) -> None:
+    """Write an object as JSON, sealed, ``provenance`` under that key. Raises StudyError where the disk is full."""
     whole = content | {"provenance": provenance, "seal": (SEAL + BLANK).decode()}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
@@ -213,15 +215,18 @@ def write_json(content: dict[str, Any], path: Path | str, provenance: dict[str, 
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
+    """The object that `write_json` wrote, with `provenance` and `seal`; raises StudyError where it is damaged."""
     check(path)
     content: dict[str, Any] = json.loads(Path(path).read_text())
     return content
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write a text as UTF-8, without a seal. Raises StudyError where the disk is full."""
     with atomic(path) as temporary:
         temporary.write_text(text)
 
 
 def size_mb(path: Path | str) -> float:
+    """Size of a file in millions of bytes."""
     return Path(path).stat().st_size / 1e6

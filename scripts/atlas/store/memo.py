@@ -35,6 +35,7 @@ def code_digest() -> str:
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
+    """16 hexadecimal digits of a tensor's numbers, on any device; shape and dtype are not in it."""
     return digest(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
 
@@ -63,6 +64,7 @@ class Memo:
             place += HEADER.size + length
 
     def get(self, circuit: Circuit) -> dict[str, np.ndarray] | None:
+        """Metric -> [N] of a circuit; None where it is not there, or is damaged."""
         wanted = name(circuit)
         if wanted not in self.places:
             return None
@@ -76,6 +78,7 @@ class Memo:
         return dict(zip(self.metrics, values, strict=True))
 
     def put(self, circuit: Circuit, scores: dict[str, np.ndarray]) -> None:
+        """Add a circuit's scores, metric -> [N], to this process's own file; raises OSError where the disk is full."""
         if self.own is None:  # unbuffered: what is put is out of the process, and survives its being killed
             self.own = open(self.folder / f"{uuid.uuid4().hex}.scores", "w+b", buffering=0)  # noqa: SIM115
         values, wanted = np.stack([scores[metric] for metric in self.metrics]).tobytes(), name(circuit)
@@ -86,6 +89,7 @@ class Memo:
 
 
 def digest_of(content: bytes) -> bytes:
+    """BLAKE2b, 16 bytes."""
     return hashlib.blake2b(content, digest_size=16).digest()
 
 

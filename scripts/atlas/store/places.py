@@ -41,6 +41,7 @@ def _content(file: Path) -> str:
 
 
 def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Files of a folder, those of the first pattern before those of the next; one may come twice."""
     return [file for pattern in patterns for file in folder.glob(pattern)]
 
 

@@ -80,6 +80,7 @@ def comparable(config: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def refuse_unknown(key: str, names: Iterable[str], there: Collection[str]) -> None:
+    """Raise StudyError, with what is ``there``, where a name under ``key`` of the configuration is not."""
     for name in names:
         if name not in there:
             raise StudyError(f"{key}: {name!r} is unknown; there are {', '.join(there)}")

@@ -8,6 +8,7 @@ from atlas.model.reading import Names, activation_of, unembedding
 
 
 def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
+    """The weights; None where there is cross-attention, or an activation that `reading` does not know."""
     activation = activation_of(config.activation_function)
     if config.add_cross_attention or activation is None:
         return None

@@ -8,6 +8,7 @@ from atlas.model.reading import Names, activation_of, rotary, unembedding
 
 
 def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
+    """The weights; None where rotary positions or the activation are none that `reading` knows."""
     body, eps = Names(checkpoint, "gpt_neox"), config.layer_norm_eps
     d, h = config.hidden_size, config.num_attention_heads
     embedding, activation = body("embed_in.weight"), activation_of(config.hidden_act)

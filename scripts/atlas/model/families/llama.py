@@ -8,6 +8,7 @@ from atlas.model.reading import Names, activation_of, rotary, unembedding
 
 
 def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
+    """The weights; None where rotary positions or the activation are none that `reading` knows."""
     body, eps = Names(checkpoint, "model"), config.rms_norm_eps
     embedding, activation = body("embed_tokens.weight"), activation_of(config.hidden_act)
     rope = rotary(config, embedding)

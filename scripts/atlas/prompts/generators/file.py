@@ -28,6 +28,10 @@ def check(name: str, block: dict[str, Any]) -> None:
 
 
 def make(name: str, block: dict[str, Any], tokenizer: PreTrainedTokenizerBase, root: Path | str | None) -> Made:
+    """The rows of the table, in their order; ``root``: the folder that the file's path starts from.
+
+    Raises StudyError on a file that cannot be read as one, and on answers that would continue a prompt's last word.
+    """
     from atlas.prompts import files
 
     assert root is not None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def check(name: str, block: dict[str, Any]) -> None:
+    """Raises StudyError where a block has no members, or some of which no prompt can be made."""
     if "members" not in block:
         raise StudyError(f"tasks.{name}: give `members`, or `file`")
     tasks.Task.from_config(name, block)

@@ -37,6 +37,7 @@ def on_split(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def method_name(method: str, ranking: str) -> str:
+    """As the legend calls a method, `EAP, signed`; ``ranking`` is empty where it has none."""
     name = wording.words(method) if method == RANDOM else title(method)
     return f"{name}, {ranking}" if ranking else name
 

@@ -112,10 +112,12 @@ def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind
 
 
 def quoted(text: str) -> str:
+    """The text in typographic quotation marks."""
     return f"\u201c{text}\u201d"
 
 
 def unablated(row: pd.Series) -> str:
+    """The cell of a row of `generation/prompts.parquet`: a tick, what was written instead, or why it was rejected."""
     if row.status == "rejected":
         return f"rejected: {row.reason}"
     return "\u2713" if row.status == "used" else f"{quoted(row.output)}, set aside"

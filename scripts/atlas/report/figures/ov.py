@@ -15,6 +15,7 @@ ACROSS, GAP = 6, 0.16  # maps in a line; inches between them
 
 
 def title_of(norm: str, score: str) -> str:
+    """The title of a score of `ov.parquet` under a norm: `as months`, `next, in place`."""
     name = wording.words(score.removeprefix("cross:").replace("next_next", "next but one"))
     name = f"as {name}" if score.startswith("cross:") else name
     return f"{name}, in place" if norm == IN_PLACE else name

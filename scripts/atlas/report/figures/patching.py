@@ -37,6 +37,7 @@ def draw(patching: pd.DataFrame, membership: pd.DataFrame, task: str, diverging:
 
 
 def limit(rows: pd.DataFrame) -> float:
+    """The largest size of a value, at which colours end on both sides of 0; 1 where there is none."""
     values = rows["value"].abs()
     return float(values.max()) if values.notna().any() else 1.0
 

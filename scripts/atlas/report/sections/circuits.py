@@ -107,6 +107,7 @@ def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
 
 
 def table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int) -> dict[str, Any]:
+    """A row a task, the circuit that ``order`` found at ``threshold``; ``all_heads``: of the model, for percent."""
     rows = []
     for task in tasks:
         table = circuit_rows(faithfulness, task, threshold, order)

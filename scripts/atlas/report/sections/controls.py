@@ -52,6 +52,7 @@ def _control_name(row: Mapping[str, Any]) -> str:
 
 
 def table(summary: pd.DataFrame) -> dict[str, Any]:
+    """A row for each question, circuit and task of `controls_summary.parquet`."""
     rows = [
         [
             row["question"],

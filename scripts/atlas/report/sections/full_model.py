@@ -72,6 +72,7 @@ def layout_findings(info: dict[str, dict[str, Any]], tasks: list[str], explained
 
 
 def table(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks: list[str]) -> dict[str, Any]:
+    """A row a task, of `clean.parquet` over all its prompts; ``info``: task -> its prompts' `counts`."""
     rows = []
     table = clean[clean["split"] == "all"].set_index(["task", "run", "metric"]).sort_index()
     for task in tasks:

@@ -64,6 +64,7 @@ def _pair(row: Mapping[str, Any]) -> str:
 
 
 def table(overlap: pd.DataFrame) -> dict[str, Any] | None:
+    """A row for each pair of circuits and level of `overlap.parquet`; None where there is none."""
     rows = [
         [
             f"{words(row['circuit_a'])}, {words(row['circuit_b'])}",

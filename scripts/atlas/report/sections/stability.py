@@ -47,6 +47,7 @@ def findings(summary: pd.DataFrame, tasks: list[str]) -> list[str]:
 
 
 def table(summary: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
+    """A row for each task, level and family of runs; None where there is none."""
     rows = [
         [
             words(row["task"]),

@@ -59,6 +59,7 @@ def findings(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], thres
 
 
 def table(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str]) -> dict[str, Any]:
+    """Percent of full, a row for each circuit kept alone, a column for each task."""
     table = cross[cross["metric"] == "percent_of_full"].set_index(["circuit", "task"])
     circuits = [c for c in (*main_tasks, *COMBINED) if c in table.index.get_level_values(0)]
     rows = [[words(circuit), *(interval(table.loc[(circuit, task)], 0) for task in tasks)] for circuit in circuits]
