@@ -433,6 +433,7 @@ def test_shares_by_hand():
 
 
 @given(data=st.data(), n=st.integers(1, 6), draws=st.integers(0, 5))
+@budget(deadline=None)
 def test_scores_are_shares_of_the_prompts_that_are_not_sensitive(data, n, draws):
     table = data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1 + draws, max_size=1 + draws))
     outputs = outputs_of({("s", "a"): table})
