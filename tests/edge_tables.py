@@ -1,4 +1,4 @@
-"""Synthetic tables of edges, evaluation and stability, for the figures: added to the studies of test_figures."""
+"""Synthetic tables of edges, evaluation and stability, for the figures: added to the studies of figure_tables."""
 
 import math
 from itertools import combinations
@@ -15,7 +15,7 @@ FAMILIES = ("orders", "bootstrap", "seeds", "templates", "corruption")
 ROLES = ("members", "separators", "last", "bos")
 
 
-def interval(value, width):
+def interval(value, width=0.02):
     return {"value": value, "ci_low": value - width, "ci_high": value + 0.8 * width}
 
 

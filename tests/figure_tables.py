@@ -1,5 +1,6 @@
 """Synthetic tables of whole studies, as docs/artifacts.md describes them: for tests of figures, pages and sentences."""
 
+import calendar
 import functools
 import math
 from itertools import combinations
@@ -10,22 +11,10 @@ import pandas as pd
 
 import edge_tables
 import head_tables
+from atlas.compare import overlap
 from edge_tables import interval
 
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+MONTHS = list(calendar.month_name)[1:]
 
 COLOURS = {"clean": "#4477AA", "corrupted": "#BBBBBB", "circuit": "#EE6677"}
 
@@ -272,21 +261,7 @@ def _comparison(study, base, chosen, names, controls, rng, main):
                     "p_layer_matched": p,
                 }
             )
-    columns = [
-        "model",
-        "circuit_a",
-        "circuit_b",
-        "level",
-        "size_a",
-        "size_b",
-        "shared",
-        "jaccard",
-        "overlap_coefficient",
-        "expected",
-        "p_hypergeometric",
-        "p_layer_matched",
-    ]
-    study.overlap = pd.DataFrame(rows, columns=columns)
+    study.overlap = pd.DataFrame(rows, columns=["model", *(c for c in overlap.COLUMNS if c != "p_smallest")])
     rows = []
     for i, circuit in enumerate([*chosen, "shared", "union", "all but shared"]):
         for j, task in enumerate(study.tasks):

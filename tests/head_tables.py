@@ -1,4 +1,4 @@
-"""Synthetic tables of what heads do, for the figures and pages: added to the studies of test_figures."""
+"""Synthetic tables of what heads do, for the figures and pages: added to the studies of figure_tables."""
 
 import numpy as np
 import pandas as pd
@@ -6,6 +6,7 @@ import pandas as pd
 from atlas.core.components import Component
 from atlas.heads import labels
 from atlas.report import maps
+from edge_tables import interval
 
 MEMBERS = 4
 CLAUSE = 5  # tokens of a clause; the member is its fourth
@@ -22,10 +23,6 @@ THRESHOLDS = {
 }
 K = 5
 PROMPTS = (3, 8)
-
-
-def interval(value, width=0.02):
-    return {"value": value, "ci_low": value - width, "ci_high": value + 0.8 * width}
 
 
 def add(study, kv_heads=None, members=True, seed=0):

@@ -21,7 +21,6 @@ def layout_of(text: str) -> Layout:
 
 tokens = st.lists(st.sampled_from([".", "..", "...", "m", "mn", "mnn"]), min_size=1, max_size=9).map("".join)
 texts = st.tuples(st.sampled_from(["", "B"]), tokens).map("".join)
-gaps = st.integers(0, 3)
 
 
 # ---- roles and names -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 from transformers import AutoModelForCausalLM
 
+from ablated_heads import hooks
 from atlas.circuit import controls
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
@@ -26,7 +27,6 @@ from atlas.generate import prompts as prompt_sets
 from atlas.generate.decoding import Cache, Generator, Removal, forward
 from atlas.generate.scores import head_sets, mark_sensitive, summarise
 from atlas.model import models
-from atlas.model.models import z_hook
 from atlas.report.figures import generation as drawing
 from atlas.report.sections import generation as section
 from atlas.study import checks, settings
@@ -66,17 +66,7 @@ def means(model):
 
 def by_hand(model, text, heads, means=None):
     """Logits after one text, read as a whole through the bridge, with heads zero or at their means in the prompt."""
-
-    def ablate(z, hook):
-        z, layer = z.clone(), int(hook.name.split(".")[1])
-        for head in heads:
-            if head.layer == layer and means is None:
-                z[:, :, head.head] = 0
-            elif head.layer == layer:
-                z[:, :PROMPT, head.head] = means[layer, :, head.head]
-        return z
-
-    return model.run(text[None], [(z_hook(layer), ablate) for layer in range(L)], on_bridge=True)[0]
+    return model.run(text[None], hooks(heads, means, PROMPT, L), on_bridge=True)[0]
 
 
 # ---- decoding ------------------------------------------------------------------------------------------------
@@ -443,6 +433,7 @@ def test_shares_by_hand():
 
 
 @given(data=st.data(), n=st.integers(1, 6), draws=st.integers(0, 5))
+@budget(deadline=None)
 def test_scores_are_shares_of_the_prompts_that_are_not_sensitive(data, n, draws):
     table = data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1 + draws, max_size=1 + draws))
     outputs = outputs_of({("s", "a"): table})

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ablated_heads import hooks
 from atlas.circuit.controls import matched_sets
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
@@ -55,17 +56,7 @@ def by_hand(model, tokens, n, heads, means) -> list[int]:
     """``n`` greedy tokens, the whole text read again for each; ``means`` [L, S, H, d_head], None for zero."""
     text = torch.tensor([tokens])
     for _ in range(n):
-
-        def ablate(z, hook):
-            z, layer = z.clone(), int(hook.name.split(".")[1])
-            for head in heads:
-                if head.layer == layer and means is None:
-                    z[:, :, head.head] = 0
-                elif head.layer == layer:
-                    z[:, : len(tokens), head.head] = means[layer, :, head.head]
-            return z
-
-        logits = model.run(text, [(z_hook(layer), ablate) for layer in range(model.n_layers)], on_bridge=True)
+        logits = model.run(text, hooks(heads, means, len(tokens), model.n_layers), on_bridge=True)
         text = torch.cat((text, logits.argmax(-1, keepdim=True)), 1)
     return text[0, len(tokens) :].tolist()
 

@@ -20,6 +20,8 @@ from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
 from random_models import TOLERANCE, VOCAB, build
 
+NORMS = ("own", "block1", "in place")
+
 KS = (1, 5)
 
 
@@ -59,8 +61,8 @@ def test_values_equal_the_weights_written_out(family, norm, tmp_path):
 
 
 def test_one_layer_alone_is_read_through_the_norms_that_it_has():
-    assert ov.norms_of(ov.NORMS, 1) == ["own", "in place"]
-    assert ov.norms_of(ov.NORMS, 2) == list(ov.NORMS)
+    assert ov.norms_of(NORMS, 1) == ["own", "in place"]
+    assert ov.norms_of(NORMS, 2) == list(NORMS)
 
 
 def test_block1_needs_two_layers(shipped_model):
@@ -71,7 +73,7 @@ def test_block1_needs_two_layers(shipped_model):
 
 
 # ---- scores --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("norm", ov.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_scores_equal_ranks_counted_one_by_one(shipped_model, months, norm):
     frame, layout = months
     frame = frame.iloc[:12]

@@ -149,7 +149,7 @@ def test_both_directions_are_measured_from_the_corrupted_to_the_clean_run():
     clean, corrupted = np.array([4.0, 6.0]), np.array([-1.0, 1.0])  # means 5 and 0
     values = {"denoising": np.array([[1.0, 2.0], [4.0, 6.0]]), "noising": np.array([[4.0, 6.0], [-1.0, 1.0]])}
     rows = patching.patching_rows(
-        patching.Patched(patches, clean, corrupted, values), ["separator", "last"], Bootstrap(200)
+        patching.Patched(patches, clean, corrupted, values), ["separators", "last"], Bootstrap(200)
     )
     assert list(rows[0]) == patching.COLUMNS
     assert [(r["direction"], r["role"], round(r["value"], 9)) for r in rows] == [

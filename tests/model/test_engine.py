@@ -17,7 +17,7 @@ from atlas.circuit.legacy import LegacyAblator
 from atlas.core.components import Component, Site, sites
 from atlas.core.errors import StudyError
 from atlas.model import engine, families, models
-from atlas.prompts.batch import Prompts, last_tokens
+from atlas.prompts.batch import Prompts
 from conftest import load_tokenizer
 from random_models import (
     COMPONENTS,
@@ -97,19 +97,19 @@ def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, sha
     assert (found - expected).abs().max() < model.tolerance
 
 
-def padded(side):
-    """Prompts of lengths 4 to 7 in one batch, and the attention mask a tokenizer would give."""
+def padded():
+    """Prompts of lengths 4 to 7 in one batch, padded on the right, and the mask [N, S] of what is no padding."""
     rng, lengths = torch.Generator().manual_seed(3), torch.tensor([4, 7, 5, 6, 7])
     tokens, mask = torch.randint(VOCAB, (N, S), generator=rng), torch.arange(S) < lengths[:, None]
-    return (tokens, mask) if side == "right" else (tokens.flip(1), mask.flip(1))
+    return tokens, mask
 
 
 @given(circuit=circuits_strategy)
 @settings(max_examples=10)
 def test_right_padded_prompts_equal_each_prompt_alone(model, prompts, circuit):
-    tokens, mask = padded("right")
+    tokens, mask = padded()
     rows = substitute(ROWS["resample"])
-    batch = Prompts(tokens, tokens, prompts.answer, prompts.incorrect, prompts.prompt, prompts.group, last_tokens(mask))
+    batch = Prompts(tokens, tokens, prompts.answer, prompts.incorrect, prompts.prompt, prompts.group, mask.sum(1) - 1)
     for use_engine in (True, False):
         found = Ablator(model, batch, rows, use_engine=use_engine).logit_diff(circuit)
         for i, length in enumerate(mask.sum(1)):
@@ -207,8 +207,8 @@ def test_a_batch_of_sites_equals_one_at_a_time(model, prompts, base, layer, data
 @settings(max_examples=10)
 def test_sites_of_right_padded_prompts_equal_hooks(model, prompts, circuit):
     """Each row has its own last position; the score reads it, and roles are masks of each row."""
-    tokens, mask = padded("right")
-    last = last_tokens(mask)
+    tokens, mask = padded()
+    last = mask.sum(1) - 1
     masks = {"last": torch.arange(S) == last[:, None], "bos": (torch.arange(S) == 0)[None]}
     masks["members"] = mask & ~masks["last"] & ~masks["bos"]
     masks["separators"] = ~mask
@@ -242,12 +242,6 @@ def test_gradients_pass_a_site(model, prompts):
     (gradient,) = torch.autograd.grad(found.weights.logit_diff(x[:, -1], prompts.answer, prompts.incorrect).sum(), z)
     where = gradient[0, 0, :, 1].abs().sum(-1) > 0
     assert where.tolist() == [p not in ROLES["members"] for p in range(S)]
-
-
-def test_left_padded_prompts_are_refused():
-    _, mask = padded("left")
-    with pytest.raises(StudyError, match="padded on the left"):
-        last_tokens(mask)
 
 
 @pytest.mark.parametrize("order", ["layers", "random"])

@@ -1,5 +1,7 @@
 """Alignment of prompts on real tokenizers and on the shipped one."""
 
+import calendar
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,20 +14,7 @@ from atlas.prompts.words import check_members, single_token_fillers
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
 
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+MONTHS = list(calendar.month_name)[1:]
 MEMBERS = {
     "numerals": tuple(str(i) for i in range(1, 13)),
     "number_words": tuple(

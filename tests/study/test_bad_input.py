@@ -13,8 +13,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -27,15 +26,8 @@ from atlas.study import settings as study_settings
 from atlas.study import validation
 from atlas.study.schema import shown
 from conftest import ROOT, SHIPPED, load_tokenizer
+from odd_input import DEFAULT, FUZZ, SCHEMA
 
-SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
-FUZZ = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 REFUSED: dict[str, set[str]] = {"config": set(), "prompts": set(), "model": set()}
 
 

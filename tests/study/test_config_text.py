@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
@@ -17,16 +17,8 @@ from atlas.prompts.tasks import expand_members
 from atlas.study.config_text import refuse_changed_text
 from atlas.study.validation import validated
 from conftest import ROOT
+from odd_input import DEFAULT, FUZZ, SCHEMA
 from study import COPIED, Study
-
-SCHEMA = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
-DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
-FUZZ = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 
 
 def studied(folder, text, *more):

@@ -57,6 +57,7 @@ PLANNED = {  # with --dry-run only
     "make cluster": CLUSTER,
     "make slurm": "installs packages outside the project",
     "make test": THE_TESTS,
+    "make test-slow": THE_TESTS,
     "make coverage": THE_TESTS,
 }
 

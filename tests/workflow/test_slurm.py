@@ -35,7 +35,7 @@ def submit(cluster, study, *arguments):
 
 NUMERALS = "results/ladder-6x8/numerals"
 PROMPTS = ("prompts.parquet", "prompts.json", "tokens.parquet", "rejected.parquet")
-# What `make test` submits: one task to its circuit, with jobs that stand alone and jobs that go together
+# What `make test-slow` submits: one task to its circuit, with jobs that stand alone and jobs that go together
 TARGETS = [f"{NUMERALS}/component_effects.parquet"]
 TARGETS += [f"results/figures/ladder-6x8/ladder-6x8.numerals.{name}.svg" for name in ("dataset", "search_trajectory")]
 

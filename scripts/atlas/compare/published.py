@@ -26,7 +26,7 @@ from atlas.store.artifacts import digest
 KEYS = ["figure", "task", "item"]
 COLUMNS = ["figure", "title", "unit", "task", "item", *OURS, "published", "difference", "tolerance", "within"]
 COLUMNS += ["status", "note"]
-COMPARED, NOT_COMPARABLE, NOT_COMPUTED = STATUS = ("compared", "not comparable", "not computed")
+COMPARED, NOT_COMPARABLE, NOT_COMPUTED = ("compared", "not comparable", "not computed")
 OTHERS = "on other prompts than the published ones"
 MISSING_TEXT = "no such prompt and head set here, or the unablated model already gives another answer"
 RANDOM = "the model has random weights"

@@ -96,8 +96,9 @@ def words(tokens: torch.Tensor, candidates: Any, layout: Layout, seed: int) -> t
 # ---- weights -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Weights:
-    """Attention weights of every head from the positions that we look from (`Layout.queries`), per prompt.
+    """Attention weights of every head from the Q positions that we look from (`Layout.queries`), per prompt.
 
+    K counts the names of keys here (`names_of_keys`), R their relative roles (`RELATIVE`).
     ``named`` [N, L, H, Q, K]: sum over the keys of a name, with the query's own position apart, as `self`.
     ``relative`` [N, L, H, Q, R]: sum over the keys of each role of `RELATIVE`. Either sums to 1, and is 0 where a query
     sees no such key. ``maximum`` [N, L, H, Q]: position of the row's largest weight (of equal ones the first).

@@ -34,7 +34,6 @@ from atlas.model.models import Model, z_hook
 from atlas.store.job import progress
 
 COLUMNS = ["norm", "layer", "head", "score", "k", "value", "ci_low", "ci_high", "baseline", "instances"]
-NORMS = ("own", "block1", "in place")
 LEAD = "next over copy"
 NONE = -1  # where an instance has no target
 ROUNDING = 1e-6  # logits closer than this share of the distance to the largest are equal

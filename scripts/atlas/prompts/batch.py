@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from atlas.core.errors import StudyError
 from atlas.core.metrics import PAD, paired
 from atlas.prompts import layouts
 
@@ -165,15 +164,3 @@ class Rows:
         if self.length is None:
             return {}
         return {"lengths" if self.targets is None else "longest": self.longest()}
-
-
-def last_tokens(attention_mask: torch.Tensor) -> torch.Tensor:
-    """[N] position of each row's last real token, from a mask [N, S] that is 1 on real tokens.
-
-    Rows may be padded on the right, where causal attention never looks. Padding on the left would move every position
-    (and with it position embeddings and per-position means) and is refused.
-    """
-    mask = attention_mask.bool()
-    if (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise StudyError("prompts are padded on the left, which moves every position; pad on the right")
-    return mask.sum(1) - 1

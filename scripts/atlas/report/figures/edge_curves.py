@@ -21,7 +21,6 @@ MARKERS = {REPORTED.name: "*"} | dict(zip(OTHERS, "Dov^<>P", strict=False)) | {N
 THIRD, FOURTH, FIFTH = "#228833", "#AA3377", "#CCBB44"  # beside the two colours of the configuration
 MORE = ("#66CCEE", "#EE6677", "#DDAA33", "#994455")  # of methods beyond those that ship
 LOW, HIGH = -0.35, 1.35  # of faithfulness shown; beyond lie only circuits too small to run
-AREAS = {"cpr": "CPR", "cmd": "CMD"}
 
 
 def colours_of(colours: dict[str, str]) -> dict[str, str]:
