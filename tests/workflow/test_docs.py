@@ -212,7 +212,7 @@ def test_the_script_that_is_shown_uses_what_the_library_has():
     for node in ast.walk(ast.parse(script)):
         match node:
             case ast.Attribute(value=ast.Name(id="artifacts" | "job" as module)):
-                assert hasattr(importlib.import_module(f"atlas.{module}"), node.attr), node.attr
+                assert hasattr(importlib.import_module(f"atlas.store.{module}"), node.attr), node.attr
 
 
 def test_the_workflow_that_is_shown_uses_this_one(tmp_path):

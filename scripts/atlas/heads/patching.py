@@ -100,7 +100,7 @@ class EnginePatcher:
             q, (k, v) = block.queries(normed), block.keys_values(normed)
             pattern = block.pattern(q, k)
             z = block.mix(pattern, v)
-            writes = block.head_writes(z)
+            writes = block.contracted_writes(z)
             attn_out = block.attn_out(writes)
             after = x + attn_out
             mlp_out = block.mlp_out(block.mlp_reads(x, after))

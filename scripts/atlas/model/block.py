@@ -240,6 +240,10 @@ class Block:
         """
         return z.flatten(2) @ chosen(self.w_o, heads, 0).flatten(0, 1)
 
+    def contracted_writes(self, z: torch.Tensor) -> torch.Tensor:
+        """`head_writes` of all heads as one contraction: recorded runs keep the last digits that they always had."""
+        return torch.einsum("nphd,hdm->npm", z, self.w_o)
+
     def head_write(self, z: torch.Tensor, head: int) -> torch.Tensor:
         """What one head writes, [N, P, D], of its z [N, P, d_head]."""
         return z @ self.w_o[head]
