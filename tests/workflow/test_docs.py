@@ -227,4 +227,4 @@ def test_the_workflow_that_is_shown_uses_this_one(tmp_path):
 
 
 def test_python_blocks_are_one_of_these():
-    assert len(python_blocks()) == 2
+    assert len(python_blocks()) == 3
