@@ -47,6 +47,7 @@ one two,two one one,nine,three
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_a_study_would_refuse_can_be_looked_at(tmp_path):
     """Rows of four kinds, and answers that the model finds unlikely: all is said before, and nothing is searched."""
     made = Study(tmp_path / "own")

@@ -175,6 +175,7 @@ def test_a_configuration_that_is_shown_is_accepted(config, block):
     validation.validated(over_default(config, block), schema, ROOT / "resources" / "published")
 
 
+@pytest.mark.slow
 def test_the_tasks_and_the_circuit_that_the_readme_adds_are_taken(project, config):
     """Prompts of the new task, and of a file with the columns that are named, are made; a study of all is planned."""
     over = {}

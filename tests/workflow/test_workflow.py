@@ -44,6 +44,7 @@ TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_tra
 TABLES += ("completeness", "minimality", "positions", "stability")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_byte_identical_tables(study):
     tables = ["results/ladder-6x8/numerals/prompts.parquet", "results/ladder-6x8/numerals/clean.parquet"]
     tables += [f"results/ladder-6x8/numerals/{n}.parquet" for n in TABLES]
