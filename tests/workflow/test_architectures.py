@@ -56,7 +56,7 @@ def test_a_wrong_ablation_is_noticed(tmp_path, monkeypatch):
 import sys
 from pathlib import Path
 import architectures as bench, families
-from atlas.components import Component
+from atlas.core.components import Component
 original = families.build("llama", Path(sys.argv[1]))
 model = bench.models.load(sys.argv[1], device="cpu")
 edits = bench.ablation.edits
