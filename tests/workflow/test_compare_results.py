@@ -25,8 +25,9 @@ def folders(tmp_path):
     return tmp_path / "before", tmp_path / "after"
 
 
-def found(folders, renamed=None, added=()):
-    return compare_results.compared(*folders, renamed or {}, set(added))
+def found(folders, renamed=None, added=(), left_out=()):
+    allowed = compare_results.Allowed(renamed or {}, frozenset(added), frozenset(left_out))
+    return compare_results.compared(*folders, allowed)
 
 
 def change(folder, **columns):
@@ -65,6 +66,14 @@ def test_what_is_said_to_be_renamed_or_added_is_no_difference(folders):
     change(folders[1], head=["head 1.2", "m3"], new=[0, 0])
     assert found(folders)[0]
     assert not found(folders, {"effects.head": {"1.2": "head 1.2"}}, ["effects.new"])[0]
+
+
+def test_a_key_of_json_is_left_out_where_that_is_asked_for():
+    a, b = {"layout": {"tokens": 3}, "n": 1}, {"layout": {"length": 3}, "n": 1}
+    compare = compare_results.nested
+    assert len(compare(a, b, "", "prompts", compare_results.Allowed())[0]) == 2
+    assert not compare(a, b, "", "prompts", compare_results.Allowed(left_out=frozenset({"prompts.layout"})))[0]
+    assert compare(a, b, "", "other", compare_results.Allowed(left_out=frozenset({"prompts.layout"})))[0]
 
 
 def test_added_rows_do_not_hide_a_changed_one(folders):
