@@ -152,6 +152,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "key", "value"), CASES, ids=lambda x: str(x).replace(" ", "")[:40])
+@pytest.mark.slow
 def test_one_option_changed_gives_the_same_logits_or_one_line(tmp_path, family, key, value):
     try:
         original = families.build(family, tmp_path, **{key: value})

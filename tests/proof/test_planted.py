@@ -304,6 +304,7 @@ LINEAR = ("two_heads", "head_and_mlp", "inhibitory", "leak", "position")  # in w
 
 
 @pytest.mark.parametrize("kind", ("mean", "resample"))
+@pytest.mark.slow
 def test_attribution_ranks_true_edges_first_where_its_assumptions_hold_and_only_there(fixture, ablators, kind):
     """AUROC of the size of the score against the true edges. Gradients fail where a head attends by content
     (induction), where the model is at a flat place (backup, interlock) and where effects cancel."""

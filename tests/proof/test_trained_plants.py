@@ -31,6 +31,7 @@ def ablators(fixture, folder):
     return certify.make_ablators(folder, fixture.prompts())
 
 
+@pytest.mark.slow
 def test_less_than_one_percent_of_the_effect_lies_outside_the_planted_nodes(fixture, folder):
     from transformers import AutoModelForCausalLM
 
