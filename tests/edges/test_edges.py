@@ -211,6 +211,7 @@ def test_nothing_leaks_from_one_evaluation_to_the_next(case):
     assert all((again.logit_diff(c) == e).all() for c, e in zip(circuits, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_a_resumed_search_has_the_bits_of_one_that_was_not_killed(case, tmp_path):
     """Whatever was found in the memo, and whenever the search was killed; see `Ablator`."""
     from atlas.circuit.ablation import STRETCH

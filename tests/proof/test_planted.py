@@ -54,7 +54,12 @@ def ablators(built):
     return get
 
 
-@pytest.fixture(params=FIXTURES, ids=exact.ids_of(FIXTURES))
+def param(fixture, name):
+    """The Llama of every fixture takes the same steps as its GPT-2: left to `make test-slow`."""
+    return pytest.param(fixture, id=name, marks=pytest.mark.slow if fixture.family == "llama" else ())
+
+
+@pytest.fixture(params=map(param, FIXTURES, exact.ids_of(FIXTURES)))
 def fixture(request):
     return request.param
 

@@ -11,6 +11,8 @@ from atlas.core.errors import StudyError
 from atlas.proof import certify, trained_plants
 from atlas.proof.fixtures import KINDS, NODE_METHODS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def fixture():
@@ -31,7 +33,6 @@ def ablators(fixture, folder):
     return certify.make_ablators(folder, fixture.prompts())
 
 
-@pytest.mark.slow
 def test_less_than_one_percent_of_the_effect_lies_outside_the_planted_nodes(fixture, folder):
     from transformers import AutoModelForCausalLM
 

@@ -13,6 +13,7 @@ from snakemake.utils import update_config
 from conftest import ROOT
 
 
+@pytest.mark.slow
 def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
     """From a file in the published study's form; a file that names a head the model lacks is refused by name."""
     own, wrong = study.folder / "own.json", study.folder / "wrong.json"
