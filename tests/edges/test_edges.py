@@ -204,7 +204,7 @@ def test_nothing_leaks_from_one_evaluation_to_the_next(case):
     expected = [first.logit_diff(c) for c in circuits]
     second, forgetful, again = case.edges(), case.edges(), case.edges()
     for run in forgetful.live:
-        run.memory.budget = 0
+        run.budget = 0
     for i in reversed(range(len(circuits))):
         assert np.abs(second.logit_diff(circuits[i]) - expected[i]).max() < case.tolerance
         assert np.abs(forgetful.logit_diff(circuits[i]) - expected[i]).max() < case.tolerance

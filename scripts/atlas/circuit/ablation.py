@@ -6,7 +6,7 @@ Everything downstream of an ablated component is recomputed (total effect).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ class Ablator:
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
         self.at = None if self.rows.position is None else self.rows.position.to(model.device)
         self.targets = None if self.rows.targets is None else self.rows.targets.to(model.device)
-        self._memory: dict[AnyCircuit, dict[str, np.ndarray]] = {}
+        self._memory: dict[Hashable, dict[str, np.ndarray]] = {}  # by `key`
         self._asked = 0  # circuits scored or found in the memo
         self._not_run: list[AnyCircuit] = []  # those of this stretch that were found
         self._clean_logits: torch.Tensor | None = None
@@ -275,7 +275,7 @@ class Ablator:
     # ---- several circuits --------------------------------------------------------------------------------
     def scores_of(self, circuits: list[AnyCircuit]) -> list[dict[str, np.ndarray]]:
         """`scores` of circuits that differ in one layer only; those not yet known run as one batch."""
-        unknown = [c for c in dict.fromkeys(circuits) if not self.remembered(c)]
+        unknown = [c for c in {self.key(c): c for c in circuits}.values() if not self.remembered(c)]
         for circuit in unknown:
             self._count(circuit, found=False)
         if self.engine and unknown:
@@ -284,7 +284,11 @@ class Ablator:
         else:
             for circuit in unknown:
                 self.remember(circuit, self.by_logits(self.metrics, circuit, self.logits(circuit)))
-        return [self._memory[circuit] for circuit in circuits]
+        return [self._memory[self.key(circuit)] for circuit in circuits]
+
+    def key(self, circuit: AnyCircuit) -> Hashable:
+        """What a circuit is remembered by."""
+        return circuit
 
     def residuals(self, circuits: list[AnyCircuit]) -> torch.Tensor:
         """Final residuals [C, R, K, D] at the positions of the score, of circuits that differ in one layer only."""
@@ -331,12 +335,13 @@ class Ablator:
         return per_prompt(names, logits, self.answer, self.incorrect, self._clean_logits)
 
     def remembered(self, circuit: AnyCircuit) -> bool:
-        if circuit not in self._memory and self.memo is not None:
+        key = self.key(circuit)
+        if key not in self._memory and self.memo is not None:
             found = self.memo.get(circuit)
             if found is not None:
-                self._memory[circuit] = found
+                self._memory[key] = found
                 self._count(circuit, found=True)
-        return circuit in self._memory
+        return key in self._memory
 
     def _count(self, circuit: AnyCircuit, found: bool) -> None:
         """Bring the engine's memory to where it is when each circuit so far was run, unless this one was found."""
@@ -345,7 +350,7 @@ class Ablator:
         if self._asked % STRETCH == 0:
             self._not_run = []
             for run in self.live:
-                run.memory.clear()
+                run.clear()
         self._asked += 1
         if found:
             self._not_run.append(circuit)
@@ -355,9 +360,9 @@ class Ablator:
         self._not_run = []
 
     def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:
-        self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}
+        found = self._memory[self.key(circuit)] = {name: v.double().cpu().numpy() for name, v in values.items()}
         if self.memo is not None:
-            self.memo.put(circuit, self._memory[circuit])
+            self.memo.put(circuit, found)
 
     def without(self, items: Iterable[Any]) -> AnyCircuit:
         """Everything but these. A component of which only sites go is kept at its other roles."""

@@ -56,13 +56,12 @@ def of_batch(
 
 def carried(run: EdgeRun) -> torch.Tensor:
     """[N, senders, S x D]: clean minus ablated write of every sender, in the order of the graph."""
-    incoming = {receiver: run.graph.senders_of(receiver) for receiver in run.graph.receivers}
+    every = (1 << len(run.graph.senders)) - 1
     with torch.no_grad():
-        clean = Pass(run, incoming, wide=set(run.graph.senders))
+        clean = Pass(run, run.graph.all_edges.rows, wide=every)
         clean.final()
-        n = len(run.tokens)
-        every = [clean.difference(s, True).expand(n, -1, -1).flatten(1) for s in run.graph.senders]
-        return torch.stack(every, dim=1)
+        found = clean.together(clean.carried(range(len(run.graph.senders)), True))
+        return found.transpose(0, 1).expand(len(run.tokens), -1, -1, -1).flatten(2)
 
 
 def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float) -> dict[str, torch.Tensor]:

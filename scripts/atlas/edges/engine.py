@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,21 @@ import torch
 
 from atlas.circuit.ablation import Ablator, Replacement
 from atlas.core.errors import StudyError
-from atlas.core.graph import EMBED, EdgeCircuit, Graph
+from atlas.core.graph import EMBED, Edge, EdgeCircuit, Graph
+from atlas.edges import variants
 from atlas.edges.run import EdgeRun
 from atlas.model import families
 from atlas.model.block import Weights, at_least_float32
 from atlas.model.engine import Engine, Substitute
-from atlas.model.models import Model
+from atlas.model.models import Model, slices
 from atlas.prompts.batch import Prompts
 
 if TYPE_CHECKING:
     from atlas.store.memo import Memo
+
+
+HELD = 256  # edges whose final residuals are held at a time
+TOKENS = 1024  # of all copies of the prompts in a batch; on a CPU more bring nothing
 
 
 @dataclass(frozen=True)
@@ -91,15 +96,16 @@ def graph_of(weights: Weights) -> Graph:
 
 
 class EdgeAblator(Ablator):
-    """Scores edge circuits (frozensets of kept edges) as `Ablator` scores sets of components.
+    """Scores edge circuits (sets of kept edges) as `Ablator` scores sets of components.
 
     ``everything`` is the set of all edges. Edges without a path to the logits change nothing and are dropped before a
-    circuit is scored and remembered.
+    circuit is scored and remembered. Of a circuit nothing is kept but its digest and its scores.
     """
 
     engine: Engine
     live: list[EdgeRun]
     substitute: EdgeReplacement
+    everything: EdgeCircuit  # type: ignore[assignment]  # a set of another kind
 
     def __init__(
         self,
@@ -138,14 +144,14 @@ class EdgeAblator(Ablator):
             for batch in self.batches
         ]
 
-    def scores_of(self, circuits: list[EdgeCircuit]) -> list[dict[str, Any]]:
+    def key(self, circuit: EdgeCircuit) -> bytes:
+        return circuit.digest
+
+    def scores_of(self, circuits: Sequence[Set[Edge]]) -> list[dict[str, Any]]:
         """Scores of circuits that may differ in any edge; raises ValueError on an edge that the model does not have."""
-        for circuit in circuits:
-            if not circuit <= self.everything:
-                raise ValueError(f"not an edge of this model: {min(circuit - self.everything)}")
         return super().scores_of([self.graph.live(circuit) for circuit in circuits])
 
-    def residuals(self, circuits: list[EdgeCircuit]) -> torch.Tensor:
+    def residuals(self, circuits: Sequence[EdgeCircuit]) -> torch.Tensor:
         """Final residuals [C, N, 1, D] at the position of the score."""
 
         def run(i: int, circuit: EdgeCircuit) -> torch.Tensor:
@@ -153,3 +159,35 @@ class EdgeAblator(Ablator):
 
         self.evaluations += len(circuits)
         return torch.stack([torch.cat(self.each_batch(partial(run, circuit=c))) for c in circuits])
+
+    def without_each(self, edges: Iterable[Edge]) -> Iterator[tuple[Edge, dict[str, Any]]]:
+        """(edge, scores) of the whole model without one edge alone, in the order of the graph.
+
+        Edges into receivers of one kind and layer run together, as many at a time as pay and fit. Which do, and so the
+        last digits, depends on the edges and settings alone, and never on what was known before.
+        """
+        per_edge = len(self.prompts) * self.model.d_model * self.engine.weights.w_u.element_size()
+        held = min(HELD, max(1, self.budget // (8 * per_edge)))
+        for place, group in variants.groups(self.graph, edges):
+            for part in slices(len(group), held):
+                circuits = [self.graph.live(self.everything - {edge}) for edge in group[part]]
+                if not all([self.remembered(circuit) for circuit in circuits]):
+                    self.score_variants(place, group[part], circuits)
+                for edge, circuit in zip(group[part], circuits, strict=True):
+                    yield edge, self._memory[self.key(circuit)]
+
+    def score_variants(self, place: variants.Place, edges: list[Edge], circuits: list[EdgeCircuit]) -> None:
+        """Score and remember ``circuits``, the whole model without each of ``edges`` alone, which end in ``place``."""
+
+        def run(i: int) -> torch.Tensor:
+            return variants.without_each(self.live[i], place, edges, self.edges_at_once(i)).transpose(0, 1)
+
+        self.evaluations += len(circuits)
+        for circuit, x in zip(circuits, torch.cat(self.each_batch(run)).unbind(1), strict=True):
+            self.remember(circuit, self.measured(circuit, x))
+
+    def edges_at_once(self, batch: int) -> int:
+        """Edges that run together: on a CPU as many as keep its matrix products busy, elsewhere as many as fit."""
+        rows, tokens = len(self.live[batch].tokens), self.prompts.tokens.shape[1]
+        fit = self.budget // (2 * rows * self.engine.bytes_per_row(tokens, logits=0))
+        return max(1, min(fit, TOKENS // (rows * tokens)) if self.model.device == "cpu" else fit)

@@ -9,28 +9,37 @@ the base being all biases and all ablated writes before it. Ablating every edge 
 component; the embedding is a sender like others.
 
 What is saved is exact. Only nodes with a path to the logits run, and at the last position alone where nothing reads
-more of them. What a node writes depends on the kept edges upstream of it and on nothing else, so writes are remembered
-under exactly these: trying one edge more or less recomputes what lies downstream of it. A receiver that misses few of
-the live senders reads the whole stream less these, so that a model with nearly all edges costs little more than a plain
-one. Which way a sum is taken depends on the circuit alone, never on what happens to be remembered.
+more of them. What a node writes depends on the kept edges upstream of it and on nothing else, so a circuit that differs
+little from one that was just run (`Pass`) runs again only what reads a change. A receiver that misses few of the live
+senders reads the whole stream less these, so that a model with nearly all edges costs little more than a plain one; all
+that the receivers of a layer read is one matrix product of senders' differences. Which way a sum is taken depends on
+the circuit alone, never on what happens to be remembered. Circuits that lack one edge each, into receivers of one kind
+and layer, share all that lies below it, and run as one batch from there on (variants.py).
+
+Sets of senders are integers with a bit for each, as in `EdgeCircuit`.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from itertools import groupby
-from typing import Any, cast
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
-from atlas.core.graph import EMBED, LOGITS, EdgeCircuit, Graph
+from atlas.core.graph import EMBED, EdgeCircuit, Graph, members
 from atlas.model.block import Block, Positions
-from atlas.model.engine import Engine, Memory, Substitute
+from atlas.model.engine import Engine, Substitute
+
+GROUPS = 3  # up to so many different inputs of a layer's heads are projected one after another, more of them at once
+KEPT = 2  # passes that are remembered: the one that a search removes from, and the one before
 
 
 class EdgeRun:
     """Final residuals of edge circuits on fixed tokens [N, S].
 
     ``substitute(name, layer)``: what replaces components (`z`, `mlp_out`) and the embeddings (`embed`), see
-    `EdgeReplacement.reader`. ``positions``: where the score reads the model, by default the last position.
+    `EdgeReplacement.reader`. ``positions``: where the score reads the model, by default the last position. ``budget``:
+    bytes that remembered passes may take.
     """
 
     def __init__(
@@ -43,234 +52,369 @@ class EdgeRun:
         budget: int = 2**29,
     ) -> None:
         self.engine, self.blocks, self.graph, self.tokens = engine, engine.blocks, graph, tokens
-        self.substitute = substitute
+        self.substitute, self.budget = substitute, budget
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
-        self.memory = Memory(budget)
-        self.identities: dict[Hashable, int] = {}
+        self.passes: list[Pass] = []  # the one used last at the end
+        self.reference: Pass | None = None  # of the whole model, for `variants`
         self.bases = self.constant_parts()
 
-    # ---- what is the same for all circuits ---------------------------------------------------------------
     def constant_parts(self) -> list[torch.Tensor]:
         """Biases and ablated writes that stand before the attention (2 l) and the MLP (2 l + 1) of layer l, and the
         logits (2 L): [1 or N, S, D] each."""
-        bases = [self.substitute(EMBED, 0).to(self.dtype)]
+        bases = [self.ablated(EMBED)]
         for layer, block in enumerate(self.blocks):
-            z = self.substitute("z", layer).to(self.dtype)
-            bases.append(block.after_attention(bases[-1], block.head_writes(z)))
-            bases.append(bases[-1] + self.substitute("mlp_out", layer).to(self.dtype))
+            bases.append(block.after_attention(bases[-1], block.head_writes(self.ablated("z", layer))))
+            bases.append(bases[-1] + self.ablated("mlp_out", layer))
         return bases
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.engine.weights.w_u.dtype
+    def ablated(self, name: str, layer: int = 0) -> torch.Tensor:
+        """What stands in for the components of a layer, or for the embeddings; [1 or N, S, ...]."""
+        return self.substitute(name, layer).to(self.engine.weights.w_u.dtype)
 
-    def level(self, receiver: str) -> int:
-        """Which of the constant parts a receiver reads."""
-        layer = self.graph.layer_of(receiver)
-        return 2 * layer + (receiver[0] == "m" and not self.graph.parallel)
+    def senders_before(self, level: int) -> int:
+        """The senders whose writes a level holds: 2 l stands before the attention of layer l, 2 l + 1 behind it."""
+        layer, after_heads = divmod(level, 2)
+        return (1 << self.graph.first(layer) + after_heads * self.graph.n_heads) - 1
 
-    # ---- one circuit -------------------------------------------------------------------------------------
-    def final_residual(self, edges: EdgeCircuit) -> torch.Tensor:
+    def final_residual(self, circuit: EdgeCircuit) -> torch.Tensor:
         """[N, K, D] at the positions of the score, with only these edges kept; all must have a path to the logits."""
-        incoming: dict[str, list[str]] = {}
-        kept = set(edges)
-        for edge in self.graph.edges:  # in the order of the forward pass
-            if edge in kept:
-                incoming.setdefault(edge.receiver, []).append(edge.sender)
         with torch.no_grad():
-            return Pass(self, incoming).final()
+            parent = max(self.passes, key=lambda known: known.agrees_with(circuit.rows), default=None)
+            made = Pass(self, circuit.rows, parent)
+            x = made.final()
+            self.keep(made, parent)
+        return x
 
-    def identity(self, description: Hashable) -> int:
-        """A small number for all that determines a write; equal numbers mean equal writes."""
-        return self.identities.setdefault(description, len(self.identities))
+    def keep(self, made: "Pass", parent: "Pass | None") -> None:
+        """Remember a pass and the one that it was made from; less of them, or none, where they take too much."""
+        self.passes = [known for known in (parent, made) if known is not None][-KEPT:]
+        if bytes_of(self.passes) > self.budget:
+            for known in self.passes:
+                known.forget_sums()
+        while bytes_of(self.passes) > self.budget:
+            self.passes.pop(0)
 
-    def ablated(self, node: str) -> torch.Tensor:
-        """What an ablated node writes, [1 or N, S, D]."""
-        if node == EMBED:
-            return self.substitute(EMBED, 0).to(self.dtype)
-        layer = self.graph.layer_of(node)
-        if node[0] == "m":
-            return self.substitute("mlp_out", layer).to(self.dtype)
-        head = head_of(node)
-        return self.blocks[layer].head_write(self.substitute("z", layer)[:, :, head].to(self.dtype), head)
+    def clear(self) -> None:
+        """Forget what was run."""
+        self.passes = []
 
 
-def head_of(node: str) -> int:
-    """The number within its layer of a sender that is a head: 2 of `1.2`."""
-    return int(node.split(".")[1])
+def bytes_of(passes: Iterable["Pass"]) -> int:
+    """Memory of passes, which share what did not change."""
+    tensors = {id(x): x for known in passes for x in known.tensors()}
+    return sum(x.numel() * x.element_size() for x in tensors.values())
 
 
 class Pass:
-    """One circuit on its way through the model. ``incoming``: receiver -> senders of its kept edges, in order.
+    """One circuit on its way through the model; ``rows``: receiver -> the senders of its kept edges.
 
-    `everywhere` says for each tensor whether it covers every position, [1 or N, S, ...], or those of the score alone,
-    [1 or N, K, ...].
+    ``parent``: the pass of another circuit, whose writes are taken where nothing upstream differs. ``wide``: senders
+    that are needed at every position; of the others what they write at the positions of the score is enough.
     """
 
-    def __init__(self, run: EdgeRun, incoming: dict[str, list[str]], wide: set[str] | None = None) -> None:
-        self.run, self.graph, self.incoming = run, run.graph, incoming
-        self.identities: dict[str, int] = {EMBED: run.identity(EMBED)}
-        self.outputs: dict[str, torch.Tensor] = {}  # z of heads, what MLPs write
-        self.inputs: dict[tuple[Any, ...], torch.Tensor] = {}
-        self.live = {sender for found in incoming.values() for sender in found}
+    def __init__(
+        self, run: EdgeRun, rows: Sequence[int], parent: "Pass | None" = None, wide: int | None = None
+    ) -> None:
+        self.run, self.graph, self.rows = run, run.graph, rows
+        self.live = 0
+        for row in rows:
+            self.live |= row
         self.wide = self.needed_everywhere() if wide is None else wide
+        self.out: dict[int, torch.Tensor] = {}  # sender -> z of a head, what an MLP writes; [1 or N, S or K, ...]
+        self.covered = 0  # senders whose `out` is at every position
+        self.whole: dict[int, torch.Tensor] = {}  # layer -> z [N, S, H, d_head] where all its heads were made at once
+        self.streams: dict[tuple[int, bool], torch.Tensor] = {}
+        self.differences: dict[tuple[int, bool], torch.Tensor] = {}
+        self.projections: dict[tuple[int, bool], tuple[torch.Tensor, ...]] = {}  # of one layer, for `variants`
+        self.parent, self.changed = parent, 0 if parent else self.live  # senders that write otherwise than there
 
-    def needed_everywhere(self) -> set[str]:
-        """Senders that a key or value, or what is itself needed everywhere, reads; of others one position is enough."""
-        wide: set[str] = set()
-        for node in reversed(self.graph.senders[1:]):
-            for port in self.graph.ports[node]:
-                if port[-1] in "kv" or node in wide:
-                    wide.update(self.incoming.get(port, ()))
+    def needed_everywhere(self) -> int:
+        """Senders that a key or value, or what is itself needed everywhere, reads."""
+        wide, rows_of, rows = 0, self.graph.rows_of, self.rows
+        for sender in range(len(rows_of) - 1, 0, -1):
+            if self.live >> sender & 1:
+                ports = rows_of[sender]
+                for port in ports if wide >> sender & 1 else ports[1:]:  # of a head q, k, v; of an MLP one
+                    wide |= rows[port]
         return wide
 
+    def agrees_with(self, rows: Sequence[int]) -> int:
+        """The first receiver that reads other senders than in these rows."""
+        return next((i for i, (a, b) in enumerate(zip(self.rows, rows, strict=True)) if a != b), len(rows))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that the pass holds; of heads that were made at once, their common tensor and no view of it."""
+        n, made = self.graph.senders_a_layer, self.whole
+        own = [x for s, x in self.out.items() if (s - 1) // n not in made or (s - 1) % n == self.graph.n_heads]
+        return [*own, *made.values(), *self.streams.values(), *self.differences.values()]
+
+    def forget_sums(self) -> None:
+        """Forget what can be made again from what nodes write."""
+        self.streams, self.differences = {}, {}
+
+    # ---- the way through the model -----------------------------------------------------------------------
     def final(self) -> torch.Tensor:
         """[N, K, D] the final residual at the positions of the score."""
-        run = self.run
         for layer in range(self.graph.n_layers):
-            heads = [h for h in self.graph.heads if f"{layer}.{h}" in self.live]
-            for everywhere in (True, False):
-                self.attention(layer, [h for h in heads if (f"{layer}.{h}" in self.wide) == everywhere], everywhere)
-            if f"m{layer}" in self.live:
-                self.mlp(layer)
-        x = self.read(LOGITS, everywhere=False)
-        return x.expand(len(run.tokens), *x.shape[1:])
+            self.attention(layer)
+            self.mlp(layer)
+        (x,) = self.reads(2 * self.graph.n_layers, [self.rows[-1]], everywhere=False)
+        self.parent = None
+        return x.expand(len(self.run.tokens), *x.shape[1:]) if len(x) == 1 else x
 
-    def remembered(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        found = self.run.memory.get(key)
-        return self.run.memory.put(key, make()) if found is None else found
+    def is_known(self, sender: int) -> bool:
+        """Take what a node writes from the parent, if nothing that it reads differs; else note that it changes."""
+        before, bit = self.parent, 1 << sender
+        if before and sender in before.out and (before.covered & bit or not self.wide & bit):
+            for port in self.graph.rows_of[sender]:
+                row = self.rows[port]
+                if row != before.rows[port] or row & self.changed:
+                    break
+            else:
+                self.out[sender] = before.out[sender]
+                self.covered |= before.covered & bit
+                return True
+        self.changed |= bit
+        return False
 
-    # ---- nodes -------------------------------------------------------------------------------------------
-    def known(self, node: str) -> bool:
-        """Give a node its identity, and look whether its output is remembered."""
-        reads = (tuple(map(self.identities.get, self.incoming.get(port, ()))) for port in self.graph.ports[node])
-        self.identities[node] = identity = self.run.identity((node, *reads))
-        found = self.run.memory.get((identity, node in self.wide))
-        if found is None and node not in self.wide:
-            found = self.run.memory.get((identity, True))
-            found = None if found is None else self.run.positions.take(found)
-        if found is not None:
-            self.outputs[node] = found
-        return found is not None
-
-    def keep(self, node: str, output: torch.Tensor) -> None:
-        self.outputs[node] = self.run.memory.put((self.identities[node], node in self.wide), output)
-
-    def output(self, node: str, everywhere: bool) -> torch.Tensor:
-        """What a live node gives, [1 or N, S or K, D] of an MLP, [1 or N, S or K, d_head], its z, of a head."""
-        found = self.outputs[node]
-        return self.run.positions.take(found) if node in self.wide and not everywhere else found
+    def put(self, sender: int, out: torch.Tensor, everywhere: bool) -> None:
+        self.out[sender] = out
+        self.covered |= everywhere << sender
 
     def mlp(self, layer: int) -> None:
-        node, block = f"m{layer}", self.run.blocks[layer]
-        if not self.known(node):
-            self.keep(node, block.mlp_out(self.read(node, node in self.wide)))
+        sender = self.graph.first(layer) + self.graph.n_heads
+        if self.live >> sender & 1 and not self.is_known(sender):
+            everywhere = bool(self.wide >> sender & 1)
+            row = self.rows[self.graph.row(layer, "m")]
+            (read,) = self.reads(2 * layer + (not self.graph.parallel), [row], everywhere)
+            self.put(sender, self.run.blocks[layer].mlp_out(read), everywhere)
 
-    def attention(self, layer: int, heads: list[int], everywhere: bool) -> None:
-        """Heads of one layer whose output is needed everywhere, or at the positions of the score alone."""
-        run, block = self.run, self.run.blocks[layer]
-        heads = [h for h in heads if not self.known(f"{layer}.{h}")]
+    def attention(self, layer: int) -> None:
+        """The heads of one layer that are live and differ from the parent's."""
+        first, block = self.graph.first(layer), self.run.blocks[layer]
+        live = [h for h in self.graph.heads if self.live >> first + h & 1]
+        heads = [h for h in live if not self.is_known(first + h)]
         if not heads:
+            if self.parent and len(live) == block.n_heads and layer in self.parent.whole:
+                self.whole[layer] = self.parent.whole[layer]
             return
-        owners, at = [block.owners[h] for h in heads], None if everywhere else run.positions
-        q = block.placed("q", self.projected(layer, block, "q", heads, everywhere), at)
-        k = block.placed("k", self.projected(layer, block, "k", owners, True))
-        z = block.attend(q, k, self.projected(layer, block, "v", owners, True), at)
-        for i, head in enumerate(heads):
-            self.keep(f"{layer}.{head}", z[:, :, i].contiguous())  # a copy of its own: memory counts what it holds
+        wide = [h for h in heads if self.wide >> first + h & 1]
+        narrow = [h for h in heads if h not in wide] if len(wide) < len(heads) else []
+        owners = sorted({block.owners[h] for h in heads})
+        inputs = Inputs(self, layer)
+        both = [*self.rows_of("k", layer, owners), *self.rows_of("v", layer, owners)]
+        inputs.read([*both, *self.rows_of("q", layer, wide)], True)
+        k, v = block.placed("k", inputs.projected("k", owners, True)), inputs.projected("v", owners, True)
+        for some, everywhere in ((wide, True), (narrow, False)):
+            if some:
+                q = inputs.projected("q", some, everywhere)
+                z = self.attend(block, q, k, v, [owners.index(block.owners[h]) for h in some], everywhere)
+                for i, head in enumerate(some):
+                    self.put(first + head, z[:, :, i], everywhere)
+                if len(some) == block.n_heads and everywhere:
+                    self.whole[layer] = z
 
-    def projected(self, layer: int, block: Block, part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
-        """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
-        together: dict[tuple[str, ...], list[int]] = {}
-        shared = part != "q" and self.graph.n_kv_heads < self.graph.n_heads
-        for owner in dict.fromkeys(owners):
-            port = f"{layer}.{'kv' if shared else ''}{owner}.{part}"
-            together.setdefault(tuple(self.incoming.get(port, ())), []).append(owner)
-        found: dict[int, torch.Tensor] = {}
-        for senders, who in together.items():
-            x = block.project(part, self.normed(layer, senders, everywhere), who)
-            if who == owners:
-                return x
-            found |= dict(zip(who, x.unbind(1), strict=True))
-        rows = max(map(len, found.values()))
-        return torch.stack([found[owner].expand(rows, -1, -1) for owner in owners], dim=1)
+    def rows_of(self, part: str, layer: int, owners: Iterable[int]) -> list[int]:
+        """What the queries, keys or values of some heads read."""
+        first = self.graph.row(layer, part)
+        return [self.rows[first + owner] for owner in owners]
 
-    # ---- what receivers read -----------------------------------------------------------------------------
-    def normed(self, layer: int, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
-        """[1 or N, S or K, D] what projections read of the writes of ``senders``, after the first norm."""
-        key = (layer, senders, everywhere)
-        if key not in self.inputs:
-            self.inputs[key] = self.run.blocks[layer].norm1(self.total(2 * layer, senders, everywhere))
-        return self.inputs[key]
+    def attend(
+        self,
+        block: Block,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        owners: list[int],
+        everywhere: bool,
+    ) -> torch.Tensor:
+        """z [1 or N, P, h, d_head] of queries [1 or N, h, P, d_head] that read the keys and values ``owners``."""
+        n = max(map(len, (q, k, v)))
+        q, k, v = (self.spread(x, n) for x in (q, k, v))
+        at = None if everywhere else self.positions_of(n)
+        return block.attend(block.placed("q", q, at), k, v, at, None if owners == list(range(k.shape[1])) else owners)
 
-    def read(self, receiver: str, everywhere: bool) -> torch.Tensor:
-        """[1 or N, S or K, D] the residual that a receiver reads, before its norm."""
-        return self.total(self.run.level(receiver), self.incoming.get(receiver, ()), everywhere)
+    # ---- rows and positions ------------------------------------------------------------------------------
+    def spread(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        """x [1 or N, ...] beside tensors of ``n`` rows, which may be copies of the prompts: as it is, or repeated."""
+        return x if len(x) == 1 or len(x) >= n else x.repeat(n // len(x), *[1] * (x.dim() - 1))
 
-    def total(self, level: int, senders: Sequence[str], everywhere: bool) -> torch.Tensor:
-        """base + differences of the senders, [1 or N, S or K, D]; or, where fewer are missing, all less the missing."""
-        kept = set(senders)
-        missing = [s for s in self.before(level, everywhere) if s not in kept]
-        if len(missing) < len(kept):
-            x, rest, sign = self.stream(level, everywhere), missing, -1
-        else:
-            x, rest, sign = self.at(self.run.bases[level], everywhere), list(senders), 1
-        for _, block in groupby(rest, self.graph.layer_of):
-            x = x.add(self.sum(tuple(block), everywhere), alpha=sign)
-        return x
-
-    def before(self, level: int, everywhere: bool) -> list[str]:
-        """Live senders that stand before a level, those needed everywhere or all, in order."""
-        layer, after_heads = divmod(level, 2)
-        senders = self.graph.senders[: 1 + layer * (self.graph.n_heads + 1) + after_heads * self.graph.n_heads]
-        return [s for s in senders if s in (self.wide if everywhere else self.live)]
+    def positions_of(self, n: int) -> Positions:
+        """The positions of the score in n rows."""
+        return self.run.positions
 
     def at(self, x: torch.Tensor, everywhere: bool) -> torch.Tensor:
         """x [1 or N, S, D], everywhere or at the K positions of the score."""
-        return x if everywhere else self.run.positions.take(x)
+        return x if everywhere else self.positions_of(len(x)).take(x)
+
+    def output(self, sender: int, everywhere: bool) -> torch.Tensor:
+        """What a live sender gives, [1 or N, S or K, D], of a head its z, [1 or N, S or K, d_head]."""
+        return self.at(self.out[sender], everywhere or not self.covered >> sender & 1)
+
+    # ---- what receivers read -----------------------------------------------------------------------------
+    def reads(self, level: int, rows: Sequence[int], everywhere: bool) -> torch.Tensor:
+        """[len(rows), 1 or N, S or K, D] for each set of senders: base + their differences, or, where fewer are
+        missing, the stream less those of the missing ones."""
+        here = self.run.senders_before(level) & (self.wide if everywhere else self.live)
+        terms, whole = [], []
+        for row in rows:
+            missing = here & ~row
+            whole.append(missing.bit_count() < row.bit_count())
+            terms.append(missing if whole[-1] else row)
+        starts = {w: self.stream(level, everywhere) if w else self.base(level, everywhere) for w in set(whole)}
+        if not any(terms):
+            return self.together([starts[w] for w in whole])
+        senders = members(functools.reduce(operator.or_, terms))
+        carried = self.together(self.carried(senders, everywhere))
+        signs = matrix(terms, senders) * np.where(whole, -1, 1)[:, None]
+        x = (torch.from_numpy(signs).to(carried) @ carried.flatten(1)).view(-1, *carried.shape[1:])
+        if len(starts) == 1:
+            return self.plus(x, starts[whole[0]])
+        return self.together([self.plus(part, starts[w]) for part, w in zip(x, whole, strict=True)])
+
+    def plus(self, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        """The sum of x [..., 1 or N, P, D], which may be changed, and ``start`` [1 or N, P, D]."""
+        n = x.shape[-3]
+        if len(start) > n == 1:
+            return x + start
+        return x.add_(self.spread(start, n))
+
+    def together(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Tensors [1 or N, ...] as one, [len(parts), 1 or N, ...]."""
+        if len(parts) == 1:
+            return parts[0][None]
+        n = max(map(len, parts))
+        return torch.stack([x if len(x) == n else self.spread(x, n).expand(n, *x.shape[1:]) for x in parts])
+
+    def base(self, level: int, everywhere: bool) -> torch.Tensor:
+        """[1 or N, S or K, D] biases and ablated writes before a level."""
+        return self.at(self.run.bases[level], everywhere)
+
+    def carried(self, senders: Sequence[int], everywhere: bool) -> list[torch.Tensor]:
+        """[1 or N, S or K, D] of each sender: what its edges carry, its write less its ablated write."""
+        new: dict[int, list[int]] = {}
+        for sender in senders:
+            key, before = (sender, everywhere), self.parent
+            if key in self.differences:
+                continue
+            if before and key in before.differences and not self.changed >> sender & 1:
+                self.differences[key] = before.differences[key]
+            elif sender == 0:
+                embeddings = self.run.engine.weights.embed(self.run.tokens)
+                self.differences[key] = self.at(embeddings - self.run.ablated(EMBED), everywhere)
+            else:
+                layer, place = divmod(sender - 1, self.graph.senders_a_layer)
+                new.setdefault(layer, []).append(place)
+        for layer, places in new.items():
+            self.carry(layer, places, everywhere)
+        return [self.differences[sender, everywhere] for sender in senders]
+
+    def carry(self, layer: int, places: list[int], everywhere: bool) -> None:
+        """Make the differences of some senders of a layer: heads by their numbers, the MLP as the last."""
+        run, first = self.run, self.graph.first(layer)
+        if places[-1] == self.graph.n_heads:
+            own, ablated = self.output(first + places.pop(), everywhere), run.ablated("mlp_out", layer)
+            self.differences[first + self.graph.n_heads, everywhere] = self.less(own, self.at(ablated, everywhere))
+        if not places:
+            return
+        own = self.together([self.output(first + head, everywhere) for head in places]).movedim(0, 2)
+        ablated = self.at(run.ablated("z", layer)[:, :, places], everywhere)
+        z = self.less(own, ablated).movedim(2, 0)  # [h, N, P, d_head]
+        w_o = run.blocks[layer].w_o[places]
+        found = torch.bmm(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
+        for head, x in zip(places, found, strict=True):
+            self.differences[first + head, everywhere] = x
+
+    def less(self, own: torch.Tensor, ablated: torch.Tensor) -> torch.Tensor:
+        """own - ablated, [1 or N, ...] both."""
+        return own - self.spread(ablated, len(own))
 
     def stream(self, level: int, everywhere: bool) -> torch.Tensor:
         """[1 or N, S or K, D] the residual stream with live senders' own writes, and the ablated ones of all others."""
-        live = self.before(level, everywhere)
-        if not everywhere and all(s in self.wide for s in live):
-            return self.at(self.stream(level, True), False)
-        key = ("stream", level, everywhere, tuple(map(self.identities.get, live)))
-        return self.remembered(key, lambda: self.next_stream(level, set(live), everywhere))
+        key = (level, everywhere)
+        if key not in self.streams:
+            here, before = self.run.senders_before(level) & (self.wide if everywhere else self.live), self.parent
+            if not everywhere and not here & ~self.wide:
+                return self.at(self.stream(level, True), False)
+            theirs = before and (before.wide if everywhere else before.live) & self.run.senders_before(level)
+            if before and key in before.streams and here == theirs and not here & self.changed:
+                self.streams[key] = before.streams[key]
+            else:
+                self.streams[key] = self.next_stream(level, here, everywhere)
+        return self.streams[key]
 
-    def next_stream(self, level: int, live: set[str], everywhere: bool) -> torch.Tensor:
+    def next_stream(self, level: int, live: int, everywhere: bool) -> torch.Tensor:
         """The same, made from the stream of the level before; ``live``: senders that write their own."""
+        run = self.run
         if level == 0:
-            x = self.run.engine.weights.embed(self.run.tokens) if EMBED in live else self.run.bases[0]
-            return self.at(x, everywhere)
-        x, layer = self.stream(level - 1, everywhere), (level - 1) // 2
-        if level % 2 == 0:
-            node = f"m{layer}"
-            return x + (self.output(node, everywhere) if node in live else self.at(self.run.ablated(node), everywhere))
-        names, block = [f"{layer}.{h}" for h in self.graph.heads], self.run.blocks[layer]
-        ablated = self.at(self.run.substitute("z", layer).to(x.dtype), everywhere)
-        parts = [self.output(s, everywhere) if s in live else ablated[:, :, h] for h, s in enumerate(names)]
-        n = max(map(len, parts))
-        z = torch.stack([part.expand(n, -1, -1) for part in parts], dim=2)
-        return block.after_attention(x, block.head_writes(z))
+            return self.at(run.engine.weights.embed(run.tokens) if live & 1 else run.bases[0], everywhere)
+        layer, after_mlp = divmod(level - 1, 2)
+        x, first = self.stream(level - 1, everywhere), self.graph.first(layer)
+        if after_mlp:
+            sender = first + self.graph.n_heads
+            own = live >> sender & 1
+            y = self.output(sender, everywhere) if own else self.at(run.ablated("mlp_out", layer), everywhere)
+            return self.spread(x, len(y)) + self.spread(y, len(x))
+        if layer in self.whole and everywhere:
+            z = self.whole[layer]
+        else:
+            ablated = self.at(run.ablated("z", layer), everywhere)
+            parts = [
+                self.output(first + h, everywhere) if live >> first + h & 1 else ablated[:, :, h]
+                for h in self.graph.heads
+            ]
+            n = max(map(len, parts))
+            z = torch.stack([self.spread(part, n).expand(n, -1, -1) for part in parts], dim=2)
+        block = run.blocks[layer]
+        return block.after_attention(self.spread(x, len(z)), block.head_writes(z))
 
-    def difference(self, node: str, everywhere: bool) -> torch.Tensor:
-        """[1 or N, S or K, D] what the edges of a sender carry: its write less its ablated write."""
-        key = ("difference", self.identities[node], everywhere)
-        return self.remembered(key, lambda: self.write(node, everywhere) - self.at(self.run.ablated(node), everywhere))
 
-    def write(self, node: str, everywhere: bool) -> torch.Tensor:
-        """[1 or N, S or K, D] what a live sender writes to the residual stream; a head without b_O."""
-        if node == EMBED:
-            return self.at(self.run.engine.weights.embed(self.run.tokens), everywhere)
-        output = self.output(node, everywhere)
-        if node[0] == "m":
-            return output
-        return self.run.blocks[self.graph.layer_of(node)].head_write(output, head_of(node))
+def matrix(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+    """[rows, columns] 1 where a row has the bit of a column, else 0."""
+    size = columns[-1] // 8 + 1
+    held = b"".join([row.to_bytes(size, "little") for row in rows])
+    bits = np.unpackbits(np.frombuffer(held, dtype=np.uint8).reshape(-1, size), axis=1, bitorder="little")
+    return bits[:, columns].astype(np.int8)
 
-    def sum(self, senders: tuple[str, ...], everywhere: bool) -> torch.Tensor:
-        """[1 or N, S or K, D] sum of the differences of senders of one layer."""
-        if len(senders) == 1:
-            return self.difference(senders[0], everywhere)
-        key = ("sum", tuple(map(self.identities.get, senders)), everywhere)
-        return self.remembered(key, lambda: cast(torch.Tensor, sum(self.difference(s, everywhere) for s in senders)))
+
+class Inputs:
+    """What the heads of one layer read, after the first norm: one tensor [1 or N, S or K, D] for each set of senders."""
+
+    def __init__(self, made: Pass, layer: int) -> None:
+        self.made, self.layer, self.block = made, layer, made.run.blocks[layer]
+        self.normed: dict[tuple[int, bool], torch.Tensor] = {}
+
+    def read(self, rows: Iterable[int], everywhere: bool) -> None:
+        """Bring in some sets of senders together, those that are not there."""
+        new = [row for row in dict.fromkeys(rows) if (row, everywhere) not in self.normed]
+        if new:
+            x = self.made.reads(2 * self.layer, new, everywhere)
+            normed = self.block.norm1(x.flatten(0, 1)).view(x.shape)
+            self.normed |= {(row, everywhere): y for row, y in zip(new, normed, strict=True)}
+
+    def projected(self, part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
+        """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
+        rows = self.made.rows_of(part, self.layer, owners)
+        self.read(rows, everywhere)
+        together: dict[int, list[int]] = {}
+        for owner, row in zip(owners, rows, strict=True):
+            together.setdefault(row, []).append(owner)
+        if len(together) > GROUPS:
+            inputs = self.made.together([self.normed[row, everywhere] for row in rows])
+            return projected_each(self.block, part, inputs, owners)
+        found: dict[int, torch.Tensor] = {}
+        for row, who in together.items():
+            x = self.block.project(part, self.normed[row, everywhere], who)
+            if len(together) == 1:
+                return x
+            found |= dict(zip(who, x.unbind(1), strict=True))
+        return self.made.together([found[owner] for owner in owners]).transpose(0, 1)
+
+
+def projected_each(block: Block, part: str, x: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
+    """`Block.project` where each of the heads has its own input, x [h, N, P, D]: [N, h, P, d_head]."""
+    weight, bias = block.linear(part)
+    index = torch.tensor(owners, device=weight.device)
+    out = torch.baddbmm(bias[index][:, None], x.flatten(1, 2), weight.transpose(0, 1)[index])
+    return out.view(*x.shape[:3], -1).transpose(0, 1)

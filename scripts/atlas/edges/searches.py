@@ -59,11 +59,11 @@ def path_patching(ablator: EdgeAblator, edges: Iterable[Edge]) -> Iterator[tuple
     """(edge, effect per prompt [N]) with that edge alone ablated in the whole model: M(without the edge) - M(full) of
     the logit difference, so that the effect of an edge that helps is negative."""
     full = ablator.logit_diff(ablator.everything)
-    for edge in edges:
-        yield edge, ablator.logit_diff(ablator.everything - {edge}) - full
+    for edge, scores in ablator.without_each(edges):
+        yield edge, scores["logit_diff"] - full
 
 
-def top(ranking: list[Edge], count: int) -> EdgeCircuit:
+def top(ranking: list[Edge], count: int) -> frozenset[Edge]:
     """The first ``count`` edges of a ranking; all where it has fewer."""
     return frozenset(ranking[:count])
 

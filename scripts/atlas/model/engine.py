@@ -243,6 +243,10 @@ class LiveRun:
         found: torch.Tensor = x.unflatten(0, (len(circuits), n))
         return found
 
+    def clear(self) -> None:
+        """Forget what was run."""
+        self.memory.clear()
+
     @property
     def n_layers(self) -> int:
         return len(self.engine.blocks)

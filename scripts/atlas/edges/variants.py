@@ -1,0 +1,184 @@
+"""Run a circuit again and again, each time without one edge: what lies below the edge's receiver is run once.
+
+Edges into receivers of one kind in one layer run together: they share the layer's queries, keys and values, and from
+there on the prompts stand once for each edge, one copy after another, in one batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from atlas.core.graph import LOGITS, Edge, Graph
+from atlas.edges.run import EdgeRun, Inputs, Pass, bytes_of, projected_each
+from atlas.model.block import Positions
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the edges of a batch end: inputs of one kind (`q`, `k`, `v`, `m`, or `logits`) in one layer."""
+
+    layer: int
+    kind: str
+
+
+def groups(graph: Graph, edges: Iterable[Edge]) -> list[tuple[Place, list[Edge]]]:
+    """The edges in the order of the graph, those that end in one place together; raises ValueError on unknown ones."""
+
+    def place(edge: Edge) -> tuple[int, str]:
+        kind = edge.receiver if edge.receiver == LOGITS else "m" if edge.receiver[0] == "m" else edge.receiver[-1]
+        return graph.layer_of(edge.receiver), kind
+
+    return [(Place(*where), list(found)) for where, found in groupby(graph.circuit(edges), place)]
+
+
+def without_each(run: EdgeRun, place: Place, edges: Sequence[Edge], at_once: int) -> torch.Tensor:
+    """[C, N, K, D] final residuals of the whole model without each of these edges [C] alone, which end in ``place``.
+
+    ``at_once``: edges in one batch. The pass of the whole model is kept where it fits into the run's budget.
+    """
+    with torch.no_grad():
+        base = run.reference
+        if base is None:
+            base = Pass(run, run.graph.all_edges.rows)
+            base.final()
+            run.reference = base if bytes_of([base]) <= run.budget else None
+        found = []
+        for i in range(0, len(edges), at_once):
+            part = edges[i : i + at_once]
+            x, n = Variants(run, base, place, part).final(), len(run.tokens)
+            unchanged = len(x) == n and len(part) > 1  # no change has a path to the logits
+            found.append(x.expand(len(part), *x.shape) if unchanged else x.unflatten(0, (len(part), n)))
+    return torch.cat(found)
+
+
+class Variants(Pass):
+    """Passes of one circuit that each lack one edge, as one: tensors of what differs have C N rows."""
+
+    def __init__(self, run: EdgeRun, base: Pass, place: Place, edges: Sequence[Edge]) -> None:
+        super().__init__(run, base.rows, base, base.wide)
+        self.circuit, self.place, self.copies = base, place, len(edges)
+        self.receivers, self.cut = [], []  # of each edge: number of its receiver, and what that reads without it
+        for edge in edges:
+            receiver, sender = self.graph.place[edge]
+            self.receivers.append(receiver)
+            self.cut.append(base.rows[receiver] & ~(1 << sender))
+        self.repeated = run.positions.repeat(self.copies)
+        self.wanted = self.terms_of_all()
+
+    def terms_of_all(self) -> int:
+        """Senders whose differences some receiver adds or takes away."""
+        wanted = 0
+        for receiver, row in zip(self.graph.receivers, self.rows, strict=True):
+            missing = self.live & self.run.senders_before(self.level(receiver)) & ~row
+            wanted |= missing if missing.bit_count() < row.bit_count() else row
+        return wanted
+
+    def level(self, receiver: str) -> int:
+        """The level that a receiver reads."""
+        return 2 * self.graph.layer_of(receiver) + (receiver[0] == "m" and not self.graph.parallel)
+
+    def positions_of(self, n: int) -> Positions:
+        return self.run.positions if n <= len(self.run.tokens) else self.repeated
+
+    def final(self) -> torch.Tensor:
+        if self.place.kind == LOGITS:
+            for layer in range(self.graph.n_layers):
+                self.attention(layer)
+                self.mlp(layer)
+            return self.copied(self.reads(2 * self.graph.n_layers, self.cut, everywhere=False))
+        return super().final()
+
+    def copied(self, x: torch.Tensor) -> torch.Tensor:
+        """[C N, ...] of what the changed receivers read, [C, 1 or N, ...]."""
+        return x.expand(-1, len(self.run.tokens), *x.shape[2:]).flatten(0, 1)
+
+    def mlp(self, layer: int) -> None:
+        super().mlp(layer)
+        sender = self.graph.first(layer) + self.graph.n_heads
+        if self.place == Place(layer, "m") and self.live >> sender & 1:
+            everywhere = bool(self.wide >> sender & 1)
+            read = self.copied(self.reads(2 * layer + (not self.graph.parallel), self.cut, everywhere))
+            self.exchange(sender, self.run.blocks[layer].mlp_out(read), everywhere)
+        self.forget_below(layer)
+
+    def exchange(self, sender: int, out: torch.Tensor, everywhere: bool) -> None:
+        """Let a sender give ``out`` instead, [C N, P, ...]."""
+        self.changed |= 1 << sender
+        self.covered &= ~(1 << sender)
+        self.put(sender, out, everywhere)
+
+    def forget_below(self, layer: int) -> None:
+        """Drop what no layer above will read: many copies of the prompts take much memory."""
+        if (2 * layer, True) not in self.streams:
+            return
+        self.streams = {key: x for key, x in self.streams.items() if key[0] >= 2 * layer}
+        if not self.live & ~self.wide & self.run.senders_before(2 * layer):
+            first = self.graph.first(layer)
+            self.out = {s: x for s, x in self.out.items() if s >= first or self.wanted >> s & 1}
+            self.whole = {key: z for key, z in self.whole.items() if key >= layer}
+
+    def attention(self, layer: int) -> None:
+        super().attention(layer)
+        if layer != self.place.layer or self.place.kind not in "qkv":
+            return
+        graph, block, part, first = self.graph, self.run.blocks[layer], self.place.kind, self.graph.first(layer)
+        owners = [receiver - graph.row(layer, part) for receiver in self.receivers]
+        size = 1 if part == "q" else graph.n_heads // graph.n_kv_heads  # heads that read what one receiver gets
+        readers = [[owner * size + i for i in range(size)] for owner in owners]
+        everywhere = any(self.wide >> first + h & 1 for heads in readers for h in heads)
+        new = self.projected(layer, owners, everywhere or part != "q")
+        q, k, v = self.base_projections(layer, everywhere)
+        heads, theirs = [h for some in readers for h in some], [block.owners[some[0]] for some in readers]
+        z = self.attend(
+            block,
+            new if part == "q" else self.picked(q, heads),
+            block.placed("k", new) if part == "k" else self.picked(k, theirs),
+            new if part == "v" else self.picked(v, theirs),
+            [0] * size,
+            everywhere,
+        )
+        for head in sorted({h for h in heads if self.live >> first + h & 1}):
+            self.exchange_head(first + head, [(i, r.index(head)) for i, r in enumerate(readers) if head in r], z, everywhere)
+        self.whole.pop(layer, None)
+
+    def exchange_head(self, sender: int, where: list[tuple[int, int]], z: torch.Tensor, everywhere: bool) -> None:
+        """Let a head give z [C N, P, h, d_head] in the copies ``where`` (copy, place in h), and what it gave elsewhere."""
+        (_, place), wide = where[0], everywhere and bool(self.covered >> sender & 1)
+        z = z[:, :, place]
+        z = self.at(z, False) if everywhere and not wide else z
+        if len(where) < self.copies:
+            copies, n = [i for i, _ in where], len(self.run.tokens)
+            old = self.output(sender, wide)
+            out = old.expand(n, *old.shape[1:]).repeat(self.copies, 1, 1).unflatten(0, (self.copies, n))
+            out[copies] = z.unflatten(0, (self.copies, n))[copies]
+            z = out.flatten(0, 1)
+        self.exchange(sender, z, wide)
+
+    def projected(self, layer: int, owners: list[int], everywhere: bool) -> torch.Tensor:
+        """[C N, 1, P, d_head] queries, keys or values of the receivers, each without its edge."""
+        block, part = self.run.blocks[layer], self.place.kind
+        x = self.copied(self.reads(2 * layer, self.cut, everywhere))
+        x = block.norm1(x)
+        if len(set(owners)) == 1:
+            return block.project(part, x, owners[:1])
+        found = projected_each(block, part, x.unflatten(0, (self.copies, -1)), owners)
+        return found.transpose(0, 1).flatten(0, 1)[:, None]
+
+    def base_projections(self, layer: int, everywhere: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q, as it is before it is placed, k and v of all heads of a layer in the base circuit, [1 or N, h, P, d_head]."""
+        key, held = (layer, everywhere), self.circuit.projections
+        if key not in held:
+            inputs, block = Inputs(self, layer), self.run.blocks[layer]
+            q = inputs.projected("q", list(self.graph.heads), everywhere)
+            k, v = (inputs.projected(part, list(range(self.graph.n_kv_heads)), True) for part in "kv")
+            held.clear()  # edges come layer by layer
+            held[key] = q, block.placed("k", k), v
+        return held[key]
+
+    def picked(self, x: torch.Tensor, heads: list[int]) -> torch.Tensor:
+        """[C N, h, P, d_head] of x [1 or N, H, P, d_head]: ``heads`` [C h], as many for each copy of the prompts."""
+        n, index = len(self.run.tokens), torch.tensor(heads, device=x.device)
+        found = x[:, index].expand(n, -1, -1, -1).unflatten(1, (self.copies, -1))
+        return found.transpose(0, 1).flatten(0, 1)
