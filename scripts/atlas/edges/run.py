@@ -22,6 +22,7 @@ Sets of senders are integers with a bit for each, as in `EdgeCircuit`.
 import functools
 import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ class Pass:
         self.covered = 0  # senders whose `out` is at every position
         self.whole: dict[int, torch.Tensor] = {}  # layer -> z [N, S, H, d_head] where all its heads were made at once
         self.streams: dict[tuple[int, bool], torch.Tensor] = {}
-        self.differences: dict[tuple[int, bool], torch.Tensor] = {}
+        self.differences: dict[tuple[int, bool], Carried] = {}  # layer (-1: the embeddings), everywhere?
         self.projections: dict[tuple[int, bool], tuple[torch.Tensor, ...]] = {}  # of one layer, for `variants`
         self.parent, self.changed = parent, 0 if parent else self.live  # senders that write otherwise than there
 
@@ -147,7 +148,7 @@ class Pass:
         """All that the pass holds; of heads that were made at once, their common tensor and no view of it."""
         n, made = self.graph.senders_a_layer, self.whole
         own = [x for s, x in self.out.items() if (s - 1) // n not in made or (s - 1) % n == self.graph.n_heads]
-        return [*own, *made.values(), *self.streams.values(), *self.differences.values()]
+        return [*own, *made.values(), *self.streams.values(), *(c.values for c in self.differences.values())]
 
     def forget_sums(self) -> None:
         """Forget what can be made again from what nodes write."""
@@ -202,16 +203,14 @@ class Pass:
         wide = [h for h in heads if self.wide >> first + h & 1]
         narrow = [h for h in heads if h not in wide] if len(wide) < len(heads) else []
         owners = sorted({block.owners[h] for h in heads})
-        inputs = Inputs(self, layer)
-        both = [*self.rows_of("k", layer, owners), *self.rows_of("v", layer, owners)]
-        inputs.read([*both, *self.rows_of("q", layer, wide)], True)
+        inputs = Inputs(self, layer, {"q": wide, "k": owners, "v": owners}, narrow)
         k, v = block.placed("k", inputs.projected("k", owners, True)), inputs.projected("v", owners, True)
         for some, everywhere in ((wide, True), (narrow, False)):
             if some:
                 q = inputs.projected("q", some, everywhere)
                 z = self.attend(block, q, k, v, [owners.index(block.owners[h]) for h in some], everywhere)
-                for i, head in enumerate(some):
-                    self.put(first + head, z[:, :, i], everywhere)
+                for head, own in zip(some, z.unbind(2), strict=True):
+                    self.put(first + head, own, everywhere)
                 if len(some) == block.n_heads and everywhere:
                     self.whole[layer] = z
 
@@ -230,7 +229,7 @@ class Pass:
         everywhere: bool,
     ) -> torch.Tensor:
         """z [1 or N, P, h, d_head] of queries [1 or N, h, P, d_head] that read the keys and values ``owners``."""
-        n = max(map(len, (q, k, v)))
+        n = max(map(rows_in, (q, k, v)))
         q, k, v = (self.spread(x, n) for x in (q, k, v))
         at = None if everywhere else self.positions_of(n)
         return block.attend(block.placed("q", q, at), k, v, at, None if owners == list(range(k.shape[1])) else owners)
@@ -238,7 +237,8 @@ class Pass:
     # ---- rows and positions ------------------------------------------------------------------------------
     def spread(self, x: torch.Tensor, n: int) -> torch.Tensor:
         """x [1 or N, ...] beside tensors of ``n`` rows, which may be copies of the prompts: as it is, or repeated."""
-        return x if len(x) == 1 or len(x) >= n else x.repeat(n // len(x), *[1] * (x.dim() - 1))
+        own = x.shape[0]
+        return x if own == 1 or own >= n else x.repeat(n // own, *[1] * (x.dim() - 1))
 
     def positions_of(self, n: int) -> Positions:
         """The positions of the score in n rows."""
@@ -263,72 +263,98 @@ class Pass:
             whole.append(missing.bit_count() < row.bit_count())
             terms.append(missing if whole[-1] else row)
         starts = {w: self.stream(level, everywhere) if w else self.base(level, everywhere) for w in set(whole)}
-        if not any(terms):
-            return self.together([starts[w] for w in whole])
-        senders = members(functools.reduce(operator.or_, terms))
-        carried = self.together(self.carried(senders, everywhere))
+        used = functools.reduce(operator.or_, terms)
+        if not used:
+            return together([starts[w] for w in whole])
+        senders, carried = self.carried(used, everywhere)
         signs = matrix(terms, senders) * np.where(whole, -1, 1)[:, None]
         x = (torch.from_numpy(signs).to(carried) @ carried.flatten(1)).view(-1, *carried.shape[1:])
         if len(starts) == 1:
             return self.plus(x, starts[whole[0]])
-        return self.together([self.plus(part, starts[w]) for part, w in zip(x, whole, strict=True)])
+        n = max(map(rows_in, (x[0], *starts.values())))
+        stream, base = (self.spread(starts[w], n) for w in (True, False))
+        streams = torch.tensor(whole, device=x.device, dtype=x.dtype).view(-1, 1, 1, 1)
+        return torch.addcmul(self.plus(x, base), streams, stream - base)
 
     def plus(self, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """The sum of x [..., 1 or N, P, D], which may be changed, and ``start`` [1 or N, P, D]."""
         n = x.shape[-3]
-        if len(start) > n == 1:
-            return x + start
-        return x.add_(self.spread(start, n))
-
-    def together(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Tensors [1 or N, ...] as one, [len(parts), 1 or N, ...]."""
-        if len(parts) == 1:
-            return parts[0][None]
-        n = max(map(len, parts))
-        return torch.stack([x if len(x) == n else self.spread(x, n).expand(n, *x.shape[1:]) for x in parts])
+        return x + start if start.shape[0] > n else x.add_(self.spread(start, n))
 
     def base(self, level: int, everywhere: bool) -> torch.Tensor:
         """[1 or N, S or K, D] biases and ablated writes before a level."""
         return self.at(self.run.bases[level], everywhere)
 
-    def carried(self, senders: Sequence[int], everywhere: bool) -> list[torch.Tensor]:
-        """[1 or N, S or K, D] of each sender: what its edges carry, its write less its ablated write."""
-        new: dict[int, list[int]] = {}
-        for sender in senders:
-            key, before = (sender, everywhere), self.parent
-            if key in self.differences:
-                continue
-            if before and key in before.differences and not self.changed >> sender & 1:
-                self.differences[key] = before.differences[key]
-            elif sender == 0:
-                embeddings = self.run.engine.weights.embed(self.run.tokens)
-                self.differences[key] = self.at(embeddings - self.run.ablated(EMBED), everywhere)
-            else:
-                layer, place = divmod(sender - 1, self.graph.senders_a_layer)
-                new.setdefault(layer, []).append(place)
-        for layer, places in new.items():
-            self.carry(layer, places, everywhere)
-        return [self.differences[sender, everywhere] for sender in senders]
+    def carried(self, used: int, everywhere: bool) -> tuple[int, torch.Tensor]:
+        """What the edges of senders carry, their writes less their ablated writes: a set that holds those ``used``, and
+        [senders, 1 or N, S or K, D]."""
+        n, senders, parts = self.graph.senders_a_layer, 0, []
+        if used & 1:
+            senders, parts = 1, [self.of_layer(-1, 1, everywhere).values]
+        rest, layer = used >> 1, 0
+        while rest:
+            if own := rest & (1 << n) - 1:
+                found = self.of_layer(layer, own, everywhere)
+                senders |= found.places << self.graph.first(layer)
+                parts.append(found.values)
+            rest, layer = rest >> n, layer + 1
+        most = max(part.shape[1] for part in parts)
+        return senders, torch.cat([self.with_rows(x, most) for x in parts]) if len(parts) > 1 else parts[0]
 
-    def carry(self, layer: int, places: list[int], everywhere: bool) -> None:
-        """Make the differences of some senders of a layer: heads by their numbers, the MLP as the last."""
-        run, first = self.run, self.graph.first(layer)
-        if places[-1] == self.graph.n_heads:
-            own, ablated = self.output(first + places.pop(), everywhere), run.ablated("mlp_out", layer)
-            self.differences[first + self.graph.n_heads, everywhere] = self.less(own, self.at(ablated, everywhere))
-        if not places:
-            return
-        own = self.together([self.output(first + head, everywhere) for head in places]).movedim(0, 2)
-        ablated = self.at(run.ablated("z", layer)[:, :, places], everywhere)
-        z = self.less(own, ablated).movedim(2, 0)  # [h, N, P, d_head]
-        w_o = run.blocks[layer].w_o[places]
-        found = torch.bmm(z.flatten(1, 2), w_o).view(*z.shape[:3], -1)
-        for head, x in zip(places, found, strict=True):
-            self.differences[first + head, everywhere] = x
+    def of_layer(self, layer: int, places: int, everywhere: bool) -> "Carried":
+        """The same of a layer's senders, heads by their numbers and the MLP as the last; of layer -1 the embeddings."""
+        key = (layer, everywhere)
+        if key not in self.differences and self.parent and key in self.parent.differences:
+            theirs = self.parent.differences[key]
+            if layer < 0 or not self.changed >> self.graph.first(layer) & theirs.places:
+                self.differences[key] = theirs
+        own = self.differences.get(key)
+        if own is None or places & ~own.places:
+            if layer < 0:
+                own = Carried(places, self.embedded(everywhere))
+            else:  # what was there before is wanted again, unless it is no longer live
+                before = own.places & (self.wide if everywhere else self.live) >> self.graph.first(layer) if own else 0
+                own = Carried(places | before, self.made_by(layer, members(places | before), everywhere))
+            self.differences[key] = own
+        return own
 
-    def less(self, own: torch.Tensor, ablated: torch.Tensor) -> torch.Tensor:
-        """own - ablated, [1 or N, ...] both."""
-        return own - self.spread(ablated, len(own))
+    def embedded(self, everywhere: bool) -> torch.Tensor:
+        """[1, 1 or N, S or K, D] what the edges of the embeddings carry."""
+        embeddings = self.run.engine.weights.embed(self.run.tokens)
+        return self.at(embeddings - self.run.ablated(EMBED), everywhere)[None]
+
+    def made_by(self, layer: int, places: list[int], everywhere: bool) -> torch.Tensor:
+        """[places, 1 or N, S or K, D] what the edges of live senders of a layer carry, from what these give."""
+        run, first, n_heads = self.run, self.graph.first(layer), self.graph.n_heads
+        parts, heads = [], [place for place in places if place < n_heads]
+        if heads:
+            own = self.z_of(layer, heads, everywhere)
+            ablated = self.at(run.ablated("z", layer)[:, :, heads], everywhere)
+            z = (own - self.spread(ablated, own.shape[0])).movedim(2, 0)  # [h, N, P, d_head]
+            w_o = run.blocks[layer].w_o
+            w_o = w_o if len(heads) == n_heads else w_o[heads]
+            parts.append(torch.bmm(z.flatten(1, 2), w_o).view(*z.shape[:3], -1))
+        if len(heads) < len(places):
+            mlp = self.output(first + n_heads, everywhere)
+            ablated = self.at(run.ablated("mlp_out", layer), everywhere)
+            parts.append((mlp - self.spread(ablated, mlp.shape[0]))[None])
+        most = max(part.shape[1] for part in parts)
+        return torch.cat([self.with_rows(part, most) for part in parts])
+
+    def with_rows(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        """x [k, 1 or N, ...] with n rows."""
+        if x.shape[1] in (1, n):
+            return x.expand(-1, n, *x.shape[2:])
+        return x.repeat(1, n // x.shape[1], *[1] * (x.dim() - 2))
+
+    def z_of(self, layer: int, heads: list[int], everywhere: bool) -> torch.Tensor:
+        """z [1 or N, S or K, h, d_head] of live heads of a layer."""
+        if everywhere and layer in self.whole:
+            z = self.whole[layer]
+            return z if len(heads) == z.shape[2] else z[:, :, heads]
+        parts = [self.output(self.graph.first(layer) + head, everywhere) for head in heads]
+        n = max(map(rows_in, parts))
+        return torch.stack([self.spread(part, n).expand(n, -1, -1) for part in parts], dim=2)
 
     def stream(self, level: int, everywhere: bool) -> torch.Tensor:
         """[1 or N, S or K, D] the residual stream with live senders' own writes, and the ablated ones of all others."""
@@ -355,66 +381,92 @@ class Pass:
             sender = first + self.graph.n_heads
             own = live >> sender & 1
             y = self.output(sender, everywhere) if own else self.at(run.ablated("mlp_out", layer), everywhere)
-            return self.spread(x, len(y)) + self.spread(y, len(x))
-        if layer in self.whole and everywhere:
-            z = self.whole[layer]
+            return self.spread(x, y.shape[0]) + self.spread(y, x.shape[0])
+        heads = [h for h in self.graph.heads if live >> first + h & 1]
+        if len(heads) == self.graph.n_heads:
+            z = self.z_of(layer, heads, everywhere)
         else:
             ablated = self.at(run.ablated("z", layer), everywhere)
-            parts = [
-                self.output(first + h, everywhere) if live >> first + h & 1 else ablated[:, :, h]
-                for h in self.graph.heads
-            ]
-            n = max(map(len, parts))
-            z = torch.stack([self.spread(part, n).expand(n, -1, -1) for part in parts], dim=2)
+            own = self.z_of(layer, heads, everywhere) if heads else ablated[:, :, :0]
+            n = max(own.shape[0], ablated.shape[0])
+            z = self.spread(ablated, n).expand(n, *ablated.shape[1:]).clone()
+            z[:, :, heads] = self.spread(own, n)
         block = run.blocks[layer]
-        return block.after_attention(self.spread(x, len(z)), block.head_writes(z))
+        return block.after_attention(self.spread(x, z.shape[0]), block.head_writes(z))
 
 
-def matrix(rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-    """[rows, columns] 1 where a row has the bit of a column, else 0."""
-    size = columns[-1] // 8 + 1
-    held = b"".join([row.to_bytes(size, "little") for row in rows])
+@dataclass(frozen=True)
+class Carried:
+    """What the edges of some senders of a layer carry: a bit for each of these, and [senders, 1 or N, S or K, D]."""
+
+    places: int
+    values: torch.Tensor
+
+
+def rows_in(x: torch.Tensor) -> int:
+    """How many rows x has; `len` of a tensor takes several times as long."""
+    return x.shape[0]
+
+
+def together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors [1 or N, ...] as one, [len(parts), 1 or N, ...]."""
+    n = max(map(rows_in, parts))
+    return parts[0][None] if len(parts) == 1 else torch.stack([x.expand(n, *x.shape[1:]) for x in parts])
+
+
+def matrix(rows: Sequence[int], columns: int) -> np.ndarray:
+    """[rows, columns] 1 where a row has the bit of a column, else 0; ``columns``: the set of those that there are."""
+    size = columns.bit_length() // 8 + 1
+    held = b"".join([row.to_bytes(size, "little") for row in (columns, *rows)])
     bits = np.unpackbits(np.frombuffer(held, dtype=np.uint8).reshape(-1, size), axis=1, bitorder="little")
-    return bits[:, columns].astype(np.int8)
+    return bits[1:, bits[0].astype(bool)].astype(np.int8)
 
 
 class Inputs:
-    """What the heads of one layer read, after the first norm: one tensor [1 or N, S or K, D] for each set of senders."""
+    """What the heads of one layer read, after the first norm.
 
-    def __init__(self, made: Pass, layer: int) -> None:
+    owners: part (`q`, `k`, `v`) -> query or key/value heads that read at every position. narrow: query heads that read
+    at the positions of the score alone.
+    """
+
+    def __init__(self, made: Pass, layer: int, owners: dict[str, list[int]], narrow: list[int]) -> None:
         self.made, self.layer, self.block = made, layer, made.run.blocks[layer]
-        self.normed: dict[tuple[int, bool], torch.Tensor] = {}
+        wide = [row for part, some in owners.items() for row in made.rows_of(part, layer, some)]
+        asked = {True: wide, False: made.rows_of("q", layer, narrow)}
+        self.places = {where: {row: i for i, row in enumerate(dict.fromkeys(rows))} for where, rows in asked.items()}
+        self.normed = {where: self.read(list(rows), where) for where, rows in self.places.items() if rows}
 
-    def read(self, rows: Iterable[int], everywhere: bool) -> None:
-        """Bring in some sets of senders together, those that are not there."""
-        new = [row for row in dict.fromkeys(rows) if (row, everywhere) not in self.normed]
-        if new:
-            x = self.made.reads(2 * self.layer, new, everywhere)
-            normed = self.block.norm1(x.flatten(0, 1)).view(x.shape)
-            self.normed |= {(row, everywhere): y for row, y in zip(new, normed, strict=True)}
+    def read(self, rows: list[int], everywhere: bool) -> torch.Tensor:
+        """[rows, 1 or N, S or K, D] for each set of senders."""
+        x = self.made.reads(2 * self.layer, rows, everywhere)
+        return self.block.norm1(x.flatten(0, 1)).view(x.shape)
 
     def projected(self, part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
         """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
-        rows = self.made.rows_of(part, self.layer, owners)
-        self.read(rows, everywhere)
-        together: dict[int, list[int]] = {}
-        for owner, row in zip(owners, rows, strict=True):
-            together.setdefault(row, []).append(owner)
-        if len(together) > GROUPS:
-            inputs = self.made.together([self.normed[row, everywhere] for row in rows])
-            return projected_each(self.block, part, inputs, owners)
-        found: dict[int, torch.Tensor] = {}
-        for row, who in together.items():
-            x = self.block.project(part, self.normed[row, everywhere], who)
-            if len(together) == 1:
-                return x
-            found |= dict(zip(who, x.unbind(1), strict=True))
-        return self.made.together([found[owner] for owner in owners]).transpose(0, 1)
+        normed, found = self.normed[everywhere], self.places[everywhere]
+        places = [found[row] for row in self.made.rows_of(part, self.layer, owners)]
+        distinct = list(dict.fromkeys(places))
+        if len(distinct) == 1:
+            return self.block.project(part, normed[distinct[0]], owners)
+        if len(distinct) > GROUPS:
+            first = places[0]
+            in_order = places == list(range(first, first + len(places)))
+            return projected_each(
+                self.block, part, normed[first : first + len(places)] if in_order else normed[places], owners
+            )
+        each = [[i for i, place in enumerate(places) if place == p] for p in distinct]
+        parts = [
+            self.block.project(part, normed[p], [owners[i] for i in some]) for p, some in zip(distinct, each, strict=True)
+        ]
+        order = [i for some in each for i in some]
+        return torch.cat(parts, dim=1)[:, [order.index(i) for i in range(len(order))]]
 
 
 def projected_each(block: Block, part: str, x: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
     """`Block.project` where each of the heads has its own input, x [h, N, P, D]: [N, h, P, d_head]."""
     weight, bias = block.linear(part)
-    index = torch.tensor(owners, device=weight.device)
-    out = torch.baddbmm(bias[index][:, None], x.flatten(1, 2), weight.transpose(0, 1)[index])
+    if list(owners) != list(range(len(bias))):
+        index = torch.tensor(owners, device=weight.device)
+        weight, bias = weight[:, index], bias[index]
+    out = torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.transpose(0, 1))
     return out.view(*x.shape[:3], -1).transpose(0, 1)

@@ -170,9 +170,10 @@ class Variants(Pass):
         """q, as it is before it is placed, k and v of all heads of a layer in the base circuit, [1 or N, h, P, d_head]."""
         key, held = (layer, everywhere), self.circuit.projections
         if key not in held:
-            inputs, block = Inputs(self, layer), self.run.blocks[layer]
-            q = inputs.projected("q", list(self.graph.heads), everywhere)
-            k, v = (inputs.projected(part, list(range(self.graph.n_kv_heads)), True) for part in "kv")
+            block, heads, owners = self.run.blocks[layer], list(self.graph.heads), list(range(self.graph.n_kv_heads))
+            wide, narrow = (heads, []) if everywhere else ([], heads)
+            inputs = Inputs(self, layer, {"q": wide, "k": owners, "v": owners}, narrow)
+            q, k, v = (inputs.projected(p, some, p != "q" or everywhere) for p, some in zip("qkv", (heads, owners, owners), strict=True))
             held.clear()  # edges come layer by layer
             held[key] = q, block.placed("k", k), v
         return held[key]
