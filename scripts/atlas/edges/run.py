@@ -128,7 +128,8 @@ class Pass:
         self.streams: dict[tuple[int, bool], torch.Tensor] = {}
         self.differences: dict[tuple[int, bool], Carried] = {}  # layer (-1: the embeddings), everywhere?
         self.projections: dict[tuple[int, bool], tuple[torch.Tensor, ...]] = {}  # of one layer, for `variants`
-        self.parent, self.changed = parent, 0 if parent else self.live  # senders that write otherwise than there
+        self.parent, self.is_fresh = parent, parent is None
+        self.changed = 0 if parent else self.live  # senders that write otherwise than in the parent
 
     def needed_everywhere(self) -> int:
         """Senders that a key or value, or what is itself needed everywhere, reads."""

@@ -39,11 +39,8 @@ def without_each(run: EdgeRun, place: Place, edges: Sequence[Edge], at_once: int
     ``at_once``: edges in one batch. The pass of the whole model is kept where it fits into the run's budget.
     """
     with torch.no_grad():
-        base = run.reference
-        if base is None:
-            base = Pass(run, run.graph.all_edges.rows)
-            base.final()
-            run.reference = base if bytes_of([base]) <= run.budget else None
+        base = run.reference or whole_model(run)
+        run.reference = base if bytes_of([base, *run.passes]) <= run.budget else None
         found = []
         for i in range(0, len(edges), at_once):
             part = edges[i : i + at_once]
@@ -51,6 +48,17 @@ def without_each(run: EdgeRun, place: Place, edges: Sequence[Edge], at_once: int
             unchanged = len(x) == n and len(part) > 1  # no change has a path to the logits
             found.append(x.expand(len(part), *x.shape) if unchanged else x.unflatten(0, (len(part), n)))
     return torch.cat(found)
+
+
+def whole_model(run: EdgeRun) -> Pass:
+    """A pass of the whole model that was made of nothing else, so that it does not depend on what was run before."""
+    rows = run.graph.all_edges.rows
+    for known in run.passes:
+        if known.is_fresh and known.rows == rows:
+            return known
+    base = Pass(run, rows)
+    base.final()
+    return base
 
 
 class Variants(Pass):
