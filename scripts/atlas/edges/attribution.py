@@ -60,7 +60,7 @@ def carried(run: EdgeRun) -> torch.Tensor:
     with torch.no_grad():
         clean = Pass(run, run.graph.all_edges.rows, wide=every)
         clean.final()
-        return clean.carried(every, True)[1].transpose(0, 1).expand(len(run.tokens), -1, -1, -1).flatten(2)
+        return clean.carried(every, True)[1].transpose(0, 1).flatten(2)
 
 
 def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float) -> dict[str, torch.Tensor]:

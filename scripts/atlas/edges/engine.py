@@ -13,7 +13,7 @@ from atlas.circuit.ablation import Ablator, Replacement
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, Edge, EdgeCircuit, Graph
 from atlas.edges import variants
-from atlas.edges.run import EdgeRun
+from atlas.edges.run import Differences, EdgeRun
 from atlas.model import families
 from atlas.model.block import Weights, at_least_float32
 from atlas.model.engine import Engine, Substitute
@@ -124,14 +124,17 @@ class EdgeAblator(Ablator):
         self.everything = graph.all_edges
 
     def rows_that_fit(self) -> int:
-        """Prompts for which the streams, MLP writes and z of a circuit, and differences as many again, fit."""
+        """Prompts for which a layer on its way, what the edges of all senders carry, and what all heads of a layer read
+        before and after its norm, fit."""
         per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], logits=0)
         size = self.prompts.tokens.shape[1] * self.model.d_model * self.engine.weights.w_u.element_size()
-        return max(1, self.budget // (per_row + 8 * self.graph.n_layers * size))
+        held = len(self.graph.senders) + 2 * (self.graph.n_heads + 2 * self.graph.n_kv_heads)
+        return max(1, self.budget // (per_row + held * size))
 
     def split(self, batch_size: int) -> None:
         super().split(batch_size)
         tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)
+        differences = Differences()  # of one batch at a time
         self.live = [
             EdgeRun(
                 self.engine,
@@ -140,6 +143,7 @@ class EdgeAblator(Ablator):
                 self.substitute.reader(batch),
                 None if self.at is None else self.at[batch],
                 budget,
+                differences,
             )
             for batch in self.batches
         ]

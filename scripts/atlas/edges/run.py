@@ -20,9 +20,9 @@ Sets of senders are integers with a bit for each, as in `EdgeCircuit`.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from atlas.model.block import Block, Positions
 from atlas.model.engine import Engine, Substitute
 
 GROUPS = 3  # up to so many different inputs of a layer's heads are projected one after another, more of them at once
+FEW = 3  # senders that are used are copied if they are less than one in so many, else read among the others
 KEPT = 2  # passes that are remembered: the one that a search removes from, and the one before
 
 
@@ -40,7 +41,7 @@ class EdgeRun:
 
     ``substitute(name, layer)``: what replaces components (`z`, `mlp_out`) and the embeddings (`embed`), see
     `EdgeReplacement.reader`. ``positions``: where the score reads the model, by default the last position. ``budget``:
-    bytes that remembered passes may take.
+    bytes that remembered passes may take. ``differences``: where those of senders are held, if shared with other runs.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class EdgeRun:
         substitute: Substitute,
         positions: torch.Tensor | None = None,
         budget: int = 2**29,
+        differences: "Differences | None" = None,
     ) -> None:
         self.engine, self.blocks, self.graph, self.tokens = engine, engine.blocks, graph, tokens
         self.substitute, self.budget = substitute, budget
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
+        self.differences = differences or Differences()
         self.passes: list[Pass] = []  # the one used last at the end
         self.reference: Pass | None = None  # of the whole model, for `variants`
         self.bases = self.constant_parts()
@@ -92,7 +95,7 @@ class EdgeRun:
         self.passes = [known for known in (parent, made) if known is not None][-KEPT:]
         if bytes_of(self.passes) > self.budget:
             for known in self.passes:
-                known.forget_sums()
+                known.forget_streams()
         while bytes_of(self.passes) > self.budget:
             self.passes.pop(0)
 
@@ -105,6 +108,24 @@ def bytes_of(passes: Iterable["Pass"]) -> int:
     """Memory of passes, which share what did not change."""
     tensors = {id(x): x for known in passes for x in known.tensors()}
     return sum(x.numel() * x.element_size() for x in tensors.values())
+
+
+class Differences:
+    """What the edges of senders carry, [senders, N, S or K, D], of the circuit that asked last; made only where it is read.
+
+    ``made_of[everywhere][s]``: what sender s gave when its row was made.
+    """
+
+    def __init__(self) -> None:
+        self.made_of: dict[bool, list[torch.Tensor | None]] = {}
+        self.held: dict[bool, torch.Tensor] = {}
+
+    def rows(self, everywhere: bool, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """The tensor of a shape; of the largest that was asked for its first numbers. Rows never made are zeros."""
+        size = math.prod(shape)
+        if everywhere not in self.held or self.held[everywhere].numel() < size:
+            self.held[everywhere], self.made_of[everywhere] = like.new_zeros(size), [None] * shape[0]
+        return self.held[everywhere][:size].view(shape)
 
 
 class Pass:
@@ -126,7 +147,6 @@ class Pass:
         self.covered = 0  # senders whose `out` is at every position
         self.whole: dict[int, torch.Tensor] = {}  # layer -> z [N, S, H, d_head] where all its heads were made at once
         self.streams: dict[tuple[int, bool], torch.Tensor] = {}
-        self.differences: dict[tuple[int, bool], Carried] = {}  # layer (-1: the embeddings), everywhere?
         self.projections: dict[tuple[int, bool], tuple[torch.Tensor, ...]] = {}  # of one layer, for `variants`
         self.parent, self.is_fresh = parent, parent is None
         self.changed = 0 if parent else self.live  # senders that write otherwise than in the parent
@@ -149,11 +169,11 @@ class Pass:
         """All that the pass holds; of heads that were made at once, their common tensor and no view of it."""
         n, made = self.graph.senders_a_layer, self.whole
         own = [x for s, x in self.out.items() if (s - 1) // n not in made or (s - 1) % n == self.graph.n_heads]
-        return [*own, *made.values(), *self.streams.values(), *(c.values for c in self.differences.values())]
+        return [*own, *made.values(), *self.streams.values()]
 
-    def forget_sums(self) -> None:
+    def forget_streams(self) -> None:
         """Forget what can be made again from what nodes write."""
-        self.streams, self.differences = {}, {}
+        self.streams = {}
 
     # ---- the way through the model -----------------------------------------------------------------------
     def final(self) -> torch.Tensor:
@@ -289,64 +309,48 @@ class Pass:
     def carried(self, used: int, everywhere: bool) -> tuple[int, torch.Tensor]:
         """What the edges of senders carry, their writes less their ablated writes: a set that holds those ``used``, and
         [senders, 1 or N, S or K, D]."""
-        n, senders, parts = self.graph.senders_a_layer, 0, []
-        if used & 1:
-            senders, parts = 1, [self.of_layer(-1, 1, everywhere).values]
-        rest, layer = used >> 1, 0
-        while rest:
-            if own := rest & (1 << n) - 1:
-                found = self.of_layer(layer, own, everywhere)
-                senders |= found.places << self.graph.first(layer)
-                parts.append(found.values)
-            rest, layer = rest >> n, layer + 1
-        most = max(part.shape[1] for part in parts)
-        return senders, torch.cat([self.with_rows(x, most) for x in parts]) if len(parts) > 1 else parts[0]
+        bases, differences = self.run.bases[0], self.run.differences
+        places = bases.shape[1] if everywhere else self.run.positions.index.shape[-1]
+        shape = (len(self.graph.senders), len(self.run.tokens), places, bases.shape[2])
+        held = differences.rows(everywhere, shape, bases)
+        made_of, stale = differences.made_of[everywhere], {}
+        for sender in members(used):
+            if made_of[sender] is not (self.out[sender] if sender else self.run.tokens):
+                stale.setdefault((sender - 1) // self.graph.senders_a_layer, []).append(sender)
+                made_of[sender] = self.out[sender] if sender else self.run.tokens
+        for layer, senders in stale.items():
+            whole = len(senders) == senders[-1] - senders[0] + 1
+            rows = slice(senders[0], senders[-1] + 1) if whole else senders
+            held[rows] = self.made_by(layer, senders, everywhere)
+        last = used.bit_length()
+        if FEW * used.bit_count() < last:
+            return used, held[members(used)]
+        return (1 << last) - 1, held[:last]  # what is not used is multiplied with 0
 
-    def of_layer(self, layer: int, places: int, everywhere: bool) -> "Carried":
-        """The same of a layer's senders, heads by their numbers and the MLP as the last; of layer -1 the embeddings."""
-        key = (layer, everywhere)
-        if key not in self.differences and self.parent and key in self.parent.differences:
-            theirs = self.parent.differences[key]
-            if layer < 0 or not self.changed >> self.graph.first(layer) & theirs.places:
-                self.differences[key] = theirs
-        own = self.differences.get(key)
-        if own is None or places & ~own.places:
-            if layer < 0:
-                own = Carried(places, self.embedded(everywhere))
-            else:  # what was there before is wanted again, unless it is no longer live
-                before = own.places & (self.wide if everywhere else self.live) >> self.graph.first(layer) if own else 0
-                own = Carried(places | before, self.made_by(layer, members(places | before), everywhere))
-            self.differences[key] = own
-        return own
-
-    def embedded(self, everywhere: bool) -> torch.Tensor:
-        """[1, 1 or N, S or K, D] what the edges of the embeddings carry."""
-        embeddings = self.run.engine.weights.embed(self.run.tokens)
-        return self.at(embeddings - self.run.ablated(EMBED), everywhere)[None]
-
-    def made_by(self, layer: int, places: list[int], everywhere: bool) -> torch.Tensor:
-        """[places, 1 or N, S or K, D] what the edges of live senders of a layer carry, from what these give."""
-        run, first, n_heads = self.run, self.graph.first(layer), self.graph.n_heads
-        parts, heads = [], [place for place in places if place < n_heads]
+    def made_by(self, layer: int, senders: list[int], everywhere: bool) -> torch.Tensor:
+        """[senders, 1 or N, S or K, D] what live senders of a layer carry; of layer -1 the embeddings."""
+        run, n_heads = self.run, self.graph.n_heads
+        if layer < 0:
+            embeddings = run.engine.weights.embed(run.tokens)
+            return self.at(embeddings - run.ablated(EMBED), everywhere)[None]
+        first, parts = self.graph.first(layer), []
+        heads = [sender - first for sender in senders if sender < first + n_heads]
         if heads:
-            own = self.z_of(layer, heads, everywhere)
-            ablated = self.at(run.ablated("z", layer)[:, :, heads], everywhere)
-            z = (own - self.spread(ablated, own.shape[0])).movedim(2, 0)  # [h, N, P, d_head]
+            z, ablated = self.z_of(layer, heads, everywhere), self.at(run.ablated("z", layer)[:, :, heads], everywhere)
+            z = (z - self.spread(ablated, z.shape[0])).movedim(2, 0)  # [h, N, P, d_head]
             w_o = run.blocks[layer].w_o
             w_o = w_o if len(heads) == n_heads else w_o[heads]
             parts.append(torch.bmm(z.flatten(1, 2), w_o).view(*z.shape[:3], -1))
-        if len(heads) < len(places):
-            mlp = self.output(first + n_heads, everywhere)
-            ablated = self.at(run.ablated("mlp_out", layer), everywhere)
+        if len(heads) < len(senders):
+            mlp, ablated = self.output(senders[-1], everywhere), self.at(run.ablated("mlp_out", layer), everywhere)
             parts.append((mlp - self.spread(ablated, mlp.shape[0]))[None])
-        most = max(part.shape[1] for part in parts)
-        return torch.cat([self.with_rows(part, most) for part in parts])
+        n = max(part.shape[1] for part in parts)
+        return torch.cat([self.with_rows(part, n) for part in parts])
 
     def with_rows(self, x: torch.Tensor, n: int) -> torch.Tensor:
         """x [k, 1 or N, ...] with n rows."""
-        if x.shape[1] in (1, n):
-            return x.expand(-1, n, *x.shape[2:])
-        return x.repeat(1, n // x.shape[1], *[1] * (x.dim() - 2))
+        own = x.shape[1]
+        return x.expand(-1, n, *x.shape[2:]) if own in (1, n) else x.repeat(1, n // own, *[1] * (x.dim() - 2))
 
     def z_of(self, layer: int, heads: list[int], everywhere: bool) -> torch.Tensor:
         """z [1 or N, S or K, h, d_head] of live heads of a layer."""
@@ -394,14 +398,6 @@ class Pass:
             z[:, :, heads] = self.spread(own, n)
         block = run.blocks[layer]
         return block.after_attention(self.spread(x, z.shape[0]), block.head_writes(z))
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What the edges of some senders of a layer carry: a bit for each of these, and [senders, 1 or N, S or K, D]."""
-
-    places: int
-    values: torch.Tensor
 
 
 def rows_in(x: torch.Tensor) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 
-from atlas.core.graph import LOGITS, Edge, Graph
-from atlas.edges.run import EdgeRun, Inputs, Pass, bytes_of, projected_each
+from atlas.core.graph import LOGITS, Edge, Graph, members
+from atlas.edges.run import EdgeRun, Inputs, Pass, bytes_of, matrix, projected_each
 from atlas.model.block import Positions
 
 
@@ -97,6 +98,24 @@ class Variants(Pass):
                 self.mlp(layer)
             return self.copied(self.reads(2 * self.graph.n_layers, self.cut, everywhere=False))
         return super().final()
+
+    def carried(self, used: int, everywhere: bool) -> tuple[int, torch.Tensor]:
+        """Those of senders that changed have C N rows, and so have all beside them."""
+        changed = used & self.changed
+        if not changed:
+            return super().carried(used, everywhere)
+        by_layer: dict[int, list[int]] = {}
+        for sender in members(changed):
+            by_layer.setdefault((sender - 1) // self.graph.senders_a_layer, []).append(sender)
+        parts, n = [self.made_by(layer, some, everywhere) for layer, some in by_layer.items()], 0
+        order = members(changed)
+        if rest := used & ~changed:
+            senders, held = super().carried(rest, everywhere)
+            places = np.flatnonzero(matrix([rest], senders)[0]).tolist()
+            parts, order = [held[places], *parts], members(rest) + order
+        n = max(part.shape[1] for part in parts)
+        found = torch.cat([self.with_rows(part, n) for part in parts])
+        return used, found if order == sorted(order) else found[np.argsort(order).tolist()]
 
     def copied(self, x: torch.Tensor) -> torch.Tensor:
         """[C N, ...] of what the changed receivers read, [C, 1 or N, ...]."""
