@@ -8,7 +8,8 @@ i = 1..m (Hanna et al. 2024 give the idea; midpoints are this project's choice),
 clean run. All runs are of the whole, unablated model.
 """
 
-from itertools import groupby
+from collections.abc import Iterator
+from itertools import accumulate, product
 from typing import Any
 
 import torch
@@ -16,62 +17,74 @@ import torch
 from atlas.core.graph import EMBED, LOGITS, Edge
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.run import EdgeRun, Pass
+from atlas.edges.variants import whole_model
 from atlas.model.block import Block
+from atlas.model.models import slices
 
 RANKINGS = ("signed", "absolute")
 
 
 def scores(ablator: EdgeAblator, points: int | None = None) -> dict[Edge, torch.Tensor]:
     """Edge -> score per prompt [N], for every edge; ``points``: m of `eap_ig`, or None for `eap`."""
-    found = []
+    found, at_once = [], max(1, ablator.budget // 8 // bytes_of_gradients(ablator))
     for i, run in enumerate(ablator.live):
         batch = ablator.batches[i]
-        found.append(of_batch(run, ablator.answer[batch], ablator.incorrect[batch], points))
-    return {edge: torch.cat([part[edge] for part in found]) for edge in found[0]}
+        found.append(of_batch(run, ablator.answer[batch], ablator.incorrect[batch], points, at_once))
+    return dict(zip(ablator.graph.edges, torch.cat(found, dim=1), strict=True))
+
+
+def bytes_of_gradients(ablator: EdgeAblator) -> int:
+    """What a prompt takes: of each layer the residual, its norms, q, k, v, z, and the MLP's inner values before and
+    after the activation are held until the way back; of the heads of one layer gradients by their inputs."""
+    graph, weights = ablator.graph, ablator.engine.weights
+    per_token = graph.n_layers * (9 * ablator.model.d_model + weights.mlp_flops // ablator.model.d_model)
+    per_token += 4 * graph.n_heads * ablator.model.d_model
+    return ablator.prompts.tokens.shape[1] * per_token * weights.w_u.element_size()
 
 
 def of_batch(
-    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None
-) -> dict[Edge, torch.Tensor]:
-    """Edge -> score [n] on the CPU, in logits, of one batch; its sign is that of the module's first lines.
+    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None, at_once: int
+) -> torch.Tensor:
+    """[edges, n] scores on the CPU, in logits, of one batch; their sign is that of the module's first lines.
 
-    ``answer``, ``incorrect`` [n]: token ids; ``points``: see `scores`.
+    ``answer``, ``incorrect`` [n]: token ids; ``points``: see `scores`; ``at_once``: prompts in one backward pass.
     """
-    differences = carried(run)
+    graph, differences = run.graph, carried(run)
     shares = [1.0] if points is None else [(i - 0.5) / points for i in range(1, points + 1)]
-    total: dict[str, torch.Tensor] = {}
-    for share in shares:
-        for receiver, gradient in gradients(run, answer, incorrect, share).items():
-            total[receiver] = total[receiver] + gradient if receiver in total else gradient
-    out: dict[Edge, torch.Tensor] = {}
-    for count, group in groupby(run.graph.receivers, lambda receiver: len(run.graph.senders_of(receiver))):
-        receivers = list(group)
-        by_input = torch.stack([total[receiver].flatten(1) for receiver in receivers], dim=2)  # [N, S D, receivers]
-        # what an ablated edge would add to the receiver's input is minus the difference that it carries
-        values = (-(differences[:, :count] @ by_input) / len(shares)).cpu()
-        for i, sender in enumerate(run.graph.senders[:count]):
-            out |= {Edge(sender, receiver): values[:, i, j] for j, receiver in enumerate(receivers)}
-    return {edge: out[edge] for edge in run.graph.edges}
+    found = differences.new_zeros(len(graph.edges), len(run.tokens))
+    ends = list(accumulate(len(graph.senders_of(receiver)) for receiver in graph.receivers))
+    for share, rows in product(shares, slices(len(run.tokens), at_once)):
+        for first, gradient in gradients(run, answer, incorrect, share, rows):
+            count = len(graph.senders_of(graph.receivers[first]))
+            # what an ablated edge would add to the receiver's input is minus the difference that it carries
+            values = torch.bmm(differences[rows, :count], gradient.flatten(2).permute(1, 2, 0))  # [n, count, receivers]
+            for i, own in enumerate(values.unbind(2), start=first):
+                found[ends[i] - count : ends[i], rows] -= own.T
+    return (found / len(shares)).cpu()
 
 
 def carried(run: EdgeRun) -> torch.Tensor:
     """[N, senders, S x D]: clean minus ablated write of every sender, in the order of the graph."""
     every = (1 << len(run.graph.senders)) - 1
     with torch.no_grad():
-        clean = Pass(run, run.graph.all_edges.rows, wide=every)
+        clean = Pass(run, run.graph.all_edges.rows, whole_model(run), wide=every)
         clean.final()
         return clean.carried(every, True)[1].transpose(0, 1).flatten(2)
 
 
-def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float) -> dict[str, torch.Tensor]:
-    """Receiver -> gradient of the summed logit difference by its input before the norm, [N, S, D].
+def gradients(
+    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float, rows: slice = slice(None)
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(number of a receiver, gradients of the summed logit difference by the inputs before the norm of this receiver
+    and those behind it, [receivers, n, S, D]); all of them in the end, a few at a time because together they are large.
 
-    The embeddings are ``share`` of the way from the ablated to the clean ones.
+    The embeddings are ``share`` of the way from the ablated to the clean ones. ``rows``: the prompts meant.
     """
-    engine = run.engine
+    engine, graph = run.engine, run.graph
     read: dict[Any, torch.Tensor] = {}
     with torch.no_grad():
-        clean, ablated = engine.weights.embed(run.tokens), run.ablated(EMBED)
+        clean, ablated = engine.weights.embed(run.tokens[rows]), run.ablated(EMBED)
+        ablated = ablated if len(ablated) == 1 else ablated[rows]
         start = ablated + share * (clean - ablated)
     with torch.enable_grad():
         x = start.requires_grad_(True)
@@ -79,14 +92,16 @@ def gradients(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share
         for layer, block in enumerate(engine.blocks):
             x = layer_with_reads(layer, block, x, read, normed)
         read[LOGITS] = x
-        metric = engine.weights.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
+        last = run.positions.part(rows).take(x)[:, 0]
+        metric = engine.weights.logit_diff(last, answer[rows], incorrect[rows]).sum()
         names = list(read)
         by_read = dict(zip(names, torch.autograd.grad(metric, [read[name] for name in names]), strict=True))
-    out = {LOGITS: by_read[LOGITS]}  # zero but at the position of the score
+    read.clear()
     for layer, block in enumerate(engine.blocks):
-        out |= by_input_of_heads(run, layer, block, normed[layer], by_read)
-        out[f"m{layer}"] = by_read[f"m{layer}"]
-    return out
+        for part in "qkv":
+            yield graph.row(layer, part), by_input_of_heads(block, part, normed[layer], by_read.pop((layer, part)))
+        yield graph.row(layer, "m"), by_read.pop(f"m{layer}")[None]
+    yield len(graph.receivers) - 1, by_read.pop(LOGITS)[None]  # zero but at the position of the score
 
 
 def layer_with_reads(
@@ -108,24 +123,18 @@ def layer_with_reads(
     return after + block.mlp_out(own)
 
 
-def by_input_of_heads(
-    run: EdgeRun, layer: int, block: Block, x: torch.Tensor, by_read: dict[Any, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Receiver of a layer's attention -> gradient by the residual that it reads, x, before the norm; [N, S, D] both.
+def by_input_of_heads(block: Block, part: str, x: torch.Tensor, by_part: torch.Tensor) -> torch.Tensor:
+    """[h, N, S, D] gradient by the residual x [N, S, D] that each head reads before the norm.
 
-    Carried back from those by queries, keys and values, ``by_read[layer, part]`` [N, h, S, d_head], which it takes out.
+    Carried back from that by its queries, keys or values, ``by_part`` [N, h, S, d_head].
     """
-    out = {}
-    for part in "qkv":
-        by_part = by_read.pop((layer, part))  # [N, h, S, d_head]
-        for i, gradient in enumerate(by_part.unbind(1)):
-            shared = part != "q" and by_part.shape[1] < run.graph.n_heads
-            port = f"{layer}.{'kv' if shared else ''}{i}.{part}"
-            out[port] = gradient @ block.linear(part)[0][:, i].T
+    weight = block.linear(part)[0].permute(1, 2, 0)  # [h, d_head, D]
+    by_normed = torch.bmm(by_part.transpose(0, 1).flatten(1, 2), weight).view(-1, *x.shape)
     with torch.enable_grad():
-        copies = x.expand(len(out), *x.shape).detach().requires_grad_(True)
-        (by_input,) = torch.autograd.grad(block.norm1(copies), copies, torch.stack(list(out.values())))
-    return dict(zip(out, by_input, strict=True))
+        copies = x.expand(by_normed.shape).detach().requires_grad_(True)
+        (by_input,) = torch.autograd.grad(block.norm1(copies), copies, by_normed)
+    found: torch.Tensor = by_input
+    return found
 
 
 def ranked(edge_scores: dict[Edge, float], ranking: str) -> list[Edge]:
