@@ -6,7 +6,7 @@ Everything downstream of an ablated component is recomputed (total effect).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -273,7 +273,7 @@ class Ablator:
         return self.scores_of([circuit])[0]
 
     # ---- several circuits --------------------------------------------------------------------------------
-    def scores_of(self, circuits: list[AnyCircuit]) -> list[dict[str, np.ndarray]]:
+    def scores_of(self, circuits: Sequence[AnyCircuit]) -> list[dict[str, np.ndarray]]:
         """`scores` of circuits that differ in one layer only; those not yet known run as one batch."""
         unknown = [c for c in {self.key(c): c for c in circuits}.values() if not self.remembered(c)]
         for circuit in unknown:
@@ -288,9 +288,10 @@ class Ablator:
 
     def key(self, circuit: AnyCircuit) -> Hashable:
         """What a circuit is remembered by."""
-        return circuit
+        named: Hashable = circuit
+        return named
 
-    def residuals(self, circuits: list[AnyCircuit]) -> torch.Tensor:
+    def residuals(self, circuits: Sequence[AnyCircuit]) -> torch.Tensor:
         """Final residuals [C, R, K, D] at the positions of the score, of circuits that differ in one layer only."""
         together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
         if len(circuits) > 1 and not together:  # legacy means differ between circuits

@@ -7,7 +7,7 @@ from typing import Any
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.controls import matched_sets
 from atlas.circuit.evaluation import refuse_no_effect
-from atlas.core.components import Circuit, heads, mlps
+from atlas.core.components import EMPTY, Circuit, heads, mlps
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
 
@@ -28,7 +28,7 @@ def cross_rows(
 
     split: of the ablator's prompts. Raises StudyError where there is no effect to explain.
     """
-    full, empty = (ablator.logit_diff(c) for c in (ablator.everything, frozenset()))
+    full, empty = (ablator.logit_diff(c) for c in (ablator.everything, EMPTY))
     refuse_no_effect(task, full, empty, allow_negative_clean)
     rows = []
     for name, circuit in {**circuits, "all but shared": ablator.everything - circuits["shared"]}.items():

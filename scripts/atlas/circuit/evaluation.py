@@ -13,7 +13,7 @@ import numpy as np
 
 from atlas.circuit.ablation import Ablator, corrupted_runs
 from atlas.circuit.search import SearchSettings, by_layers, node_search, tried_at_once
-from atlas.core.components import AnyCircuit, Circuit, Component, Site, columns, sites
+from atlas.core.components import EMPTY, AnyCircuit, Circuit, Component, Site, columns, sites
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED
 from atlas.core.statistics import Bootstrap, interval_columns
@@ -79,7 +79,7 @@ def completeness(
     A circuit is complete if removing a part of it does to it what it does to the whole model; a twin that was left out
     of the circuit shows here. With K = C the score of the model without the circuit is compared with 0.
     """
-    full, empty = (ablator.logit_diff(c) for c in (ablator.everything, frozenset()))
+    full, empty = (ablator.logit_diff(c) for c in (ablator.everything, EMPTY))
     for draw, removed in enumerate(subsets(circuit, samples, seed)):
         inside, outside = ablator.logit_diff(circuit - removed), ablator.logit_diff(ablator.without(removed))
         difference = bootstrap.statistic(lambda a, b, f, e: abs((a - b) / (f - e)), inside, outside, full, empty)

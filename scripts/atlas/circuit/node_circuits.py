@@ -9,7 +9,7 @@ import pandas as pd
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.search import SearchSettings, Step, run, tried_at_once
-from atlas.core.components import Circuit, Component, group_columns, heads, mlps, to_json
+from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
 
@@ -31,7 +31,7 @@ def search_all(
     random order, else None. Raises StudyError where a split has no effect to explain.
     """
     for ablator in ablators.values():
-        full, empty = (ablator.logit_diff(c) for c in (ablator.everything, frozenset()))
+        full, empty = (ablator.logit_diff(c) for c in (ablator.everything, EMPTY))
         refuse_no_effect(task, full, empty, allow_negative_clean)
     on_search = ablators["search"]
     alone = alone_percents(on_search) if "ascending_effect" in orders else {}
@@ -75,7 +75,7 @@ def trace_row(step: Step) -> dict[str, Any]:
 
 def kept(ablator: Ablator, circuit: Circuit, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
     """Rows (metric, value, interval, sizes): percent of full and faithfulness of a circuit."""
-    found, full, empty = (ablator.logit_diff(c) for c in (circuit, ablator.everything, frozenset()))
+    found, full, empty = (ablator.logit_diff(c) for c in (circuit, ablator.everything, EMPTY))
     sizes = {"heads": len(heads(circuit)), "mlps": len(mlps(circuit))}
     for metric, estimate in (
         ("percent_of_full", bootstrap.percent(found, full)),

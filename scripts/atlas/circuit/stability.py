@@ -266,7 +266,7 @@ class NodeSearch:
         full, empty = map(ablator.logit_diff, (everything, frozenset()))
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
-        found = everything
+        found: Circuit = everything
         for step in search.run(self.order, self.seed, self.rule, everything, percents, alone, self.batch):
             found = step.left
         text = "%s, %s: %d heads, %d MLPs, %.1f %% of full, %d forward passes"

@@ -54,7 +54,8 @@ class Site(NamedTuple):
 
 
 Circuit = frozenset[Component | Site]  # what is kept: components everywhere, sites at their role's positions alone
-AnyCircuit = frozenset[Any]  # such a circuit, or one of edges (graph.py)
+AnyCircuit = Any  # such a circuit, or one of edges, a set that is no frozenset (graph.py)
+EMPTY: Circuit = frozenset()
 
 
 def parse(name: str) -> Component | Site:

@@ -6,8 +6,8 @@ grouped queries, keys and values belong to a key/value head that several query h
 its group. In sequential blocks a layer's heads write into the MLP of their own layer; in parallel blocks they do not.
 An edge is direct: it is what one receiver reads of one sender, and nothing that other components make of it.
 
-Senders and receivers are numbered in the order of the forward pass. A receiver reads the senders before it, so the edges
-of a circuit are one integer for each receiver, in which bit s stands for the edge from sender s (`EdgeCircuit`).
+Senders and receivers are numbered in the order of the forward pass. A receiver reads senders before it, so the edges of
+a circuit are one integer for each receiver, in which bit s stands for the edge from sender s (`EdgeMask`).
 """
 
 import hashlib
@@ -37,7 +37,10 @@ class Edge(NamedTuple):
         return cls(sender, receiver)
 
 
-class EdgeCircuit(Set[Edge]):
+EdgeCircuit = Set[Edge]  # the kept edges
+
+
+class EdgeMask(Set[Edge]):
     """The kept edges of a graph: a set of `Edge`, which takes the operators of sets, also with other sets of edges.
 
     ``rows[r]``: the senders that receiver r reads, one bit each. Few bytes beside the graph, which circuits share: a
@@ -68,19 +71,19 @@ class EdgeCircuit(Set[Edge]):
         return place is not None and bool(self.rows[place[0]] >> place[1] & 1)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, EdgeCircuit) and other.graph == self.graph:
+        if isinstance(other, EdgeMask) and other.graph == self.graph:
             return self.rows == other.rows
         return super().__eq__(other)
 
     __hash__ = Set._hash  # that of an equal frozenset
 
-    def __sub__(self, other: Iterable[Edge]) -> "EdgeCircuit":  # type: ignore[override]  # keeps what it is
-        if isinstance(other, EdgeCircuit) and other.graph == self.graph:
-            return EdgeCircuit(self.graph, [a & ~b for a, b in zip(self.rows, other.rows, strict=True)])
+    def __sub__(self, other: Iterable[Any]) -> "EdgeMask":
+        if isinstance(other, EdgeMask) and other.graph == self.graph:
+            return EdgeMask(self.graph, [a & ~b for a, b in zip(self.rows, other.rows, strict=True)])
         rows = list(self.rows)
         for receiver, sender in filter(None, map(self.graph.place.get, other)):
             rows[receiver] &= ~(1 << sender)
-        return EdgeCircuit(self.graph, rows)
+        return EdgeMask(self.graph, rows)
 
     @property
     def digest(self) -> bytes:
@@ -213,12 +216,12 @@ class Graph:
         return list(self.place)
 
     @cached_property
-    def all_edges(self) -> EdgeCircuit:
-        return EdgeCircuit(self, [(1 << len(self.senders_of(receiver))) - 1 for receiver in self.receivers])
+    def all_edges(self) -> EdgeMask:
+        return EdgeMask(self, [(1 << len(self.senders_of(receiver))) - 1 for receiver in self.receivers])
 
-    def circuit(self, edges: Iterable[Edge]) -> EdgeCircuit:
+    def circuit(self, edges: Iterable[Edge]) -> EdgeMask:
         """The set of these edges; raises ValueError on an edge that the graph does not have."""
-        if isinstance(edges, EdgeCircuit) and edges.graph == self:
+        if isinstance(edges, EdgeMask) and edges.graph == self:
             return edges
         rows, unknown = [0] * len(self.receivers), []
         for edge in edges:
@@ -228,9 +231,9 @@ class Graph:
                 rows[place[0]] |= 1 << place[1]
         if unknown:
             raise ValueError(f"not an edge of this model: {min(unknown)}")
-        return EdgeCircuit(self, rows)
+        return EdgeMask(self, rows)
 
-    def among(self, circuit: Circuit) -> EdgeCircuit:
+    def among(self, circuit: Circuit) -> EdgeMask:
         """The edges of a node circuit: between its components, from `embed`, and to `logits`.
 
         A shared key or value input belongs to the circuit if one of its query heads does.
@@ -239,13 +242,13 @@ class Graph:
         ports = {port for node in nodes for port in self.ports[node]}
         writers = sum(1 << s for s, sender in enumerate(self.senders) if sender in nodes)
         every = zip(self.receivers, self.all_edges.rows, strict=True)
-        return EdgeCircuit(self, [row & writers if receiver in ports else 0 for receiver, row in every])
+        return EdgeMask(self, [row & writers if receiver in ports else 0 for receiver, row in every])
 
     def nodes(self, edges: Iterable[Edge]) -> Circuit:
         """Components that write along one of the edges."""
         return frozenset(Component.parse(e.sender) for e in edges if e.sender != EMBED)
 
-    def live(self, edges: Iterable[Edge]) -> EdgeCircuit:
+    def live(self, edges: Iterable[Edge]) -> EdgeMask:
         """The edges from which `logits` can be reached along edges; no other edge of the circuit changes anything."""
         rows = self.circuit(edges).rows
         alive = rows[-1]  # senders with a path; those that read them stand behind them, and are done before
@@ -256,7 +259,7 @@ class Graph:
                 for row in self.rows_of[sender]:
                     out[row] = rows[row]
                     alive |= rows[row]
-        return EdgeCircuit(self, out)
+        return EdgeMask(self, out)
 
     def without_path(self, edges: Iterable[Edge]) -> Circuit:
         """Components that have edges in the circuit but no path to `logits`, and so no effect."""

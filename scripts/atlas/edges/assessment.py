@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from atlas.circuit.ablation import Ablator
     from atlas.circuit.search import SearchSettings
     from atlas.circuit.task_data import TaskData
-    from atlas.core.components import Component
+    from atlas.core.components import EMPTY, Component
     from atlas.core.statistics import Bootstrap
 
 
@@ -44,7 +44,7 @@ def circuits_of_task(
     if any(level == "edge" for _, level in circuits.values()):
         ablators["edge"] = edge_ablator(data, split, evaluation.METRICS)
     nodes = ablators["node"]
-    full, empty = (nodes.logit_diff(c) for c in (nodes.everything, frozenset()))
+    full, empty = (nodes.logit_diff(c) for c in (nodes.everything, EMPTY))
     evaluation.refuse_no_effect(data.task, full, empty, data.allow_negative_clean)
     patching = evaluation.Patching(data.model, nodes.prompts, data.cache, data.allow_negative_clean)
     samples, seed = settings.completeness, settings.seed

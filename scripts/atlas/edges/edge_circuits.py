@@ -1,7 +1,7 @@
 """Score the edges of a task and search its edge circuits by every method of a study (methods: edges)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -40,7 +40,7 @@ class EdgeCircuits:
         self.circuits: list[dict[str, Any]] = []
         self.trace: list[dict[str, Any]] = []
 
-    def start(self, among: dict[float, EdgeCircuit], allow_negative_clean: bool) -> EdgeCircuit:
+    def start(self, among: Mapping[float, EdgeCircuit], allow_negative_clean: bool) -> EdgeCircuit:
         """Where removals start, of ``among`` (threshold -> edges of the node circuit) or all edges.
 
         Raises StudyError where that keeps too little of the model for anything to go.

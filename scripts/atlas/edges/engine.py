@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 
 from atlas.circuit.ablation import Ablator, Replacement
 from atlas.core.errors import StudyError
-from atlas.core.graph import EMBED, Edge, EdgeCircuit, Graph
+from atlas.core.graph import EMBED, Edge, EdgeCircuit, EdgeMask, Graph
 from atlas.edges import variants
 from atlas.edges.run import Differences, EdgeRun
 from atlas.model import families
@@ -105,7 +105,7 @@ class EdgeAblator(Ablator):
     engine: Engine
     live: list[EdgeRun]
     substitute: EdgeReplacement
-    everything: EdgeCircuit  # type: ignore[assignment]  # a set of another kind
+    everything: EdgeMask
 
     def __init__(
         self,
@@ -149,9 +149,9 @@ class EdgeAblator(Ablator):
         ]
 
     def key(self, circuit: EdgeCircuit) -> bytes:
-        return circuit.digest
+        return self.graph.circuit(circuit).digest
 
-    def scores_of(self, circuits: Sequence[Set[Edge]]) -> list[dict[str, Any]]:
+    def scores_of(self, circuits: Sequence[EdgeCircuit]) -> list[dict[str, Any]]:
         """Scores of circuits that may differ in any edge; raises ValueError on an edge that the model does not have."""
         return super().scores_of([self.graph.live(circuit) for circuit in circuits])
 
@@ -159,7 +159,7 @@ class EdgeAblator(Ablator):
         """Final residuals [C, N, 1, D] at the position of the score."""
 
         def run(i: int, circuit: EdgeCircuit) -> torch.Tensor:
-            return self.live[i].final_residual(circuit)
+            return self.live[i].final_residual(self.graph.circuit(circuit))
 
         self.evaluations += len(circuits)
         return torch.stack([torch.cat(self.each_batch(partial(run, circuit=c))) for c in circuits])
@@ -180,7 +180,7 @@ class EdgeAblator(Ablator):
                 for edge, circuit in zip(group[part], circuits, strict=True):
                     yield edge, self._memory[self.key(circuit)]
 
-    def score_variants(self, place: variants.Place, edges: list[Edge], circuits: list[EdgeCircuit]) -> None:
+    def score_variants(self, place: variants.Place, edges: list[Edge], circuits: list[EdgeMask]) -> None:
         """Score and remember ``circuits``, the whole model without each of ``edges`` alone, which end in ``place``."""
 
         def run(i: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ that the receivers of a layer read is one matrix product of senders' differences
 the circuit alone, never on what happens to be remembered. Circuits that lack one edge each, into receivers of one kind
 and layer, share all that lies below it, and run as one batch from there on (variants.py).
 
-Sets of senders are integers with a bit for each, as in `EdgeCircuit`.
+Sets of senders are integers with a bit for each, as in `EdgeMask`.
 """
 
 import functools
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from atlas.core.graph import EMBED, EdgeCircuit, Graph, members
+from atlas.core.graph import EMBED, EdgeMask, Graph, members
 from atlas.model.block import Block, Positions
 from atlas.model.engine import Engine, Substitute
 
@@ -81,7 +81,7 @@ class EdgeRun:
         layer, after_heads = divmod(level, 2)
         return (1 << self.graph.first(layer) + after_heads * self.graph.n_heads) - 1
 
-    def final_residual(self, circuit: EdgeCircuit) -> torch.Tensor:
+    def final_residual(self, circuit: EdgeMask) -> torch.Tensor:
         """[N, K, D] at the positions of the score, with only these edges kept; all must have a path to the logits."""
         with torch.no_grad():
             parent = max(self.passes, key=lambda known: known.agrees_with(circuit.rows), default=None)
@@ -111,7 +111,7 @@ def bytes_of(passes: Iterable["Pass"]) -> int:
 
 
 class Differences:
-    """What the edges of senders carry, [senders, N, S or K, D], of the circuit that asked last; made only where it is read.
+    """What the edges of senders carry, [senders, N, S or K, D], of the circuit that asked last; made where it is read.
 
     ``made_of[everywhere][s]``: what sender s gave when its row was made.
     """
@@ -181,7 +181,7 @@ class Pass:
         for layer in range(self.graph.n_layers):
             self.attention(layer)
             self.mlp(layer)
-        (x,) = self.reads(2 * self.graph.n_layers, [self.rows[-1]], everywhere=False)
+        x = self.reads(2 * self.graph.n_layers, [self.rows[-1]], everywhere=False)[0]
         self.parent = None
         return x.expand(len(self.run.tokens), *x.shape[1:]) if len(x) == 1 else x
 
@@ -313,7 +313,8 @@ class Pass:
         places = bases.shape[1] if everywhere else self.run.positions.index.shape[-1]
         shape = (len(self.graph.senders), len(self.run.tokens), places, bases.shape[2])
         held = differences.rows(everywhere, shape, bases)
-        made_of, stale = differences.made_of[everywhere], {}
+        made_of = differences.made_of[everywhere]
+        stale: dict[int, list[int]] = {}
         for sender in members(used):
             if made_of[sender] is not (self.out[sender] if sender else self.run.tokens):
                 stale.setdefault((sender - 1) // self.graph.senders_a_layer, []).append(sender)
@@ -384,8 +385,11 @@ class Pass:
         x, first = self.stream(level - 1, everywhere), self.graph.first(layer)
         if after_mlp:
             sender = first + self.graph.n_heads
-            own = live >> sender & 1
-            y = self.output(sender, everywhere) if own else self.at(run.ablated("mlp_out", layer), everywhere)
+            y = (
+                self.output(sender, everywhere)
+                if live >> sender & 1
+                else self.at(run.ablated("mlp_out", layer), everywhere)
+            )
             return self.spread(x, y.shape[0]) + self.spread(y, x.shape[0])
         heads = [h for h in self.graph.heads if live >> first + h & 1]
         if len(heads) == self.graph.n_heads:
@@ -453,7 +457,8 @@ class Inputs:
             )
         each = [[i for i, place in enumerate(places) if place == p] for p in distinct]
         parts = [
-            self.block.project(part, normed[p], [owners[i] for i in some]) for p, some in zip(distinct, each, strict=True)
+            self.block.project(part, normed[p], [owners[i] for i in some])
+            for p, some in zip(distinct, each, strict=True)
         ]
         order = [i for some in each for i in some]
         return torch.cat(parts, dim=1)[:, [order.index(i) for i in range(len(order))]]

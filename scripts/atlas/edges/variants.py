@@ -167,11 +167,13 @@ class Variants(Pass):
             everywhere,
         )
         for head in sorted({h for h in heads if self.live >> first + h & 1}):
-            self.exchange_head(first + head, [(i, r.index(head)) for i, r in enumerate(readers) if head in r], z, everywhere)
+            self.exchange_head(
+                first + head, [(i, r.index(head)) for i, r in enumerate(readers) if head in r], z, everywhere
+            )
         self.whole.pop(layer, None)
 
     def exchange_head(self, sender: int, where: list[tuple[int, int]], z: torch.Tensor, everywhere: bool) -> None:
-        """Let a head give z [C N, P, h, d_head] in the copies ``where`` (copy, place in h), and what it gave elsewhere."""
+        """Let a head give z [C N, P, h, d_head] in the copies ``where`` (copy, place in h), elsewhere what it gave."""
         (_, place), wide = where[0], everywhere and bool(self.covered >> sender & 1)
         z = z[:, :, place]
         z = self.at(z, False) if everywhere and not wide else z
@@ -193,14 +195,17 @@ class Variants(Pass):
         found = projected_each(block, part, x.unflatten(0, (self.copies, -1)), owners)
         return found.transpose(0, 1).flatten(0, 1)[:, None]
 
-    def base_projections(self, layer: int, everywhere: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """q, as it is before it is placed, k and v of all heads of a layer in the base circuit, [1 or N, h, P, d_head]."""
+    def base_projections(self, layer: int, everywhere: bool) -> tuple[torch.Tensor, ...]:
+        """q before it is placed, k and v of all heads of a layer in the whole model, [1 or N, h, P, d_head]."""
         key, held = (layer, everywhere), self.circuit.projections
         if key not in held:
             block, heads, owners = self.run.blocks[layer], list(self.graph.heads), list(range(self.graph.n_kv_heads))
             wide, narrow = (heads, []) if everywhere else ([], heads)
             inputs = Inputs(self, layer, {"q": wide, "k": owners, "v": owners}, narrow)
-            q, k, v = (inputs.projected(p, some, p != "q" or everywhere) for p, some in zip("qkv", (heads, owners, owners), strict=True))
+            q, k, v = (
+                inputs.projected(p, some, p != "q" or everywhere)
+                for p, some in zip("qkv", (heads, owners, owners), strict=True)
+            )
             held.clear()  # edges come layer by layer
             held[key] = q, block.placed("k", k), v
         return held[key]
@@ -209,4 +214,5 @@ class Variants(Pass):
         """[C N, h, P, d_head] of x [1 or N, H, P, d_head]: ``heads`` [C h], as many for each copy of the prompts."""
         n, index = len(self.run.tokens), torch.tensor(heads, device=x.device)
         found = x[:, index].expand(n, -1, -1, -1).unflatten(1, (self.copies, -1))
-        return found.transpose(0, 1).flatten(0, 1)
+        picked: torch.Tensor = found.transpose(0, 1).flatten(0, 1)
+        return picked

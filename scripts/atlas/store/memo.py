@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from atlas.core.components import Circuit
-from atlas.core.graph import EdgeCircuit
+from atlas.core.graph import EdgeMask
 from atlas.store import sources
 from atlas.store.artifacts import digest
 
@@ -64,7 +64,7 @@ class Memo:
             self.places[circuit] = file, place
             place += HEADER.size + length
 
-    def get(self, circuit: Circuit | EdgeCircuit) -> dict[str, np.ndarray] | None:
+    def get(self, circuit: Circuit | EdgeMask) -> dict[str, np.ndarray] | None:
         """Metric -> [N] of a circuit; None where it is not there, or is damaged."""
         wanted = name(circuit)
         if wanted not in self.places:
@@ -78,7 +78,7 @@ class Memo:
         values = np.frombuffer(scores, dtype=np.float64).reshape(len(self.metrics), -1)
         return dict(zip(self.metrics, values, strict=True))
 
-    def put(self, circuit: Circuit | EdgeCircuit, scores: dict[str, np.ndarray]) -> None:
+    def put(self, circuit: Circuit | EdgeMask, scores: dict[str, np.ndarray]) -> None:
         """Add a circuit's scores, metric -> [N], to this process's own file; raises OSError where the disk is full."""
         if self.own is None:  # unbuffered: what is put is out of the process, and survives its being killed
             self.own = open(self.folder / f"{uuid.uuid4().hex}.scores", "w+b", buffering=0)  # noqa: SIM115
@@ -94,9 +94,9 @@ def digest_of(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def name(circuit: Circuit | EdgeCircuit) -> bytes:
+def name(circuit: Circuit | EdgeMask) -> bytes:
     """Digest of a circuit's members."""
-    return circuit.digest if isinstance(circuit, EdgeCircuit) else name_of(circuit)
+    return circuit.digest if isinstance(circuit, EdgeMask) else name_of(circuit)
 
 
 @lru_cache(maxsize=16)  # looked up first, then stored
