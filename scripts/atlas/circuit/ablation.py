@@ -19,6 +19,7 @@ from atlas.core.components import AnyCircuit, Circuit, Component, Site, all_comp
 from atlas.core.errors import StudyError
 from atlas.core.metrics import log_probs, per_prompt
 from atlas.model import activations, engine
+from atlas.model.live import LiveRun
 from atlas.model.models import Hook, Model, mlp_hook, slices, z_hook
 from atlas.prompts.batch import Prompts, Rows
 
@@ -176,7 +177,8 @@ class Ablator:
         self.everything: AnyCircuit = frozenset(all_components(model.n_layers, model.n_heads))
         self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
         weights = model.weights if use_engine else None
-        self.engine = engine.Engine(weights) if weights else None
+        self.budget = int(model.memory_mb * 2**20) // 2  # bytes for what is remembered, and as many for one batch
+        self.engine = engine.Engine(weights, self.budget // 4) if weights else None
         log.info("forward pass: %s", "live engine" if weights else "TransformerLens hooks")
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
         self.at = None if self.rows.position is None else self.rows.position.to(model.device)
@@ -185,7 +187,6 @@ class Ablator:
         self._asked = 0  # circuits scored or found in the memo
         self._not_run: list[AnyCircuit] = []  # those of this stretch that were found
         self._clean_logits: torch.Tensor | None = None
-        self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
         self.split(min(model.batch_size, self.rows_that_fit()))
 
     def rows_that_fit(self) -> int:
@@ -200,9 +201,10 @@ class Ablator:
         self.batches = slices(len(self.rows), batch_size)
         self.live: list[Any] | None = None
         if self.engine:
-            tokens, at, budget = self.rows.tokens.to(self.model.device), self.at, self.budget // len(self.batches)
+            tokens, at = self.rows.tokens.to(self.model.device), self.at
+            budget = (self.budget - self.engine.picked.budget) // len(self.batches)
             self.live = [
-                engine.LiveRun(
+                LiveRun(
                     self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
                 )
                 for batch in self.batches

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from atlas.model.block import Activation, Linear, Mlp, Norm, Rotary
+from atlas.model.block import Norm, Rotary
 from atlas.model.checkpoint import Checkpoint
+from atlas.model.mlp import Activation, Linear, Mlp, tanh_gelu
 
 FIXED_ROPE = ("default", "linear", "llama3")  # other scalings of rotary positions change with the length of the text
 
@@ -53,8 +54,8 @@ def unembedding(checkpoint: Checkpoint, config: Any, name: str, embedding: torch
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
     "gelu": F.gelu,
     "relu": F.relu,
     "silu": F.silu,
