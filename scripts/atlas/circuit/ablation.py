@@ -195,6 +195,10 @@ class Ablator:
             return self.model.batch_size
         return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], logits=0))
 
+    def remembered_bytes(self) -> int:
+        """Memory for the residuals that are remembered of all batches."""
+        return self.budget - (self.engine.picked.budget if self.engine else 0)
+
     def split(self, batch_size: int) -> None:
         """Divide the rows into batches; the engine's remembered residuals share one budget."""
         self.batch_size = batch_size
@@ -202,7 +206,7 @@ class Ablator:
         self.live: list[Any] | None = None
         if self.engine:
             tokens, at = self.rows.tokens.to(self.model.device), self.at
-            budget = (self.budget - self.engine.picked.budget) // len(self.batches)
+            budget = self.remembered_bytes() // len(self.batches)
             self.live = [
                 LiveRun(
                     self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
@@ -346,8 +350,7 @@ class Ablator:
             return
         if self._asked % STRETCH == 0:
             self._not_run = []
-            for run in self.live:
-                run.memory.clear()
+            self.forget()
         self._asked += 1
         if found:
             self._not_run.append(circuit)
@@ -355,6 +358,11 @@ class Ablator:
         for earlier in self._not_run:
             self.residuals([earlier])
         self._not_run = []
+
+    def forget(self) -> None:
+        """Empty the engine's memory."""
+        for run in self.live or ():
+            run.memory.clear()
 
     def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:
         self._memory[circuit] = {name: v.double().cpu().numpy() for name, v in values.items()}

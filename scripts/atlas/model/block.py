@@ -271,6 +271,7 @@ class Block:
 
         ``constant`` [1 or n, P, D] or [D]: b_O and what other heads write; n divides N, and is repeated.
         """
+        after: torch.Tensor
         if constant.dim() == 3 and len(constant) > 1:
             after = (x.unflatten(0, (-1, len(constant))) + constant).flatten(0, 1)
         else:

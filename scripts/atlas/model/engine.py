@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 
@@ -30,6 +30,7 @@ from atlas.model.block import Block, Positions, Weights, numbers
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
 
+T = TypeVar("T")
 Substitute = Callable[[str, int], torch.Tensor]  # (name, layer) -> what replaces its ablated components
 
 
@@ -72,7 +73,7 @@ class Engine:
 
     def __init__(self, weights: Weights, budget: int = BUDGET // 4) -> None:
         self.weights, self.blocks = weights, weights.blocks
-        self.picked = Memory(budget, lambda block: 4 * block.w_o.numel() * block.w_o.element_size())
+        self.picked: Sized[Block] = Sized(budget, lambda block: 4 * bytes_of(block.w_o))
 
     # ---- one layer ---------------------------------------------------------------------------------------
     def layer(
@@ -106,11 +107,8 @@ class Engine:
         block = self.blocks[index]
         if len(heads) in (0, block.n_heads):
             return block
-        found: Block | None = self.picked.get((index, *heads))
-        if found is None:
-            found = block.of_heads(heads)
-            self.picked.put((index, *heads), found)
-        return found
+        found = self.picked.get((index, *heads))
+        return self.picked.put((index, *heads), block.of_heads(heads)) if found is None else found
 
     def mix(self, index: int, x: torch.Tensor, heads: list[int], out: Positions | None) -> torch.Tensor:
         """z of these heads from the residual x [N, S, D], everywhere or at ``out``: [N, P, len(heads), d_head]."""
@@ -127,6 +125,48 @@ class Engine:
             return block.b_o
         return block.b_o + block.head_writes(picked(z, heads), heads)
 
+    def attended(
+        self,
+        index: int,
+        x: torch.Tensor,
+        circuit: Circuit,
+        heads: list[int],
+        z: torch.Tensor | None,
+        substitute: Substitute,
+        out: Positions | None,
+        inside: Positions | None,
+        roles: dict[str, torch.Tensor] | None = None,
+        constant: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residual [N, P, D] that enters a layer, and the same with what its attention writes, at P positions.
+
+        z [N, P, heads, d_head] is of the ``heads`` that are kept somewhere; P are the positions of ``out``, None:
+        everywhere. The rest as in `layer`.
+        """
+        resid, at = x if out is None or inside is not None else out.take(x), inside or out
+        masks = self.masks(index, circuit, at, roles, len(x))
+        if constant is None:
+            ablated = self.ablated(index, circuit)
+            constant = self.constant(index, ablated, replacing(substitute, "z", index, at, x) if ablated else x)
+        if z is not None and masks.keys() - {MLP}:
+            everywhere = torch.ones(1, 1, dtype=torch.bool, device=x.device)
+            intact = torch.stack(torch.broadcast_tensors(*(masks.get(h, everywhere) for h in heads)), dim=2)
+            z = torch.where(intact[..., None], z, picked(replacing(substitute, "z", index, at, x), heads))
+        return resid, self.block_of(index, heads).after_kept(resid, z, constant)
+
+    def masks(
+        self,
+        index: int,
+        circuit: Circuit,
+        at: Positions | None,
+        roles: dict[str, torch.Tensor] | None,
+        n: int,
+    ) -> dict[int, torch.Tensor]:
+        """Head or MLP that is kept at some roles only -> where it is left as it is, [1 or n, P] of ``n`` rows."""
+        partial = by_layer(circuit).get(index, NOTHING).partial
+        found = {head: for_rows(where_kept(names, roles), n) for head, names in partial.items()}
+        return found if at is None else {head: at.take(mask) for head, mask in found.items()}
+
     def finish(
         self,
         index: int,
@@ -140,37 +180,15 @@ class Engine:
         roles: dict[str, torch.Tensor] | None = None,
         constant: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The layer's output [N, P, D] from z [N, P, heads, d_head], the others' substitutes, and the MLP.
-
-        x [N, S, D] enters the layer; at the positions ``inside``, where given, [N, P, D]. P are those of ``out``; None:
-        everywhere. The rest as in `layer`.
-        """
-        block, kept = self.blocks[index], by_layer(circuit).get(index, NOTHING)
-        resid = x if out is None or inside is not None else out.take(x)
-        at = inside or out  # where substitutes are read
-
-        def read(name: str) -> torch.Tensor:
-            return replacing(substitute, name, index, at, x)
-
-        masks = {head: for_rows(where_kept(names, roles), len(x)) for head, names in kept.partial.items()}
-
-        def intact(which: Iterable[int]) -> torch.Tensor:
-            """[1 or N, P, len(which), 1]: where components are left as they are."""
-            everywhere = torch.ones(1, 1, dtype=torch.bool, device=x.device)
-            own = [masks.get(h, everywhere) for h in which]
-            own = [m if at is None or m is everywhere else at.take(m) for m in own]
-            return torch.stack(torch.broadcast_tensors(*own), dim=2)[..., None]
-
-        if constant is None:
-            ablated = self.ablated(index, circuit)
-            constant = self.constant(index, ablated, read("z") if ablated else x)
-        if z is not None and masks.keys() - {MLP}:
-            z = torch.where(intact(heads), z, picked(read("z"), heads))
-        after = self.block_of(index, heads).after_kept(resid, z, constant)
-        if MLP in masks:
-            written = block.mlp_out(block.mlp_reads(resid, after))
-            return after + torch.where(intact([MLP])[:, :, 0], written, read("mlp_out"))
-        return block.after_mlp(resid, after) if kept.mlp else after + read("mlp_out")
+        """The layer's output [N, P, D] from z of ``heads``, the others' substitutes, and the MLP: as in `attended`."""
+        block, at = self.blocks[index], inside or out
+        resid, after = self.attended(index, x, circuit, heads, z, substitute, out, inside, roles, constant)
+        if by_layer(circuit).get(index, NOTHING).mlp:
+            return block.after_mlp(resid, after)
+        ablated, kept = replacing(substitute, "mlp_out", index, at, x), self.masks(index, circuit, at, roles, len(x))
+        if MLP not in kept:
+            return after + ablated
+        return after + torch.where(kept[MLP][..., None], block.mlp_out(block.mlp_reads(resid, after)), ablated)
 
     def ablated(self, index: int, circuit: Circuit) -> list[int]:
         """Heads of a layer that a circuit keeps nowhere."""
@@ -227,14 +245,14 @@ def bytes_of(x: torch.Tensor) -> int:
     return x.numel() * x.element_size()
 
 
-class Memory:
+class Sized(Generic[T]):
     """Values by key; the longest unused go when they take more than ``budget`` bytes, of which each takes ``size``."""
 
-    def __init__(self, budget: int, size: Callable[[Any], int] = bytes_of) -> None:
+    def __init__(self, budget: int, size: Callable[[T], int]) -> None:
         self.budget, self.size, self.bytes = budget, size, 0
-        self.values: OrderedDict[Hashable, Any] = OrderedDict()
+        self.values: OrderedDict[Hashable, T] = OrderedDict()
 
-    def get(self, key: Hashable) -> Any:
+    def get(self, key: Hashable) -> T | None:
         """The value of a key, which is now the one used last; None where it has been dropped or never was."""
         if key in self.values:
             self.values.move_to_end(key)
@@ -244,7 +262,7 @@ class Memory:
         self.values.clear()
         self.bytes = 0
 
-    def put(self, key: Hashable, x: Any) -> Any:
+    def put(self, key: Hashable, x: T) -> T:
         """Keep a value, drop those used longest ago until all fit, and give it back."""
         if key in self.values:
             self.bytes -= self.size(self.values.pop(key))
@@ -254,3 +272,10 @@ class Memory:
             _, old = self.values.popitem(last=False)
             self.bytes -= self.size(old)
         return x
+
+
+class Memory(Sized[torch.Tensor]):
+    """Tensors by key, within a budget of bytes."""
+
+    def __init__(self, budget: int) -> None:
+        super().__init__(budget, bytes_of)

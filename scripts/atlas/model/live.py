@@ -4,6 +4,7 @@ What is saved is exact; `engine` lists it. Savings 3 and 4 are here, with the pi
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 
@@ -89,16 +90,38 @@ class LiveRun:
     ) -> torch.Tensor:
         """The residual [N, S or P, D] entering layer ``stop`` from x entering ``start``; remembers those between."""
         for layer in range(start, stop):
-            out, inside = self.where(layer + 1, top), self.where(layer, top)
-            heads, z = self.engine.kept_heads(layer, circuit), None
-            if heads and layer == start:
-                z = self.attention(layer, x, heads, out, below[layer])
-            elif heads:
-                z = self.engine.mix(layer, x, heads, out)
-            constant = self.constant(layer, circuit, substitute, inside or out, x)
-            x = self.engine.finish(layer, x, circuit, heads, z, substitute, out, inside, self.roles, constant)
+            parts = self.parts(layer, x, circuit, substitute, top, below[layer] if layer == start else None)
+            x = self.engine.finish(layer, x, circuit, *parts)
             self.memory.put((layer + 1, layer + 1 <= top, below[layer + 1]), x)
         return x
+
+    def parts(
+        self, layer: int, x: torch.Tensor, circuit: Circuit, substitute: Substitute, top: int, below: Below | None
+    ) -> tuple[Any, ...]:
+        """What `Engine.finish` and `Engine.attended` take beside layer, x and circuit. ``below``: what is kept below the
+        layer, where the next evaluation may well start at it."""
+        out, inside = self.where(layer + 1, top), self.where(layer, top)
+        heads = self.engine.kept_heads(layer, circuit)
+        z = None
+        if heads and below is not None:
+            z = self.attention(layer, x, heads, out, below)
+        elif heads:
+            z = self.engine.mix(layer, x, heads, out)
+        constant = self.constant(layer, circuit, substitute, inside or out, x)
+        return heads, z, substitute, out, inside, self.roles, constant
+
+    def written(self, layer: int, circuit: Circuit, substitute: Substitute, top: int) -> torch.Tensor:
+        """What the MLP of a layer writes in a circuit that keeps it, [N, S or K, D]: everywhere below the layer ``top``,
+        else at the positions of the score."""
+        below = prefixes(circuit, self.n_layers)
+        with torch.no_grad():
+            start, x = self.known(below[: layer + 1], top)
+            x = self.run(start, layer, x, circuit, substitute, top, below)
+            block, parts = self.engine.blocks[layer], self.parts(layer, x, circuit, substitute, top, below[layer])
+            resid, after = self.engine.attended(layer, x, circuit, *parts)
+            written = block.mlp_out(block.mlp_reads(resid, after))
+            self.memory.put((layer + 1, layer + 1 <= top, below[layer + 1]), after + written)
+            return written
 
     def known(self, below: list[Below], top: int) -> tuple[int, torch.Tensor]:
         """The highest layer whose input [N, S or P, D] is remembered, and that input; else the embeddings."""
@@ -136,12 +159,11 @@ class LiveRun:
         if not ablated:
             return self.engine.constant(layer, [], x)
         key = (layer, at is None, *ablated)
-        found: torch.Tensor | None = self.memory.get(key)
-        if found is None:
-            values = replacing(substitute, "z", layer, at, x[: len(self.tokens)])
-            found = self.engine.constant(layer, ablated, values)
-            self.memory.put(key, found)
-        return found
+        found = self.memory.get(key)
+        if found is not None:
+            return found
+        values = replacing(substitute, "z", layer, at, x[: len(self.tokens)])
+        return self.memory.put(key, self.engine.constant(layer, ablated, values))
 
     def side_by_side(
         self,

@@ -33,7 +33,7 @@ class Names:
         weight, bias = self(f"{name}.weight").T, self.checkpoint.optional(f"{self.prefix}.{name}.bias")
         return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
 
-    def heads(self, name: str, part: str, number: int) -> dict[str, torch.Tensor]:
+    def heads(self, name: str, part: str, number: int) -> dict[str, Any]:
         """The fields of `Block` for the part `q`, `k`, `v` or `o`, of a linear module of so many heads.
 
         w_q, w_k, w_v [D, heads, d_head], their biases [heads, d_head]; w_o [heads, d_head, D], b_o [D].
