@@ -410,9 +410,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, prompts, monkeypatch)
     monkeypatch.setattr(LiveRun, "final_residual", limited)
     assert np.abs(ablator.logit_diff(frozenset(COMPONENTS)) - expected).max() < 1e-9
     assert sizes[:3] == [4, 2, 1]
-    monkeypatch.setattr(
-        LiveRun, "final_residual", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("no"))
-    )
+    monkeypatch.setattr(LiveRun, "final_residual", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(torch.OutOfMemoryError):
         ablator.logit_diff(frozenset())
 

@@ -195,6 +195,10 @@ class Ablator:
             return self.model.batch_size
         return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], logits=0))
 
+    def circuits_that_fit(self) -> int:
+        """Circuits whose activations fit into the budget together, over the rows of one batch."""
+        return max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
+
     def remembered_bytes(self) -> int:
         """Memory for the residuals that are remembered of all batches."""
         return self.budget - (self.engine.picked.budget if self.engine else 0)
@@ -208,9 +212,7 @@ class Ablator:
             tokens, at = self.rows.tokens.to(self.model.device), self.at
             budget = self.remembered_bytes() // len(self.batches)
             self.live = [
-                LiveRun(
-                    self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
-                )
+                LiveRun(self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch))
                 for batch in self.batches
             ]
 
@@ -297,7 +299,7 @@ class Ablator:
         together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
         if len(circuits) > 1 and not together:  # legacy means differ between circuits
             return torch.cat([self.residuals([c]) for c in circuits])
-        fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
+        fit = self.circuits_that_fit()
         if len(circuits) > fit:
             return torch.cat([self.residuals(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
 
@@ -393,9 +395,3 @@ class Ablator:
         """The same for circuits that differ in one layer only."""
         full = self.logit_diff(self.everything).mean()
         return [100 * float(scores["logit_diff"].mean() / full) for scores in self.scores_of(circuits)]
-
-
-def single_ablations(ablator: Ablator) -> Iterator[tuple[Component, dict[str, np.ndarray]]]:
-    """Yield (component, metric name -> [N]) with each component ablated alone, layer by layer."""
-    for component in sorted(ablator.everything):
-        yield component, ablator.scores(ablator.everything - {component})

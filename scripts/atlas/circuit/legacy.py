@@ -44,8 +44,8 @@ class LegacyAblator(Ablator):
     ``reference`` are the corrupted prompts that the means run over, with their own head means.
 
     The mean of layer l depends on the heads that are kept up to l alone. The live engine makes it of a run of the
-    corrupted prompts that starts where the kept heads change and ends at l, and only where l's MLP is ablated; above the
-    last head that the circuit keeps it is made for the last position alone, and is NaN at the others, which nothing
+    corrupted prompts that starts where the kept heads change and ends at l, and only where l's MLP is ablated; above
+    the last head that the circuit keeps it is made for the last position alone, and is NaN at the others, which nothing
     reads. Hooks take all means of a circuit in one whole pass.
     """
 
@@ -100,8 +100,8 @@ class LegacyAblator(Ablator):
         return frozenset(c for c in circuit if not c.is_mlp) | {c for c in self.everything if c.is_mlp}
 
     def mean_of(self, layer: int, circuit: Circuit, top: int) -> torch.Tensor:
-        """[R, S, D] means of what the MLP of a layer writes for corrupted prompts; from the layer ``top`` on at the last
-        position alone."""
+        """[R, S, D] means of what the MLP of a layer writes for corrupted prompts; from the layer ``top`` on at the
+        last position alone."""
         everywhere = layer < top
         key = (layer, everywhere, prefixes(circuit, layer + 1)[-1])
         found = self.made.get(key)

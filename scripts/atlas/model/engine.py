@@ -17,7 +17,7 @@ Everything is differentiable with respect to the embeddings and the substitutes;
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -37,7 +37,7 @@ Substitute = Callable[[str, int], torch.Tensor]  # (name, layer) -> what replace
 @dataclass(frozen=True)
 class Kept:
     """What a circuit keeps of one layer: ``heads`` that are kept somewhere, in order; whether the MLP is kept
-    everywhere; and ``partial``, heads or MLP that are kept at some roles only -> these roles. ``members``: all of it."""
+    everywhere; ``partial``, heads or MLP that are kept at some roles only -> these roles; ``members``, all of it."""
 
     heads: list[int]
     mlp: bool
@@ -118,8 +118,8 @@ class Engine:
         return block.attend(q, k, v, out, owners)
 
     def constant(self, index: int, heads: list[int], z: torch.Tensor) -> torch.Tensor:
-        """b_O and what ``heads``, ablated, write together, [1 or n, P, D] of their substitutes z [1 or n, P, H, d_head];
-        [D] where there are none."""
+        """b_O and what ``heads``, ablated, write together: [1 or n, P, D] of substitutes z [1 or n, P, H, d_head]; [D]
+        where there are none."""
         block = self.blocks[index]
         if not heads:
             return block.b_o
@@ -209,11 +209,9 @@ class Engine:
         return positions * 4 * self.weights.w_u.shape[0] * max(4, self.weights.w_u.element_size())
 
 
-def replacing(
-    substitute: Substitute, name: str, index: int, at: Positions | None, like: torch.Tensor
-) -> torch.Tensor:
-    """What replaces `z` or `mlp_out` of a layer at some positions (None: everywhere), [1 or N, P, ...] for the N rows of
-    ``like``, in its dtype."""
+def replacing(substitute: Substitute, name: str, index: int, at: Positions | None, like: torch.Tensor) -> torch.Tensor:
+    """What replaces `z` or `mlp_out` of a layer at some positions (None: everywhere), [1 or N, P, ...] for the N rows
+    of ``like``, in its dtype."""
     values = for_rows(substitute(name, index), len(like))
     return (values if at is None else at.take(values)).to(like.dtype)
 

@@ -22,8 +22,8 @@ class LiveRun:
 
     ``positions``: where the score reads the model, [K] or [N, K]; by default the last position. ``roles``: role -> mask
     [1 or N, S] of its positions, for circuits with sites. What ``substitute`` gives for ``z`` is the same for all
-    circuits of a run; what it gives for ``mlp_out`` of a layer may depend on the circuit up to that layer and on nothing
-    above it (it is fixed, but for legacy MLP means).
+    circuits of a run; what it gives for ``mlp_out`` of a layer may depend on the circuit up to that layer and on
+    nothing above it (it is fixed, but for legacy MLP means).
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class LiveRun:
     def parts(
         self, layer: int, x: torch.Tensor, circuit: Circuit, substitute: Substitute, top: int, below: Below | None
     ) -> tuple[Any, ...]:
-        """What `Engine.finish` and `Engine.attended` take beside layer, x and circuit. ``below``: what is kept below the
-        layer, where the next evaluation may well start at it."""
+        """What `Engine.finish` and `Engine.attended` take beside layer, x and circuit. ``below``: what is kept below
+        the layer, where the next evaluation may well start at it."""
         out, inside = self.where(layer + 1, top), self.where(layer, top)
         heads = self.engine.kept_heads(layer, circuit)
         z = None
@@ -111,8 +111,8 @@ class LiveRun:
         return heads, z, substitute, out, inside, self.roles, constant
 
     def written(self, layer: int, circuit: Circuit, substitute: Substitute, top: int) -> torch.Tensor:
-        """What the MLP of a layer writes in a circuit that keeps it, [N, S or K, D]: everywhere below the layer ``top``,
-        else at the positions of the score."""
+        """What the MLP of a layer writes in a circuit that keeps it, [N, S or K, D]: everywhere below the layer
+        ``top``, else at the positions of the score."""
         below = prefixes(circuit, self.n_layers)
         with torch.no_grad():
             start, x = self.known(below[: layer + 1], top)
