@@ -20,6 +20,7 @@ from atlas.circuit.ablation import Ablator, Replacement, edits, replacement
 from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.core.components import MLP, Component, all_components
 from atlas.model import activations, engine, models
+from atlas.model.live import LiveRun
 from atlas.prompts.batch import Prompts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,13 +94,13 @@ def naive(model, prompts, circuit):
     return hooked(model, prompts, substitute, circuit)
 
 
-def resumed(run: engine.LiveRun, prompts, substitute, circuit, start: int, x):
+def resumed(run: LiveRun, prompts, substitute, circuit, start: int, x):
     """From the residual x entering layer ``start``, computing every head, MLP and position from there on."""
     heads = list(range(run.engine.weights.n_heads))
     with torch.no_grad():
         for layer in range(start, run.n_layers):
             block = run.engine.blocks[layer]
-            z = run.engine.mix(block, x, heads, None).clone()
+            z = run.engine.mix(layer, x, heads, None).clone()
             ablated = [h for h in heads if Component(layer, h) not in circuit]
             z[:, :, ablated] = substitute("z", layer)[:, :, ablated].expand(len(z), -1, -1, -1)
             x = block.after_attention(x, block.head_writes(z))
@@ -118,8 +119,8 @@ class Counter:
         self.flops, self.weights = 0, live.weights
         mix, finish = live.mix, live.finish
 
-        def counted_mix(block, x, heads, out):
-            z = mix(block, x, heads, out)
+        def counted_mix(index, x, heads, out):
+            z, block = mix(index, x, heads, out), live.blocks[index]
             n, s, d = x.shape
             p, d_head, owners = z.shape[1], z.shape[3], block.owners
             keys = len({owners[h] for h in heads})
@@ -188,7 +189,7 @@ def main() -> None:
 
     # (c) resume only; the residual that enters the candidate's layer is at hand, as in a sweep
     weights, read = model.weights, substitute.reader(slice(None))
-    run = engine.LiveRun(engine.Engine(weights), prompts.tokens.to(model.device))
+    run = LiveRun(engine.Engine(weights), prompts.tokens.to(model.device))
 
     def resume(i):
         candidate, circuit = asked[i]

@@ -1,7 +1,7 @@
 """Search the reported circuit of a task again on other data, and record what survives."""
 
 from atlas.circuit import stability
-from atlas.circuit.search import SearchSettings, tried_at_once
+from atlas.circuit.search import SearchSettings
 from atlas.circuit.task_data import TaskData
 from atlas.core.components import from_json
 from atlas.core.graph import Graph
@@ -22,9 +22,9 @@ tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 maker = stability.Maker.of(data, p.task, tokenizer, p.prepend_bos, p.filter)
 others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "other data")
 
-rule, batch = job.settings(snakemake, SearchSettings).rule(p.threshold), tried_at_once(p.batch, data.model.device)
+rule = job.settings(snakemake, SearchSettings).rule(p.threshold)
 again = (p.legacy_mlp_means, p.allow_negative_clean)
-node_search, edge_search = stability.NodeSearch(data.task, p.order, p.order_seed, rule, batch, *again), None
+node_search, edge_search = stability.NodeSearch(data.task, p.order, p.order_seed, rule, p.batch, *again), None
 if p.edges:
     count, graph = len(reported_edges(artifacts.read_json(inputs.edge_circuits))), Graph.of(data.description)
     edge_search = highest_scored(p.edges, p.ranking, count, graph, p.kind, EdgeSettings(points=p.points))

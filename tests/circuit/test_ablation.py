@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.circuit.ablation import Ablator, replacement, single_ablations
+from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.effects import single_ablations
 from atlas.circuit.legacy import LegacyAblator
 from atlas.core.components import Component, all_components
 from atlas.model import activations, models, source

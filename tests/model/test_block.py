@@ -67,9 +67,12 @@ def test_the_residual_after_attention_is_the_same_in_every_way(block, x):
     assert close(after, x + block.attn_out(writes))
     assert close(writes, sum(block.head_write(z[:, :, h], h) for h in range(H)))
     kept, others = [0, 2], [1, 3]
-    assert close(block.after_kept(x, z[:, :, kept], kept, block.head_writes(z[:, :, others], others)), after)
-    assert close(block.after_kept(x, z, list(range(H)), None), after)
-    assert close(block.after_kept(x, None, [], writes), after)
+    constant = block.b_o + block.head_writes(z[:, :, others], others)
+    assert close(block.of_heads(kept).after_kept(x, z[:, :, kept], constant), after)
+    assert close(block.after_kept(x, z, block.b_o), after)
+    assert close(block.after_kept(x, None, block.b_o + writes), after)
+    twice = block.after_kept(torch.cat((x, x)), None, block.b_o + writes)
+    assert close(twice, torch.cat((after, after))), "what one row for each prompt says holds for copies of the rows"
     change = block.head_write(z[:, :, 1].flip(0), 1)
     assert close(block.after_change(x, writes, after, change), block.after_attention(x, writes + change))
     expected = after + block.mlp_out(x if block.parallel else after)
@@ -83,6 +86,22 @@ def test_what_projects_is_linear_and_takes_some_heads_as_it_takes_all(block, x):
         assert w.shape == (D, number, D // H) and b.shape == (number, D // H)
         assert close(whole - block.project(part, zero), torch.einsum("nsd,dhe->nhse", x, w))
         assert close(block.project(part, x, [number - 1]), whole[:, [number - 1]])
+
+
+@pytest.mark.parametrize("heads", [[0], [3, 1], [1, 2, 3], list(range(H))], ids=str)
+@pytest.mark.parametrize("place", [None, *PLACES])
+def test_a_layer_of_some_heads_is_the_layer_at_these_heads(block, x, heads, place):
+    """One weight for queries, keys and values, everywhere and at some positions."""
+    at, normed = None if place is None else Positions(PLACES[place]), block.norm1(x)
+    read, owners = block.readers(heads)
+    asked = normed if at is None else at.take(normed)
+    expected = block.queries(asked, at, heads), *block.keys_values(normed, heads=read)
+    some = block.of_heads(heads)
+    found = some.all_three(normed, at)
+    assert all(map(close, found, expected))
+    whole = block.attend(block.queries(asked, at), *block.keys_values(normed), at)[:, :, heads]
+    assert close(some.attend(*found, at, owners), whole)
+    assert close(some.head_writes(whole), block.head_writes(whole, heads))
 
 
 def test_copies_of_rows_stand_where_the_rows_do(x):

@@ -17,6 +17,7 @@ from atlas.circuit.legacy import LegacyAblator
 from atlas.core.components import Component, Site, sites
 from atlas.core.errors import StudyError
 from atlas.model import engine, families, models
+from atlas.model.live import LiveRun
 from atlas.prompts.batch import Prompts
 from conftest import load_tokenizer
 from random_models import (
@@ -88,7 +89,7 @@ def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, sha
 
     index = torch.tensor(positions[0] if shared else positions)
     groups = substitute(ROWS["groups"])
-    run = engine.LiveRun(engine.Engine(model.weights), prompts.tokens, index)
+    run = LiveRun(engine.Engine(model.weights), prompts.tokens, index)
     found = model.weights.unembed(run.final_residual(circuit, groups.reader(slice(None))))
     with torch.no_grad():
         full = model.bridge.run_with_hooks(prompts.tokens, fwd_hooks=list(edits(model, circuit, groups)))
@@ -354,8 +355,8 @@ def test_memory_stays_within_its_budget(model, prompts):
         engine.Engine(model.weights),
         substitute(ROWS["one mean"]).reader(slice(None)),
     )
-    small = engine.LiveRun(found, prompts.tokens, budget=3 * N * S * D * 8)
-    unlimited = engine.LiveRun(found, prompts.tokens)
+    small = LiveRun(found, prompts.tokens, budget=3 * N * S * D * 8)
+    unlimited = LiveRun(found, prompts.tokens)
     for c in COMPONENTS:
         circuit = frozenset(COMPONENTS) - {c}
         a, b = small.final_residual(circuit, read), unlimited.final_residual(circuit, read)
@@ -370,7 +371,7 @@ def test_what_is_ablated_is_never_computed(model, prompts, monkeypatch):
         engine.Engine(model.weights),
         substitute(ROWS["one mean"]).reader(slice(None)),
     )
-    run, widths = engine.LiveRun(found, prompts.tokens), []
+    run, widths = LiveRun(found, prompts.tokens), []
     monkeypatch.setattr(found, "mix", lambda *a: pytest.fail("no head is kept"))
     finish = found.finish
     monkeypatch.setattr(found, "finish", lambda i, x, *a: widths.append(x.shape[1]) or finish(i, x, *a))
@@ -383,7 +384,7 @@ def test_layers_below_the_change_are_not_run_again(model, prompts, monkeypatch):
         engine.Engine(model.weights),
         substitute(ROWS["one mean"]).reader(slice(None)),
     )
-    run, layers = engine.LiveRun(found, prompts.tokens), []
+    run, layers = LiveRun(found, prompts.tokens), []
     everything = frozenset(COMPONENTS)
     run.final_residual(everything, read)
     finish = found.finish
@@ -398,7 +399,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, prompts, monkeypatch)
     expected = Ablator(model, prompts, substitute(ROWS["groups"])).logit_diff(frozenset(COMPONENTS))
     ablator = Ablator(model, prompts, substitute(ROWS["groups"]))
     ablator.split(4)
-    original, sizes = engine.LiveRun.final_residual, []
+    original, sizes = LiveRun.final_residual, []
 
     def limited(self, circuit, read):
         sizes.append(len(self.tokens))
@@ -406,12 +407,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, prompts, monkeypatch)
             raise torch.OutOfMemoryError("too large")
         return original(self, circuit, read)
 
-    monkeypatch.setattr(engine.LiveRun, "final_residual", limited)
+    monkeypatch.setattr(LiveRun, "final_residual", limited)
     assert np.abs(ablator.logit_diff(frozenset(COMPONENTS)) - expected).max() < 1e-9
     assert sizes[:3] == [4, 2, 1]
-    monkeypatch.setattr(
-        engine.LiveRun, "final_residual", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("no"))
-    )
+    monkeypatch.setattr(LiveRun, "final_residual", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(torch.OutOfMemoryError):
         ablator.logit_diff(frozenset())
 

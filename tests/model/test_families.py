@@ -18,7 +18,8 @@ from atlas.edges.run import EdgeRun
 from atlas.generate.decoding import Cache, Removal, forward
 from atlas.heads.patching import EnginePatcher, Patch, hook_name
 from atlas.model import families, models
-from atlas.model.engine import Engine, LiveRun
+from atlas.model.engine import Engine
+from atlas.model.live import LiveRun
 
 TOLERANCE = 1e-5  # of the largest logit
 TYPES = {name.replace("-", "_"): name for name in tiny.FAMILIES}  # file -> model_type

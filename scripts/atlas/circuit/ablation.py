@@ -19,6 +19,7 @@ from atlas.core.components import AnyCircuit, Circuit, Component, Site, all_comp
 from atlas.core.errors import StudyError
 from atlas.core.metrics import log_probs, per_prompt
 from atlas.model import activations, engine
+from atlas.model.live import LiveRun
 from atlas.model.models import Hook, Model, mlp_hook, slices, z_hook
 from atlas.prompts.batch import Prompts, Rows
 
@@ -176,7 +177,8 @@ class Ablator:
         self.everything: AnyCircuit = frozenset(all_components(model.n_layers, model.n_heads))
         self.evaluations = 0  # circuits run over all prompts, that is, without what was remembered
         weights = model.weights if use_engine else None
-        self.engine = engine.Engine(weights) if weights else None
+        self.budget = int(model.memory_mb * 2**20) // 2  # bytes for what is remembered, and as many for one batch
+        self.engine = engine.Engine(weights, self.budget // 4) if weights else None
         log.info("forward pass: %s", "live engine" if weights else "TransformerLens hooks")
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
         self.at = None if self.rows.position is None else self.rows.position.to(model.device)
@@ -185,7 +187,6 @@ class Ablator:
         self._asked = 0  # circuits scored or found in the memo
         self._not_run: list[AnyCircuit] = []  # those of this stretch that were found
         self._clean_logits: torch.Tensor | None = None
-        self.budget = int(model.memory_mb * 2**20) // 2  # bytes for remembered residuals, and as many for one batch
         self.split(min(model.batch_size, self.rows_that_fit()))
 
     def rows_that_fit(self) -> int:
@@ -194,17 +195,24 @@ class Ablator:
             return self.model.batch_size
         return max(1, self.budget // self.engine.bytes_per_row(self.rows.tokens.shape[1], logits=0))
 
+    def circuits_that_fit(self) -> int:
+        """Circuits whose activations fit into the budget together, over the rows of one batch."""
+        return max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
+
+    def remembered_bytes(self) -> int:
+        """Memory for the residuals that are remembered of all batches."""
+        return self.budget - (self.engine.picked.budget if self.engine else 0)
+
     def split(self, batch_size: int) -> None:
         """Divide the rows into batches; the engine's remembered residuals share one budget."""
         self.batch_size = batch_size
         self.batches = slices(len(self.rows), batch_size)
         self.live: list[Any] | None = None
         if self.engine:
-            tokens, at, budget = self.rows.tokens.to(self.model.device), self.at, self.budget // len(self.batches)
+            tokens, at = self.rows.tokens.to(self.model.device), self.at
+            budget = self.remembered_bytes() // len(self.batches)
             self.live = [
-                engine.LiveRun(
-                    self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch)
-                )
+                LiveRun(self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch))
                 for batch in self.batches
             ]
 
@@ -296,7 +304,7 @@ class Ablator:
         together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
         if len(circuits) > 1 and not together:  # legacy means differ between circuits
             return torch.cat([self.residuals([c]) for c in circuits])
-        fit = max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
+        fit = self.circuits_that_fit()
         if len(circuits) > fit:
             return torch.cat([self.residuals(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
 
@@ -350,8 +358,7 @@ class Ablator:
             return
         if self._asked % STRETCH == 0:
             self._not_run = []
-            for run in self.live:
-                run.clear()
+            self.forget()
         self._asked += 1
         if found:
             self._not_run.append(circuit)
@@ -359,6 +366,11 @@ class Ablator:
         for earlier in self._not_run:
             self.residuals([earlier])
         self._not_run = []
+
+    def forget(self) -> None:
+        """Empty the engine's memory."""
+        for run in self.live or ():
+            run.clear()
 
     def remember(self, circuit: AnyCircuit, values: dict[str, Any]) -> None:
         found = self._memory[self.key(circuit)] = {name: v.double().cpu().numpy() for name, v in values.items()}
@@ -389,9 +401,3 @@ class Ablator:
         """The same for circuits that differ in one layer only."""
         full = self.logit_diff(self.everything).mean()
         return [100 * float(scores["logit_diff"].mean() / full) for scores in self.scores_of(circuits)]
-
-
-def single_ablations(ablator: Ablator) -> Iterator[tuple[Component, dict[str, np.ndarray]]]:
-    """Yield (component, metric name -> [N]) with each component ablated alone, layer by layer."""
-    for component in sorted(ablator.everything):
-        yield component, ablator.scores(ablator.everything - {component})

@@ -211,7 +211,8 @@ def position_rows(
     sites among them keeps, on the prompts searched on, above the floor of ``threshold``."""
     start, rule = list(start), settings.rule(threshold)
     kept = sites(start, on_search.prompts.roles or ())
-    batch, total = tried_at_once(settings.batch, on_search.model.device), len(kept)
+    batch = tried_at_once(settings.batch, on_search.model.device, lambda: on_search.evaluations)
+    total = len(kept)
     for step in node_search(kept, rule, by_layers(rule), on_search.percents_of_full, batch):
         kept = step.left
     log.info("%d of %d sites kept", len(kept), total)

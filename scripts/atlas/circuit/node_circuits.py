@@ -35,7 +35,7 @@ def search_all(
         refuse_no_effect(task, full, empty, allow_negative_clean)
     on_search = ablators["search"]
     alone = alone_percents(on_search) if "ascending_effect" in orders else {}
-    batch = tried_at_once(settings.batch, on_search.model.device)
+    batch = tried_at_once(settings.batch, on_search.model.device, lambda: on_search.evaluations)
     trace: list[dict[str, Any]] = []
     circuits, faithfulness = [], []
     for name, seed in progress(orders.items(), "node search"):

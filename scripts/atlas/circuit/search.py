@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas.circuit.speculation import Speculation
 from atlas.core.components import AnyCircuit, Component, Site
 
 KINDS = ("head", "mlp")
@@ -122,25 +123,34 @@ def by_chance(rule: Rule, seed: int) -> Order:
     return order
 
 
-def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Percents, batch: int = 1) -> Iterator[Step]:
+def node_search(
+    everything: AnyCircuit, rule: Rule, order: Order, percents: Percents, batch: int | Speculation = 1
+) -> Iterator[Step]:
     """Yield every evaluation of an iterative search from the full model; the last step's ``left`` is the circuit.
 
     Sweeps alternate, backward first, until a sweep changes nothing. With ``batch`` > 1 the search speculates: for the
     next components of a layer it asks for "without the first", "without the first two", ... at once and takes them up
     to the first failure, whose circuit is the very one that a search one at a time asks for. What comes after a failure
-    is thrown away (scores are not monotone, so it proves nothing), so that steps and circuit are the same.
+    is thrown away (scores are not monotone, so it proves nothing), so that steps and circuit are the same. A
+    `Speculation` chooses how many each time.
     """
     kept, before = everything, 100.0
+    most, choice = (batch, None) if isinstance(batch, int) else (batch.most, batch)
     for sweep, direction in sweeps():
         size, waiting = len(kept), [c for c in order(sweep, direction, kept) if rule.tests(c)]
         while waiting:
-            chain = same_layer(waiting[:batch])
+            chain = same_layer(waiting[:most])
+            if choice:
+                chain = chain[: choice.size((sweep, chain[0].layer), len(chain))]
             circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
-            for component, circuit, percent in zip(chain, circuits, percents(circuits), strict=True):
+            found = choice.timed(percents, circuits) if choice else percents(circuits)
+            for component, circuit, percent in zip(chain, circuits, found, strict=True):
                 waiting.pop(0)
                 removed, close = rule.allows(percent, before), rule.is_close(percent, before)
                 if removed:
                     kept, before = circuit, percent
+                if choice:
+                    choice.decided(removed)
                 yield Step(sweep, direction, (component,), percent, removed, kept, close)
                 if not removed:
                     break
@@ -148,11 +158,15 @@ def node_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Perc
             return
 
 
-def tried_at_once(batch: int | str, device: str) -> int:
-    """Candidates tried at once: `search.batch` of the configuration, where `auto` depends on the device."""
+def tried_at_once(batch: int | str, device: str, ran: Callable[[], int]) -> int | Speculation:
+    """How many candidates are tried at once, by `search.batch` of the configuration.
+
+    `auto` is one at a time on a CPU, where several were found to cost as much each, so that nothing depends on a clock;
+    on a GPU it is a `Speculation`. ``ran``: circuits that have been run so far (`Ablator.evaluations`).
+    """
     if isinstance(batch, int):
         return batch
-    return 1 if device == "cpu" else 16
+    return 1 if device == "cpu" else Speculation(ran)
 
 
 def same_layer(components: list[Component]) -> list[Component]:
@@ -198,7 +212,7 @@ def run(
     everything: AnyCircuit,
     percents: Percents,
     alone: dict[Component, float],
-    batch: int = 1,
+    batch: int | Speculation = 1,
 ) -> Iterator[Step]:
     """The search of a study that goes by this name: layers, ascending_effect, random_<seed> or bisect.
 

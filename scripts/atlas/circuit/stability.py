@@ -246,13 +246,14 @@ class Run:
 
 @dataclass(frozen=True)
 class NodeSearch:
-    """The search of the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`."""
+    """The search of the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`, ``batch`` as
+    in the configuration."""
 
     task: str
     order: str
     seed: int | None
     rule: search.Rule
-    batch: int = 1
+    batch: int | str = 1
     legacy_mlp_means: bool = False
     allow_negative_clean: bool = False
 
@@ -267,7 +268,8 @@ class NodeSearch:
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
         found: Circuit = everything
-        for step in search.run(self.order, self.seed, self.rule, everything, percents, alone, self.batch):
+        batch = search.tried_at_once(self.batch, model.device, lambda: ablator.evaluations)
+        for step in search.run(self.order, self.seed, self.rule, everything, percents, alone, batch):
             found = step.left
         text = "%s, %s: %d heads, %d MLPs, %.1f %% of full, %d forward passes"
         sizes = len(heads(found)), len(mlps(found)), ablator.percent_of_full(found)

@@ -32,17 +32,16 @@ Letters for sizes, here and everywhere in the library:
     L   layers                                    d_head, d_vocab, d_rotary  as in their names
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
 
+from atlas.model.mlp import Linear, Mlp
+
 WIDENED = 2**24  # numbers of W_U that are held in float32 at a time, where the model's dtype is a half
 
-Linear = tuple[torch.Tensor, torch.Tensor]  # weight [in, out], bias [out]
-Activation = Callable[[torch.Tensor], torch.Tensor]
 Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin of every position, [n_positions, d_rotary] each
 
 
@@ -107,30 +106,6 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Mlp:
-    """Two linear maps with an activation between them; with ``gate``, the activation of a third times the first."""
-
-    up: Linear
-    down: Linear
-    activation: Activation
-    gate: Linear | None = None
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """What the MLP makes of its normed input x [N, P, D], biases included."""
-        (w_up, b_up), (w_down, b_down) = self.up, self.down
-        if self.gate:
-            w_gate, b_gate = self.gate
-            return (self.activation(x @ w_gate + b_gate) * (x @ w_up + b_up)) @ w_down + b_down
-        hidden = self.activation(torch.addmm(b_up, x.flatten(0, 1), w_up))
-        return torch.addmm(b_down, hidden, w_down).view(*x.shape[:-1], -1)
-
-    @property
-    def flops(self) -> int:
-        """Multiply-adds at one position."""
-        return sum(linear[0].numel() for linear in (self.up, self.down, self.gate) if linear)
-
-
-@dataclass(frozen=True)
 class Block:
     """One layer. Heads have d_head numbers each; query head h reads the keys and values of head h // (H / G)."""
 
@@ -147,6 +122,7 @@ class Block:
     mlp: Mlp
     rope: Rotary | None = None  # the first d_rotary numbers of queries and keys are rotated; None: nothing is
     parallel: bool = False  # attention and MLP both read the residual that enters the layer
+    joint: Linear | None = None  # [D, H + 2 G, d_head] and [H + 2 G, d_head], where w_q, w_k and w_v are views of one
 
     @property
     def n_heads(self) -> int:
@@ -199,6 +175,18 @@ class Block:
         """k and v [N, g, P, d_head] of key/value heads, likewise."""
         return self.placed("k", self.project("k", normed, heads), at), self.project("v", normed, heads)
 
+    def all_three(
+        self, normed: torch.Tensor, at: Positions | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q at ``at`` (None: everywhere), k and v everywhere, of the normed residual [N, S, D]; one product where one
+        weight holds all three."""
+        if self.joint is None or at is not None:
+            return self.queries(normed if at is None else at.take(normed), at), *self.keys_values(normed)
+        w, b = self.joint
+        out = torch.addmm(b.flatten(), normed.flatten(0, 1), w.flatten(1)).view(*normed.shape[:2], *b.shape)
+        q, k, v = (x.transpose(1, 2) for x in out.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], 2))
+        return self.placed("q", q), self.placed("k", k), v
+
     # ---- attention ---------------------------------------------------------------------------------------
     def attend(
         self,
@@ -214,7 +202,7 @@ class Block:
         reads means alone may have one row for all prompts.
         """
         if owners is not None:
-            k, v = k[:, owners], v[:, owners]
+            k, v = (x.index_select(1, numbers(tuple(owners), x.device)) for x in (k, v))
         n = max(map(len, (q, k, v)))
         q, k, v = (x.expand(n, *x.shape[1:]) for x in (q, k, v))
         mask = None if at is None else at.mask(k.shape[2])
@@ -260,19 +248,41 @@ class Block:
         """x [N, P, D] plus `attn_out`: the residual in the middle of the layer."""
         return x + self.b_o + writes
 
-    def after_kept(
-        self, x: torch.Tensor, z: torch.Tensor | None, heads: list[int], others: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The same where ``heads`` have z [N, P, h, d_head] (None: there are none) and all others write ``others``.
+    def of_heads(self, heads: list[int]) -> "Block":
+        """The layer with these heads alone, whose weights lie side by side; itself where they are all of them.
 
-        ``others`` [1 or N, P, D] is small where one row of means stands for all prompts, so it is added before the
-        large product, which is taken and added at once.
+        Its key/value heads are those that are read; which of them each head reads is said by `readers`, since they need
+        be no equal shares.
         """
-        after = x + (self.b_o if others is None else self.b_o + others)
-        if z is None:
-            return after
-        w_o = chosen(self.w_o, heads, 0).flatten(0, 1)
-        return torch.addmm(after.flatten(0, 1), z.flatten(2).flatten(0, 1), w_o).view_as(after)
+        if len(heads) == self.n_heads:
+            return self
+        read, _ = self.readers(heads)
+        qkv = torch.cat([chosen(self.w_q, heads, 1), chosen(self.w_k, read, 1), chosen(self.w_v, read, 1)], 1)
+        bias = torch.cat([chosen(self.b_q, heads, 0), chosen(self.b_k, read, 0), chosen(self.b_v, read, 0)])
+        sizes = [len(heads), len(read), len(read)]
+        weights = dict(zip(("w_q", "w_k", "w_v"), qkv.split(sizes, 1), strict=True))
+        biases = dict(zip(("b_q", "b_k", "b_v"), bias.split(sizes), strict=True))
+        return replace(self, **weights, **biases, w_o=chosen(self.w_o, heads, 0), joint=(qkv, bias))
+
+    def readers(self, heads: list[int]) -> tuple[list[int], list[int] | None]:
+        """The key/value heads that these heads read, and which of those each reads; None: each its own, in order."""
+        owners = [self.owners[h] for h in heads]
+        read = sorted(set(owners))
+        return read, None if owners == read else [read.index(g) for g in owners]
+
+    def after_kept(self, x: torch.Tensor, z: torch.Tensor | None, constant: torch.Tensor) -> torch.Tensor:
+        """The same of z [N, P, H, d_head] of all heads (None: of none), and all else that attention adds.
+
+        ``constant`` [1 or n, P, D] or [D]: b_O and what other heads write; n divides N, and is repeated.
+        """
+        after: torch.Tensor
+        if constant.dim() == 3 and len(constant) > 1:
+            after = (x.unflatten(0, (-1, len(constant))) + constant).flatten(0, 1)
+        else:
+            after = x + constant
+        if z is not None:
+            after.view(-1, after.shape[-1]).addmm_(z.flatten(2).flatten(0, 1), self.w_o.flatten(0, 1))
+        return after
 
     def after_change(
         self, x: torch.Tensor, writes: torch.Tensor, after: torch.Tensor, change: torch.Tensor
@@ -341,7 +351,13 @@ def chosen(w: torch.Tensor, heads: list[int] | None, dim: int) -> torch.Tensor:
     """w, whose axis ``dim`` is [heads of a part], at these heads (None: all); no copy where they are all of them."""
     if heads is None or len(heads) == w.shape[dim]:
         return w
-    return w.index_select(dim, torch.tensor(heads, device=w.device))
+    return w.index_select(dim, numbers(tuple(heads), w.device))
+
+
+@lru_cache(maxsize=4096)
+def numbers(heads: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """[heads] these numbers on a device, kept there: to send them each time makes a GPU wait."""
+    return torch.tensor(heads, dtype=torch.long, device=device)
 
 
 def shared_out(x: torch.Tensor, heads: int) -> torch.Tensor:

@@ -17,24 +17,63 @@ Everything is differentiable with respect to the embeddings and the substitutes;
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 import torch
 
 from atlas.core.components import MLP, Circuit, Component, Site
 from atlas.core.errors import StudyError
-from atlas.model.block import Block, Positions, Weights
+from atlas.model.block import Block, Positions, Weights, numbers
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
 
+T = TypeVar("T")
 Substitute = Callable[[str, int], torch.Tensor]  # (name, layer) -> what replaces its ablated components
 
 
-class Engine:
-    """The forward pass of a model with the components outside a circuit replaced."""
+@dataclass(frozen=True)
+class Kept:
+    """What a circuit keeps of one layer: ``heads`` that are kept somewhere, in order; whether the MLP is kept
+    everywhere; ``partial``, heads or MLP that are kept at some roles only -> these roles; ``members``, all of it."""
 
-    def __init__(self, weights: Weights) -> None:
+    heads: list[int]
+    mlp: bool
+    partial: dict[int, list[str]]
+    members: Circuit
+
+
+NOTHING = Kept([], False, {}, frozenset())
+
+
+@lru_cache(maxsize=64)  # of an evaluation and of those that it is asked with, each looked up in every layer
+def by_layer(circuit: Circuit) -> dict[int, Kept]:
+    """Layer -> what a circuit keeps of it, of layers of which it keeps something."""
+    layers: dict[int, list[Component | Site]] = {}
+    for c in circuit:
+        layers.setdefault(c.layer, []).append(c)
+    found = {}
+    for layer, members in layers.items():
+        partial: dict[int, list[str]] = {}
+        for c in members:
+            if isinstance(c, Site) and c.component not in circuit:
+                partial.setdefault(c.head, []).append(c.role)
+        heads = sorted({c.head for c in members if not c.is_mlp})
+        found[layer] = Kept(heads, Component(layer) in circuit, partial, frozenset(members))
+    return found
+
+
+class Engine:
+    """The forward pass of a model with the components outside a circuit replaced.
+
+    ``budget``: bytes for copies of the weights of layers that keep some of their heads.
+    """
+
+    def __init__(self, weights: Weights, budget: int = BUDGET // 4) -> None:
         self.weights, self.blocks = weights, weights.blocks
+        self.picked: Sized[Block] = Sized(budget, lambda block: 4 * bytes_of(block.w_o))
 
     # ---- one layer ---------------------------------------------------------------------------------------
     def layer(
@@ -46,74 +85,115 @@ class Engine:
         out: Positions | None,
         inside: Positions | None,
         roles: dict[str, torch.Tensor] | None = None,
+        constant: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Residual after layer ``index`` from the one before it.
 
         x [N, S, D], or [N, K, D] at ``inside``, in which case the layer keeps no head. The result is at every position,
-        or at ``out`` alone. ``substitute(name, index)`` gives what replaces ablated components: ``z`` [1 or N, S, H,
-        d_head], ``mlp_out`` [1 or N, S, D]. ``roles``: role -> its positions, for sites, a mask [1 or N, S].
+        or at ``out`` alone. ``substitute(name, index)`` gives what replaces ablated components: ``z`` [1 or n, S, H,
+        d_head], ``mlp_out`` [1 or n, S, D], where n divides N, and is repeated. ``roles``: role -> its positions, for
+        sites, a mask [1 or n, S]. ``constant``: what `constant` gives, if it is at hand.
         """
         kept = self.kept_heads(index, circuit)
-        z = self.mix(self.blocks[index], x, kept, out) if kept else None
-        return self.finish(index, x, circuit, kept, z, substitute, out, inside, roles)
+        z = self.mix(index, x, kept, out) if kept else None
+        return self.finish(index, x, circuit, kept, z, substitute, out, inside, roles, constant)
 
     def kept_heads(self, index: int, circuit: Circuit) -> list[int]:
         """Heads that are kept somewhere."""
-        return sorted({c.head for c in circuit if c.layer == index and c.head != MLP})
+        return by_layer(circuit).get(index, NOTHING).heads
 
-    def mix(self, block: Block, x: torch.Tensor, heads: list[int], out: Positions | None) -> torch.Tensor:
+    def block_of(self, index: int, heads: list[int]) -> Block:
+        """A layer with these heads alone, kept for the next that asks for them; the layer itself for none."""
+        block = self.blocks[index]
+        if len(heads) in (0, block.n_heads):
+            return block
+        found = self.picked.get((index, *heads))
+        return self.picked.put((index, *heads), block.of_heads(heads)) if found is None else found
+
+    def mix(self, index: int, x: torch.Tensor, heads: list[int], out: Positions | None) -> torch.Tensor:
         """z of these heads from the residual x [N, S, D], everywhere or at ``out``: [N, P, len(heads), d_head]."""
-        normed, read = block.norm1(x), [block.owners[h] for h in heads]
-        used = sorted(set(read))
-        q = block.queries(normed if out is None else out.take(normed), out, heads)
-        k, v = block.keys_values(normed, heads=used)
-        return block.attend(q, k, v, out, [used.index(g) for g in read] if block.n_kv_heads < block.n_heads else None)
+        block = self.block_of(index, heads)
+        q, k, v = block.all_three(block.norm1(x), out)
+        _, owners = self.blocks[index].readers(heads)
+        return block.attend(q, k, v, out, owners)
+
+    def constant(self, index: int, heads: list[int], z: torch.Tensor) -> torch.Tensor:
+        """b_O and what ``heads``, ablated, write together: [1 or n, P, D] of substitutes z [1 or n, P, H, d_head]; [D]
+        where there are none."""
+        block = self.blocks[index]
+        if not heads:
+            return block.b_o
+        return block.b_o + block.head_writes(picked(z, heads), heads)
+
+    def attended(
+        self,
+        index: int,
+        x: torch.Tensor,
+        circuit: Circuit,
+        heads: list[int],
+        z: torch.Tensor | None,
+        substitute: Substitute,
+        out: Positions | None,
+        inside: Positions | None,
+        roles: dict[str, torch.Tensor] | None = None,
+        constant: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residual [N, P, D] that enters a layer, and the same with what its attention writes, at P positions.
+
+        z [N, P, heads, d_head] is of the ``heads`` that are kept somewhere; P are the positions of ``out``, None:
+        everywhere. The rest as in `layer`.
+        """
+        resid, at = x if out is None or inside is not None else out.take(x), inside or out
+        masks = self.masks(index, circuit, at, roles, len(x))
+        if constant is None:
+            ablated = self.ablated(index, circuit)
+            constant = self.constant(index, ablated, replacing(substitute, "z", index, at, x) if ablated else x)
+        if z is not None and masks.keys() - {MLP}:
+            everywhere = torch.ones(1, 1, dtype=torch.bool, device=x.device)
+            intact = torch.stack(torch.broadcast_tensors(*(masks.get(h, everywhere) for h in heads)), dim=2)
+            z = torch.where(intact[..., None], z, picked(replacing(substitute, "z", index, at, x), heads))
+        return resid, self.block_of(index, heads).after_kept(resid, z, constant)
+
+    def masks(
+        self,
+        index: int,
+        circuit: Circuit,
+        at: Positions | None,
+        roles: dict[str, torch.Tensor] | None,
+        n: int,
+    ) -> dict[int, torch.Tensor]:
+        """Head or MLP that is kept at some roles only -> where it is left as it is, [1 or n, P] of ``n`` rows."""
+        partial = by_layer(circuit).get(index, NOTHING).partial
+        found = {head: for_rows(where_kept(names, roles), n) for head, names in partial.items()}
+        return found if at is None else {head: at.take(mask) for head, mask in found.items()}
 
     def finish(
         self,
         index: int,
         x: torch.Tensor,
         circuit: Circuit,
-        kept: list[int],
+        heads: list[int],
         z: torch.Tensor | None,
         substitute: Substitute,
         out: Positions | None,
         inside: Positions | None,
         roles: dict[str, torch.Tensor] | None = None,
+        constant: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The layer's output [N, P, D] from z [N, P, kept, d_head], the others' substitutes, and the MLP.
-
-        x [N, S, D] enters the layer; at the positions ``inside``, where given, [N, P, D]. P are those of ``out``; None:
-        everywhere. ``roles``: role -> mask [1 or N, S], for sites.
-        """
-        block = self.blocks[index]
-        resid = x if out is None or inside is not None else out.take(x)
-        at = inside or out  # where substitutes are read
-
-        def read(name: str) -> torch.Tensor:
-            values = substitute(name, index)
-            return (values if at is None else at.take(values)).to(x.dtype)
-
-        partial = {head: where_kept(names, roles) for head, names in partly_kept(index, circuit).items()}
-
-        def intact(which: Iterable[int]) -> torch.Tensor:
-            """[1 or N, P, len(which), 1]: where components are left as they are."""
-            everywhere = torch.ones(1, 1, dtype=torch.bool, device=x.device)
-            masks = [partial.get(h, everywhere) for h in which]
-            masks = [m if at is None or m is everywhere else at.take(m) for m in masks]
-            return torch.stack(torch.broadcast_tensors(*masks), dim=2)[..., None]
-
-        ablated = [h for h in range(self.weights.n_heads) if h not in kept]
-        others = block.head_writes(read("z")[:, :, ablated], ablated) if ablated else None
-        if z is not None and partial.keys() - {MLP}:
-            z = torch.where(intact(kept), z, read("z")[:, :, kept])
-        after = block.after_kept(resid, z, kept, others)
-        if MLP in partial:
-            written = block.mlp_out(block.mlp_reads(resid, after))
-            return after + torch.where(intact([MLP])[:, :, 0], written, read("mlp_out"))
-        if Component(index, MLP) in circuit:
+        """The layer's output [N, P, D] from z of ``heads``, the others' substitutes, and the MLP: as in `attended`."""
+        block, at = self.blocks[index], inside or out
+        resid, after = self.attended(index, x, circuit, heads, z, substitute, out, inside, roles, constant)
+        if by_layer(circuit).get(index, NOTHING).mlp:
             return block.after_mlp(resid, after)
-        return after + read("mlp_out")
+        ablated, kept = replacing(substitute, "mlp_out", index, at, x), self.masks(index, circuit, at, roles, len(x))
+        if MLP not in kept:
+            return after + ablated
+        return after + torch.where(kept[MLP][..., None], block.mlp_out(block.mlp_reads(resid, after)), ablated)
+
+    def ablated(self, index: int, circuit: Circuit) -> list[int]:
+        """Heads of a layer that a circuit keeps nowhere."""
+        kept = set(self.kept_heads(index, circuit))
+        return [h for h in range(self.weights.n_heads) if h not in kept]
 
     def bytes_per_row(self, s: int, logits: int) -> int:
         """Most memory that one prompt of ``s`` tokens takes at a time: the residual before, within and after a layer,
@@ -129,13 +209,21 @@ class Engine:
         return positions * 4 * self.weights.w_u.shape[0] * max(4, self.weights.w_u.element_size())
 
 
-def partly_kept(layer: int, circuit: Circuit) -> dict[int, list[str]]:
-    """Head (or MLP) of a layer that a circuit keeps at some roles only -> these roles."""
-    found: dict[int, list[str]] = {}
-    for site in circuit:
-        if isinstance(site, Site) and site.layer == layer and site.component not in circuit:
-            found.setdefault(site.head, []).append(site.role)
-    return found
+def replacing(substitute: Substitute, name: str, index: int, at: Positions | None, like: torch.Tensor) -> torch.Tensor:
+    """What replaces `z` or `mlp_out` of a layer at some positions (None: everywhere), [1 or N, P, ...] for the N rows
+    of ``like``, in its dtype."""
+    values = for_rows(substitute(name, index), len(like))
+    return (values if at is None else at.take(values)).to(like.dtype)
+
+
+def for_rows(values: torch.Tensor, n: int) -> torch.Tensor:
+    """values [1 or m, ...] for ``n`` rows that are copies of m, one after another: as they are where one serves all."""
+    return values if len(values) in (1, n) else values.repeat(n // len(values), *[1] * (values.dim() - 1))
+
+
+def picked(z: torch.Tensor, heads: list[int]) -> torch.Tensor:
+    """z [N, P, H, d_head] of these heads, in order; no copy where they are all of them."""
+    return z if len(heads) == z.shape[2] else z.index_select(2, numbers(tuple(heads), z.device))
 
 
 def where_kept(names: list[str], roles: dict[str, torch.Tensor] | None) -> torch.Tensor:
@@ -150,15 +238,20 @@ def where_kept(names: list[str], roles: dict[str, torch.Tensor] | None) -> torch
     return torch.stack(torch.broadcast_tensors(*(known[name] for name in names))).any(0)
 
 
-class Memory:
-    """Tensors by key; the longest unused go when they take more than ``budget`` bytes."""
+def bytes_of(x: torch.Tensor) -> int:
+    """Memory that a tensor's numbers take."""
+    return x.numel() * x.element_size()
 
-    def __init__(self, budget: int) -> None:
-        self.budget, self.bytes = budget, 0
-        self.values: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
 
-    def get(self, key: Hashable) -> torch.Tensor | None:
-        """The tensor of a key, which is now the one used last; None where it has been dropped or never was."""
+class Sized(Generic[T]):
+    """Values by key; the longest unused go when they take more than ``budget`` bytes, of which each takes ``size``."""
+
+    def __init__(self, budget: int, size: Callable[[T], int]) -> None:
+        self.budget, self.size, self.bytes = budget, size, 0
+        self.values: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable) -> T | None:
+        """The value of a key, which is now the one used last; None where it has been dropped or never was."""
         if key in self.values:
             self.values.move_to_end(key)
         return self.values.get(key)
@@ -167,132 +260,20 @@ class Memory:
         self.values.clear()
         self.bytes = 0
 
-    def put(self, key: Hashable, x: torch.Tensor) -> torch.Tensor:
-        """Keep a tensor, drop those used longest ago until all fit, and give it back."""
-        if key not in self.values:
-            self.bytes += x.numel() * x.element_size()
+    def put(self, key: Hashable, x: T) -> T:
+        """Keep a value, drop those used longest ago until all fit, and give it back."""
+        if key in self.values:
+            self.bytes -= self.size(self.values.pop(key))
         self.values[key] = x
-        self.values.move_to_end(key)
+        self.bytes += self.size(x)
         while self.bytes > self.budget:
             _, old = self.values.popitem(last=False)
-            self.bytes -= old.numel() * old.element_size()
+            self.bytes -= self.size(old)
         return x
 
 
-class LiveRun:
-    """Final residuals of circuits on fixed tokens [N, S], with remembered residuals.
+class Memory(Sized[torch.Tensor]):
+    """Tensors by key, within a budget of bytes."""
 
-    ``positions``: where the score reads the model, [K] or [N, K]; by default the last position. ``roles``: role -> mask
-    [1 or N, S] of its positions, for circuits with sites. What ``substitute``
-    gives for a layer may depend on the circuit up to that layer and on nothing above it (it is fixed, but for legacy
-    MLP means).
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        tokens: torch.Tensor,
-        positions: torch.Tensor | None = None,
-        budget: int = BUDGET,
-        roles: dict[str, torch.Tensor] | None = None,
-    ) -> None:
-        self.engine, self.tokens, self.roles = engine, tokens, roles
-        last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-        self.positions = Positions(last if positions is None else positions)
-        self.memory = Memory(budget)  # (layer, everywhere?, circuit below) -> residual entering it
-
-    def final_residual(self, circuit: Circuit, substitute: Substitute) -> torch.Tensor:
-        """[N, K, D] at the positions of the score."""
-        top = last_head(circuit)
-        below = [frozenset(c for c in circuit if c.layer < layer) for layer in range(self.n_layers + 1)]
-        with torch.no_grad():
-            start, x = self.known(below, top)
-            return self.run(start, self.n_layers, x, circuit, substitute, top, below)
-
-    def final_residuals(self, circuits: list[Circuit], substitute: Substitute) -> torch.Tensor:
-        """[C, N, K, D] of circuits that differ in one layer only: below it they share residuals and its attention,
-        above it they run as one batch."""
-        differ = {c.layer for c in frozenset().union(*circuits) - frozenset.intersection(*circuits)}
-        if len(circuits) == 1 or not differ:
-            return torch.stack([self.final_residual(circuits[0], substitute)] * len(circuits))
-        if len(differ) > 1:
-            raise ValueError(f"circuits differ in layers {sorted(differ)}; a batch may differ in one")
-        layer, every = differ.pop(), frozenset().union(*circuits)
-        top = last_head(every)
-        below = [frozenset(c for c in every if c.layer < i) for i in range(layer + 1)]
-        with torch.no_grad():
-            start, x = self.known(below, top)
-            x = self.run(start, layer, x, every, substitute, top, below)
-            inside, out = self.where(layer, top), self.where(layer + 1, top)
-            heads = self.engine.kept_heads(layer, every)
-            z = self.engine.mix(self.engine.blocks[layer], x, heads, out) if heads else None
-            rows = []
-            for circuit in circuits:
-                kept = self.engine.kept_heads(layer, circuit)
-                own = z[:, :, [heads.index(h) for h in kept]] if kept and z is not None else None
-                rows.append(self.engine.finish(layer, x, circuit, kept, own, substitute, out, inside, self.roles))
-            x, n = torch.cat(rows), len(self.tokens)
-            stacked, roles = repeated(substitute, len(circuits)), self.roles
-            if roles:
-                roles = {name: m if len(m) == 1 else m.repeat(len(circuits), 1) for name, m in roles.items()}
-            for above in range(layer + 1, self.n_layers):
-                inside, out = (
-                    p and p.repeat(len(circuits)) for p in (self.where(above, top), self.where(above + 1, top))
-                )
-                x = self.engine.layer(above, x, circuits[0], stacked, out, inside, roles)
-        found: torch.Tensor = x.unflatten(0, (len(circuits), n))
-        return found
-
-    def clear(self) -> None:
-        """Forget what was run."""
-        self.memory.clear()
-
-    @property
-    def n_layers(self) -> int:
-        return len(self.engine.blocks)
-
-    def where(self, layer: int, top: int) -> Positions | None:
-        """Positions at which the residual entering ``layer`` is needed; None: everywhere."""
-        return None if layer <= top else self.positions
-
-    def run(
-        self,
-        start: int,
-        stop: int,
-        x: torch.Tensor,
-        circuit: Circuit,
-        substitute: Substitute,
-        top: int,
-        below: list[Circuit],
-    ) -> torch.Tensor:
-        """The residual [N, S or P, D] entering layer ``stop`` from x entering ``start``; remembers those between."""
-        for layer in range(start, stop):
-            out, inside = self.where(layer + 1, top), self.where(layer, top)
-            x = self.engine.layer(layer, x, circuit, substitute, out, inside, self.roles)
-            self.memory.put((layer + 1, layer + 1 <= top, below[layer + 1]), x)
-        return x
-
-    def known(self, below: list[Circuit], top: int) -> tuple[int, torch.Tensor]:
-        """The highest layer whose input [N, S or P, D] is remembered, and that input; else the embeddings."""
-        for layer in range(len(below) - 1, 0, -1):
-            for everywhere in (True,) if layer <= top else (False, True):
-                x = self.memory.get((layer, everywhere, below[layer]))
-                if x is not None:
-                    return layer, self.positions.take(x) if everywhere and layer > top else x
-        x = self.engine.weights.embed(self.tokens)
-        return 0, x if top >= 0 else self.positions.take(x)
-
-
-def last_head(circuit: Circuit) -> int:
-    """The last layer that keeps a head, or -1."""
-    return max((c.layer for c in circuit if not c.is_mlp), default=-1)
-
-
-def repeated(substitute: Substitute, times: int) -> Substitute:
-    """A substitute for ``times`` copies of the rows, one after another."""
-
-    def read(name: str, layer: int) -> torch.Tensor:
-        values = substitute(name, layer)
-        return values if len(values) == 1 else values.repeat(times, *[1] * (values.dim() - 1))
-
-    return read
+    def __init__(self, budget: int) -> None:
+        super().__init__(budget, bytes_of)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from atlas.model.block import Activation, Linear, Mlp, Norm, Rotary
+from atlas.model.block import Norm, Rotary
 from atlas.model.checkpoint import Checkpoint
+from atlas.model.mlp import Activation, Linear, Mlp, tanh_gelu
 
 FIXED_ROPE = ("default", "linear", "llama3")  # other scalings of rotary positions change with the length of the text
 
@@ -32,7 +33,7 @@ class Names:
         weight, bias = self(f"{name}.weight").T, self.checkpoint.optional(f"{self.prefix}.{name}.bias")
         return weight, weight.new_zeros(weight.shape[1]) if bias is None else bias
 
-    def heads(self, name: str, part: str, number: int) -> dict[str, torch.Tensor]:
+    def heads(self, name: str, part: str, number: int) -> dict[str, Any]:
         """The fields of `Block` for the part `q`, `k`, `v` or `o`, of a linear module of so many heads.
 
         w_q, w_k, w_v [D, heads, d_head], their biases [heads, d_head]; w_o [heads, d_head, D], b_o [D].
@@ -53,8 +54,8 @@ def unembedding(checkpoint: Checkpoint, config: Any, name: str, embedding: torch
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
     "gelu": F.gelu,
     "relu": F.relu,
     "silu": F.silu,

@@ -20,7 +20,8 @@ from atlas.core.components import all_components
 from atlas.core.errors import StudyError, one_line
 from atlas.model import models, source
 from atlas.model.checks import read_config
-from atlas.model.engine import Engine, LiveRun
+from atlas.model.engine import Engine
+from atlas.model.live import LiveRun
 
 LENGTH = 128  # tokens of a row, more than prompts have
 LONGEST = 1024  # and where a window of attention, or of positions, is longer than that: so many beyond it, at most

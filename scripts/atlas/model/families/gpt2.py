@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from atlas.model.block import Block, Mlp, Weights
+from atlas.model.block import Block, Weights
 from atlas.model.checkpoint import Checkpoint
+from atlas.model.mlp import Mlp
 from atlas.model.reading import Names, activation_of, unembedding
 
 
