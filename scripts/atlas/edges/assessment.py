@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from atlas.circuit import evaluation
+from atlas.core.components import EMPTY
 from atlas.edges import curves
 from atlas.edges.task_data import edge_ablator
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from atlas.circuit.ablation import Ablator
     from atlas.circuit.search import SearchSettings
     from atlas.circuit.task_data import TaskData
-    from atlas.core.components import EMPTY, Component
+    from atlas.core.components import Component
     from atlas.core.statistics import Bootstrap
 
 

@@ -23,6 +23,7 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class EdgeRun:
         self.positions = Positions(last if positions is None else positions)
         self.differences = differences or Differences()
         self.passes: list[Pass] = []  # the one used last at the end
-        self.reference: Pass | None = None  # of the whole model, for `variants`
+        self.reference: Any = None  # what `variants` keeps of the whole model
         self.bases = self.constant_parts()
 
     def constant_parts(self) -> list[torch.Tensor]:
@@ -147,7 +148,6 @@ class Pass:
         self.covered = 0  # senders whose `out` is at every position
         self.whole: dict[int, torch.Tensor] = {}  # layer -> z [N, S, H, d_head] where all its heads were made at once
         self.streams: dict[tuple[int, bool], torch.Tensor] = {}
-        self.projections: dict[tuple[int, bool], tuple[torch.Tensor, ...]] = {}  # of one layer, for `variants`
         self.parent, self.is_fresh = parent, parent is None
         self.changed = 0 if parent else self.live  # senders that write otherwise than in the parent
 

@@ -14,6 +14,7 @@ import torch
 from atlas.core.graph import LOGITS, Edge, Graph, members
 from atlas.edges.run import EdgeRun, Inputs, Pass, bytes_of, matrix, projected_each
 from atlas.model.block import Positions
+from atlas.model.low_rank import ChangedMlp
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def without_each(run: EdgeRun, place: Place, edges: Sequence[Edge], at_once: int
     ``at_once``: edges in one batch. The pass of the whole model is kept where it fits into the run's budget.
     """
     with torch.no_grad():
-        base = run.reference or whole_model(run)
-        run.reference = base if bytes_of([base, *run.passes]) <= run.budget else None
+        reference = run.reference or Reference(whole_model(run))
+        run.reference = reference if bytes_of([reference.made, *run.passes]) <= run.budget else None
         found = []
         for i in range(0, len(edges), at_once):
             part = edges[i : i + at_once]
-            x, n = Variants(run, base, place, part).final(), len(run.tokens)
+            x, n = Variants(run, reference, place, part).final(), len(run.tokens)
             unchanged = len(x) == n and len(part) > 1  # no change has a path to the logits
             found.append(x.expand(len(part), *x.shape) if unchanged else x.unflatten(0, (len(part), n)))
     return torch.cat(found)
@@ -62,12 +63,42 @@ def whole_model(run: EdgeRun) -> Pass:
     return base
 
 
+@dataclass(frozen=True)
+class Change:
+    """By how much heads of one layer give something else than in the whole model; heads[i] in copy i of the prompts.
+
+    z [C, N P, h d_head], head by head; written [C N, P, D], what that makes of the residual.
+    """
+
+    heads: list[list[int]]
+    z: torch.Tensor
+    written: torch.Tensor
+    everywhere: bool
+
+
+class Reference:
+    """A pass of the whole model, and what is made of one layer of it while edges into that layer are tried."""
+
+    def __init__(self, made: Pass) -> None:
+        self.made, self.layer = made, -1
+        self.projections: dict[bool, tuple[torch.Tensor, ...]] = {}  # everywhere? -> q, k and v
+        self.mlps: dict[bool, ChangedMlp] = {}
+
+    def turn_to(self, layer: int) -> None:
+        """Forget what was made of other layers."""
+        if layer != self.layer:
+            self.layer, self.projections, self.mlps = layer, {}, {}
+
+
 class Variants(Pass):
     """Passes of one circuit that each lack one edge, as one: tensors of what differs have C N rows."""
 
-    def __init__(self, run: EdgeRun, base: Pass, place: Place, edges: Sequence[Edge]) -> None:
+    def __init__(self, run: EdgeRun, reference: Reference, place: Place, edges: Sequence[Edge]) -> None:
+        base = reference.made
         super().__init__(run, base.rows, base, base.wide)
-        self.circuit, self.place, self.copies = base, place, len(edges)
+        self.reference, self.place, self.copies = reference, place, len(edges)
+        self.change: Change | None = None
+        reference.turn_to(place.layer)
         self.receivers, self.cut = [], []  # of each edge: number of its receiver, and what that reads without it
         for edge in edges:
             receiver, sender = self.graph.place[edge]
@@ -122,13 +153,32 @@ class Variants(Pass):
         return x.expand(-1, len(self.run.tokens), *x.shape[2:]).flatten(0, 1)
 
     def mlp(self, layer: int) -> None:
-        super().mlp(layer)
         sender = self.graph.first(layer) + self.graph.n_heads
+        if self.change and layer == self.place.layer and self.serves(sender):
+            self.exchange(sender, self.of_change(layer, self.change), self.change.everywhere)
+        else:
+            super().mlp(layer)
         if self.place == Place(layer, "m") and self.live >> sender & 1:
             everywhere = bool(self.wide >> sender & 1)
             read = self.copied(self.reads(2 * layer + (not self.graph.parallel), self.cut, everywhere))
             self.exchange(sender, self.run.blocks[layer].mlp_out(read), everywhere)
         self.forget_below(layer)
+
+    def serves(self, sender: int) -> bool:
+        """Does an MLP read all heads that changed in its layer, and is it needed where they are?"""
+        assert self.change
+        row, first = self.rows[self.graph.rows_of[sender][0]], sender - self.graph.n_heads
+        needed = self.wide if self.change.everywhere else self.live & ~self.wide
+        return bool(needed >> sender & 1) and all(row >> first + h & 1 for some in self.change.heads for h in some)
+
+    def of_change(self, layer: int, change: "Change") -> torch.Tensor:
+        """[C N, P, D] what the MLP of a layer makes of a change of its heads."""
+        mlps, everywhere = self.reference.mlps, change.everywhere
+        if everywhere not in mlps:
+            (read,) = self.reference.made.reads(2 * layer + 1, [self.rows[self.graph.row(layer, "m")]], everywhere)
+            mlps[everywhere] = ChangedMlp(self.run.blocks[layer], read.expand(len(self.run.tokens), -1, -1))
+        mlp = mlps[everywhere]
+        return mlp(change.z, change.heads, self.plus(change.written, mlp.read))
 
     def exchange(self, sender: int, out: torch.Tensor, everywhere: bool) -> None:
         """Let a sender give ``out`` instead, [C N, P, ...]."""
@@ -171,6 +221,26 @@ class Variants(Pass):
                 first + head, [(i, r.index(head)) for i, r in enumerate(readers) if head in r], z, everywhere
             )
         self.whole.pop(layer, None)
+        self.pass_on(layer, readers, z, everywhere)
+
+    def pass_on(self, layer: int, readers: list[list[int]], z: torch.Tensor, everywhere: bool) -> None:
+        """Take the residual behind an attention in which heads give z [C N, P, h, d_head] from that of the whole model
+        and the change; where they all are live and needed at the same positions, and that residual is there."""
+        first, block, known = self.graph.first(layer), self.run.blocks[layer], self.reference.made.streams
+        distinct, after = sorted({head for some in readers for head in some}), (2 * layer + 1, everywhere)
+        needed = self.wide if everywhere else self.live & ~self.wide
+        alike = all(needed >> first + head & 1 for head in distinct)
+        if not alike or after not in known or not ChangedMlp.serves(block):
+            return
+        n, copies = len(self.run.tokens), self.copies
+        places = [[distinct.index(head) for head in some] for some in readers]
+        before = self.reference.made.z_of(layer, distinct, everywhere).expand(n, -1, -1, -1)[:, :, places]
+        changed = z.unflatten(0, (copies, n)) - before.permute(2, 0, 1, 3, 4)  # [C, N, P, h, d_head]
+        change = changed.flatten(3).flatten(1, 2)
+        written = torch.bmm(change, torch.stack([block.w_o[some].flatten(0, 1) for some in readers]))
+        written = written.view(copies * n, -1, written.shape[-1])
+        self.change = Change(readers, change, written, everywhere)
+        self.streams[after] = self.plus(written.clone(), known[after])
 
     def exchange_head(self, sender: int, where: list[tuple[int, int]], z: torch.Tensor, everywhere: bool) -> None:
         """Let a head give z [C N, P, h, d_head] in the copies ``where`` (copy, place in h), elsewhere what it gave."""
@@ -197,8 +267,8 @@ class Variants(Pass):
 
     def base_projections(self, layer: int, everywhere: bool) -> tuple[torch.Tensor, ...]:
         """q before it is placed, k and v of all heads of a layer in the whole model, [1 or N, h, P, d_head]."""
-        key, held = (layer, everywhere), self.circuit.projections
-        if key not in held:
+        held = self.reference.projections
+        if everywhere not in held:
             block, heads, owners = self.run.blocks[layer], list(self.graph.heads), list(range(self.graph.n_kv_heads))
             wide, narrow = (heads, []) if everywhere else ([], heads)
             inputs = Inputs(self, layer, {"q": wide, "k": owners, "v": owners}, narrow)
@@ -206,9 +276,8 @@ class Variants(Pass):
                 inputs.projected(p, some, p != "q" or everywhere)
                 for p, some in zip("qkv", (heads, owners, owners), strict=True)
             )
-            held.clear()  # edges come layer by layer
-            held[key] = q, block.placed("k", k), v
-        return held[key]
+            held[everywhere] = q, block.placed("k", k), v
+        return held[everywhere]
 
     def picked(self, x: torch.Tensor, heads: list[int]) -> torch.Tensor:
         """[C N, h, P, d_head] of x [1 or N, H, P, d_head]: ``heads`` [C h], as many for each copy of the prompts."""

@@ -54,6 +54,17 @@ class Mlp:
                 part.copy_(self.activation(part))
         return hidden
 
+    def firsts(self) -> list[Linear]:
+        """The maps that read the residual."""
+        return [self.up, self.gate] if self.gate else [self.up]
+
+    def after_firsts(self, *inner: torch.Tensor) -> torch.Tensor:
+        """[n, D] what the MLP gives, of what `firsts` make of its input, [n, d_mlp] each, biases included; changed."""
+        up, size = inner[0], max(1, AT_ONCE // inner[0].shape[1])
+        for part in zip(*(x.split(size) for x in inner), strict=True):
+            part[0].mul_(self.activation(part[1])) if self.gate else part[0].copy_(self.activation(part[0]))
+        return torch.addmm(self.down[1], up, self.down[0])
+
     @property
     def flops(self) -> int:
         """Multiply-adds at one position."""
