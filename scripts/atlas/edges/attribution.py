@@ -16,7 +16,8 @@ import torch
 
 from atlas.core.graph import EMBED, LOGITS, Edge
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.run import EdgeRun, Pass
+from atlas.edges.passes import Pass
+from atlas.edges.run import EdgeRun
 from atlas.edges.variants import whole_model
 from atlas.model.block import Block
 from atlas.model.models import slices

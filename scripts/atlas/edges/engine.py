@@ -13,7 +13,8 @@ from atlas.circuit.ablation import Ablator, Replacement
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, Edge, EdgeCircuit, EdgeMask, Graph
 from atlas.edges import variants
-from atlas.edges.run import Differences, EdgeRun
+from atlas.edges.frame import Differences
+from atlas.edges.run import EdgeRun
 from atlas.model import families
 from atlas.model.block import Weights, at_least_float32
 from atlas.model.engine import Engine, Substitute

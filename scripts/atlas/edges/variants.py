@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from atlas.core.graph import LOGITS, Edge, Graph, members
-from atlas.edges.run import EdgeRun, Inputs, Pass, bytes_of, matrix, projected_each
+from atlas.edges.frame import matrix
+from atlas.edges.passes import Inputs, Pass, projected_each
+from atlas.edges.run import EdgeRun, bytes_of
 from atlas.model.block import Positions
 from atlas.model.low_rank import ChangedMlp
 

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from atlas.model.block import Norm, Rotary
+from atlas.model.block import Rotary
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.mlp import Activation, Linear, Mlp, tanh_gelu
+from atlas.model.norm import Norm
 
 FIXED_ROPE = ("default", "linear", "llama3")  # other scalings of rotary positions change with the length of the text
 
