@@ -1,10 +1,17 @@
 # How this process plans and its jobs compute. Nothing here changes a result, and a workflow that uses this one as a
 # module does without it (Snakefile).
+import contextlib
 import functools
 import gc
 import os
+import subprocess
+import sys
 
 import smart_open
+from snakemake.benchmark import benchmarked
+from snakemake.script import PythonScript
+
+from atlas.store.forks import Forks
 
 # Jobs inherit these. By default glibc gives every freed tensor of some MB back to the system and faults its pages in
 # again for the next one; keeping them halves the time that a study spends in the kernel, a tenth of all before.
@@ -15,3 +22,24 @@ for name, value in {"MMAP_MAX": 0, "TRIM_THRESHOLD": 2**32, "TOP_PAD": 2**26}.it
 # objects of a plan, and smart_open makes no new class each time that Snakemake asks it for the parts of a path.
 gc.set_threshold(100_000, 50, 100)
 smart_open.parse_uri = functools.cache(smart_open.parse_uri)
+
+
+# Jobs of one thread on this machine do not import anew what others imported (scripts/atlas/store/forks.py).
+FORKS = Forks()
+in_a_process_of_its_own = PythonScript.execute_script
+
+
+def as_a_fork(script, file, edit=False):
+    """Run a rule's script; raises CalledProcessError where it fails. In the place of PythonScript.execute_script."""
+    if script.threads != 1 or any((script.conda_env, script.container_img, script.env_modules, script.shadow_dir)):
+        return in_a_process_of_its_own(script, file, edit)
+    names, folder = ("TMPDIR", "TMP", "TEMPDIR", "TEMP"), script.resources.get("tmpdir")
+    record = script.bench_record
+    watched = (lambda pid: benchmarked(pid, record)) if record else lambda pid: contextlib.nullcontext()
+    status = FORKS.run(file, dict.fromkeys(names, folder) if folder else {}, watched)
+    if status:
+        raise subprocess.CalledProcessError(status, [sys.executable, file])
+
+
+if sys.platform == "linux":
+    PythonScript.execute_script = as_a_fork
