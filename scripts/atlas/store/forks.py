@@ -27,7 +27,10 @@ from typing import Any, NoReturn, TextIO
 
 from atlas.store import sources
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# One thread; and where a module that is imported asks whether there is a GPU, torch may not touch it to find out:
+# what is forked afterwards could not use it
+ENVIRONMENT = dict.fromkeys(THREADS, "1") | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 START = "import sys; sys.path.append({path!r}); from atlas.store import forks; forks.serve({descriptor})"
 
 Watched = Callable[[int], AbstractContextManager[Any]]  # of the id of a process
@@ -71,7 +74,7 @@ class Forks:
         with theirs:
             start = START.format(path=str(sources.SCRIPTS), descriptor=theirs.fileno())
             command = [sys.executable, "-P", "-c", start]
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | ONE_THREAD)
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | ENVIRONMENT)
 
         def end() -> None:
             """Let it end and wait for it, so that the time of its jobs counts with that of this process."""
@@ -121,7 +124,7 @@ def _import(names: list[str]) -> None:
     """Import modules that jobs had, in their order. Some are made by others and cannot be asked for by their names."""
     missing = [name for name in names if name not in sys.modules]
     for name in missing:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # a job that needs it says what is wrong
             importlib.import_module(name)
     if missing:
         gc.collect()
@@ -149,10 +152,11 @@ def _run(job: dict[str, Any], job_end: TextIO) -> NoReturn:
         sys.excepthook(type(error), error, error.__traceback__)
         status = 1
     atexit._run_exitfuncs()
+    vars(main).clear()
+    gc.collect()  # what the script held open is written
     with contextlib.suppress(OSError):  # nobody reads any more
         sys.stdout.flush()
         sys.stderr.flush()
-        modules = [name for name in list(sys.modules) if name.split(".")[0] in (*sources.PACKAGES, "atlas")]
-        _say(job_end, (status, modules))
+        _say(job_end, (status, list(sys.modules)))
         job_end.readline()  # until it is closed: whoever watches this process has seen it to its end
     os._exit(status)
