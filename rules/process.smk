@@ -48,6 +48,9 @@ JobScheduler._schedule_reevalutation = look_again_once
 
 # Jobs of one thread on this machine do not import anew what others imported (scripts/atlas/store/forks.py).
 FORKS = Forks()
+SECONDS = (
+    5  # between looks at how much a job takes, less at first; Snakemake waits half a minute, and looks more at first
+)
 in_a_process_of_its_own = PythonScript.execute_script
 
 
@@ -57,7 +60,7 @@ def as_a_fork(script, file, edit=False):
         return in_a_process_of_its_own(script, file, edit)
     names, folder = ("TMPDIR", "TMP", "TEMPDIR", "TEMP"), script.resources.get("tmpdir")
     record = script.bench_record
-    watched = (lambda pid: benchmarked(pid, record)) if record else lambda pid: contextlib.nullcontext()
+    watched = (lambda pid: benchmarked(pid, record, SECONDS)) if record else lambda pid: contextlib.nullcontext()
     status = FORKS.run(file, dict.fromkeys(names, folder) if folder else {}, watched)
     if status:
         raise subprocess.CalledProcessError(status, [sys.executable, file])
