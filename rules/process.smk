@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import smart_open
-from snakemake.benchmark import benchmarked
+from snakemake.benchmark import BenchmarkTimer
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
 
@@ -54,13 +55,26 @@ SECONDS = (
 in_a_process_of_its_own = PythonScript.execute_script
 
 
+@contextlib.contextmanager
+def measured(record, pid):
+    """Fill the record of a rule's benchmark, as Snakemake does, but to the end of the job."""
+    begin, timer = time.time(), BenchmarkTimer(pid, record, SECONDS)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.work()
+        record.running_time = time.time() - begin
+
+
 def as_a_fork(script, file, edit=False):
     """Run a rule's script; raises CalledProcessError where it fails. In the place of PythonScript.execute_script."""
     if script.threads != 1 or any((script.conda_env, script.container_img, script.env_modules, script.shadow_dir)):
         return in_a_process_of_its_own(script, file, edit)
     names, folder = ("TMPDIR", "TMP", "TEMPDIR", "TEMP"), script.resources.get("tmpdir")
     record = script.bench_record
-    watched = (lambda pid: benchmarked(pid, record, SECONDS)) if record else lambda pid: contextlib.nullcontext()
+    watched = functools.partial(measured, record) if record else contextlib.nullcontext
     status = FORKS.run(file, dict.fromkeys(names, folder) if folder else {}, watched)
     if status:
         raise subprocess.CalledProcessError(status, [sys.executable, file])

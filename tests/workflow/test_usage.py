@@ -152,7 +152,8 @@ rule fails:
     keys = ("OMP_NUM_THREADS", "TMPDIR")
     text = f"import json, os, sys\nfound = [sys.argv[0], *(os.environ[key] for key in {keys})]\n"
     text += "found.append(open(f'/proc/{os.getppid()}/cmdline').read())\n"
-    text += "json.dump(found, open(snakemake.output[0], 'w'))\n"
+    text += "while os.times().user < 0.7: pass\n"
+    text += "json.dump([*found, os.times().user], open(snakemake.output[0], 'w'))\n"
     (tmp_path / "own.py").write_text(text)
     (tmp_path / "fails.py").write_text("raise ValueError('odd')\n")
     options = ("--cores", "2", "--keep-going", "--default-resources", f"tmpdir='{tmp_path}'")
@@ -161,10 +162,11 @@ rule fails:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "ValueError: odd" in done.stderr and "rule fails" in done.stderr, done.stderr
     for threads in (1, 2):
-        script, own_threads, folder, parent = json.loads((tmp_path / f"of_{threads}.json").read_text())
+        script, own_threads, folder, parent, seconds = json.loads((tmp_path / f"of_{threads}.json").read_text())
         assert script.endswith(".own.py") and (own_threads, folder) == (str(threads), str(tmp_path))
         assert ("forks" in parent) == (threads == 1 and sys.platform == "linux")
-        assert float(pd.read_csv(tmp_path / f"of_{threads}.tsv", sep="\t")["s"][0]) > 0
+        measured = float(pd.read_csv(tmp_path / f"of_{threads}.tsv", sep="\t")["cpu_time"][0])
+        assert measured > 0 and (measured > seconds - 0.02 or "forks" not in parent), "to its end"
 
 
 # ---- container -----------------------------------------------------------------------------------------------
