@@ -30,6 +30,7 @@ def run(forks, tmp_path):
     def run(text, watched=NOT_WATCHED, **environment):
         script = tmp_path / "script.py"
         script.write_text(f"import json, os, sys\nout = open({str(tmp_path / 'out')!r}, 'w')\n{text}")
+        (tmp_path / "out").touch()
         status = forks.run(str(script), environment, watched)
         return status, (tmp_path / "out").read_text()
 
@@ -46,15 +47,23 @@ def test_a_job_is_told_what_a_script_of_its_own_is_told(run, tmp_path, monkeypat
 
 def test_jobs_share_no_state_but_modules(run):
     """A second job of the same script finds the module imported, as it was before the first one changed it."""
-    text = "there = 'colorsys' in sys.modules\nimport colorsys\njson.dump([there, hasattr(colorsys, 'mark')], out)\n"
+    text = "there = 'colorsys' in sys.modules\ncolorsys = __import__('colorsys')\n"
+    text += "json.dump([there, hasattr(colorsys, 'mark')], out)\n"
     text += "colorsys.mark = os.environ['MARK'] = '1'"
     assert json.loads(run(text)[1]) == [False, False]
     assert json.loads(run(text)[1]) == [True, False]
     assert json.loads(run("json.dump('MARK' in os.environ, out)")[1]) is False
 
 
+def test_a_script_finds_what_it_names_imported(run):
+    """Also its first job; a name that is no module, or that cannot be imported, is left to the job."""
+    text = "there = 'wave' in sys.modules\nimport wave\nfrom json import dumps\njson.dump(there, out)\nimport nowhere"
+    assert run(text) == (1, "true")
+
+
 @pytest.mark.parametrize(
-    "end, status", [("sys.exit(7)", 7), ("sys.exit()", 0), ("sys.exit('no')", 1), ("1 / 0", 1), ("import nowhere", 1)]
+    "end, status",
+    [("sys.exit(7)", 7), ("sys.exit()", 0), ("sys.exit('no')", 1), ("1 / 0", 1), ("import nowhere", 1), ("x = (", 1)],
 )
 def test_the_exit_status_is_that_of_python(run, tmp_path, end, status):
     assert run(end)[0] == status

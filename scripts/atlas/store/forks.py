@@ -1,10 +1,9 @@
 """Jobs of one machine as forks of a process that holds what jobs before them imported.
 
-Most jobs of a study are short, and to import torch, pandas or matplotlib takes longer than what they do with them. A
-job that ends says which modules it had; before the next one is forked, the process that it is forked from imports the
-same. So each is imported twice in a run, not once for each job, and none that no job used. The process imports and
-forks; it computes nothing, and touches no GPU. It ends with the process that started it; jobs on their way then go on,
-as they do when they were started in another way.
+Most jobs of a study are short, and to import torch, pandas or matplotlib takes longer than what they do with them. The
+process that jobs are forked from imports what a job's script names, before it forks it; and a job that ends says which
+other modules it had, so that the next one finds them too. The process imports and forks; it computes nothing, and
+touches no GPU. It ends with the process that started it; jobs on their way then go on, as others do.
 
 Linux only: elsewhere the libraries of the system do not stand a fork.
 """
@@ -105,7 +104,7 @@ def serve(descriptor: int) -> None:
     while received := socket.recv_fds(control, 1, 1)[1]:
         with socket.socket(fileno=received[0]) as connection, connection.makefile("rw") as job_end:
             job = _heard(job_end)
-            _import(job["modules"])
+            _import([*job["modules"], *_named(job["script"])])
             if not os.fork():
                 control.close()
                 _run(job, job_end)
@@ -120,8 +119,17 @@ def _wait_for(options: int) -> None:
             pass
 
 
+def _named(script: str) -> list[str]:
+    """What a script's import statements name, modules and what lies in them; of a file that is no Python nothing."""
+    try:
+        with open(script, encoding="utf-8") as file:
+            return sorted(sources.imports(file.read()))
+    except (OSError, ValueError, SyntaxError):  # which the job meets as well, and says
+        return []
+
+
 def _import(names: list[str]) -> None:
-    """Import modules that jobs had, in their order. Some are made by others and cannot be asked for by their names."""
+    """Import those names that are modules. Of those that jobs had some are made by others, and cannot be asked for."""
     missing = [name for name in names if name not in sys.modules]
     for name in missing:
         with contextlib.suppress(Exception):  # a job that needs it says what is wrong
