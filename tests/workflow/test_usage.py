@@ -1,11 +1,13 @@
 """Other ways to use the workflow: the catalogue's shim, Snakemake's `module`, a container; and what comes with it."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -77,11 +79,14 @@ def test_a_modules_wrong_key_is_named_in_one_line(tmp_path):
 
 
 def test_another_workflows_interpreter_is_left_as_it_is(tmp_path):
-    """By itself this workflow tunes garbage collection, memory and smart_open; as a module it changes none of them."""
+    """By itself this workflow tunes garbage collection, memory, smart_open, how scripts run and how often Snakemake
+    looks for jobs; as a module it changes none of them."""
     report = """
 import gc, os, smart_open
+from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.script import PythonScript
 seen = gc.get_threshold(), hasattr(smart_open.parse_uri, "cache_info"), "MALLOC_TOP_PAD_" in os.environ
-print("seen", *seen)
+print("seen", *seen, PythonScript.execute_script.__name__, JobScheduler._schedule_reevalutation.__name__)
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
@@ -94,8 +99,74 @@ print("seen", *seen)
         command = [sys.executable, "-m", "snakemake", "-s", name, "--list-rules", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         said[name] = re.search(r"^seen (.*)$", done.stdout, re.MULTILINE)[1]
-    assert said["alone"] == "(100000, 50, 100) True True"
-    assert said["module"].endswith(" False False") and said["module"] != said["alone"]
+    run = "as_a_fork" if sys.platform == "linux" else "execute_script"
+    assert said["alone"] == f"(100000, 50, 100) True True {run} look_again_once"
+    assert said["module"].endswith(" False False execute_script _schedule_reevalutation")
+
+
+def test_snakemake_looks_for_jobs_once_however_often_it_was_asked_to(tmp_path):
+    """And again when it is asked to after that look."""
+    report = f"""
+include: "{ROOT}/Snakefile"
+import threading, time
+from snakemake.scheduling.job_scheduler import JobScheduler
+class Scheduler:
+    _open_jobs = threading.Semaphore(0)
+def looks():
+    return sum(Scheduler._open_jobs.acquire(timeout=1) for _ in range(3))
+for _ in range(3):
+    JobScheduler._schedule_reevalutation(Scheduler, 0.1)
+first = looks()
+JobScheduler._schedule_reevalutation(Scheduler, 0.1)
+print("looks", first, looks())
+"""
+    (tmp_path / "Snakefile").write_text(report)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(CONFIG["atlas"]))
+    command = [sys.executable, "-m", "snakemake", "-s", "Snakefile", "--list-rules", "--configfile", "own.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert re.search(r"^looks (.*)$", done.stdout, re.MULTILINE)[1] == "1 1", done.stderr
+
+
+def test_a_script_of_more_threads_or_of_another_environment_runs_in_a_process_of_its_own(tmp_path):
+    """What is forked has one thread and this environment; that of one thread is forked, and fails as it did."""
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(CONFIG["atlas"]))
+    (tmp_path / "Snakefile").write_text(f"""
+include: "{ROOT}/Snakefile"
+for threads in (1, 2):
+    rule:
+        name:
+            f"of_{{threads}}"
+        output:
+            f"of_{{threads}}.json",
+        threads: threads
+        benchmark:
+            f"of_{{threads}}.tsv"
+        script:
+            "own.py"
+rule fails:
+    output:
+        "fails.json",
+    script:
+        "fails.py"
+""")
+    keys = ("OMP_NUM_THREADS", "TMPDIR")
+    text = f"import json, os, sys\nfound = [sys.argv[0], *(os.environ[key] for key in {keys})]\n"
+    text += "found.append(open(f'/proc/{os.getppid()}/cmdline').read())\n"
+    text += "while os.times().user < 0.7: pass\n"
+    text += "json.dump([*found, os.times().user], open(snakemake.output[0], 'w'))\n"
+    (tmp_path / "own.py").write_text(text)
+    (tmp_path / "fails.py").write_text("raise ValueError('odd')\n")
+    options = ("--cores", "2", "--keep-going", "--default-resources", f"tmpdir='{tmp_path}'")
+    targets = ("of_1.json", "of_2.json", "fails.json")
+    command = [sys.executable, "-m", "snakemake", *targets, *options, "--configfile", "own.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "ValueError: odd" in done.stderr and "rule fails" in done.stderr, done.stderr
+    for threads in (1, 2):
+        script, own_threads, folder, parent, seconds = json.loads((tmp_path / f"of_{threads}.json").read_text())
+        assert script.endswith(".own.py") and (own_threads, folder) == (str(threads), str(tmp_path))
+        assert ("forks" in parent) == (threads == 1 and sys.platform == "linux")
+        measured = float(pd.read_csv(tmp_path / f"of_{threads}.tsv", sep="\t")["cpu_time"][0])
+        assert measured > 0 and (measured > seconds - 0.02 or "forks" not in parent), "to its end"
 
 
 # ---- container -----------------------------------------------------------------------------------------------

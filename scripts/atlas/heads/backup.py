@@ -89,12 +89,12 @@ def table(before: Run, after: dict[Component, Run], bootstrap: Bootstrap) -> pd.
     rows of ``ablated``.
     """
     pieces, (n, n_layers, n_heads) = [], before.heads.shape
+    rows = head_rows(n_layers, n_heads)
     for head, own in after.items():
-        piece = head_rows(n_layers, n_heads)
-        piece.insert(0, "ablated", str(head))
+        columns = {"ablated": str(head)} | {name: rows[name] for name in rows}
         for name, x in {"before": before.heads, "after": own.heads, "change": own.heads - before.heads}.items():
-            columns = column_means(bootstrap, x.reshape(n, -1))
-            piece = piece.assign(**{name if c == "value" else f"{name}_{c}": v for c, v in columns.items()})
+            found = column_means(bootstrap, x.reshape(n, -1))
+            columns |= {name if c == "value" else f"{name}_{c}": v for c, v in found.items()}
         ratio, change = (own.scale / before.scale).mean(), (own.logit_diff - before.logit_diff).mean()
-        pieces.append(piece.assign(scale_ratio=ratio, logit_diff_change=change))
+        pieces.append(pd.DataFrame(columns | {"scale_ratio": ratio, "logit_diff_change": change}))
     return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=COLUMNS)  # a circuit of MLPs alone
