@@ -141,7 +141,7 @@ def test_a_search_with_a_memo_runs_nothing_twice(shipped_model, tmp_path):
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_resumed_search_of_components_has_the_bits_of_one_that_was_not_killed(shipped_model, tmp_path, legacy):
-    """Whatever the engine had remembered when it was killed: residuals, a layer's attention, means of published code."""
+    """Whatever the engine had remembered when it was killed: residuals, a layer's attention, legacy means."""
     from atlas.circuit.ablation import STRETCH, Ablator, Replacement
     from atlas.circuit.legacy import LegacyAblator
     from atlas.circuit.search import Rule, by_layers, node_search
