@@ -194,6 +194,23 @@ def test_single_ablations_visit_every_component(shipped_model, prompts, cache):
     assert all(scores["kl"].min() > -1e-6 for scores in found.values())
 
 
+def test_single_ablations_of_a_layer_in_one_batch_are_those_of_each_alone(shipped_model, prompts, cache):
+    """As on a GPU; memory for one, for some and for all of a layer's components (float64: 1e-9 of about 10)."""
+    few = prompts.take(range(3))
+    substitute = replacement("mean", shipped_model, few, cache[1])
+    metrics = ("logit_diff", "kl")
+    expected = dict(single_ablations(Ablator(shipped_model, few, substitute, metrics)))
+    for memory in (1024, 4, 1):
+        other = replace(shipped_model, device="cpu:0", memory_mb=memory)  # any name but `cpu` counts as a GPU
+        ablator = Ablator(other, few, substitute, metrics)
+        found = dict(single_ablations(ablator))
+        assert list(found) == list(expected)
+        for component, scores in found.items():
+            for metric in metrics:
+                assert np.abs(scores[metric] - expected[component][metric]).max() < 1e-9, (memory, component)
+    assert ablator.circuits_that_fit() < shipped_model.n_heads
+
+
 def test_legacy_mlp_means_equal_a_naive_computation(shipped_model, prompts, cache):
     """MLP means are those of corrupted runs in which the heads outside the circuit are mean-ablated."""
     _, means = cache

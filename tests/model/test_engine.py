@@ -319,13 +319,65 @@ def test_lower_precision_runs_and_stays_near(model, prompts, dtype):
     assert np.isfinite(live).all() and np.abs(live - hooks).max() < 0.1 * max(1, np.abs(hooks).max())
 
 
-@given(circuit=circuits_strategy)
-@settings(max_examples=10)
-def test_legacy_means_are_the_same(model, prompts, circuit):
-    groups = substitute(ROWS["groups"])
-    live, hooks = (LegacyAblator(model, prompts, groups, prompts, use_engine=use) for use in (True, False))
-    for kept in (circuit, circuit | {Component(2, 0)}):
-        assert np.abs(live.logit_diff(kept) - hooks.logit_diff(kept)).max() < 1e-4  # means are stored in float32
+@pytest.mark.parametrize("rows", ["one mean", "groups"])
+@given(circuits=st.lists(circuits_strategy, min_size=1, max_size=5))
+@settings(max_examples=6)
+def test_legacy_means_are_the_same(model, prompts, rows, circuits):
+    """Circuits one after another, so that a run of the corrupted prompts goes on from what the last one left."""
+    groups, own = substitute(ROWS[rows]), replace(prompts, group=ROWS[rows])
+    live, hooks = (LegacyAblator(model, own, groups, own, use_engine=use) for use in (True, False))
+    for circuit in circuits:
+        for kept in (circuit, circuit | {Component(2, 0)}, circuit - {Component(1), Component(1, 3)}):
+            assert np.abs(live.logit_diff(kept) - hooks.logit_diff(kept)).max() < 1e-4  # means are stored in float32
+
+
+def test_legacy_means_with_no_memory_and_in_any_batches_are_the_same(model, prompts):
+    rows = substitute(ROWS["groups"])
+    first, second = (LegacyAblator(model, prompts, rows, prompts) for _ in range(2))
+    second.split(N)
+    for run in (*second.live, *(run for _, run in second.corrupted), second):
+        (run.made if run is second else run.memory).budget = 0
+    for kept in (frozenset(COMPONENTS[::2]), frozenset(COMPONENTS[1::3]), frozenset()):
+        assert np.abs(first.logit_diff(kept) - second.logit_diff(kept)).max() < 1e-5  # means are stored in float32
+
+
+def test_legacy_means_are_made_where_they_are_read_and_no_further(model, prompts, monkeypatch):
+    """None where no MLP is ablated; else up to the highest ablated one, from where the kept heads change."""
+    rows, everything = substitute(ROWS["one mean"]), frozenset(COMPONENTS)
+    own = replace(prompts, group=ROWS["one mean"])
+    ablator = LegacyAblator(replace(model, batch_size=N), own, rows, own)
+    ((_, run),), layers = ablator.corrupted, []
+    attended, written = run.engine.attended, LiveRun.written
+
+    def noted(*args):
+        monkeypatch.setattr(run.engine, "attended", lambda i, *a: layers.append(i) or attended(i, *a))
+        found = written(*args)
+        monkeypatch.setattr(run.engine, "attended", attended)
+        return found
+
+    monkeypatch.setattr(LiveRun, "written", noted)
+    ablator.logit_diff(everything - {Component(1, 2)})
+    assert layers == [], "no MLP is ablated"
+    ablator.logit_diff(everything - {Component(1)})
+    assert layers == [0, 1]
+    ablator.logit_diff(everything - {Component(1), Component(2, 3)})
+    assert layers == [0, 1], "heads above the MLP change no mean of it"
+    ablator.logit_diff(everything - {Component(1), Component(1, 0)})
+    assert layers == [0, 1, 1], "layer 0 is as it was"
+    ablator.logit_diff(everything - {Component(1), Component(2), Component(1, 0)})
+    assert layers == [0, 1, 1, 2]
+
+
+def test_a_legacy_search_is_the_same(model, prompts):
+    traces = []
+    for use_engine in (True, False):
+        ablator = LegacyAblator(model, prompts, substitute(ROWS["groups"]), prompts, use_engine=use_engine)
+        rule = search.Rule(threshold=60)
+        traces.append(
+            list(search.node_search(ablator.everything, rule, search.by_layers(rule), ablator.percents_of_full))
+        )
+    assert [(s.components, s.removed) for s in traces[1]] == [(s.components, s.removed) for s in traces[0]]
+    assert [s.percent for s in traces[1]] == pytest.approx([s.percent for s in traces[0]], abs=1e-3)
 
 
 def test_gradients_reach_the_substitutes(model, prompts):
@@ -393,6 +445,44 @@ def test_layers_below_the_change_are_not_run_again(model, prompts, monkeypatch):
         layers.clear()
         run.final_residual(everything - {c}, read)
         assert layers == list(range(c.layer, L))
+
+
+def test_candidates_of_a_layer_share_its_attention(model, prompts, monkeypatch):
+    """One at a time: each head's z is computed once, however many candidates of its layer are tried."""
+    found, read = engine.Engine(model.weights), substitute(ROWS["one mean"]).reader(slice(None))
+    run, mixed, everything = LiveRun(found, prompts.tokens), [], frozenset(COMPONENTS)
+    run.final_residual(everything, read)
+    mix = found.mix
+    monkeypatch.setattr(found, "mix", lambda i, x, heads, out: mixed.append((i, heads)) or mix(i, x, heads, out))
+    for c in (Component(1, 0), Component(1, 1), Component(1, 2), Component(1)):
+        expected = LiveRun(engine.Engine(model.weights), prompts.tokens).final_residual(everything - {c}, read)
+        assert (run.final_residual(everything - {c}, read) - expected).abs().max() < 1e-9
+    assert [heads for i, heads in mixed if i == 1] == [[1, 2, 3], [0]], (
+        "and of the one that was left out, when it is back"
+    )
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_what_ablated_heads_write_is_computed_once(model, prompts, rows, monkeypatch):
+    found, read = engine.Engine(model.weights), substitute(ROWS[rows]).reader(slice(None))
+    run, made, few = LiveRun(found, prompts.tokens), [], frozenset(COMPONENTS) - {Component(2, 1), Component(2, 3)}
+    constant = found.constant
+    monkeypatch.setattr(found, "constant", lambda i, heads, z: made.append((i, *heads)) or constant(i, heads, z))
+    for circuit in (few, few - {Component(1)}, few - {Component(1), Component(0)}):
+        run.final_residual(circuit, read)
+    assert made.count((2, 1, 3)) == 1
+
+
+def test_weights_of_some_heads_stay_within_their_budget(model, prompts):
+    circuits = [frozenset(COMPONENTS) - {c} for c in COMPONENTS]
+    read, whole = substitute(ROWS["one mean"]).reader(slice(None)), 4 * D * D * 8
+    runs = [LiveRun(engine.Engine(model.weights, budget), prompts.tokens) for budget in (0, whole, 100 * whole)]
+    for circuit in circuits:
+        first, *others = (run.final_residual(circuit, read) for run in runs)
+        assert all((x - first).abs().max() < 1e-9 for x in others)
+        for run in runs:
+            held = run.engine.picked
+            assert sum(4 * engine.bytes_of(b.w_o) for b in held.values.values()) == held.bytes <= held.budget
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(model, prompts, monkeypatch):

@@ -137,3 +137,36 @@ def test_a_search_with_a_memo_runs_nothing_twice(shipped_model, tmp_path):
         traces.append(list(node_search(ablator.everything, rule, by_layers(rule), ablator.percents_of_full)))
         runs.append(ablator.evaluations)
     assert traces[0] == traces[1] and runs[0] > 20 and runs[1] == 0
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_resumed_search_of_components_has_the_bits_of_one_that_was_not_killed(shipped_model, tmp_path, legacy):
+    """Whatever the engine had remembered when it was killed: residuals, a layer's attention, legacy means."""
+    from atlas.circuit.ablation import STRETCH, Ablator, Replacement
+    from atlas.circuit.legacy import LegacyAblator
+    from atlas.circuit.search import Rule, by_layers, node_search
+    from atlas.prompts.batch import Prompts
+
+    rng = torch.Generator().manual_seed(0)
+    tokens, corrupted = (torch.randint(200, 900, (6, 6), generator=rng) for _ in range(2))
+    prompts = Prompts(tokens, corrupted, torch.arange(6), torch.arange(6) + 1, list(range(6)), torch.zeros(6).long())
+    n, d = shipped_model.n_layers, shipped_model.d_model
+    z = torch.randn(n, 1, 6, shipped_model.n_heads, shipped_model.d_head, generator=rng)
+    means = Replacement(z, torch.randn(n, 1, 6, d, generator=rng), prompts.group)
+
+    def percents(name, limit=None):
+        memo = Memo(tmp_path / name, {}, ["logit_diff"])
+        own = {"memo": memo} | ({"reference": prompts} if legacy else {})
+        ablator = (LegacyAblator if legacy else Ablator)(shipped_model, prompts, means, **own)
+        rule, found = Rule(threshold=60), []
+        for step in node_search(ablator.everything, rule, by_layers(rule), ablator.percents_of_full):
+            found.append(step.percent)
+            if len(found) == limit:
+                break
+        return found
+
+    whole = percents("whole")
+    assert len(whole) > STRETCH
+    for killed in (2, 11, STRETCH - 1, STRETCH + 3):
+        percents(f"killed after {killed}", killed)
+        assert percents(f"killed after {killed}") == whole

@@ -287,8 +287,9 @@ class Ablator:
         for circuit in unknown:
             self._count(circuit, found=False)
         if self.engine and unknown:
-            for circuit, x in zip(unknown, self.residuals(unknown), strict=True):
-                self.remember(circuit, self.measured(circuit, x))
+            found = self.residuals(unknown)
+            for circuit, x, direct in zip(unknown, found, self.differences(found), strict=True):
+                self.remember(circuit, self.measured(circuit, x, direct))
         else:
             for circuit in unknown:
                 self.remember(circuit, self.by_logits(self.metrics, circuit, self.logits(circuit)))
@@ -301,40 +302,42 @@ class Ablator:
 
     def residuals(self, circuits: Sequence[AnyCircuit]) -> torch.Tensor:
         """Final residuals [C, R, K, D] at the positions of the score, of circuits that differ in one layer only."""
-        together = len(circuits) > 1 and self.substitute_for(circuits[0]) is self.substitute
-        if len(circuits) > 1 and not together:  # legacy means differ between circuits
+        if len(circuits) > 1 and self.substitute_for(circuits[0]) is not self.substitute:  # legacy means differ
             return torch.cat([self.residuals([c]) for c in circuits])
         fit = self.circuits_that_fit()
         if len(circuits) > fit:
             return torch.cat([self.residuals(circuits[i : i + fit]) for i in range(0, len(circuits), fit)])
-
         self.evaluations += len(circuits)
 
         def run(i: int) -> torch.Tensor:
             assert self.live
             live, read = self.live[i], self.substitute_for(circuits[0]).reader(self.batches[i])
-            found: torch.Tensor
-            found = live.final_residuals(circuits, read) if together else live.final_residual(circuits[0], read)[None]
+            found: torch.Tensor = live.final_residuals(circuits, read)
             return found
 
         return torch.cat(self.each_batch(run), dim=1)
 
-    def measured(self, circuit: AnyCircuit, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Metric name -> [N] of a circuit with final residuals x [R, K, D].
+    def differences(self, x: torch.Tensor) -> Sequence[torch.Tensor | None]:
+        """[N] logit differences of answers of one token for each of C circuits with final residuals x [C, R, K, D]."""
+        if self.targets is not None or not self.engine:
+            return [None] * len(x)
+        return self.engine.weights.logit_diff(x[:, :, 0], self.answer, self.incorrect).double().cpu().unbind()
+
+    def measured(self, circuit: AnyCircuit, x: torch.Tensor, direct: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Metric name -> [N] of a circuit with final residuals x [R, K, D] and such a logit difference.
 
         The logit difference is the same whichever metrics are asked for: of answers of one token it has an expression
         of its own (`Engine.logit_diff`), so that all logits need not be made where no other metric reads them.
         """
-        assert self.engine
         if self.targets is not None and self.metrics == ("logit_diff",):
             targets = self.targets
             found = self.unembedded(x, lambda logits, rows: log_probs(logits, targets[rows]))
             return {"logit_diff": found[::2] - found[1::2]}
-        if self.targets is not None:
+        if direct is None:
             return self.by_logits(self.metrics, circuit, self.unembedded(x))
         rest = tuple(name for name in self.metrics if name != "logit_diff")
         values = self.by_logits(rest, circuit, self.unembedded(x)) if rest else {}
-        values["logit_diff"] = self.engine.weights.logit_diff(x[:, 0], self.answer, self.incorrect)
+        values["logit_diff"] = direct
         return {name: values[name] for name in self.metrics}
 
     def by_logits(self, names: tuple[str, ...], circuit: AnyCircuit, logits: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -62,6 +62,7 @@ class LegacyAblator(Ablator):
         self.reference = replace(reference, tokens=reference.corrupted_tokens)
         self._reference_rows = replace(substitute, rows=reference.group).to(model.device)
         self.group = reference.group.to(model.device)
+        self.sizes = torch.bincount(self.group, minlength=substitute.mlp_out.shape[1]).view(-1, 1, 1)
         self._means: dict[AnyCircuit, Replacement] = {}
         super().__init__(model, prompts, substitute, metrics, use_engine, memo)
 
@@ -113,7 +114,7 @@ class LegacyAblator(Ablator):
             written = run.written(layer, circuit, self._reference_rows.reader(batch), top)
             total.index_add_(0, self.group[batch], written.double())
         found = torch.full_like(whole, torch.nan, dtype=torch.float32)
-        found[:, -total.shape[1] :] = total / torch.bincount(self.group, minlength=len(whole)).view(-1, 1, 1)
+        found[:, -total.shape[1] :] = total / self.sizes
         return self.made.put(key, found)
 
     def by_hooks(self, circuit: AnyCircuit) -> Replacement:
@@ -133,6 +134,5 @@ class LegacyAblator(Ablator):
                 savers = [(mlp_hook(layer), add(layer, self.group[batch])) for layer in range(self.model.n_layers)]
                 heads = edits(self.model, self.intact(circuit), self._reference_rows, batch, self.reference.roles)
                 self.model.run(self.reference.tokens[batch], [*heads, *savers], on_bridge=True)
-            sizes = torch.bincount(self.group, minlength=total.shape[1]).view(1, -1, 1, 1)
-            self._means[kept_heads] = replace(self.substitute, mlp_out=(total / sizes).float())
+            self._means[kept_heads] = replace(self.substitute, mlp_out=(total / self.sizes).float())
         return self._means[kept_heads]

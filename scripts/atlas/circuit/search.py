@@ -141,7 +141,8 @@ def node_search(
         while waiting:
             chain = same_layer(waiting[:most])
             if choice:
-                chain = chain[: choice.size((sweep, chain[0].layer), len(chain))]
+                place = sweep, chain[0].layer, chain[0].is_mlp  # what one head takes is compared with what several do
+                chain = chain[: choice.size(place, len(chain))]
             circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
             found = choice.timed(percents, circuits) if choice else percents(circuits)
             for component, circuit, percent in zip(chain, circuits, found, strict=True):

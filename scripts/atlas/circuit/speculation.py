@@ -10,7 +10,7 @@ from atlas.core.components import AnyCircuit
 MOST = 16  # candidates tried at once
 TRIAL = 4  # candidates of a call that is timed beside one of a single candidate
 COMPARED = 3  # comparisons before one is believed; the first of all, with what a first run costs, is not used
-AGAIN = 8  # layers after which the two are compared again
+AGAIN = 16  # places, heads or MLPs of a layer, after which the two are compared again
 GAIN = 1.1  # a batch must promise so many times the decisions a second of one at a time
 
 
@@ -30,10 +30,10 @@ class Speculation:
         self.ran, self.clock, self.most = ran, clock, most
         self.costs: deque[float] = deque(maxlen=5)  # the last measured s
         self.removed: deque[bool] = deque(maxlen=16)  # the last decisions
-        self.compared, self.layers = 0, 0
-        self.place: Hashable = None  # the layer of a sweep that is searched
+        self.compared, self.places = 0, 0
+        self.place: Hashable = None  # the part of a sweep that is searched
         self.alone: float | None = None  # seconds of a single candidate in it
-        self.due = True  # whether the two are to be compared in it
+        self.due = True  # whether the two are to be compared where that is possible next
 
     @property
     def share(self) -> float:
@@ -45,10 +45,11 @@ class Speculation:
         return sum(self.share**i for i in range(size)) / (1 + max(0.0, median(self.costs)) * (size - 1))
 
     def size(self, place: Hashable, waiting: int) -> int:
-        """How many to ask for at once. ``place``: the layer and sweep; ``waiting``: its candidates that are left."""
+        """How many to ask for at once. ``place``: sweep, layer and kind of the first, since times differ between them;
+        ``waiting``: the candidates of the layer that are left."""
         if place != self.place:
-            self.place, self.alone, self.layers = place, None, self.layers + 1
-            self.due = self.compared <= COMPARED or self.layers % AGAIN == 0
+            self.place, self.alone, self.places = place, None, self.places + 1
+            self.due = self.due or self.compared <= COMPARED or self.places % AGAIN == 0  # until it is done
         best = 1
         if self.compared > COMPARED:
             best = max(range(1, min(waiting, self.most) + 1), key=self.promise)

@@ -7,9 +7,12 @@ Exact savings over hooks, which compute what they then replace:
 2. Only live positions are computed. A score reads the model at a few positions, so a layer's output is needed at
    every position only while a later layer keeps a head; in the last such layer K and V run everywhere, the rest there.
 3. The residual entering layer l depends on the circuit below l alone. Residuals are remembered by that part, and an
-   evaluation starts at the highest layer whose residual is known: in sweeps over layers, at the layer that changes.
+   evaluation starts at the highest layer whose residual is known: in sweeps over layers, at the layer that changes,
+   whose attention is remembered too (`live`).
 4. Circuits that differ in one layer share what lies below it and that layer's attention, and run as one batch above.
 5. The final norm and the unembedding run at the positions of the score, and for the logit difference on two columns.
+6. What ablated heads write together is computed once for each set of them, and the weights of a layer's kept heads are
+   laid side by side once, for as long as they are asked for.
 
 A component that is kept at some positions only (`Site`) is computed, and then replaced at the others.
 

@@ -58,8 +58,10 @@ class LiveRun:
     def final_residuals(self, circuits: list[Circuit], substitute: Substitute) -> torch.Tensor:
         """[C, N, K, D] of circuits that differ in one layer only: below it they share residuals and its attention,
         above it they run as one batch."""
+        if len(circuits) == 1:
+            return self.final_residual(circuits[0], substitute)[None]
         differ = {c.layer for c in frozenset().union(*circuits) - frozenset.intersection(*circuits)}
-        if len(circuits) == 1 or not differ:
+        if not differ:
             return torch.stack([self.final_residual(circuits[0], substitute)] * len(circuits))
         if len(differ) > 1:
             raise ValueError(f"circuits differ in layers {sorted(differ)}; a batch may differ in one")
