@@ -30,10 +30,9 @@ class TaskData:
     """Reads each file when it is first asked for, and once; prompts and replacements of a split are made once.
 
     paths: `model` (`model.json`), `prompts`, `clean`, `means` and `activations`, those that are asked for. identity:
-    the columns ``model`` and ``task`` of all tables. folder, run: where the model is, and how it runs (device, dtype,
-    batch_size, memory_mb). kind, legacy_mlp_means, allow_negative_clean: as in the configuration. memo_folder: where
-    scores are kept on disk, to be found again by any job that scores the same circuits on the same prompts; None:
-    nowhere.
+    the columns ``model`` and ``task`` of all tables. folder, run: where the model is, and how it runs (`models.load`).
+    kind, legacy_mlp_means, allow_negative_clean: as in the configuration. memo_folder: where scores are kept on disk,
+    to be found again by any job that scores the same circuits on the same prompts; None: nowhere.
     """
 
     def __init__(
@@ -76,8 +75,9 @@ class TaskData:
         """
         if torch.finfo(self.model.dtype).bits >= 32:
             return None
+        run = self.run | {"dtype": "float32", "memory_mb": self.model.memory_mb}
         try:
-            return models.load(self.folder, settings=self.description["settings"], **self.run | {"dtype": "float32"})
+            return models.load(self.folder, settings=self.description["settings"], **run)
         except torch.OutOfMemoryError:
             raise StudyError(
                 f"models.{self.identity['model']}.dtype: {self.run['dtype']} needs the weights in float32 too, for "

@@ -16,7 +16,7 @@ import torch
 from atlas.core.graph import EMBED, LOGITS, Edge
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.run import EdgeRun, Pass
-from atlas.model.block import Block
+from atlas.model.block import Block, at_least_float32
 
 RANKINGS = ("signed", "absolute")
 
@@ -48,7 +48,7 @@ def of_batch(
         receivers = list(group)
         by_input = torch.stack([total[receiver].flatten(1) for receiver in receivers], dim=2)  # [N, S D, receivers]
         # what an ablated edge would add to the receiver's input is minus the difference that it carries
-        values = (-(differences[:, :count] @ by_input) / len(shares)).cpu()
+        values = at_least_float32(-(differences[:, :count] @ by_input) / len(shares)).cpu()
         for i, sender in enumerate(run.graph.senders[:count]):
             out |= {Edge(sender, receiver): values[:, i, j] for j, receiver in enumerate(receivers)}
     return {edge: out[edge] for edge in run.graph.edges}

@@ -122,8 +122,8 @@ def half_findings(searched: dict[str, dict[str, Any]], tasks: list[str], thresho
     if not parts:
         return []
     return [
-        f"The searches ran in {listing(sorted(dtypes))}: {listing(parts)}. Close decisions are those of float32, and so "
-        "are the scores."
+        f"The searches ran in {listing(sorted(dtypes))}: {listing(parts)}. Close decisions are those of float32, and "
+        "so are the scores."
     ]
 
 

@@ -16,9 +16,10 @@ class Study:
     """What the summary of one model is written from.
 
     ``tables`` holds the tables of that name (``clean`` is clean_summary.parquet, ``cross`` cross.parquet, and so on).
-    ``info``, ``circuits`` and ``searched`` are prompts.json, edge_circuits.json and circuits.json by task; ``model`` is model.json; ``left_out`` is
-    that of analyses.json, and what it names has no table: analysis -> reason, or None. ``settings`` has ``title``,
-    ``tasks``, ``main_tasks``, ``threshold``, ``order``, ``labels`` and whatever else is to be shown.
+    ``info``, ``circuits`` and ``searched`` are prompts.json, edge_circuits.json and circuits.json by task; ``model`` is
+    model.json; ``left_out`` is that of analyses.json, and what it names has no table: analysis -> reason, or None.
+    ``settings`` has ``title``, ``tasks``, ``main_tasks``, ``threshold``, ``order``, ``labels`` and whatever else is to
+    be shown.
 
     In a study without edges, ``edge_areas`` is missing and the sections about them are left out; likewise
     ``generation`` and ``published``, and ``roles`` with all other tables of what heads do where every main task has
