@@ -296,6 +296,31 @@ def test_no_decision_of_any_search_of_a_task_stands_within_the_bound_at_its_end(
     assert len(by_half) and ((by_half.percent - (100 - by_half.threshold)).abs() > bound).all()
 
 
+def test_a_checked_search_that_was_cut_off_and_goes_on_gives_the_same_bits(task, tmp_path):
+    """Scores of both precisions are kept; half of them are lost, as with a kill."""
+
+    def made():
+        data = data_of(task, "bfloat16", memo_folder=tmp_path)
+        splits = ("search", "held_out")
+        ablators = {split: data.ablator(split, model=data.float32_model) for split in splits}
+        half = data.ablator("search")
+        return search_all("t", ablators, ORDERS, [20.0], SETTINGS, BOOTSTRAP, half=half)
+
+    trace, circuits, faithfulness = made()
+    first = sorted(tmp_path.glob("*/*.scores"))
+    whole = {file: file.read_bytes() for file in first}
+    assert len(whole) == 3, "of the half, and of two splits in float32"
+    for file, content in whole.items():
+        file.write_bytes(content[: len(content) // 2])
+    again, circuits_again, faithfulness_again = made()
+    for file, content in whole.items():
+        (rest,) = set(file.parent.glob("*.scores")) - {file}
+        assert 0 < rest.stat().st_size < len(content), "what was kept was found"
+    pd.testing.assert_frame_equal(trace, again, check_exact=True)
+    pd.testing.assert_frame_equal(faithfulness, faithfulness_again, check_exact=True)
+    assert circuits == circuits_again
+
+
 def test_searches_on_other_data_and_among_sites_are_checked_too(task):
     """They are those of the model in float32, on the same replacement of components."""
     half, full = data_of(task, "bfloat16"), data_of(task, "float32")

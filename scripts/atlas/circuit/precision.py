@@ -24,7 +24,7 @@ from atlas.core.components import AnyCircuit
 
 log = logging.getLogger("atlas")
 
-BEYOND = 3  # the largest of a dozen normal differences is seldom below 1.2 standard deviations; this makes 3.6 of it
+BEYOND = 4  # the largest of a dozen normal differences is seldom below 1.2 standard deviations; this makes 4.8 of it
 SAMPLE = 12
 EVERY = 8
 
