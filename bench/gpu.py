@@ -26,7 +26,7 @@ from atlas.circuit.precision import Differences, searched
 from atlas.circuit.search import Rule, by_layers, node_search, tried_at_once
 from atlas.edges import attribution, searches
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
-from atlas.model import activations, engine, models
+from atlas.model import activations, models
 from search import Counter, forced_circuits, matmul_speed, random_prompts, resumed, timed
 
 LAYERS, HEADS = 12, 12  # of the published search
@@ -217,11 +217,9 @@ def search_of(n: int) -> Callable[[Bench], None]:
 
 def resume(b: Bench, setting, i: int) -> Callable[[], object]:
     """Every head, MLP and position from the candidate's layer on; the residual that enters it is at hand."""
-    (prompts, substitute), (candidate, circuit) = setting, b.asked[i]
-    ways = []
-    for rows in b.model().batches(len(prompts)):
-        run = engine.LiveRun(engine.Engine(b.model().weights), prompts.tokens[rows].to(b.model().device))
-        read = substitute.to(b.model().device).reader(rows)
+    (prompts, _), (candidate, circuit), ablator, ways = setting, b.asked[i], b.ablator(setting), []
+    for run, rows in zip(ablator.live, ablator.batches, strict=True):
+        read = ablator.substitute.reader(rows)
         with torch.no_grad():
             x = run.engine.weights.embed(run.tokens)
             for layer in range(candidate.layer):
@@ -235,18 +233,20 @@ def kernels(b: Bench, name: str, setting) -> None:
     """How much of the time the device computes, and in what; the rest is launches and Python."""
     from torch.profiler import ProfilerActivity, profile
 
-    ablator, circuits = b.ablator(setting), [c for _, c in b.asked][:: 4 if not b.small else 2]
-    ablator.logit_diff(circuits[0])
+    circuits = [circuit for _, circuit in b.asked][len(b.asked) // 4 : len(b.asked) // 2]  # one after another
+    plain, profiled = b.ablator(setting), b.ablator(setting)
+    for ablator in (plain, profiled):
+        ablator.logit_diff(circuits[0])
+    seconds, _ = b.timed(lambda: [plain.logit_diff(c) for c in circuits[1:]])
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if b.device == "cuda" else [])]
-    plain, _ = b.timed(lambda: [b.ablator(setting).logit_diff(c) for c in circuits[:1]])
-    fresh = b.ablator(setting)
-    seconds, _ = b.timed(lambda: [fresh.logit_diff(c) for c in circuits[1:]])
-    profiled = b.ablator(setting)
     with profile(activities=kinds) as found:
         b.timed(lambda: [profiled.logit_diff(c) for c in circuits[1:]])
-    on_gpu = b.device == "cuda"
-    events = found.key_averages()
-    busy = {e.key: (e.self_device_time_total if on_gpu else e.self_cpu_time_total) / 1e6 for e in events}
+    on_gpu, events, busy = b.device == "cuda", found.key_averages(), {}
+    for event in events:
+        if not on_gpu:
+            busy[event.key] = event.self_cpu_time_total / 1e6
+        elif str(event.device_type).endswith("CUDA"):  # operators of the CPU repeat the time of their kernels
+            busy[event.key] = event.self_device_time_total / 1e6
     total = sum(busy.values())
     marks = ("gemm", "cutlass", "xmma", "sgemm", "nvjet") if on_gpu else ("mm", "bmm")
     products = sum(v for k, v in busy.items() if any(mark in k.lower() for mark in marks))
@@ -255,7 +255,7 @@ def kernels(b: Bench, name: str, setting) -> None:
         launches = sum(e.count for e in events if "LaunchKernel" in e.key)
         said += f"; {launches / (len(circuits) - 1):.0f} launches an evaluation"
     what = "kernels' share of the time" if on_gpu else "operators' share of the time"
-    b.table.add(name, what, f"{100 * total / seconds:.0f} %", f"{said}; first evaluation {1000 * plain:.1f} ms")
+    b.table.add(name, what, f"{100 * total / seconds:.0f} %", said)
 
 
 def edges(b: Bench) -> None:
