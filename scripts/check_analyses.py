@@ -8,7 +8,7 @@ job.start(snakemake)
 p, name = snakemake.params, snakemake.wildcards.model
 
 description, folder = artifacts.read_json(snakemake.input.model), job.model_folder(snakemake)
-model = models.load(folder, settings=description["settings"], **p.run)
+model = models.load(folder, settings=description["settings"], **job.run(snakemake))
 tokens = reference.sample(checks.read_config(name, folder))[:, : analyses.LENGTH]
 reasons = analyses.reasons(model, tokens)
 wanted = [*([analyses.EDGES] if p.edges else []), *p.heads]

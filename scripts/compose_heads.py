@@ -9,7 +9,7 @@ job.start(snakemake)
 inputs, p = snakemake.input, snakemake.params
 
 settings = artifacts.read_json(inputs.model)["settings"]
-model = models.load(job.model_folder(snakemake), settings=settings, **p.run)
+model = models.load(job.model_folder(snakemake), settings=settings, **job.run(snakemake))
 circuits = chosen.chosen_circuits(inputs.circuits)
 edge_membership = artifacts.read_table(inputs.edge_membership)
 found = composition.scores(model, p.seed)

@@ -10,6 +10,9 @@ job.start(snakemake)
 inputs, p, folder = snakemake.input, snakemake.params, job.model_folder(snakemake)
 
 description, settings = artifacts.read_json(inputs.model), job.settings(snakemake, detectors.Settings)
-model, tokenizer = models.load(folder, settings=description["settings"], **p.run), tokens.load_tokenizer(str(folder))
+model, tokenizer = (
+    models.load(folder, settings=description["settings"], **job.run(snakemake)),
+    tokens.load_tokenizer(str(folder)),
+)
 found = detectors.detect(model, tokenizer, description, settings, Bootstrap(p.bootstrap, p.seed))
 job.save(snakemake, detectors=found)

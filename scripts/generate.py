@@ -12,7 +12,7 @@ job.start(snakemake)
 inputs, p = snakemake.input, snakemake.params
 
 folder, description = job.model_folder(snakemake), artifacts.read_json(inputs.model)
-model = models.load(folder, settings=description["settings"], **p.run)
+model = models.load(folder, settings=description["settings"], **job.run(snakemake))
 writer = Writer(model, tokens.load_tokenizer(str(folder)), p.prepend_bos, description["max_tokens"], p.kind)
 sets = head_sets(chosen_circuits(inputs.circuits), p.sets, p.own, model.n_layers, model.n_heads)
 ablated = Ablated.of(sets, model.n_layers, model.n_heads, p.controls, p.seed)

@@ -10,8 +10,12 @@ job.start(snakemake)
 p = snakemake.params
 
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, SearchSettings)
-ablators = {split: data.ablator(split) for split in dict.fromkeys(["search", data.report_split])}
+float32 = data.float32_model if settings.check_in_float32 else None
+splits = dict.fromkeys(["search", data.report_split])
+ablators = {split: data.ablator(split, model=float32) for split in splits}
+half = data.ablator("search") if float32 else None
+bootstrap = Bootstrap(p.bootstrap, p.seed)
 trace, circuits, faithfulness = search_all(
-    data.task, ablators, p.orders, p.thresholds, settings, Bootstrap(p.bootstrap, p.seed), p.allow_negative_clean
+    data.task, ablators, p.orders, p.thresholds, settings, bootstrap, p.allow_negative_clean, half
 )
 job.save(snakemake, trace=trace, faithfulness=faithfulness, circuits={"circuits": circuits})

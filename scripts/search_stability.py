@@ -22,8 +22,9 @@ tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 maker = stability.Maker.of(data, p.task, tokenizer, p.prepend_bos, p.filter)
 others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "other data")
 
-rule = job.settings(snakemake, SearchSettings).rule(p.threshold)
-again = (p.legacy_mlp_means, p.allow_negative_clean)
+settings = job.settings(snakemake, SearchSettings)
+rule, float32 = settings.rule(p.threshold), data.float32_model if settings.check_in_float32 else None
+again = (p.legacy_mlp_means, p.allow_negative_clean, float32)
 node_search, edge_search = stability.NodeSearch(data.task, p.order, p.order_seed, rule, p.batch, *again), None
 if p.edges:
     count, graph = len(reported_edges(artifacts.read_json(inputs.edge_circuits))), Graph.of(data.description)

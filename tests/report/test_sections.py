@@ -58,6 +58,16 @@ def test_overlap_sentence_follows_the_p_values(p, said):
     ]
 
 
+def test_a_search_in_a_half_says_how_often_it_was_checked():
+    counts = {"dtype": "bfloat16", "again": 21, "sampled": 30, "flipped": 2}
+    key = {"order": "layers", "threshold": 20, "evaluations": 239}
+    searched = {"a": {"circuits": [key | {"in_half": counts}, key | {"order": "bisect"}]}, "b": {"circuits": [key]}}
+    (said,) = circuits.half_findings(searched, ["a", "b"], 20, "layers")
+    assert said.startswith("The searches ran in bfloat16: 21 of 239 decisions were too close for it and 2 came out")
+    assert "(a)" in said and "(b)" not in said
+    assert circuits.half_findings(searched, ["a", "b"], 20, "bisect") == [], "that one ran in float32"
+
+
 def test_overlap_sentences_without_shared_components_and_with_one_task():
     sentences = overlap.findings(members(a=["0.1"], b=["0.2"]), pair(p_layer_matched=1.0), ["a", "b"])
     assert sentences[0].startswith("No component is in the circuits of both main tasks. 0 of 1 pair")

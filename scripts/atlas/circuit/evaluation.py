@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from atlas.circuit.ablation import Ablator, corrupted_runs
-from atlas.circuit.search import SearchSettings, by_layers, node_search, tried_at_once
+from atlas.circuit.precision import Differences, searched
+from atlas.circuit.search import SearchSettings, Settle, Step, by_layers, node_search, tried_at_once
 from atlas.core.components import EMPTY, AnyCircuit, Circuit, Component, Site, columns, sites
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED
@@ -206,14 +207,21 @@ def position_rows(
     threshold: float,
     settings: SearchSettings,
     bootstrap: Bootstrap,
+    half: Ablator | None = None,
 ) -> list[dict[str, Any]]:
     """`position_effects` of the components of ``start`` on the prompts that are reported on, with what a search for
-    sites among them keeps, on the prompts searched on, above the floor of ``threshold``."""
+    sites among them keeps, on the prompts searched on, above the floor of ``threshold``.
+
+    half: where given, ``on_search`` in a half, by which the search runs; close decisions are those of ``on_search``.
+    """
     start, rule = list(start), settings.rule(threshold)
-    kept = sites(start, on_search.prompts.roles or ())
-    batch = tried_at_once(settings.batch, on_search.model.device, lambda: on_search.evaluations)
-    total = len(kept)
-    for step in node_search(kept, rule, by_layers(rule), on_search.percents_of_full, batch):
-        kept = step.left
-    log.info("%d of %d sites kept", len(kept), total)
+    among = sites(start, on_search.prompts.roles or ())
+
+    def steps(by: Ablator, settle: Settle) -> Iterator[Step]:
+        batch = tried_at_once(settings.batch, by.model.device, lambda: by.evaluations)
+        return node_search(among, rule, by_layers(rule), by.percents_of_full, batch, settle)
+
+    made, _ = searched("sites", steps, rule, on_search, Differences(half, on_search, among) if half else None)
+    kept = made[-1].left if made else among
+    log.info("%d of %d sites kept", len(kept), len(among))
     return list(position_effects(reported, start, kept, bootstrap))

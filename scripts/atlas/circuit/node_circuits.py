@@ -8,7 +8,8 @@ import pandas as pd
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
-from atlas.circuit.search import SearchSettings, Step, run, tried_at_once
+from atlas.circuit.precision import Decisions, Differences, dtype_of, searched
+from atlas.circuit.search import Rule, SearchSettings, Settle, Step, run, tried_at_once
 from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
@@ -24,41 +25,70 @@ def search_all(
     settings: SearchSettings,
     bootstrap: Bootstrap,
     allow_negative_clean: bool = False,
+    half: Ablator | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], pd.DataFrame]:
     """Rows of `trace`, the entries of `circuits.json`, and rows of `faithfulness`, without ``model`` and ``task``.
 
     ablators: split -> ablator; circuits are searched on `search`, and evaluated on each. orders: name -> seed of a
-    random order, else None. Raises StudyError where a split has no effect to explain.
+    random order, else None. half: where given, the same as that of `search` in a half, by which searches run; those of
+    ``ablators`` are then in float32, and decisions too close for the half are taken by theirs (`precision`). Raises
+    StudyError where a split has no effect to explain.
     """
     for ablator in ablators.values():
         full, empty = (ablator.logit_diff(c) for c in (ablator.everything, EMPTY))
         refuse_no_effect(task, full, empty, allow_negative_clean)
     on_search = ablators["search"]
-    alone = alone_percents(on_search) if "ascending_effect" in orders else {}
-    batch = tried_at_once(settings.batch, on_search.model.device, lambda: on_search.evaluations)
     trace: list[dict[str, Any]] = []
     circuits, faithfulness = [], []
-    for name, seed in progress(orders.items(), "node search"):
-        for threshold in thresholds:
-            owner = {"order": name, "threshold": threshold}
-            everything, percents = on_search.everything, on_search.percents_of_full
-            circuit, asked = everything, 0
-            steps = run(name, seed, settings.rule(threshold), everything, percents, alone, batch)
-            for asked, step in enumerate(steps, start=1):
-                circuit = step.left
-                trace.append(owner | {"step": asked} | trace_row(step))
-            percent = on_search.percent_of_full(circuit)
-            circuits.append(owner | to_json(circuit) | {"percent_of_full": percent, "evaluations": asked})
-            for split, ablator in ablators.items():
-                faithfulness += [owner | {"split": split} | row for row in kept(ablator, circuit, bootstrap)]
-            sizes = len(heads(circuit)), len(mlps(circuit))
-            log.info("%s, %s, T = %s: %d heads, %d MLPs, %.1f %%", task, name, threshold, *sizes, percent)
+    for (name, threshold), (steps, decisions) in every_search(on_search, orders, thresholds, settings, half).items():
+        owner, circuit = {"order": name, "threshold": threshold}, steps[-1].left if steps else on_search.everything
+        dtypes = decisions.dtypes if decisions else [dtype_of(on_search)] * len(steps)
+        for asked, (step, dtype) in enumerate(zip(steps, dtypes, strict=True), start=1):
+            trace.append(owner | {"step": asked} | trace_row(step) | {"dtype": dtype})
+        percent = on_search.percent_of_full(circuit)
+        entry = owner | to_json(circuit) | {"percent_of_full": percent, "evaluations": len(steps)}
+        circuits.append(entry | ({"in_half": decisions.to_json()} if decisions else {}))
+        for split, ablator in ablators.items():
+            faithfulness += [owner | {"split": split} | row for row in kept(ablator, circuit, bootstrap)]
+        sizes = len(heads(circuit)), len(mlps(circuit))
+        log.info("%s, %s, T = %s: %d heads, %d MLPs, %.1f %%", task, name, threshold, *sizes, percent)
     close = sum(row["close"] for row in trace)
     if close:
         said = "%s: %d decisions so close to their bound that rounding could flip them (close in trace)"
         log.warning(said, task, close)
-    log.info("%d forward passes over %d prompts", on_search.evaluations, len(on_search.prompts))
+    for by in (half, on_search) if half else (on_search,):
+        log.info("%d forward passes over %d prompts in %s", by.evaluations, len(by.prompts), dtype_of(by))
     return pd.DataFrame(trace), circuits, pd.DataFrame(faithfulness)
+
+
+def every_search(
+    ablator: Ablator,
+    orders: Mapping[str, int | None],
+    thresholds: Sequence[float],
+    settings: SearchSettings,
+    half: Ablator | None = None,
+) -> dict[tuple[str, float], tuple[list[Step], Decisions | None]]:
+    """(order, threshold) -> the steps of its search, and their `Decisions` where they are taken in a ``half``.
+
+    What one search shows of how far the half may be off counts for those before it too, which then run again.
+    """
+    alone = alone_percents(ablator) if "ascending_effect" in orders else {}
+    differences = Differences(half, ablator) if half else None
+    found: dict[tuple[str, float], tuple[list[Step], Decisions | None]] = {}
+    waiting = [(name, threshold) for name in orders for threshold in thresholds]
+    while waiting:
+        for name, threshold in progress(waiting, "node search"):
+            rule = settings.rule(threshold)
+
+            def search(by: Ablator, settle: Settle, name: str = name, rule: Rule = rule) -> Iterator[Step]:
+                everything, percents = by.everything, by.percents_of_full
+                batch = tried_at_once(settings.batch, by.model.device, lambda: by.evaluations)
+                return run(name, orders[name], rule, everything, percents, alone, batch, settle)
+
+            found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, differences)
+            log.info("%s, T = %s: %d evaluations", name, threshold, len(found[name, threshold][0]))
+        waiting = [key for key, (_, decisions) in found.items() if decisions and not decisions.hold()]
+    return found
 
 
 def alone_percents(ablator: Ablator) -> dict[Component, float]:

@@ -55,12 +55,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The keys of `search` in a configuration that say when a component may go and how many are tried at once."""
+    """The keys of `search` in a configuration that say when a component may go, how many are tried at once, and whether
+    a search in a half takes close decisions in float32 (`precision`)."""
 
     relative_tolerance: float | None
     never_test: Sequence[str]
     visit: dict[str, Sequence[str]]
     batch: int | str
+    check_in_float32: bool = True
 
     def rule(self, threshold: float) -> Rule:
         """The rule at a threshold."""
@@ -85,6 +87,8 @@ class Step:
 
 
 Percents = Callable[[list[AnyCircuit]], list[float]]  # percent of full with only each circuit intact
+# (candidate, its percent, kept, percent before) -> the two percents to decide by, asked once for each decision
+Settle = Callable[[AnyCircuit, float, AnyCircuit, float], tuple[float, float]]
 Order = Callable[[int, str, AnyCircuit], list[Any]]  # (sweep from 1, direction, kept) -> components to visit
 
 
@@ -123,8 +127,18 @@ def by_chance(rule: Rule, seed: int) -> Order:
     return order
 
 
+def as_scored(circuit: AnyCircuit, percent: float, kept: AnyCircuit, before: float) -> tuple[float, float]:
+    """Decide by the percents as they were given."""
+    return percent, before
+
+
 def node_search(
-    everything: AnyCircuit, rule: Rule, order: Order, percents: Percents, batch: int | Speculation = 1
+    everything: AnyCircuit,
+    rule: Rule,
+    order: Order,
+    percents: Percents,
+    batch: int | Speculation = 1,
+    settle: Settle = as_scored,
 ) -> Iterator[Step]:
     """Yield every evaluation of an iterative search from the full model; the last step's ``left`` is the circuit.
 
@@ -132,7 +146,7 @@ def node_search(
     next components of a layer it asks for "without the first", "without the first two", ... at once and takes them up
     to the first failure, whose circuit is the very one that a search one at a time asks for. What comes after a failure
     is thrown away (scores are not monotone, so it proves nothing), so that steps and circuit are the same. A
-    `Speculation` chooses how many each time.
+    `Speculation` chooses how many each time. ``settle``: what each decision is taken by (`precision`).
     """
     kept, before = everything, 100.0
     most, choice = (batch, None) if isinstance(batch, int) else (batch.most, batch)
@@ -145,8 +159,9 @@ def node_search(
                 chain = chain[: choice.size(place, len(chain))]
             circuits = [kept - frozenset(chain[: i + 1]) for i in range(len(chain))]
             found = choice.timed(percents, circuits) if choice else percents(circuits)
-            for component, circuit, percent in zip(chain, circuits, found, strict=True):
+            for component, circuit, scored in zip(chain, circuits, found, strict=True):
                 waiting.pop(0)
+                percent, before = settle(circuit, scored, kept, before)
                 removed, close = rule.allows(percent, before), rule.is_close(percent, before)
                 if removed:
                     kept, before = circuit, percent
@@ -175,7 +190,9 @@ def same_layer(components: list[Component]) -> list[Component]:
     return [c for i, c in enumerate(components) if all(other.layer == c.layer for other in components[:i])]
 
 
-def bisect_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Percents) -> Iterator[Step]:
+def bisect_search(
+    everything: AnyCircuit, rule: Rule, order: Order, percents: Percents, settle: Settle = as_scored
+) -> Iterator[Step]:
     """Remove groups: try all that a sweep would visit, and split a group that may not go, down to single components.
 
     Takes far fewer evaluations than `node_search` where most components can go. Every removal is evaluated on what is
@@ -189,7 +206,8 @@ def bisect_search(everything: AnyCircuit, rule: Rule, order: Order, percents: Pe
             group = groups.pop(0)
             if not group:
                 continue
-            (percent,) = percents([kept - frozenset(group)])
+            (scored,) = percents([kept - frozenset(group)])
+            percent, before = settle(kept - frozenset(group), scored, kept, before)
             removed, close = rule.allows(percent, before), rule.is_close(percent, before)
             if removed:
                 kept, before = kept - frozenset(group), percent
@@ -214,13 +232,14 @@ def run(
     percents: Percents,
     alone: dict[Component, float],
     batch: int | Speculation = 1,
+    settle: Settle = as_scored,
 ) -> Iterator[Step]:
     """The search of a study that goes by this name: layers, ascending_effect, random_<seed> or bisect.
 
     ``alone``: percent of full with each component alone ablated, for ascending_effect.
     """
     if name == "bisect":
-        return bisect_search(everything, rule, by_layers(rule), percents)
+        return bisect_search(everything, rule, by_layers(rule), percents, settle)
     order = (
         by_chance(rule, seed)
         if seed is not None
@@ -228,7 +247,7 @@ def run(
         if name == "ascending_effect"
         else by_layers(rule)
     )
-    return node_search(everything, rule, order, percents, batch)
+    return node_search(everything, rule, order, percents, batch, settle)
 
 
 def survival(circuits: list[AnyCircuit]) -> dict[Component, float]:

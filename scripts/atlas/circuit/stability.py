@@ -23,6 +23,7 @@ from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.kinds import KINDS
 from atlas.circuit.legacy import LegacyAblator
 from atlas.circuit.node_circuits import alone_percents
+from atlas.circuit.precision import Differences, searched
 from atlas.circuit.unablated import answer_logits, collected
 from atlas.core.chance import jaccard, layer_matched
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
@@ -247,7 +248,7 @@ class Run:
 @dataclass(frozen=True)
 class NodeSearch:
     """The search of the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`, ``batch`` as
-    in the configuration."""
+    in the configuration; ``float32``: where searches run in a half, the model that takes close decisions."""
 
     task: str
     order: str
@@ -256,21 +257,28 @@ class NodeSearch:
     batch: int | str = 1
     legacy_mlp_means: bool = False
     allow_negative_clean: bool = False
+    float32: Model | None = None
+
+    def ablator(self, model: Model, data: Dataset) -> Ablator:
+        if self.legacy_mlp_means:
+            return LegacyAblator(model, data.prompts, data.substitute, data.prompts)
+        return Ablator(model, data.prompts, data.substitute)
 
     def circuit(self, model: Model, data: Dataset) -> Circuit:
-        ablator: Ablator
-        if self.legacy_mlp_means:
-            ablator = LegacyAblator(model, data.prompts, data.substitute, data.prompts)
-        else:
-            ablator = Ablator(model, data.prompts, data.substitute)
-        everything, percents = ablator.everything, ablator.percents_of_full
+        ablator = self.ablator(self.float32 or model, data)
+        everything = ablator.everything
         full, empty = map(ablator.logit_diff, (everything, frozenset()))
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
-        found: Circuit = everything
-        batch = search.tried_at_once(self.batch, model.device, lambda: ablator.evaluations)
-        for step in search.run(self.order, self.seed, self.rule, everything, percents, alone, batch):
-            found = step.left
+
+        def steps(by: Ablator, settle: search.Settle) -> Iterator[search.Step]:
+            percents = by.percents_of_full
+            batch = search.tried_at_once(self.batch, model.device, lambda: by.evaluations)
+            return search.run(self.order, self.seed, self.rule, everything, percents, alone, batch, settle)
+
+        differences = Differences(self.ablator(model, data), ablator) if self.float32 else None
+        made, _ = searched(f"{data.family}, {data.name}", steps, self.rule, ablator, differences)
+        found: Circuit = made[-1].left if made else everything
         text = "%s, %s: %d heads, %d MLPs, %.1f %% of full, %d forward passes"
         sizes = len(heads(found)), len(mlps(found)), ablator.percent_of_full(found)
         log.info(text, data.family, data.name, *sizes, ablator.evaluations)

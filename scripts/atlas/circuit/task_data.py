@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from atlas.circuit.ablation import Ablator, Replacement, replacement
 from atlas.circuit.kinds import known
 from atlas.circuit.legacy import LegacyAblator
@@ -28,10 +30,9 @@ class TaskData:
     """Reads each file when it is first asked for, and once; prompts and replacements of a split are made once.
 
     paths: `model` (`model.json`), `prompts`, `clean`, `means` and `activations`, those that are asked for. identity:
-    the columns ``model`` and ``task`` of all tables. folder, run: where the model is, and how it runs (device, dtype,
-    batch_size, memory_mb). kind, legacy_mlp_means, allow_negative_clean: as in the configuration. memo_folder: where
-    scores are kept on disk, to be found again by any job that scores the same circuits on the same prompts; None:
-    nowhere.
+    the columns ``model`` and ``task`` of all tables. folder, run: where the model is, and how it runs (`models.load`).
+    kind, legacy_mlp_means, allow_negative_clean: as in the configuration. memo_folder: where scores are kept on disk,
+    to be found again by any job that scores the same circuits on the same prompts; None: nowhere.
     """
 
     def __init__(
@@ -65,6 +66,24 @@ class TaskData:
     @cached_property
     def model(self) -> models.Model:
         return models.load(self.folder, settings=self.description["settings"], **self.run)
+
+    @cached_property
+    def float32_model(self) -> models.Model | None:
+        """The same checkpoint in float32, beside `model`; None where that is not in a half.
+
+        Takes twice the memory of the half's weights in addition. Raises StudyError where a device has no room for it.
+        """
+        if torch.finfo(self.model.dtype).bits >= 32:
+            return None
+        run = self.run | {"dtype": "float32", "memory_mb": self.model.memory_mb}
+        try:
+            return models.load(self.folder, settings=self.description["settings"], **run)
+        except torch.OutOfMemoryError:
+            raise StudyError(
+                f"models.{self.identity['model']}.dtype: {self.run['dtype']} needs the weights in float32 too, for "
+                f"decisions that are too close for it, and {self.model.device} has no room for both; set "
+                "search.check_in_float32: false to trust it everywhere"
+            ) from None
 
     @cached_property
     def every_prompt(self) -> pd.DataFrame:
@@ -122,18 +141,21 @@ class TaskData:
         metrics: Iterable[str] = ("logit_diff",),
         kind: str | None = None,
         roles: Sequence[dict[str, list[int]]] | None = None,
+        model: models.Model | None = None,
     ) -> Ablator:
         """A new ablator of components on a split; ``roles`` of each layout (`layouts.roles_of`) where its circuits hold
-        sites. ``kind``: another than that of the study, whose means are then those of the unablated model."""
+        sites. ``kind``: another than that of the study, whose means are then those of the unablated model. ``model``:
+        by default `model`; what replaces ablated components is of that in any case."""
         prompts, substitute = self.prompts(split), self.substitute(split, kind)
         if roles:
             prompts = prompts.with_roles_of(roles, self.frame(split).layout.to_list())
         legacy = self.legacy_mlp_means and kind is None
-        memo = self.memo(prompts, substitute, metrics, kind, legacy)
+        model = model or self.model
+        memo = self.memo(prompts, substitute, metrics, kind, legacy, model)
         if not legacy:
-            return Ablator(self.model, prompts, substitute, metrics, memo=memo)
+            return Ablator(model, prompts, substitute, metrics, memo=memo)
         self._refuse_legacy()
-        return LegacyAblator(self.model, prompts, substitute, self.prompts("search"), metrics, memo=memo)
+        return LegacyAblator(model, prompts, substitute, self.prompts("search"), metrics, memo=memo)
 
     def _refuse_legacy(self) -> None:
         if self.kind != "mean":
@@ -151,14 +173,16 @@ class TaskData:
         metrics: Iterable[str],
         kind: str | None = None,
         legacy: bool = False,
+        model: models.Model | None = None,
     ) -> Memo | None:
-        """The memo of everything that determines a score, or None without a folder."""
+        """The memo of everything that determines a score, or None without a folder; ``model``: as of `ablator`."""
         if self.memo_folder is None:
             return None
+        model = model or self.model
         context = {
             "model": [self.description[k] for k in ("weights", "config")],
-            "dtype": str(self.model.dtype),
-            "device": self.model.device,
+            "dtype": str(model.dtype),
+            "device": model.device,
             "kind": kind or self.kind,
             "legacy_mlp_means": legacy,
             "prompts": [tensor_digest(x) for x in (prompts.tokens, prompts.answer, prompts.incorrect)],

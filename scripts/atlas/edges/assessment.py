@@ -63,8 +63,10 @@ def positions_of_task(
 ) -> pd.DataFrame:
     """`positions`: of the components of a node circuit, at the positions of each role; ``roles`` of each layout."""
     on_search, reported = (data.ablator(split, roles=roles) for split in ("search", data.report_split))
-    threshold = settings.positions["threshold"]
-    return pd.DataFrame(evaluation.position_rows(on_search, reported, start, threshold, search, bootstrap))
+    threshold, half = settings.positions["threshold"], None
+    if search.check_in_float32 and data.float32_model:
+        half, on_search = on_search, data.ablator("search", roles=roles, model=data.float32_model)
+    return pd.DataFrame(evaluation.position_rows(on_search, reported, start, threshold, search, bootstrap, half))
 
 
 def curves_of_task(

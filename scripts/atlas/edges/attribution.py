@@ -19,7 +19,7 @@ from atlas.edges.engine import EdgeAblator
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
 from atlas.edges.variants import whole_model
-from atlas.model.block import Block
+from atlas.model.block import Block, at_least_float32
 from atlas.model.models import slices
 
 RANKINGS = ("signed", "absolute")
@@ -52,7 +52,7 @@ def of_batch(
     """
     graph, differences = run.graph, carried(run)
     shares = [1.0] if points is None else [(i - 0.5) / points for i in range(1, points + 1)]
-    found = differences.new_zeros(len(graph.edges), len(run.tokens))
+    found = at_least_float32(differences.new_zeros(len(graph.edges), len(run.tokens)))
     ends = list(accumulate(len(graph.senders_of(receiver)) for receiver in graph.receivers))
     for share, rows in product(shares, slices(len(run.tokens), at_once)):
         for first, gradient in gradients(run, answer, incorrect, share, rows):

@@ -188,8 +188,9 @@ class EdgeAblator(Ablator):
             return variants.without_each(self.live[i], place, edges, self.edges_at_once(i)).transpose(0, 1)
 
         self.evaluations += len(circuits)
-        for circuit, x in zip(circuits, torch.cat(self.each_batch(run)).unbind(1), strict=True):
-            self.remember(circuit, self.measured(circuit, x))
+        found = torch.cat(self.each_batch(run)).transpose(0, 1)
+        for circuit, x, direct in zip(circuits, found, self.differences(found), strict=True):
+            self.remember(circuit, self.measured(circuit, x, direct))
 
     def edges_at_once(self, batch: int) -> int:
         """Edges that run together: on a CPU as many as keep its matrix products busy, elsewhere as many as fit."""

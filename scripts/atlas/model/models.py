@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from atlas.core.errors import StudyError
-from atlas.model import families, forward, source
+from atlas.model import families, forward, memory, source
 from atlas.model.block import Weights, unembedded
 
 Hook = tuple[str, Callable[..., Any]]  # name, and what makes of an activation what replaces it
@@ -110,20 +110,30 @@ def load(
     device: str = "auto",
     dtype: str = "float32",
     batch_size: int = 64,
-    memory_mb: int = 1024,
+    memory_mb: int | str = 1024,
     settings: dict[str, Any] | None = None,
+    limit_mb: int | None = None,
 ) -> Model:
-    """Load a checkpoint folder; ``device`` as in `device_of`, ``settings`` as in `families.weights_of`."""
+    """Load a checkpoint folder; ``device`` as in `device_of`, ``settings`` as in `families.weights_of`.
+
+    memory_mb: of the engine; `auto` takes what there is once the weights are loaded (`memory.auto_mb`, which also says
+    what ``limit_mb`` is), and leaves room for a float32 copy of weights in a half.
+    """
     device = device_of(device)
-    how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size, "memory_mb": memory_mb}
+    how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size}
     weights = families.weights_of(folder, device, how["dtype"], settings)
     if weights:
         d_model, n_heads, d_head = weights.blocks[0].w_q.shape
-        return Model(Path(folder), weights, len(weights.blocks), n_heads, d_head, d_model, **how)
-    bridge = boot(folder, device, how["dtype"])
-    cfg = bridge.cfg
-    model = Model(Path(folder), None, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, **how)
-    model.bridge = bridge
+        model = Model(Path(folder), weights, len(weights.blocks), n_heads, d_head, d_model, **how)
+    else:
+        bridge = boot(folder, device, how["dtype"])
+        cfg = bridge.cfg
+        model = Model(Path(folder), None, cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model, **how)
+        model.bridge = bridge
+    if isinstance(memory_mb, str):
+        size = memory.bytes_of(weights or list(model.bridge.parameters()))
+        memory_mb = memory.auto_mb(device, 2 * size if model.dtype.itemsize < 4 else 0, limit_mb)
+    model.memory_mb = memory_mb
     return model
 
 

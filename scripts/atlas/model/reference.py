@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from atlas.model import models, source
 from atlas.model.checks import read_config
 from atlas.model.engine import Engine
 from atlas.model.live import LiveRun
+from atlas.model.memory import free_bytes
 
 LENGTH = 128  # tokens of a row, more than prompts have
 LONGEST = 1024  # and where a window of attention, or of positions, is longer than that: so many beyond it, at most
@@ -102,16 +102,6 @@ def count(folder: Path) -> int:
     from atlas.model.checkpoint import Checkpoint
 
     return sum(read(tensor_name).numel() for tensor_name, read in Checkpoint(folder).sources.items())
-
-
-def free_bytes(device: str) -> int:
-    """Memory that is free on a device."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        return 1024 * int(next(line.split()[1] for line in meminfo.open() if line.startswith("MemAvailable")))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where no one says, half of it
 
 
 def expected_logits(name: str, folder: Path, tokens: torch.Tensor, device: str, dtype: str) -> torch.Tensor:

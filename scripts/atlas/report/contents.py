@@ -47,6 +47,7 @@ EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main 
 KIND = {"kind": "ablation.kind"}
 
 SUMMARISED = {
+    "circuits": Table("circuits.json", MAIN),
     "edge_circuits": Table("edge_circuits.json", MAIN),
     **of(MAIN, "edge_scores", "edge_areas"),
     "generation": Table("generation/summary.parquet"),

@@ -83,9 +83,19 @@ def settings(snakemake: Any, kind: type[Settings]) -> Settings:
     return kind(**{field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given})
 
 
+def run(snakemake: Any) -> dict[str, Any]:
+    """How a job runs its model (param ``run``), as `models.load` takes it.
+
+    With `memory_mb: auto` also the memory that Snakemake gives the job, which is no param: what runs do not depend on.
+    """
+    found = dict(snakemake.params.run)
+    return found | ({"limit_mb": snakemake.resources.get("mem_mb")} if found.get("memory_mb") == "auto" else {})
+
+
 def task_data(snakemake: Any) -> dict[str, Any]:
     """The arguments of `task_data.TaskData`: the files, model and task of a job, and how it runs and ablates."""
     names, given = ("run", "kind", "legacy_mlp_means", "allow_negative_clean"), dict(snakemake.params.items())
+    given |= {"run": run(snakemake)} if "run" in given else {}
     places_of = {"paths": dict(snakemake.input.items()), "folder": model_folder(snakemake)}
     places_of |= {"identity": {key: snakemake.wildcards[key] for key in ("model", "task")}}
     return places_of | {"memo_folder": memo_folder(snakemake)} | {key: given[key] for key in names if key in given}

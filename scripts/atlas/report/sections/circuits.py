@@ -106,6 +106,27 @@ def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
+def half_findings(searched: dict[str, dict[str, Any]], tasks: list[str], threshold: float, order: str) -> list[str]:
+    """Of compared circuits that were searched in a half: how many decisions were taken again in float32, and flipped.
+
+    searched: task -> the content of its `circuits.json`.
+    """
+    parts, dtypes = [], set()
+    for task in tasks:
+        for entry in searched.get(task, {"circuits": []})["circuits"]:
+            if (entry["order"], entry["threshold"]) == (order, threshold) and "in_half" in entry:
+                found = entry["in_half"]
+                dtypes.add(found["dtype"])
+                again = f"{found['again']} of {entry['evaluations']} decisions were too close for it"
+                parts.append(f"{again} and {found['flipped']} came out otherwise in float32 ({words(task)})")
+    if not parts:
+        return []
+    return [
+        f"The searches ran in {listing(sorted(dtypes))}: {listing(parts)}. Close decisions are those of float32, and "
+        "so are the scores."
+    ]
+
+
 def table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int) -> dict[str, Any]:
     """A row a task, the circuit that ``order`` found at ``threshold``; ``all_heads``: of the model, for percent."""
     rows = []
@@ -136,6 +157,7 @@ def section(study: Study) -> Section:
     faithfulness, threshold, order = study.tables["faithfulness"], study.settings["threshold"], study.settings["order"]
     where = held_out_prompts(study.tables["clean"], study.info, study.main)
     said = findings(faithfulness, study.main, threshold, order, study.all_heads, where)
+    said += half_findings(study.searched, study.main, threshold, order)
     return Section(
         title=f"Circuits (threshold {threshold:g} %, order {words(order)})",
         **led(said + split_findings(study.tables["prompts"], study.main)),

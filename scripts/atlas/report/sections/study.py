@@ -1,7 +1,7 @@
 """What the sections of a summary share: what they are written from, and which rows they report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -16,9 +16,10 @@ class Study:
     """What the summary of one model is written from.
 
     ``tables`` holds the tables of that name (``clean`` is clean_summary.parquet, ``cross`` cross.parquet, and so on).
-    ``info`` and ``circuits`` are prompts.json and edge_circuits.json by task; ``model`` is model.json; ``left_out`` is
-    that of analyses.json, and what it names has no table: analysis -> reason, or None. ``settings`` has ``title``,
-    ``tasks``, ``main_tasks``, ``threshold``, ``order``, ``labels`` and whatever else is to be shown.
+    ``info``, ``circuits`` and ``searched`` are prompts.json, edge_circuits.json and circuits.json by task; ``model`` is
+    model.json; ``left_out`` is that of analyses.json, and what it names has no table: analysis -> reason, or None.
+    ``settings`` has ``title``, ``tasks``, ``main_tasks``, ``threshold``, ``order``, ``labels`` and whatever else is to
+    be shown.
 
     In a study without edges, ``edge_areas`` is missing and the sections about them are left out; likewise
     ``generation`` and ``published``, and ``roles`` with all other tables of what heads do where every main task has
@@ -32,6 +33,7 @@ class Study:
     left_out: dict[str, str | None]
     settings: dict[str, Any]
     provenance: dict[str, Any]
+    searched: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
