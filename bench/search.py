@@ -218,21 +218,23 @@ def main() -> None:
     }
     table, worst = [], 0.0
     for name, prepare in ways.items():
-        seconds = []
+        seconds, beside = [], []
         for i in picked:
             took, found = timed(prepare(i), o.device)
             seconds.append(took)
+            beside.append(timed(matmul, o.device)[0])
             worst = max(worst, float(np.abs(found.double().cpu().numpy() - scores[i]).max()))
-        table.append((name, statistics.mean(seconds) * len(circuits), f"extrapolated from {SAMPLE}"))
-    table.append(("d  live engine", seconds_d, f"all {len(circuits)}"))
+        pace = statistics.median(of_matmul) / statistics.median(beside)
+        table.append((name, statistics.mean(seconds) * len(circuits), pace, f"extrapolated from {SAMPLE}"))
+    table.append(("d  live engine", seconds_d, 1.0, f"all {len(circuits)}"))
 
     speed, whole = matmul_flops / statistics.median(of_matmul), counter.plain(o.prompts, o.tokens) * len(circuits)
     reached = flops / seconds_d / speed
     print(f"\ngpt2-small shape, random weights, {o.prompts} prompts x {o.tokens} tokens, {o.device}")
     print(f"{o.threads} thread(s), {len(circuits)} evaluations of the published numerals search\n")
-    print(f"{'':55}{'seconds':>9}  {'x engine':>9}")
-    for name, seconds, how in table:
-        print(f"{name:55}{seconds:9.1f}  {seconds / seconds_d:9.1f}   {how}")
+    print(f"{'':55}{'seconds':>9}  {'x engine':>9}  {'at the same matmul speed':>25}")
+    for name, seconds, pace, how in table:
+        print(f"{name:55}{seconds:9.1f}  {seconds / seconds_d:9.1f}  {pace * seconds / seconds_d:25.1f}   {how}")
     rate = flops / seconds_d / 1e9
     print(f"\nFLOPs executed {flops / 1e9:.0f} G (a plain pass each: {whole / 1e9:.0f} G), at {rate:.1f} GFLOP/s")
     print(f"matmul speed of this machine {speed / 1e9:.1f} GFLOP/s, of which the engine reaches {100 * reached:.0f} %")

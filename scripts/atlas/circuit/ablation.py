@@ -6,7 +6,7 @@ Everything downstream of an ablated component is recomputed (total effect).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +183,7 @@ class Ablator:
         self.answer, self.incorrect = prompts.answer.to(model.device), prompts.incorrect.to(model.device)
         self.at = None if self.rows.position is None else self.rows.position.to(model.device)
         self.targets = None if self.rows.targets is None else self.rows.targets.to(model.device)
-        self._memory: dict[Hashable, dict[str, np.ndarray]] = {}  # by `key`
+        self._memory: dict[Any, dict[str, np.ndarray]] = {}  # by `key`
         self._asked = 0  # circuits scored or found in the memo
         self._not_run: list[AnyCircuit] = []  # those of this stretch that were found
         self._clean_logits: torch.Tensor | None = None
@@ -199,10 +199,6 @@ class Ablator:
         """Circuits whose activations fit into the budget together, over the rows of one batch."""
         return max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
 
-    def remembered_bytes(self) -> int:
-        """Memory for the residuals that are remembered of all batches."""
-        return self.budget - (self.engine.picked.budget if self.engine else 0)
-
     def split(self, batch_size: int) -> None:
         """Divide the rows into batches; the engine's remembered residuals share one budget."""
         self.batch_size = batch_size
@@ -210,7 +206,7 @@ class Ablator:
         self.live: list[Any] | None = None
         if self.engine:
             tokens, at = self.rows.tokens.to(self.model.device), self.at
-            budget = self.remembered_bytes() // len(self.batches)
+            budget = (self.budget - self.engine.picked.budget) // len(self.batches)
             self.live = [
                 LiveRun(self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch))
                 for batch in self.batches
@@ -295,10 +291,9 @@ class Ablator:
                 self.remember(circuit, self.by_logits(self.metrics, circuit, self.logits(circuit)))
         return [self._memory[self.key(circuit)] for circuit in circuits]
 
-    def key(self, circuit: AnyCircuit) -> Hashable:
+    def key(self, circuit: AnyCircuit) -> Any:
         """What a circuit is remembered by."""
-        named: Hashable = circuit
-        return named
+        return circuit
 
     def residuals(self, circuits: Sequence[AnyCircuit]) -> torch.Tensor:
         """Final residuals [C, R, K, D] at the positions of the score, of circuits that differ in one layer only."""

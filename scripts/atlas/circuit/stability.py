@@ -272,9 +272,8 @@ class NodeSearch:
         alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
 
         def steps(by: Ablator, settle: search.Settle) -> Iterator[search.Step]:
-            percents = by.percents_of_full
             batch = search.tried_at_once(self.batch, model.device, lambda: by.evaluations)
-            return search.run(self.order, self.seed, self.rule, everything, percents, alone, batch, settle)
+            return search.run(self.order, self.seed, self.rule, everything, by.percents_of_full, alone, batch, settle)
 
         differences = Differences(self.ablator(model, data), ablator) if self.float32 else None
         made, _ = searched(f"{data.family}, {data.name}", steps, self.rule, ablator, differences)
