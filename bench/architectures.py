@@ -32,8 +32,9 @@ import transformer_lens.model_bridge  # noqa: F401
 from snakemake.cli import main as snakemake_main
 
 import families
-from atlas.circuit import ablation
-from atlas.core.components import Component
+from atlas.circuit import hooks
+from atlas.circuit.replacement import Replacement
+from atlas.core.components import Component, all_components
 from atlas.heads import analyses
 from atlas.model import models
 from families import HEADS, LAYERS, ROOT, Outcome
@@ -58,16 +59,16 @@ def node_level(family: str, folder: Path) -> str:
 def compare(original, model) -> str:
     """Logits, and logits without a head and without an MLP, of the bridge against hooks on the original's modules."""
     tokens = torch.randint(2, families.WORDS, (3, 9), generator=torch.Generator().manual_seed(0))
-    everything = frozenset(ablation.all_components(model.n_layers, model.n_heads))
+    everything = frozenset(all_components(model.n_layers, model.n_heads))
     shapes = {"z": (LAYERS, 1, 1, HEADS, model.d_head), "mlp_out": (LAYERS, 1, 1, model.d_model)}
-    nothing = ablation.Replacement(*(torch.zeros(s) for s in shapes.values()), torch.zeros(3, dtype=torch.long))
+    nothing = Replacement(*(torch.zeros(s) for s in shapes.values()), torch.zeros(3, dtype=torch.long))
     with torch.no_grad():
         clean = original(tokens).logits[:, -1]
     for what, component in (("logits", None), ("head", Component(0, 1)), ("MLP", Component(0))):
         circuit = everything - {component}
         try:
             wanted = families.zeroed(original, tokens, component) if component else clean
-            found = model.run(tokens, ablation.edits(model, circuit, nothing), on_bridge=True)
+            found = model.run(tokens, hooks.edits(model, circuit, nothing), on_bridge=True)
         except Exception as error:
             return f"{what}: {brief(error)}"
         difference = (wanted - found).abs().max().item()

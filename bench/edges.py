@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from atlas.circuit.ablation import replacement
+from atlas.circuit.replacement import replacement
 from atlas.core.graph import LOGITS
 from atlas.edges import attribution, searches
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings

@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atlas.circuit.ablation import Ablator, edits, replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.effects import single_ablations
+from atlas.circuit.hooks import edits
 from atlas.circuit.precision import Differences, searched
+from atlas.circuit.replacement import replacement
 from atlas.circuit.search import Rule, by_layers, node_search, tried_at_once
 from atlas.edges import attribution, searches
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings

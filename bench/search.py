@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas.circuit.ablation import Ablator, Replacement, edits, replacement
+from atlas.circuit.ablation import Ablator
+from atlas.circuit.hooks import edits
+from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.core.components import MLP, Component, all_components
 from atlas.model import activations, engine, models

@@ -7,7 +7,7 @@ the dtype, so there the tolerance is 1e-5, on logits of order 1.
 import torch
 from hypothesis import strategies as st
 
-from atlas.circuit.ablation import Replacement
+from atlas.circuit.replacement import Replacement
 from atlas.core.components import all_components
 from atlas.model import models
 from atlas.prompts.batch import Prompts

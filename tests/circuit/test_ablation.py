@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.effects import single_ablations
 from atlas.circuit.legacy import LegacyAblator
+from atlas.circuit.replacement import replacement
 from atlas.core.components import Component, all_components
 from atlas.model import activations, models, source
 from atlas.prompts.batch import Prompts

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import METRICS, Patching, completeness, metrics_of, minimality, subsets
+from atlas.circuit.replacement import replacement
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
 from atlas.core.metrics import per_prompt

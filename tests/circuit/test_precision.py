@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit import precision
-from atlas.circuit.ablation import Ablator, Replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import position_rows
 from atlas.circuit.node_circuits import search_all
 from atlas.circuit.precision import BEYOND, EVERY, SAMPLE, Differences, nested, searched
+from atlas.circuit.replacement import Replacement
 from atlas.circuit.search import Rule, SearchSettings, bisect_search, by_layers, node_search
 from atlas.circuit.stability import Dataset, NodeSearch
 from atlas.circuit.task_data import TaskData

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.circuit import stability
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.ablation import Ablator
+from atlas.circuit.replacement import replacement
 from atlas.circuit.search import Rule
 from atlas.circuit.stability import Dataset, Maker, NodeSearch, Run
 from atlas.core.components import Component, all_components

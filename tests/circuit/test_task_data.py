@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atlas.circuit.ablation import replacement
 from atlas.circuit.legacy import LegacyAblator
+from atlas.circuit.replacement import replacement
 from atlas.core.errors import StudyError
 from atlas.edges.task_data import edge_ablator
 from atlas.model import activations

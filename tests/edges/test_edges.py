@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.ablation import Ablator
+from atlas.circuit.replacement import replacement
 from atlas.core.components import Component, all_components
 from atlas.core.graph import Edge, Graph
 from atlas.edges import attribution, searches

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.circuit.ablation import Replacement
+from atlas.circuit.replacement import Replacement
 from atlas.edges import attribution, searches
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
 from atlas.model import models

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.circuit.ablation import replacement
+from atlas.circuit.replacement import replacement
 from atlas.core.components import Component
 from atlas.core.statistics import Bootstrap
 from atlas.heads import backup

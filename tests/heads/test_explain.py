@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas.circuit.ablation import replacement
+from atlas.circuit.replacement import replacement
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
 from atlas.core.positions import Layout

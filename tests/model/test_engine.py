@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit import search
-from atlas.circuit.ablation import Ablator, Replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.legacy import LegacyAblator
+from atlas.circuit.replacement import Replacement
 from atlas.core.components import Component, Site, sites
 from atlas.core.errors import StudyError
 from atlas.model import engine, families, models
@@ -85,7 +86,7 @@ def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer,
 @settings(max_examples=25)
 def test_any_positions_equal_a_full_pass(model, prompts, circuit, positions, shared):
     """Several positions for a score (multi-token answers), the same for all rows or each row its own."""
-    from atlas.circuit.ablation import edits
+    from atlas.circuit.hooks import edits
 
     index = torch.tensor(positions[0] if shared else positions)
     groups = substitute(ROWS["groups"])
@@ -264,7 +265,7 @@ def test_the_shipped_models_search_is_the_same_by_every_way(shipped_model, confi
     """Hooks, engine, speculation: the same circuit of the shipped model, at percents within 1e-3."""
     import pandas as pd
 
-    from atlas.circuit.ablation import replacement
+    from atlas.circuit.replacement import replacement
     from atlas.model import activations
     from atlas.prompts.tasks import Task, make_prompts
     from atlas.prompts.tokens import encode_prompts

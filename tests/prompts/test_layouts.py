@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import indirect_objects
 from atlas.circuit import stability
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import Patching
 from atlas.circuit.kinds import KINDS
+from atlas.circuit.replacement import replacement
 from atlas.circuit.unablated import answer_logits, collected
 from atlas.core.components import Component, Site, all_components, sites
 from atlas.core.errors import StudyError

@@ -15,10 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.circuit import ablation, stability
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit import stability
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import Patching, position_effects
 from atlas.circuit.kinds import KINDS
+from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.circuit.stability import Maker
 from atlas.circuit.unablated import collected
@@ -443,7 +444,7 @@ def replace_answers(prompts):
 
 
 def zero_like(prompts):
-    return ablation.Replacement(
+    return Replacement(
         torch.zeros(6, 1, prompts.tokens.shape[1], 8, 16),
         torch.zeros(6, 1, prompts.tokens.shape[1], 128),
         torch.zeros(len(prompts)).long(),

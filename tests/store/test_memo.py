@@ -37,9 +37,9 @@ def test_another_context_metric_or_code_finds_nothing(tmp_path, monkeypatch):
 
 def test_every_module_and_package_that_computes_scores_is_part_of_the_key():
     found = sources.of(*memo.CODE)
-    names = "circuit/ablation circuit/legacy model/engine model/block core/metrics model/models model/activations"
+    names = "circuit/ablation circuit/replacement circuit/legacy model/engine model/block core/metrics model/models model/activations"
     names += " model/source model/reading model/families/gpt2 model/families/gpt_neox model/families/llama core/graph"
-    names += " edges/engine edges/run model/checkpoint model/forward core/components store/memo"
+    names += " edges/engine edges/run edges/passes edges/variants model/live model/mlp model/norm model/checkpoint model/forward core/components store/memo"
     assert {f"scripts/atlas/{name}.py" for name in names.split()} <= set(found.files)
     assert {"torch", "transformers", "transformer_lens", "safetensors", "numpy"} <= set(found.packages)
     assert memo.code_digest() == found.digest()
@@ -120,7 +120,8 @@ def test_edge_circuits_of_thousands_are_told_apart_by_their_digest(tmp_path):
 
 
 def test_a_search_with_a_memo_runs_nothing_twice(shipped_model, tmp_path):
-    from atlas.circuit.ablation import Ablator, Replacement
+    from atlas.circuit.ablation import Ablator
+    from atlas.circuit.replacement import Replacement
     from atlas.circuit.search import Rule, by_layers, node_search
     from atlas.prompts.batch import Prompts
 
@@ -142,8 +143,9 @@ def test_a_search_with_a_memo_runs_nothing_twice(shipped_model, tmp_path):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_resumed_search_of_components_has_the_bits_of_one_that_was_not_killed(shipped_model, tmp_path, legacy):
     """Whatever the engine had remembered when it was killed: residuals, a layer's attention, legacy means."""
-    from atlas.circuit.ablation import STRETCH, Ablator, Replacement
+    from atlas.circuit.ablation import STRETCH, Ablator
     from atlas.circuit.legacy import LegacyAblator
+    from atlas.circuit.replacement import Replacement
     from atlas.circuit.search import Rule, by_layers, node_search
     from atlas.prompts.batch import Prompts
 

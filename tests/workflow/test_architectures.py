@@ -59,15 +59,15 @@ import architectures as bench, families
 from atlas.core.components import Component
 original = families.build("llama", Path(sys.argv[1]))
 model = bench.models.load(sys.argv[1], device="cpu")
-edits = bench.ablation.edits
+edits = bench.hooks.edits
 assert bench.compare(original, model) == ""
 
 def wrong(model, circuit, substitute):
-    everything = frozenset(bench.ablation.all_components(model.n_layers, model.n_heads))
+    everything = frozenset(bench.all_components(model.n_layers, model.n_heads))
     gone = {Component(0, 2) if c == Component(0, 1) else c for c in everything - circuit}
     return edits(model, everything - gone, substitute)
 
-bench.ablation.edits = wrong
+bench.hooks.edits = wrong
 print(bench.compare(original, model))
 """
     assert "head: logits differ by" in bench(["-c", code, tmp_path])

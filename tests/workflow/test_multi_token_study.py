@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from atlas.circuit.ablation import Replacement, edits
+from atlas.circuit.hooks import edits
+from atlas.circuit.replacement import Replacement
 from atlas.core.components import all_components, from_json
 from atlas.model import models
 from atlas.prompts.clean_scores import kept_prompts

@@ -6,146 +6,25 @@ Everything downstream of an ablated component is recomputed (total effect).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from atlas.circuit.kinds import known
-from atlas.circuit.unablated import collected
-from atlas.core.components import AnyCircuit, Circuit, Component, Site, all_components, sites
-from atlas.core.errors import StudyError
+from atlas.circuit.hooks import edits
+from atlas.circuit.replacement import Replacement
+from atlas.core.components import AnyCircuit, Site, all_components, sites
 from atlas.core.metrics import log_probs, per_prompt
-from atlas.model import activations, engine
+from atlas.model import engine
 from atlas.model.live import LiveRun
-from atlas.model.models import Hook, Model, mlp_hook, slices, z_hook
-from atlas.prompts.batch import Prompts, Rows
+from atlas.model.models import Model, slices
+from atlas.prompts.batch import Prompts
 
 if TYPE_CHECKING:
     from atlas.store.memo import Memo
 
 log = logging.getLogger("atlas")
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """What ablated components are replaced by: row ``rows[i]`` stands in for prompt i."""
-
-    z: torch.Tensor  # [L, R, S, H, d_head]
-    mlp_out: torch.Tensor  # [L, R, S, D]
-    rows: torch.Tensor  # [N] -> 0..R-1
-
-    def to(self, device: str) -> Replacement:
-        return Replacement(self.z.to(device), self.mlp_out.to(device), self.rows.to(device))
-
-    def reader(self, batch: slice) -> engine.Substitute:
-        """(name, layer) -> what replaces that layer's ablated components for the prompts of a batch, [1 or n, ...]."""
-        rows = self.rows[batch]
-
-        def read(name: str, layer: int) -> torch.Tensor:
-            values: torch.Tensor = getattr(self, name)[layer]
-            return values if len(values) == 1 else values[rows]  # one row is broadcast instead of copied
-
-        return read
-
-
-def replacement(
-    kind: str, model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any] | None = None
-) -> Replacement:
-    """The replacement of an ablation kind for these prompts.
-
-    ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
-    ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
-    """
-    of, rows = known(kind), prompts.rows()
-    used, s = means[of.run], rows.tokens.shape[1]
-    if not same_lengths(prompts, rows, means, used["z"].shape[2]):
-        raise StudyError(
-            f"means are of {used['z'].shape[2]} positions, prompts have {s}; they belong to different tasks"
-        )
-    if of.aligned:
-        return corrupted_runs(model, prompts, cache)
-    if not of.means_of:
-        first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
-        return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
-    if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
-        raise StudyError(
-            "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
-            "mean; search on such prompts too, or use zero or resample"
-        )
-    used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
-    return Replacement(used["z"], used["mlp_out"], rows.group)
-
-
-def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:
-    """Do prompts have as many tokens as the ``s`` positions of means, or as those of their group's mean?
-
-    Answers of several tokens may be longer or shorter.
-    """
-    if prompts.several_tokens or "longest" in means:
-        return prompts.several_tokens and "longest" in means
-    length = torch.full((len(rows),), rows.tokens.shape[1]) if rows.length is None else rows.length
-    return bool((length == (means["lengths"][rows.group] if "lengths" in means else s)).all())
-
-
-def corrupted_runs(model: Model, prompts: Prompts, cache: dict[str, Any] | None = None) -> Replacement:
-    """Each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds all the prompts."""
-    rows, index = prompts.rows(), activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
-    if cache is None or index is None:
-        run, _ = collected(model, rows, "corrupted")
-        index = torch.arange(len(rows))
-    else:
-        run = {name: x[:, :, : rows.tokens.shape[1]] for name, x in cache["corrupted"].items()}
-        index = rows.of_prompts(index)
-    return Replacement(run["z"], run["mlp_out"], index)
-
-
-def edits(
-    model: Model,
-    circuit: Circuit,
-    substitute: Replacement,
-    batch: slice = slice(None),
-    roles: dict[str, torch.Tensor] | None = None,
-) -> Iterator[Hook]:
-    """Hooks that replace everything outside ``circuit`` for the prompts of ``batch``.
-
-    ``roles``: role -> mask [1 or n, S], where a component of which only sites are kept is left as it is.
-    """
-    read = substitute.reader(batch)
-    outside = [c for c in all_components(model.n_layers, model.n_heads) if c not in circuit]
-
-    def put(x: torch.Tensor, values: torch.Tensor, kept: list[Site]) -> torch.Tensor:
-        """``values`` in place of x [n, S, ...], but at the positions of kept sites."""
-        values = values.to(x.dtype).expand_as(x)
-        if not kept:
-            return values
-        mask = engine.where_kept([site.role for site in kept], roles)
-        return torch.where(mask.view(*mask.shape, *[1] * (x.dim() - 2)), x, values)
-
-    def replace_heads(layer: int, heads: dict[int, list[Site]]) -> Callable[..., torch.Tensor]:
-        def hook(z: torch.Tensor, hook: object) -> torch.Tensor:
-            z = z.clone()
-            for head, kept in heads.items():
-                z[:, :, head] = put(z[:, :, head], read("z", layer)[:, :, head], kept)
-            return z
-
-        return hook
-
-    def replace_mlp(layer: int, kept: list[Site]) -> Callable[..., torch.Tensor]:
-        return lambda out, hook: put(out, read("mlp_out", layer), kept)
-
-    kept: dict[Component, list[Site]] = {c: [] for c in outside}
-    for site in circuit:
-        if isinstance(site, Site) and site.component in kept:
-            kept[site.component].append(site)
-    for layer in range(model.n_layers):
-        heads = {c.head: kept[c] for c in outside if c.layer == layer and not c.is_mlp}
-        if heads:
-            yield z_hook(layer), replace_heads(layer, heads)
-        if Component(layer) in kept:
-            yield mlp_hook(layer), replace_mlp(layer, kept[Component(layer)])
 
 
 STRETCH = 32
@@ -199,6 +78,10 @@ class Ablator:
         """Circuits whose activations fit into the budget together, over the rows of one batch."""
         return max(1, self.rows_that_fit() // min(self.batch_size, len(self.rows)))
 
+    def remembered_bytes(self) -> int:
+        """Memory for the residuals that are remembered of all batches."""
+        return self.budget - (self.engine.picked.budget if self.engine else 0)
+
     def split(self, batch_size: int) -> None:
         """Divide the rows into batches; the engine's remembered residuals share one budget."""
         self.batch_size = batch_size
@@ -206,7 +89,7 @@ class Ablator:
         self.live: list[Any] | None = None
         if self.engine:
             tokens, at = self.rows.tokens.to(self.model.device), self.at
-            budget = (self.budget - self.engine.picked.budget) // len(self.batches)
+            budget = self.remembered_bytes() // len(self.batches)
             self.live = [
                 LiveRun(self.engine, tokens[batch], None if at is None else at[batch], budget, self.roles_of(batch))
                 for batch in self.batches

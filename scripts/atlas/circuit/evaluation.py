@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from atlas.circuit.ablation import Ablator, corrupted_runs
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.precision import Differences, searched
+from atlas.circuit.replacement import corrupted_runs
 from atlas.circuit.search import SearchSettings, Settle, Step, by_layers, node_search, tried_at_once
 from atlas.core.components import EMPTY, AnyCircuit, Circuit, Component, Site, columns, sites
 from atlas.core.errors import StudyError

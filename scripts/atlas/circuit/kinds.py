@@ -1,6 +1,6 @@
 """Kinds of ablation: one record for each (methods: ablation). Parsed by Snakemake in every job: imports nothing heavy.
 
-What replaces ablated components stands in `ablation.replacement`, what replaces the embeddings in `edges.engine`.
+What replaces ablated components stands in `replacement.replacement`, what replaces the embeddings in `edges.engine`.
 """
 
 from dataclasses import dataclass

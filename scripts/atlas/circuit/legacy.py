@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from atlas.circuit.ablation import Ablator, Replacement, edits
+from atlas.circuit.ablation import Ablator
+from atlas.circuit.hooks import edits
+from atlas.circuit.replacement import Replacement
 from atlas.core.components import AnyCircuit, Circuit
 from atlas.model import engine
 from atlas.model.live import LiveRun, last_head, prefixes

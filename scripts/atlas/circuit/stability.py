@@ -18,12 +18,13 @@ import pandas as pd
 import torch
 
 from atlas.circuit import search
-from atlas.circuit.ablation import Ablator, Replacement, replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.kinds import KINDS
 from atlas.circuit.legacy import LegacyAblator
 from atlas.circuit.node_circuits import alone_percents
 from atlas.circuit.precision import Differences, searched
+from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.unablated import answer_logits, collected
 from atlas.core.chance import jaccard, layer_matched
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile

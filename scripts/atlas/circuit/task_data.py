@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atlas.circuit.ablation import Ablator, Replacement, replacement
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.kinds import known
 from atlas.circuit.legacy import LegacyAblator
+from atlas.circuit.replacement import Replacement, replacement
 from atlas.core.errors import StudyError
 from atlas.model import models
 from atlas.prompts import clean_scores, layouts

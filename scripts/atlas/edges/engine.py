@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atlas.circuit.ablation import Ablator, Replacement
+from atlas.circuit.ablation import Ablator
+from atlas.circuit.replacement import Replacement
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, Edge, EdgeCircuit, EdgeMask, Graph
 from atlas.edges import variants

@@ -1,6 +1,6 @@
 """The edge circuit of a task on other data: the highest-scored edges, as many as are reported."""
 
-from atlas.circuit.ablation import Replacement
+from atlas.circuit.replacement import Replacement
 from atlas.circuit.stability import EdgeSearch
 from atlas.core.components import AnyCircuit, Circuit
 from atlas.core.graph import Graph

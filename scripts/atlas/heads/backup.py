@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas.circuit.ablation import Replacement
+from atlas.circuit.replacement import Replacement
 from atlas.core.components import Component
 from atlas.core.metrics import per_prompt
 from atlas.core.statistics import Bootstrap, column_means

@@ -18,7 +18,7 @@ from atlas.heads import attention, backup, ov
 from atlas.prompts import layouts, words
 
 if TYPE_CHECKING:
-    from atlas.circuit.ablation import Replacement
+    from atlas.circuit.replacement import Replacement
     from atlas.core.components import Component
     from atlas.core.positions import Layout
     from atlas.heads.explained import Explained

@@ -102,7 +102,7 @@ def without_mean(rows: Sequence[Mapping[str, Any]], by_template: bool = False) -
 def kept_with_mean(frame: pd.DataFrame, by_template: bool) -> pd.Series:
     """The column ``kept`` (passed the filter) without the prompts that the kept ones of the search split leave no mean.
 
-    Only where there are several layouts: for one, `ablation.replacement` refuses what has no mean.
+    Only where there are several layouts: for one, `replacement.replacement` refuses what has no mean.
     """
     if not frame["layout"].any():
         return frame["kept"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.circuit.ablation import Ablator, replacement
+from atlas.circuit.ablation import Ablator
+from atlas.circuit.replacement import replacement
 from atlas.circuit.search import Rule, run
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps
 from atlas.core.errors import StudyError

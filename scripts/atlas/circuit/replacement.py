@@ -1,0 +1,88 @@
+"""What ablated components are replaced by (methods: ablation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from atlas.circuit.kinds import known
+from atlas.circuit.unablated import collected
+from atlas.core.errors import StudyError
+from atlas.model import activations, engine
+from atlas.model.models import Model
+from atlas.prompts.batch import Prompts, Rows
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What ablated components are replaced by: row ``rows[i]`` stands in for prompt i."""
+
+    z: torch.Tensor  # [L, R, S, H, d_head]
+    mlp_out: torch.Tensor  # [L, R, S, D]
+    rows: torch.Tensor  # [N] -> 0..R-1
+
+    def to(self, device: str) -> Replacement:
+        return Replacement(self.z.to(device), self.mlp_out.to(device), self.rows.to(device))
+
+    def reader(self, batch: slice) -> engine.Substitute:
+        """(name, layer) -> what replaces that layer's ablated components for the prompts of a batch, [1 or n, ...]."""
+        rows = self.rows[batch]
+
+        def read(name: str, layer: int) -> torch.Tensor:
+            values: torch.Tensor = getattr(self, name)[layer]
+            return values if len(values) == 1 else values[rows]  # one row is broadcast instead of copied
+
+        return read
+
+
+def replacement(
+    kind: str, model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any] | None = None
+) -> Replacement:
+    """The replacement of an ablation kind for these prompts.
+
+    ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
+    ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
+    """
+    of, rows = known(kind), prompts.rows()
+    used, s = means[of.run], rows.tokens.shape[1]
+    if not same_lengths(prompts, rows, means, used["z"].shape[2]):
+        raise StudyError(
+            f"means are of {used['z'].shape[2]} positions, prompts have {s}; they belong to different tasks"
+        )
+    if of.aligned:
+        return corrupted_runs(model, prompts, cache)
+    if not of.means_of:
+        first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
+        return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
+    if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
+        raise StudyError(
+            "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
+            "mean; search on such prompts too, or use zero or resample"
+        )
+    used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
+    return Replacement(used["z"], used["mlp_out"], rows.group)
+
+
+def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:
+    """Do prompts have as many tokens as the ``s`` positions of means, or as those of their group's mean?
+
+    Answers of several tokens may be longer or shorter.
+    """
+    if prompts.several_tokens or "longest" in means:
+        return prompts.several_tokens and "longest" in means
+    length = torch.full((len(rows),), rows.tokens.shape[1]) if rows.length is None else rows.length
+    return bool((length == (means["lengths"][rows.group] if "lengths" in means else s)).all())
+
+
+def corrupted_runs(model: Model, prompts: Prompts, cache: dict[str, Any] | None = None) -> Replacement:
+    """Each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds all the prompts."""
+    rows, index = prompts.rows(), activations.rows_of(cache["prompt"], prompts.prompt) if cache else None
+    if cache is None or index is None:
+        run, _ = collected(model, rows, "corrupted")
+        index = torch.arange(len(rows))
+    else:
+        run = {name: x[:, :, : rows.tokens.shape[1]] for name, x in cache["corrupted"].items()}
+        index = rows.of_prompts(index)
+    return Replacement(run["z"], run["mlp_out"], index)
