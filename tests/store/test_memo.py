@@ -37,9 +37,11 @@ def test_another_context_metric_or_code_finds_nothing(tmp_path, monkeypatch):
 
 def test_every_module_and_package_that_computes_scores_is_part_of_the_key():
     found = sources.of(*memo.CODE)
-    names = "circuit/ablation circuit/replacement circuit/legacy model/engine model/block core/metrics model/models model/activations"
+    names = "circuit/ablation circuit/replacement circuit/legacy model/engine model/block core/metrics model/models"
+    names += " model/activations"
     names += " model/source model/reading model/families/gpt2 model/families/gpt_neox model/families/llama core/graph"
-    names += " edges/engine edges/run edges/passes edges/variants model/live model/mlp model/norm model/checkpoint model/forward core/components store/memo"
+    names += " edges/engine edges/run edges/passes edges/variants model/live model/mlp model/norm model/checkpoint"
+    names += " model/forward core/components store/memo"
     assert {f"scripts/atlas/{name}.py" for name in names.split()} <= set(found.files)
     assert {"torch", "transformers", "transformer_lens", "safetensors", "numpy"} <= set(found.packages)
     assert memo.code_digest() == found.digest()
