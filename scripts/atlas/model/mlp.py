@@ -1,23 +1,19 @@
 """The MLP of a layer: two linear maps with an activation between them, or, with a gate, three.
 
 Between the maps stands the largest tensor of a pass, [N P, 4 D]. On a CPU, where nothing asks for a gradient, it is
-changed in place and a few rows at a time, which stay in the processor's own memory: bias and activation as PyTorch has
-them write it three times, and memory that is new each time is paid for by the page. On a GPU the kernels that there are
-do better, and with a gradient what they save must stay.
+activated in place and a few rows at a time, which stay in the processor's own memory: another tensor of that size would
+be paid for by the page. On a GPU one kernel does better, and with a gradient what is saved must stay.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 Linear = tuple[torch.Tensor, torch.Tensor]  # weight [in, out], bias [out]
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
 AT_ONCE = 2**17  # numbers between the maps that are activated at a time: half a megabyte, and as much beside it
-INNER, OUTER = 0.044715, 2 * math.sqrt(2 / math.pi)  # of `tanh_gelu`
 
 
 @dataclass(frozen=True)
@@ -42,16 +38,12 @@ class Mlp:
         return up.mul(self.activation(torch.addmm(self.gate[1], x, self.gate[0]))) if self.gate else self.activation(up)
 
     def in_parts(self, x: torch.Tensor) -> torch.Tensor:
-        """The same, changed in place by some rows at a time; takes no gradient."""
+        """The same, activated in place by some rows at a time; takes no gradient."""
         (w_up, b_up), gate = self.up, self.gate
-        hidden, size = x @ w_up, max(1, AT_ONCE // w_up.shape[1])
-        gates = (x @ gate[0]).split(size) if gate else ()
+        hidden, size = torch.addmm(b_up, x, w_up), max(1, AT_ONCE // w_up.shape[1])
+        gates = torch.addmm(gate[1], x, gate[0]).split(size) if gate else ()
         for i, part in enumerate(hidden.split(size)):
-            part.add_(b_up)
-            if gate:
-                part.mul_(self.activation(gates[i].add_(gate[1])))
-            else:
-                part.copy_(self.activation(part))
+            part.mul_(self.activation(gates[i])) if gate else part.copy_(self.activation(part))
         return hidden
 
     def firsts(self) -> list[Linear]:
@@ -74,14 +66,3 @@ class Mlp:
 def in_place(x: torch.Tensor) -> bool:
     """Whether steps in place pay: on a CPU, without a gradient, and not in halves, which each step would round."""
     return x.device.type == "cpu" and not x.requires_grad and x.dtype.itemsize >= 4
-
-
-def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
-    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) of any x, or x times the logistic function of twice the tanh's
-    argument, which is the same and twice as fast on a CPU (and nearer to the truth where x is far below 0).
-
-    """
-    if not in_place(x):
-        return F.gelu(x, approximate="tanh")
-    out = x * x
-    return torch.addcmul(x, out, x, value=INNER, out=out).mul_(OUTER).sigmoid_().mul_(x)

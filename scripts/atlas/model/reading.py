@@ -1,6 +1,7 @@
 """What the files of `families/` share: tensors of a checkpoint in the shapes of `block`, activations, rotary tables."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from atlas.model.block import Rotary
 from atlas.model.checkpoint import Checkpoint
-from atlas.model.mlp import Activation, Linear, Mlp, tanh_gelu
+from atlas.model.mlp import Activation, Linear, Mlp
 from atlas.model.norm import Norm
 
 FIXED_ROPE = ("default", "linear", "llama3")  # other scalings of rotary positions change with the length of the text
@@ -55,8 +56,8 @@ def unembedding(checkpoint: Checkpoint, config: Any, name: str, embedding: torch
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu_new": tanh_gelu,
-    "gelu_pytorch_tanh": tanh_gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "gelu": F.gelu,
     "relu": F.relu,
     "silu": F.silu,
