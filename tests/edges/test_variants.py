@@ -178,7 +178,7 @@ def test_remembered_passes_stay_within_the_budget(case):
 
 def test_gradients_of_a_few_prompts_at_a_time_are_those_of_all(case, monkeypatch):
     expected = attribution.scores(case.edges("resample"), 2)
-    monkeypatch.setattr(attribution, "bytes_of_gradients", lambda ablator: 10**12)  # one prompt in a pass
+    monkeypatch.setattr(attribution, "bytes_per_prompt", lambda ablator: 10**12)  # one prompt in a pass
     found = attribution.scores(case.edges("resample"), 2)
     assert all((found[edge] - expected[edge]).abs().max() < case.tolerance for edge in expected)
 

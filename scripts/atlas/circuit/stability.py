@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("atlas")
 
 SURVIVAL_COLUMNS = ("level", "name", "family", "share", "runs")
-SUMMARY_COLUMNS = ("level", "family", "runs", "size_min", "size_max", "intersection", "union")
+SUMMARY_COLUMNS: tuple[str, ...] = ("level", "family", "runs", "size_min", "size_max", "intersection", "union")
 SUMMARY_COLUMNS += ("jaccard", "jaccard_low", "jaccard_high", "expected")
 
 

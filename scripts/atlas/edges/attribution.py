@@ -9,16 +9,16 @@ clean run. All runs are of the whole, unablated model.
 """
 
 from collections.abc import Iterator
-from itertools import accumulate, product
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from atlas.core.graph import EMBED, LOGITS, Edge
 from atlas.edges.engine import EdgeAblator
+from atlas.edges.frame import Differences
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
-from atlas.edges.variants import whole_model
 from atlas.model.block import Block, at_least_float32
 from atlas.model.models import slices
 
@@ -27,40 +27,39 @@ RANKINGS = ("signed", "absolute")
 
 def scores(ablator: EdgeAblator, points: int | None = None) -> dict[Edge, torch.Tensor]:
     """Edge -> score per prompt [N], for every edge; ``points``: m of `eap_ig`, or None for `eap`."""
-    found, at_once = [], max(1, ablator.budget // 8 // bytes_of_gradients(ablator))
-    for i, run in enumerate(ablator.live):
-        batch = ablator.batches[i]
-        found.append(of_batch(run, ablator.answer[batch], ablator.incorrect[batch], points, at_once))
+    found = []
+    for rows in slices(len(ablator.prompts), max(1, ablator.budget // 8 // bytes_per_prompt(ablator))):
+        run = ablator.run_of(rows, 0, Differences())
+        found.append(of_batch(run, ablator.answer[rows], ablator.incorrect[rows], points))
     return dict(zip(ablator.graph.edges, torch.cat(found, dim=1), strict=True))
 
 
-def bytes_of_gradients(ablator: EdgeAblator) -> int:
-    """What a prompt takes: of each layer the residual, its norms, q, k, v, z, and the MLP's inner values before and
-    after the activation are held until the way back; of the heads of one layer gradients by their inputs."""
-    graph, weights = ablator.graph, ablator.engine.weights
-    per_token = graph.n_layers * (9 * ablator.model.d_model + weights.mlp_flops // ablator.model.d_model)
-    per_token += 4 * graph.n_heads * ablator.model.d_model
+def bytes_per_prompt(ablator: EdgeAblator) -> int:
+    """What a prompt takes: a write of each sender, and what the clean pass holds of each layer; for the way back each
+    layer's residual, its norms, q, k, v, z, and the MLP's inner values before and after the activation; of the heads of
+    one layer gradients by their inputs."""
+    graph, weights, d_model = ablator.graph, ablator.engine.weights, ablator.model.d_model
+    per_token = (len(graph.senders) + 4 * graph.n_layers + 4 * graph.n_heads) * d_model
+    per_token += graph.n_layers * (9 * d_model + weights.mlp_flops // d_model)
     return ablator.prompts.tokens.shape[1] * per_token * weights.w_u.element_size()
 
 
-def of_batch(
-    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None, at_once: int
-) -> torch.Tensor:
-    """[edges, n] scores on the CPU, in logits, of one batch; their sign is that of the module's first lines.
+def of_batch(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None) -> torch.Tensor:
+    """[edges, n] scores on the CPU, in logits, of the prompts of a run; their sign is that of the module's first lines.
 
-    ``answer``, ``incorrect`` [n]: token ids; ``points``: see `scores`; ``at_once``: prompts in one backward pass.
+    ``answer``, ``incorrect`` [n]: token ids; ``points``: see `scores`.
     """
     graph, differences = run.graph, carried(run)
     shares = [1.0] if points is None else [(i - 0.5) / points for i in range(1, points + 1)]
     found = at_least_float32(differences.new_zeros(len(graph.edges), len(run.tokens)))
     ends = list(accumulate(len(graph.senders_of(receiver)) for receiver in graph.receivers))
-    for share, rows in product(shares, slices(len(run.tokens), at_once)):
-        for first, gradient in gradients(run, answer, incorrect, share, rows):
+    for share in shares:
+        for first, gradient in gradients(run, answer, incorrect, share):
             count = len(graph.senders_of(graph.receivers[first]))
             # what an ablated edge would add to the receiver's input is minus the difference that it carries
-            values = torch.bmm(differences[rows, :count], gradient.flatten(2).permute(1, 2, 0))  # [n, count, receivers]
+            values = torch.bmm(differences[:, :count], gradient.flatten(2).permute(1, 2, 0))  # [n, count, receivers]
             for i, own in enumerate(values.unbind(2), start=first):
-                found[ends[i] - count : ends[i], rows] -= own.T
+                found[ends[i] - count : ends[i]] -= own.T
     return (found / len(shares)).cpu()
 
 
@@ -68,24 +67,23 @@ def carried(run: EdgeRun) -> torch.Tensor:
     """[N, senders, S x D]: clean minus ablated write of every sender, in the order of the graph."""
     every = (1 << len(run.graph.senders)) - 1
     with torch.no_grad():
-        clean = Pass(run, run.graph.all_edges.rows, whole_model(run), wide=every)
+        clean = Pass(run, run.graph.all_edges.rows, wide=every)
         clean.final()
         return clean.carried(every, True)[1].transpose(0, 1).flatten(2)
 
 
 def gradients(
-    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float, rows: slice = slice(None)
+    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(number of a receiver, gradients of the summed logit difference by the inputs before the norm of this receiver
     and those behind it, [receivers, n, S, D]); all of them in the end, a few at a time because together they are large.
 
-    The embeddings are ``share`` of the way from the ablated to the clean ones. ``rows``: the prompts meant.
+    The embeddings are ``share`` of the way from the ablated to the clean ones.
     """
     engine, graph = run.engine, run.graph
     read: dict[Any, torch.Tensor] = {}
     with torch.no_grad():
-        clean, ablated = engine.weights.embed(run.tokens[rows]), run.ablated(EMBED)
-        ablated = ablated if len(ablated) == 1 else ablated[rows]
+        clean, ablated = engine.weights.embed(run.tokens), run.ablated(EMBED)
         start = ablated + share * (clean - ablated)
     with torch.enable_grad():
         x = start.requires_grad_(True)
@@ -93,8 +91,7 @@ def gradients(
         for layer, block in enumerate(engine.blocks):
             x = layer_with_reads(layer, block, x, read, normed)
         read[LOGITS] = x
-        last = run.positions.part(rows).take(x)[:, 0]
-        metric = engine.weights.logit_diff(last, answer[rows], incorrect[rows]).sum()
+        metric = engine.weights.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
         names = list(read)
         by_read = dict(zip(names, torch.autograd.grad(metric, [read[name] for name in names]), strict=True))
     read.clear()

@@ -135,20 +135,13 @@ class EdgeAblator(Ablator):
 
     def split(self, batch_size: int) -> None:
         super().split(batch_size)
-        tokens, budget = self.prompts.tokens.to(self.model.device), self.budget // len(self.batches)
-        differences = Differences()  # of one batch at a time
-        self.live = [
-            EdgeRun(
-                self.engine,
-                self.graph,
-                tokens[batch],
-                self.substitute.reader(batch),
-                None if self.at is None else self.at[batch],
-                budget,
-                differences,
-            )
-            for batch in self.batches
-        ]
+        budget, differences = self.budget // len(self.batches), Differences()  # of one batch at a time
+        self.live = [self.run_of(batch, budget, differences) for batch in self.batches]
+
+    def run_of(self, batch: slice, budget: int, differences: Differences) -> EdgeRun:
+        """Runs of some prompts; ``budget``: bytes of passes that it may remember."""
+        tokens, at = self.prompts.tokens[batch].to(self.model.device), None if self.at is None else self.at[batch]
+        return EdgeRun(self.engine, self.graph, tokens, self.substitute.reader(batch), at, budget, differences)
 
     def key(self, circuit: EdgeCircuit) -> bytes:
         return self.graph.circuit(circuit).digest

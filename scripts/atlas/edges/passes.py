@@ -111,7 +111,7 @@ class Pass:
         wide = [h for h in heads if self.wide >> first + h & 1]
         narrow = [h for h in heads if h not in wide] if len(wide) < len(heads) else []
         owners = sorted({block.owners[h] for h in heads})
-        inputs = Inputs(self, layer, {"q": wide, "k": owners, "v": owners}, narrow)
+        inputs = Inputs(self, layer)
         k, v = block.placed("k", inputs.projected("k", owners, True)), inputs.projected("v", owners, True)
         for some, everywhere in ((wide, True), (narrow, False)):
             if some:
@@ -182,7 +182,7 @@ class Pass:
         n = max(map(rows_in, (x[0], *starts.values())))
         stream, base = (self.spread(starts[w], n) for w in (True, False))
         streams = torch.tensor(whole, device=x.device, dtype=x.dtype).view(-1, 1, 1, 1)
-        return torch.addcmul(self.plus(x, base), streams, stream - base)
+        return self.plus(x, base).addcmul_(streams, stream - base)
 
     def plus(self, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """The sum of x [..., 1 or N, P, D], which may be changed, and ``start`` [1 or N, P, D]."""
@@ -303,43 +303,37 @@ def together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class Inputs:
-    """What the heads of one layer read, after the first norm.
+    """What the heads of one layer read, after the first norm: one tensor for each set of senders."""
 
-    owners: part (`q`, `k`, `v`) -> query or key/value heads that read at every position. narrow: query heads that read
-    at the positions of the score alone.
-    """
-
-    def __init__(self, made: Pass, layer: int, owners: dict[str, list[int]], narrow: list[int]) -> None:
+    def __init__(self, made: Pass, layer: int) -> None:
         self.made, self.layer, self.block = made, layer, made.run.blocks[layer]
-        wide = [row for part, some in owners.items() for row in made.rows_of(part, layer, some)]
-        asked = {True: wide, False: made.rows_of("q", layer, narrow)}
-        self.places = {where: {row: i for i, row in enumerate(dict.fromkeys(rows))} for where, rows in asked.items()}
-        self.normed = {where: self.read(list(rows), where) for where, rows in self.places.items() if rows}
+        self.normed: dict[tuple[int, bool], torch.Tensor] = {}  # of few sets, which other parts may read too
 
-    def read(self, rows: list[int], everywhere: bool) -> torch.Tensor:
+    def read(self, rows: Sequence[int], everywhere: bool) -> torch.Tensor:
         """[rows, 1 or N, S or K, D] for each set of senders."""
         x = self.made.reads(2 * self.layer, rows, everywhere)
         return self.block.norm1(x.flatten(0, 1)).view(x.shape)
 
     def projected(self, part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
         """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
-        normed, found = self.normed[everywhere], self.places[everywhere]
-        places = [found[row] for row in self.made.rows_of(part, self.layer, owners)]
-        distinct = list(dict.fromkeys(places))
-        if len(distinct) == 1:
-            return self.block.project(part, normed[distinct[0]], owners)
+        rows = self.made.rows_of(part, self.layer, owners)
+        together_by = {row: [i for i, other in enumerate(rows) if other == row] for row in dict.fromkeys(rows)}
+        distinct = list(together_by)
         if len(distinct) > GROUPS:
-            first = places[0]
-            in_order = places == list(range(first, first + len(places)))
-            return projected_each(
-                self.block, part, normed[first : first + len(places)] if in_order else normed[places], owners
-            )
-        each = [[i for i, place in enumerate(places) if place == p] for p in distinct]
+            x = self.read(distinct, everywhere)
+            if len(distinct) < len(rows):
+                x = x[[distinct.index(row) for row in rows]]
+            return projected_each(self.block, part, x, owners)
+        if new := [row for row in distinct if (row, everywhere) not in self.normed]:
+            self.normed |= {(row, everywhere): x for row, x in zip(new, self.read(new, everywhere), strict=True)}
+        if len(distinct) == 1:
+            return self.block.project(part, self.normed[rows[0], everywhere], owners)
         parts = [
-            self.block.project(part, normed[p], [owners[i] for i in some])
-            for p, some in zip(distinct, each, strict=True)
+            self.block.project(part, self.normed[row, everywhere], [owners[i] for i in some])
+            for row, some in together_by.items()
         ]
-        order = [i for some in each for i in some]
+        order, n = [i for some in together_by.values() for i in some], max(map(rows_in, parts))
+        parts = [self.made.spread(x, n).expand(n, *x.shape[1:]) for x in parts]
         return torch.cat(parts, dim=1)[:, [order.index(i) for i in range(len(order))]]
 
 

@@ -68,7 +68,7 @@ class EdgeRun(Frame):
 
     def clear(self) -> None:
         """Forget what was run."""
-        self.passes = []
+        self.passes, self.reference = [], None
 
 
 def bytes_of(passes: Iterable[Pass]) -> int:

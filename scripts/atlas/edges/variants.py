@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 import torch
 
 from atlas.core.graph import LOGITS, Edge, Graph, members
-from atlas.edges.frame import matrix
 from atlas.edges.passes import Inputs, Pass, projected_each
 from atlas.edges.run import EdgeRun, bytes_of
 from atlas.model.block import Positions
@@ -133,22 +131,13 @@ class Variants(Pass):
         return super().final()
 
     def carried(self, used: int, everywhere: bool) -> tuple[int, torch.Tensor]:
-        """Those of senders that changed have C N rows, and so have all beside them."""
-        changed = used & self.changed
-        if not changed:
-            return super().carried(used, everywhere)
+        """Made anew: few senders are asked for, and those that changed, and so all beside them, have C N rows."""
         by_layer: dict[int, list[int]] = {}
-        for sender in members(changed):
+        for sender in members(used):
             by_layer.setdefault((sender - 1) // self.graph.senders_a_layer, []).append(sender)
-        parts, n = [self.made_by(layer, some, everywhere) for layer, some in by_layer.items()], 0
-        order = members(changed)
-        if rest := used & ~changed:
-            senders, held = super().carried(rest, everywhere)
-            places = np.flatnonzero(matrix([rest], senders)[0]).tolist()
-            parts, order = [held[places], *parts], members(rest) + order
+        parts = [self.made_by(layer, senders, everywhere) for layer, senders in by_layer.items()]
         n = max(part.shape[1] for part in parts)
-        found = torch.cat([self.with_rows(part, n) for part in parts])
-        return used, found if order == sorted(order) else found[np.argsort(order).tolist()]
+        return used, torch.cat([self.with_rows(part, n) for part in parts])
 
     def copied(self, x: torch.Tensor) -> torch.Tensor:
         """[C N, ...] of what the changed receivers read, [C, 1 or N, ...]."""
@@ -272,8 +261,7 @@ class Variants(Pass):
         held = self.reference.projections
         if everywhere not in held:
             block, heads, owners = self.run.blocks[layer], list(self.graph.heads), list(range(self.graph.n_kv_heads))
-            wide, narrow = (heads, []) if everywhere else ([], heads)
-            inputs = Inputs(self, layer, {"q": wide, "k": owners, "v": owners}, narrow)
+            inputs = Inputs(self, layer)
             q, k, v = (
                 inputs.projected(p, some, p != "q" or everywhere)
                 for p, some in zip("qkv", (heads, owners, owners), strict=True)

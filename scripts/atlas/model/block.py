@@ -78,10 +78,6 @@ class Positions:
             self.masks[s] = None if last else (keys <= index[:, :, None])[:, None]
         return self.masks[s]
 
-    def part(self, rows: slice) -> "Positions":
-        """The same for some of the rows."""
-        return self if self.index.dim() == 1 else Positions(self.index[rows])
-
     def repeat(self, times: int) -> "Positions":
         """The same for ``times`` copies of the rows, one after another."""
         return self if self.index.dim() == 1 else Positions(self.index.repeat(times, 1))
