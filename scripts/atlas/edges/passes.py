@@ -15,7 +15,7 @@ from atlas.edges.frame import Frame, matrix
 from atlas.model.block import Block, Positions
 
 GROUPS = 3  # up to so many different inputs of a layer's heads are projected one after another, more of them at once
-FEW = 3  # senders that are used are copied if they are less than one in so many, else read among the others
+COPIED = 3  # times that a copy, and the product with it, goes through memory: else sums are taken one by one
 
 
 class Pass:
@@ -35,6 +35,7 @@ class Pass:
         self.covered = 0  # senders whose `out` is at every position
         self.whole: dict[int, torch.Tensor] = {}  # layer -> z [N, S, H, d_head] where all its heads were made at once
         self.streams: dict[tuple[int, bool], torch.Tensor] = {}
+        self.ports: dict[tuple[int, bool], torch.Tensor] = {}  # receiver, everywhere? -> query, key or value it gives
         self.parent, self.is_fresh = parent, parent is None
         self.changed = 0 if parent else self.live  # senders that write otherwise than in the parent
 
@@ -56,11 +57,11 @@ class Pass:
         """All that the pass holds; of heads that were made at once, their common tensor and no view of it."""
         n, made = self.graph.senders_a_layer, self.whole
         own = [x for s, x in self.out.items() if (s - 1) // n not in made or (s - 1) % n == self.graph.n_heads]
-        return [*own, *made.values(), *self.streams.values()]
+        return [*own, *made.values(), *self.streams.values(), *self.ports.values()]
 
-    def forget_streams(self) -> None:
+    def forget_reads(self) -> None:
         """Forget what can be made again from what nodes write."""
-        self.streams = {}
+        self.streams, self.ports = {}, {}
 
     # ---- the way through the model -----------------------------------------------------------------------
     def final(self) -> torch.Tensor:
@@ -112,15 +113,31 @@ class Pass:
         narrow = [h for h in heads if h not in wide] if len(wide) < len(heads) else []
         owners = sorted({block.owners[h] for h in heads})
         inputs = Inputs(self, layer)
-        k, v = block.placed("k", inputs.projected("k", owners, True)), inputs.projected("v", owners, True)
+        k, v = block.placed("k", self.given(inputs, "k", owners, True)), self.given(inputs, "v", owners, True)
         for some, everywhere in ((wide, True), (narrow, False)):
             if some:
-                q = inputs.projected("q", some, everywhere)
+                q = self.given(inputs, "q", some, everywhere)
                 z = self.attend(block, q, k, v, [owners.index(block.owners[h]) for h in some], everywhere)
                 for head, own in zip(some, z.unbind(2), strict=True):
                     self.put(first + head, own, everywhere)
                 if len(some) == block.n_heads and everywhere:
                     self.whole[layer] = z
+
+    def given(self, inputs: "Inputs", part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
+        """Queries, keys or values [1 or N, h, P, d_head] of owners: the parent's where nothing that they read differs."""
+        first, before, found = self.graph.row(inputs.layer, part), self.parent, {}
+        for owner in owners:
+            key, row = (first + owner, everywhere), self.rows[first + owner]
+            if before and key in before.ports and row == before.rows[first + owner] and not row & self.changed:
+                found[owner] = before.ports[key]
+        if new := [owner for owner in owners if owner not in found]:
+            made = inputs.projected(part, new, everywhere)
+            found |= dict(zip(new, made.unbind(1), strict=True))
+        self.ports |= {(first + owner, everywhere): x for owner, x in found.items()}
+        if len(new) == len(owners):
+            return made
+        n = max(map(rows_in, found.values()))
+        return torch.stack([self.spread(found[owner], n).expand(n, -1, -1) for owner in owners], dim=1)
 
     def rows_of(self, part: str, layer: int, owners: Iterable[int]) -> list[int]:
         """What the queries, keys or values of some heads read."""
@@ -175,6 +192,13 @@ class Pass:
         if not used:
             return together([starts[w] for w in whole])
         senders, carried = self.carried(used, everywhere)
+        if sum(map(int.bit_count, terms)) <= COPIED * used.bit_count():
+            places = {sender: i for i, sender in enumerate(members(senders))}
+            parts = [[carried[places[s]] for s in members(term)] for term in terms]
+            return together([self.summed(starts[w], part, w) for w, part in zip(whole, parts, strict=True)])
+        if COPIED * used.bit_count() < senders.bit_count():
+            places = {sender: i for i, sender in enumerate(members(senders))}
+            senders, carried = used, carried[[places[s] for s in members(used)]]
         signs = matrix(terms, senders) * np.where(whole, -1, 1)[:, None]
         x = (torch.from_numpy(signs).to(carried) @ carried.flatten(1)).view(-1, *carried.shape[1:])
         if len(starts) == 1:
@@ -183,6 +207,17 @@ class Pass:
         stream, base = (self.spread(starts[w], n) for w in (True, False))
         streams = torch.tensor(whole, device=x.device, dtype=x.dtype).view(-1, 1, 1, 1)
         return self.plus(x, base).addcmul_(streams, stream - base)
+
+    def summed(self, start: torch.Tensor, parts: list[torch.Tensor], minus: bool) -> torch.Tensor:
+        """``start`` [1 or N, P, D] plus, or minus, the parts, [1 or N, P, D] each."""
+        x = start
+        for part in parts:
+            n, sign = max(part.shape[0], x.shape[0]), -1 if minus else 1
+            if x is start or x.shape[0] < n:
+                x = torch.add(self.spread(x, n), self.spread(part, n), alpha=sign)
+            else:
+                x.add_(self.spread(part, n), alpha=sign)
+        return x
 
     def plus(self, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """The sum of x [..., 1 or N, P, D], which may be changed, and ``start`` [1 or N, P, D]."""
@@ -211,9 +246,7 @@ class Pass:
             rows = slice(senders[0], senders[-1] + 1) if whole else senders
             held[rows] = self.made_by(layer, senders, everywhere)
         last = used.bit_length()
-        if FEW * used.bit_count() < last:
-            return used, held[members(used)]
-        return (1 << last) - 1, held[:last]  # what is not used is multiplied with 0
+        return (1 << last) - 1, held[:last]
 
     def made_by(self, layer: int, senders: list[int], everywhere: bool) -> torch.Tensor:
         """[senders, 1 or N, S or K, D] what live senders of a layer carry; of layer -1 the embeddings."""

@@ -62,7 +62,7 @@ class EdgeRun(Frame):
         self.passes = [known for known in (parent, made) if known is not None][-KEPT:]
         if bytes_of(self.passes) > self.budget:
             for known in self.passes:
-                known.forget_streams()
+                known.forget_reads()
         while bytes_of(self.passes) > self.budget:
             self.passes.pop(0)
 

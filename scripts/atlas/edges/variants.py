@@ -57,9 +57,11 @@ def whole_model(run: EdgeRun) -> Pass:
     rows = run.graph.all_edges.rows
     for known in run.passes:
         if known.is_fresh and known.rows == rows:
+            known.ports = {}  # of no use here
             return known
     base = Pass(run, rows)
     base.final()
+    base.ports = {}
     return base
 
 
@@ -181,7 +183,7 @@ class Variants(Pass):
         """Drop what no layer above will read: many copies of the prompts take much memory."""
         if (2 * layer, True) not in self.streams:
             return
-        self.streams = {key: x for key, x in self.streams.items() if key[0] >= 2 * layer}
+        self.streams, self.ports = {key: x for key, x in self.streams.items() if key[0] >= 2 * layer}, {}
         if not self.live & ~self.wide & self.run.senders_before(2 * layer):
             first = self.graph.first(layer)
             self.out = {s: x for s, x in self.out.items() if s >= first or self.wanted >> s & 1}
