@@ -124,7 +124,7 @@ class Pass:
                     self.whole[layer] = z
 
     def given(self, inputs: "Inputs", part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
-        """Queries, keys or values [1 or N, h, P, d_head] of owners: the parent's where nothing that they read differs."""
+        """Queries, keys or values [1 or N, h, P, d_head]: of the parent where nothing that they read differs."""
         first, before, found = self.graph.row(inputs.layer, part), self.parent, {}
         for owner in owners:
             key, row = (first + owner, everywhere), self.rows[first + owner]
