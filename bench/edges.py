@@ -135,6 +135,11 @@ def main() -> None:
 
     full = ablator.logit_diff(ablator.everything)  # both ways have the clean run at hand
     list(ablator.without_each(graph.edges[:1]))
+    said = ""
+    if o.edges:
+        more = graph.edges[:: len(graph.edges) // o.edges]
+        seconds, _ = timed(lambda: [None for _ in ablator.without_each(more)], "cpu")
+        said = f"{len(more)} edges: {seconds:.0f} s, peak memory {peak_mb('cpu') - loaded:.0f} MB above the model"
     found, seconds_live = timed(lambda: [dict(searches.path_patching(ablator, edges)) for edges in tried], "cpu")[::-1]
     ablator._memory.clear()
     first = [edges[0] for edges in tried]
@@ -162,10 +167,7 @@ def main() -> None:
     print(f"\nEAP-IG, {points} points, all edges: {1000 * seconds_ig / o.prompts:.0f} ms per prompt")
     print(f"largest difference between effects {worst:.1e} (logits of order 1)")
     print(f"peak memory {peak:.0f} MB, of which {loaded:.0f} MB before")
-    if o.edges:
-        more = graph.edges[:: len(graph.edges) // o.edges]
-        seconds, _ = timed(lambda: [None for _ in ablator.without_each(more)], "cpu")
-        print(f"{len(more)} edges: {seconds:.0f} s, peak memory {peak_mb('cpu') - loaded:.0f} MB above the model")
+    print(said)
     print(f"\nOverhead of an evaluation at {len(graph.edges)} edges, CPU milliseconds (products of width 1)")
     for name, took in overhead(graph):
         print(f"{name:60}{took:8.2f}")
