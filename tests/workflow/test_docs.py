@@ -30,7 +30,7 @@ RUN = [  # in this order, since some need what others leave
     "make run CORES=1",
     "make resume",
     "snakemake --cores 2",
-    "python bench/study.py .",
+    "python bench/cpu_seconds.py .",
     "snakemake --report results/report.html",
     "snakemake --report",
     "snakemake --unlock",
