@@ -1,9 +1,9 @@
 """CPU seconds of a finished study by rule, as a table in Markdown; of two studies side by side, with their ratio.
 
-python bench/cpu_seconds.py CLONE [CLONE], where the study ran in each (`benchmarks/` holds what Snakemake measured of every
-job). A job is measured every half second at first, then every half minute: of a job in a process of its own the end is
-missed, of a forked one nothing. What no job is told of, Snakemake's own time and that of imports which jobs share, is
-in what `time make run CORES=2` says of all processes (user + sys).
+python bench/cpu_seconds.py CLONE [CLONE], where the study ran in each (`benchmarks/` holds what Snakemake measured of
+every job). A job is measured every half second at first, then every half minute: of a job in a process of its own the
+end is missed, of a forked one nothing. What no job is told of, Snakemake's own time and that of imports which jobs
+share, is in what `time make run CORES=2` says of all processes (user + sys).
 """
 
 import argparse
