@@ -205,7 +205,7 @@ class Graph:
     def senders_of(self, receiver: str) -> list[str]:
         """All that a receiver can read, in the order of the forward pass."""
         layer = self.layer_of(receiver)
-        before = 1 + layer * (self.n_heads + 1)
+        before = self.first(layer)
         if receiver[0] == "m" and not self.parallel:
             before += self.n_heads
         return self.senders[:before]

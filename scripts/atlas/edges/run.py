@@ -25,6 +25,7 @@ import torch
 from atlas.core.graph import EdgeMask, Graph
 from atlas.edges.frame import Differences, Frame
 from atlas.edges.passes import Pass
+from atlas.model import engine
 from atlas.model.engine import Engine, Substitute
 
 KEPT = 2  # passes that are remembered: the one that a search removes from, and the one before
@@ -74,4 +75,4 @@ class EdgeRun(Frame):
 def bytes_of(passes: Iterable[Pass]) -> int:
     """Memory of passes, which share what did not change."""
     tensors = {id(x): x for known in passes for x in known.tensors()}
-    return sum(x.numel() * x.element_size() for x in tensors.values())
+    return sum(map(engine.bytes_of, tensors.values()))
