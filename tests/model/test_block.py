@@ -1,19 +1,31 @@
 """Pieces of the layer that say the same in several ways agree, so that an ingredient added to one is missed in none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from atlas.model import models
 from atlas.model.block import Positions
+from atlas.model.norm import Norm
 from random_models import TOLERANCE, D, H, N, S, load_random
 
 DTYPE = torch.float64
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+NORMED = "norms after both parts"
+
+
+@pytest.fixture(scope="module", params=[*TOLERANCE, NORMED])
 def block(request, tmp_path_factory):
-    model: models.Model = load_random(request.param, tmp_path_factory.mktemp("block") / "model")
-    return model.weights.blocks[1]
+    normed = request.param == NORMED
+    family = next(iter(TOLERANCE)) if normed else request.param
+    model: models.Model = load_random(family, tmp_path_factory.mktemp("block") / "model")
+    block = model.weights.blocks[1]
+    if normed:
+        weight = torch.linspace(0.5, 2, D, dtype=DTYPE)
+        block = replace(block, norm_attn_out=Norm(weight, None, 1e-6, False), norm_mlp_out=Norm(weight, None, 1e-6))
+    return block
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,8 @@ class Block:
     mlp: Mlp
     rope: Rotary | None = None  # the first d_rotary numbers of queries and keys are rotated; None: nothing is
     parallel: bool = False  # attention and MLP both read the residual that enters the layer
+    norm_attn_out: Norm | None = None  # of the sum of what the heads write, b_O included, before it is added
+    norm_mlp_out: Norm | None = None  # of what the MLP gives, before it is added
     joint: Linear | None = None  # [D, H + 2 G, d_head] and [H + 2 G, d_head], where w_q, w_k and w_v are views of one
 
     @property
@@ -220,11 +222,15 @@ class Block:
 
     def attn_out(self, writes: torch.Tensor) -> torch.Tensor:
         """What attention adds to the residual stream, [N, P, D], of the sum of all its heads' writes."""
-        return writes + self.b_o
+        return self.added(writes + self.b_o)
+
+    def added(self, attention: torch.Tensor) -> torch.Tensor:
+        """What is added to the residual stream, [N, P, D], of all that the attention gives, b_O included."""
+        return attention if self.norm_attn_out is None else self.norm_attn_out(attention)
 
     def after_attention(self, x: torch.Tensor, writes: torch.Tensor) -> torch.Tensor:
         """x [N, P, D] plus `attn_out`: the residual in the middle of the layer."""
-        return x + self.b_o + writes
+        return x + self.b_o + writes if self.norm_attn_out is None else x + self.attn_out(writes)
 
     def of_heads(self, heads: list[int]) -> "Block":
         """The layer with these heads alone, whose weights lie side by side; itself where they are all of them.
@@ -249,24 +255,26 @@ class Block:
         return read, None if owners == read else [read.index(g) for g in owners]
 
     def after_kept(self, x: torch.Tensor, z: torch.Tensor | None, constant: torch.Tensor) -> torch.Tensor:
-        """The same of z [N, P, H, d_head] of all heads (None: of none), and all else that attention adds.
+        """The same of z [N, P, H, d_head] of all heads (None: of none), and all else that attention gives.
 
         ``constant`` [1 or n, P, D] or [D]: b_O and what other heads write; n divides N, and is repeated.
         """
+        normed = self.norm_attn_out is not None
+        start = torch.zeros_like(x) if normed else x
         after: torch.Tensor
         if constant.dim() == 3 and len(constant) > 1:
-            after = (x.unflatten(0, (-1, len(constant))) + constant).flatten(0, 1)
+            after = (start.unflatten(0, (-1, len(constant))) + constant).flatten(0, 1)
         else:
-            after = x + constant
+            after = start + constant
         if z is not None:
             after.view(-1, after.shape[-1]).addmm_(z.flatten(2).flatten(0, 1), self.w_o.flatten(0, 1))
-        return after
+        return x + self.added(after) if normed else after
 
     def after_change(
         self, x: torch.Tensor, writes: torch.Tensor, after: torch.Tensor, change: torch.Tensor
     ) -> torch.Tensor:
         """[N, P, D] what ``after``, `after_attention` of x and ``writes``, becomes where these change by ``change``."""
-        return after + change
+        return after + change if self.norm_attn_out is None else self.after_attention(x, writes + change)
 
     def mlp_reads(self, x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """[N, P, D] the residual that the MLP reads: what enters the layer, or that with what attention writes."""
@@ -274,7 +282,8 @@ class Block:
 
     def mlp_out(self, read: torch.Tensor) -> torch.Tensor:
         """What the MLP adds to the residual stream, [N, P, D], of the residual that it reads."""
-        return self.mlp(self.norm2(read))
+        out = self.mlp(self.norm2(read))
+        return out if self.norm_mlp_out is None else self.norm_mlp_out(out)
 
     def after_mlp(self, x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """[N, P, D] the layer's output, of the residual that enters it and of that with what attention writes."""
