@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from snakemake.utils import update_config
 
+import hugging_face_score
 from conftest import ROOT
 
 
@@ -104,6 +105,16 @@ def test_the_results_are_what_a_search_promises(study):
             removed = set(steps.component[steps.removed])
             assert not removed & {*circuit["heads"], *circuit["mlps"]}
             assert not steps.removed[steps.sweep == steps.sweep.max()].any(), "the last sweep changed nothing"
+
+
+@pytest.mark.slow
+def test_a_circuits_score_is_that_of_hooks_on_the_hugging_face_model(study):
+    """By a script that imports nothing of the library; both run in float32, on logit differences of about 10."""
+    task = study.folder / "results" / "ladder-6x8" / "numerals"
+    thresholds = {circuit["threshold"] for circuit in json.loads((task / "circuits.json").read_text())["circuits"]}
+    model = ROOT / "resources" / "models" / "ladder-6x8"
+    ours, reported = hugging_face_score.score(task, model, "layers", max(thresholds), batch=64)
+    assert 0 < ours < 100 and abs(ours - reported) < 1e-3
 
 
 def test_exported_circuits_are_the_reported_ones(study):
