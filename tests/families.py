@@ -72,6 +72,9 @@ FAMILIES = {
     "smollm3": GROUPED,
     "mamba": COMMON,
 }
+ROPE = {"rope_type": "default", "rope_theta": 500.0}
+MULTIPLIERS = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "logits_scaling": 5.0}
+MULTIPLIERS |= {"attention_multiplier": 0.3}
 # Options that `atlas.model.block` has a place for, of the families that have a file in atlas/model/families
 HONOURED = {
     "gpt2": [
@@ -80,7 +83,26 @@ HONOURED = {
         {"activation_function": "tanh"},
     ],
     "gpt_neox": [{"attention_bias": False}, {"use_parallel_residual": False}],
+    "gptj": [{"rotary_dim": 8}, {"n_inner": 48, "activation_function": "relu"}, {"tie_word_embeddings": True}],
+    "opt": [{"enable_bias": False}, {"activation_function": "gelu"}, {"tie_word_embeddings": False}],
+    "falcon": [
+        {"parallel_attn": False},
+        {"multi_query": False, "num_kv_heads": HEADS},
+        {"new_decoder_architecture": True, "num_kv_heads": 2},
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+        {"bias": True, "activation": "relu"},
+    ],
     "llama": [{"mlp_bias": True}, {"attention_bias": True}, {"hidden_act": "quick_gelu"}, {"num_key_value_heads": 1}],
+    "mistral": [{"sliding_window": None}, {"rope_parameters": ROPE | {"rope_type": "linear", "factor": 4.0}}],
+    "qwen2": [{"tie_word_embeddings": True}, {"use_sliding_window": True, "max_window_layers": LAYERS}],
+    "phi3": [{"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}}, {"num_key_value_heads": 1}],
+    "stablelm": [
+        {"use_qkv_bias": True},
+        {"use_parallel_residual": True},
+        {"rope_parameters": ROPE | {"partial_rotary_factor": 0.75}},
+    ],
+    "granite": [MULTIPLIERS, MULTIPLIERS | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}],
+    "smollm3": [{"no_rope_layers": [1, 0]}, {"no_rope_layers": [0, 1], "attention_bias": True, "mlp_bias": True}],
 }
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")

@@ -45,6 +45,16 @@ class Names:
             return {"w_o": weight.reshape(number, -1, weight.shape[1]), "b_o": bias}
         return {f"w_{part}": weight.reshape(len(weight), number, -1), f"b_{part}": bias.view(number, -1)}
 
+    def attention(self, name: str, heads: int, kv_heads: int, out: str = "o_proj") -> dict[str, Any]:
+        """All weights and biases of `Block`'s attention, of a module whose queries, keys and values have a map each.
+
+        ``out``: the name of the map that writes.
+        """
+        found: dict[str, Any] = {}
+        for part, number in {"q": heads, "k": kv_heads, "v": kv_heads, "o": heads}.items():
+            found |= self.heads(f"{name}.{out if part == 'o' else f'{part}_proj'}", part, number)
+        return found
+
     def gated_mlp(self, gate: str, up: str, down: str, activation: Activation) -> Mlp:
         return Mlp(self.linear(up), self.linear(down), activation, self.linear(gate))
 
@@ -98,7 +108,12 @@ def rotary(config: Any, like: torch.Tensor) -> Rotary | None:
 
         full = AutoConfig.for_model(**vars(config))
         frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](full, device="cpu")
-    angles = torch.arange(config.max_position_embeddings).float()[:, None] * frequencies
+    return rotary_of(frequencies, config.max_position_embeddings, like, scaling)
+
+
+def rotary_of(frequencies: torch.Tensor, positions: int, like: torch.Tensor, scaling: float = 1.0) -> Rotary:
+    """cos and sin [positions, d_rotary] of float32 frequencies [d_rotary / 2], in ``like``'s dtype and on its device."""
+    angles = torch.arange(positions).float()[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     cos, sin = ((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
     return cos, sin

@@ -1,5 +1,6 @@
 """Llama: RMSNorm, rotary positions, grouped key/value heads, gated MLP, biases by options, sequential blocks."""
 
+from collections.abc import Callable
 from typing import Any
 
 from atlas.model.block import Block, Weights
@@ -7,27 +8,30 @@ from atlas.model.checkpoint import Checkpoint
 from atlas.model.reading import Names, activation_of, rotary, unembedding
 
 
-def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    """The weights; None where rotary positions or the activation are none that `reading` knows."""
+def read(
+    checkpoint: Checkpoint, config: Any, change: Callable[[int, Block], Block] = lambda layer, block: block
+) -> Weights | None:
+    """The weights; None where rotary positions or the activation are none that `reading` knows.
+
+    ``change``: what families that are built on this one make of each layer, called with its number as it is read.
+    """
     body, eps = Names(checkpoint, "model"), config.rms_norm_eps
     embedding, activation = body("embed_tokens.weight"), activation_of(config.hidden_act)
     rope = rotary(config, embedding)
     if rope is None or activation is None:
         return None
-    numbers = dict.fromkeys("qo", config.num_attention_heads) | dict.fromkeys("kv", config.num_key_value_heads)
 
     def block(layer: int) -> Block:
         own = Names(checkpoint, f"model.layers.{layer}")
-        heads: dict[str, Any] = {}
-        for part, number in numbers.items():
-            heads |= own.heads(f"self_attn.{part}_proj", part, number)
-        return Block(
+        heads = own.attention("self_attn", config.num_attention_heads, config.num_key_value_heads)
+        made = Block(
             norm1=own.rms_norm("input_layernorm", eps),
             norm2=own.rms_norm("post_attention_layernorm", eps),
             **heads,
             mlp=own.gated_mlp("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", activation),
             rope=rope,
         )
+        return change(layer, made)
 
     return Weights(
         w_e=embedding,
