@@ -4,9 +4,9 @@ A write u of D numbers at the last position adds norm(u) . (W_U[answer] - W_U[in
 acts with the scale it has in the prompt's own run: (u - mean u) / scale x weight for LayerNorm, u / scale x weight for
 RMSNorm (methods: section 6). The final norm's bias and b_U are added once, by no component, and have rows of their own,
 as has each layer's b_O; a head's row is z W_O. An MLP's row holds its output bias. Where a norm stands behind attention
-(Gemma 2, OLMo 2), z W_O and b_O go through it with the scale that it has in that run, as they do through the final one;
-an MLP's write is what the norm behind it gives. So the rows of a prompt sum to its logit difference, which is checked on
-every prompt. Where a model caps its logits, they sum to the difference before the cap.
+(Gemma 2, OLMo 2), z W_O and b_O go through it with the scale that it has in that run, as they do through the final one,
+and an MLP's write is what the norm behind it gives. So the rows of a prompt sum to its logit difference, which is
+checked on every prompt. Where a model caps its logits, they sum to the difference before the cap.
 
 TransformerLens gives the same numbers by `logit_attrs` where its weights are folded (the norm's weight into W_U); on
 the checkpoint's own weights, as here, its stacks lack the norm's weight and the two biases.

@@ -260,11 +260,11 @@ class Block:
         qkv = torch.cat([chosen(self.w_q, heads, 1), chosen(self.w_k, read, 1), chosen(self.w_v, read, 1)], 1)
         bias = torch.cat([chosen(self.b_q, heads, 0), chosen(self.b_k, read, 0), chosen(self.b_v, read, 0)])
         sizes = [len(heads), len(read), len(read)]
-        norms = {"norm_q": self.norm_of(self.norm_q, heads), "norm_k": self.norm_of(self.norm_k, read)}
+        norms = self.norm_of(self.norm_q, heads), self.norm_of(self.norm_k, read)
         weights = dict(zip(("w_q", "w_k", "w_v"), qkv.split(sizes, 1), strict=True))
         biases = dict(zip(("b_q", "b_k", "b_v"), bias.split(sizes), strict=True))
-        made = replace(self, **weights, **biases, **norms, w_o=chosen(self.w_o, heads, 0), joint=(qkv, bias))
-        return replace(made, whole=self.whole or self)
+        made = replace(self, **weights, **biases, w_o=chosen(self.w_o, heads, 0), joint=(qkv, bias))
+        return replace(made, norm_q=norms[0], norm_k=norms[1], whole=self.whole or self)
 
     @staticmethod
     def norm_of(norm: Norm | None, heads: list[int]) -> Norm | None:

@@ -10,11 +10,10 @@ from atlas.model.attention import Rotary
 from atlas.model.block import Weights
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.families import llama
-from atlas.model.norm import Norm
 from atlas.model.reading import Names
 
 
-def norms_before(own: Names, eps: float) -> dict[str, Norm]:
+def norms_before(own: Names, eps: float) -> dict[str, Any]:
     """The fields of `Block` for a layer's norms."""
     return {"norm1": own.offset_norm("input_layernorm", eps), "norm2": own.offset_norm("post_attention_layernorm", eps)}
 
@@ -22,7 +21,7 @@ def norms_before(own: Names, eps: float) -> dict[str, Norm]:
 def read(
     checkpoint: Checkpoint,
     config: Any,
-    norms: Callable[[Names, float], dict[str, Norm]] = norms_before,
+    norms: Callable[[Names, float], dict[str, Any]] = norms_before,
     ropes: list[Rotary | None] | None = None,
 ) -> Weights | None:
     """The weights; None as for a Llama, or where attention looks ahead. For later Gemmas: their ``norms``, ``ropes``.

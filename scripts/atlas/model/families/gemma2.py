@@ -9,7 +9,6 @@ from atlas.model.attention import Rotary
 from atlas.model.block import Weights
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.families import gemma
-from atlas.model.norm import Norm
 from atlas.model.reading import Names, windows
 
 NORMS = {
@@ -20,7 +19,7 @@ NORMS = {
 }
 
 
-def norms_around(own: Names, eps: float) -> dict[str, Norm]:
+def norms_around(own: Names, eps: float) -> dict[str, Any]:
     """The fields of `Block` for a layer's norms."""
     return {field: own.offset_norm(name, eps) for field, name in NORMS.items()}
 
@@ -36,7 +35,7 @@ def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
 def uncapped(
     checkpoint: Checkpoint,
     config: Any,
-    norms: Callable[[Names, float], dict[str, Norm]] = norms_around,
+    norms: Callable[[Names, float], dict[str, Any]] = norms_around,
     ropes: list[Rotary | None] | None = None,
 ) -> Weights | None:
     """All but the cap of scores, which Gemma 3 does not have, with its ``norms`` and ``ropes``; None as for a Gemma, or

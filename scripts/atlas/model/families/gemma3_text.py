@@ -5,11 +5,10 @@ from typing import Any
 from atlas.model.block import Weights
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.families import gemma2
-from atlas.model.norm import Norm
 from atlas.model.reading import Names, rotary, windows
 
 
-def norms(own: Names, eps: float) -> dict[str, Norm]:
+def norms(own: Names, eps: float) -> dict[str, Any]:
     """Those of a Gemma 2, and of each head's queries and keys."""
     of_heads = {f"norm_{part}": own.offset_norm(f"self_attn.{part}_norm", eps) for part in "qk"}
     return gemma2.norms_around(own, eps) | of_heads

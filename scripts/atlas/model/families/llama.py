@@ -10,7 +10,7 @@ from atlas.model.norm import Norm
 from atlas.model.reading import Names, activation_of, rotary, unembedding
 
 
-def norms_before(own: Names, eps: float) -> dict[str, Norm]:
+def norms_before(own: Names, eps: float) -> dict[str, Any]:
     """The fields of `Block` for a layer's norms, from its tensors."""
     return {"norm1": own.rms_norm("input_layernorm", eps), "norm2": own.rms_norm("post_attention_layernorm", eps)}
 
@@ -18,7 +18,7 @@ def norms_before(own: Names, eps: float) -> dict[str, Norm]:
 def read(
     checkpoint: Checkpoint,
     config: Any,
-    norms: Callable[[Names, float], dict[str, Norm]] = norms_before,
+    norms: Callable[[Names, float], dict[str, Any]] = norms_before,
     final_norm: Callable[[Names, str, float], Norm] = Names.rms_norm,
     ropes: list[Rotary | None] | None = None,
 ) -> Weights | None:

@@ -6,7 +6,7 @@ from atlas.model.block import Weights
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.families import llama
 from atlas.model.logits import at_least_float32
-from atlas.model.norm import Norm, NoNorm
+from atlas.model.norm import NoNorm, Norm
 from atlas.model.reading import Names, rotary
 
 
@@ -19,7 +19,7 @@ def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
     """The weights; None as for a Llama."""
     heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
 
-    def norms(own: Names, eps: float) -> dict[str, Norm]:
+    def norms(own: Names, eps: float) -> dict[str, Any]:
         behind = late_norm(own, "post_attention_layernorm", eps)
         found = {"norm1": NoNorm.like(behind.weight), "norm2": NoNorm.like(behind.weight), "norm_attn_out": behind}
         found["norm_mlp_out"] = late_norm(own, "post_feedforward_layernorm", eps)

@@ -6,11 +6,10 @@ from typing import Any
 from atlas.model.block import Weights
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.families import llama
-from atlas.model.norm import Norm
 from atlas.model.reading import Names, windows
 
 
-def norms(own: Names, eps: float) -> dict[str, Norm]:
+def norms(own: Names, eps: float) -> dict[str, Any]:
     """Those of a Llama, and of each head's queries and keys."""
     of_heads = {f"norm_{part}": own.rms_norm(f"self_attn.{part}_norm", eps) for part in "qk"}
     return llama.norms_before(own, eps) | of_heads
