@@ -73,8 +73,13 @@ FAMILIES = {
     "mamba": COMMON,
 }
 ROPE = {"rope_type": "default", "rope_theta": 500.0}
+LINEAR = ROPE | {"rope_type": "linear", "factor": 4.0}
 MULTIPLIERS = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "logits_scaling": 5.0}
 MULTIPLIERS |= {"attention_multiplier": 0.3}
+GEMMA3_ROPES = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+}
 # Options that `atlas.model.block` has a place for, of the families that have a file in atlas/model/families
 HONOURED = {
     "gpt2": [
@@ -93,16 +98,42 @@ HONOURED = {
         {"bias": True, "activation": "relu"},
     ],
     "llama": [{"mlp_bias": True}, {"attention_bias": True}, {"hidden_act": "quick_gelu"}, {"num_key_value_heads": 1}],
-    "mistral": [{"sliding_window": None}, {"rope_parameters": ROPE | {"rope_type": "linear", "factor": 4.0}}],
-    "qwen2": [{"tie_word_embeddings": True}, {"use_sliding_window": True, "max_window_layers": LAYERS}],
-    "phi3": [{"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}}, {"num_key_value_heads": 1}],
+    "mistral": [{"sliding_window": None}, {"sliding_window": 4, "rope_parameters": LINEAR}],
+    "qwen2": [
+        {"tie_word_embeddings": True},
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ],
+    "phi3": [
+        {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
+        {"num_key_value_heads": 1, "sliding_window": 4},
+    ],
     "stablelm": [
         {"use_qkv_bias": True},
         {"use_parallel_residual": True},
         {"rope_parameters": ROPE | {"partial_rotary_factor": 0.75}},
     ],
     "granite": [MULTIPLIERS, MULTIPLIERS | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}],
-    "smollm3": [{"no_rope_layers": [1, 0]}, {"no_rope_layers": [0, 1], "attention_bias": True, "mlp_bias": True}],
+    "smollm3": [
+        {"no_rope_layers": [1, 0]},
+        {"no_rope_layers": [0, 1], "attention_bias": True, "mlp_bias": True},
+        {"no_rope_layers": [1, 0], "use_sliding_window": True, "sliding_window": 4},
+    ],
+    "qwen3": [
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "attention_bias": True},
+        {"head_dim": 16, "num_key_value_heads": 1},
+    ],
+    "gemma": [{"attention_bias": True, "tie_word_embeddings": False}, {"head_dim": 16, "num_key_value_heads": 1}],
+    "gemma2": [
+        {"sliding_window": 4, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "attention_bias": True},
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 24},
+        {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 3, "hidden_activation": "relu"},
+    ],
+    "gemma3_text": [
+        {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "attention_bias": True},
+        {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        {"rope_parameters": GEMMA3_ROPES, "layer_types": ["sliding_attention", "full_attention"]},
+    ],
+    "olmo2": [{"attention_bias": True}, {"num_key_value_heads": 1, "tie_word_embeddings": True}],
 }
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")

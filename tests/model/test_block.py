@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atlas.model import models
-from atlas.model.block import Positions
+from atlas.model.attention import Positions
 from atlas.model.norm import Norm
 from random_models import TOLERANCE, D, H, N, S, load_random
 

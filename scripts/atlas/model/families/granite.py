@@ -1,7 +1,6 @@
-"""Granite: Llama with factors of the embedding, the scores, what a layer writes, and the logits.
+"""Granite: a Llama with factors of embeddings, scores, logits, and of what attention and MLPs write.
 
-A factor is put into the weights that make what it scales, so that what a head or an MLP writes is what reaches the
-residual stream.
+The last is put into the maps that write, so that what a head or an MLP writes is what reaches the residual stream.
 """
 
 from dataclasses import replace
@@ -14,23 +13,24 @@ from atlas.model.mlp import Linear
 
 
 def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    """The weights; None where `llama` has no place for an option."""
-
-    def change(layer: int, block: Block) -> Block:
-        queries = config.attention_multiplier * block.w_q.shape[2] ** 0.5  # beside `block`'s own 1 / sqrt(d_head)
-        w_q, b_q = scaled((block.w_q, block.b_q), queries)
-        w_o, b_o = scaled((block.w_o, block.b_o), config.residual_multiplier)
-        mlp = replace(block.mlp, down=scaled(block.mlp.down, config.residual_multiplier))
-        return replace(block, w_q=w_q, b_q=b_q, w_o=w_o, b_o=b_o, mlp=mlp)
-
-    found = llama.read(checkpoint, config, change)
-    if found is None:
+    """The weights; None as for a Llama."""
+    weights = llama.read(checkpoint, config)
+    if weights is None:
         return None
-    norm = replace(found.norm_final, weight=found.norm_final.weight / config.logits_scaling)
-    return replace(found, w_e=found.w_e * config.embedding_multiplier, norm_final=norm)
+    for layer, block in enumerate(weights.blocks):  # one after another, so that one layer at most is held twice
+        weights.blocks[layer] = with_factors(block, config.attention_multiplier, config.residual_multiplier)
+    return replace(weights, embed_scale=config.embedding_multiplier, logit_factor=1 / config.logits_scaling)
+
+
+def with_factors(block: Block, scores: float, writes: float) -> Block:
+    """The layer with its scores, and what it writes to the residual stream, times a factor each."""
+    if writes == 1:
+        return replace(block, scale=scores)
+    w_o, b_o = scaled((block.w_o, block.b_o), writes)
+    return replace(block, scale=scores, w_o=w_o, b_o=b_o, mlp=replace(block.mlp, down=scaled(block.mlp.down, writes)))
 
 
 def scaled(linear: Linear, factor: float) -> Linear:
-    """A linear map, of any shape, times a factor."""
+    """A linear map (weight and bias of any shape) times a factor."""
     weight, bias = linear
     return weight * factor, bias * factor

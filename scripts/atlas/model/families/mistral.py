@@ -1,5 +1,6 @@
-"""Mistral: Llama with a window of attention in every layer."""
+"""Mistral: a Llama with a sliding window of attention in every layer, or none."""
 
+from dataclasses import replace
 from typing import Any
 
 from atlas.model.block import Weights
@@ -8,7 +9,8 @@ from atlas.model.families import llama
 
 
 def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    """The weights; None where `llama` has no place for an option."""
-    if config.sliding_window is not None and config.sliding_window < config.max_position_embeddings:
+    """The weights; None as for a Llama."""
+    weights = llama.read(checkpoint, config)
+    if weights is None:
         return None
-    return llama.read(checkpoint, config)
+    return replace(weights, blocks=[replace(block, window=config.sliding_window) for block in weights.blocks])

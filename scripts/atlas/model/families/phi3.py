@@ -1,4 +1,5 @@
-"""Phi-3: Llama whose queries, keys and values have one map, as the gate and the MLP's first one have."""
+"""Phi-3: a Llama whose queries, keys and values have one map, as the gate and the MLP's first one have, with a
+sliding window by an option."""
 
 from typing import Any
 
@@ -9,13 +10,11 @@ from atlas.model.reading import Names, activation_of, rotary, unembedding
 
 
 def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
-    """The weights; None where rotary positions (those of long texts) or the activation are none that `reading` knows."""
+    """The weights; None where rotary positions, as those for long texts, or the activation are none of `reading`'s."""
     body, eps = Names(checkpoint, "model"), config.rms_norm_eps
     embedding, activation = body("embed_tokens.weight"), activation_of(config.hidden_act)
     rope = rotary(config, embedding)
     if rope is None or activation is None:
-        return None
-    if config.sliding_window is not None and config.sliding_window < config.max_position_embeddings:
         return None
     sizes = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
 
@@ -32,6 +31,7 @@ def read(checkpoint: Checkpoint, config: Any) -> Weights | None:
             **own.heads("self_attn.o_proj", "o", sizes[0]),
             mlp=Mlp(up, own.linear("mlp.down_proj"), activation, gate),
             rope=rope,
+            window=config.sliding_window,
         )
 
     return Weights(
