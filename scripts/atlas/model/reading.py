@@ -119,7 +119,7 @@ def rotary(config: Any, like: torch.Tensor, layer_type: str | None = None) -> Ro
 
 
 def rotary_of(frequencies: torch.Tensor, positions: int, like: torch.Tensor, scaling: float = 1.0) -> Rotary:
-    """cos and sin [positions, d_rotary] of frequencies [d_rotary / 2] in float32; in ``like``'s dtype, on its device."""
+    """cos and sin [positions, d_rotary] of frequencies [d_rotary / 2] in float32; in the dtype of ``like``."""
     angles = torch.arange(positions).float()[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     cos, sin = ((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
