@@ -2,8 +2,9 @@
 
 The oracle is the same half weights in float32. Errors are root mean squares over all logits, in units of those of
 transformers' plain attention in the half ("eager"). Measured in bfloat16 over all families and their options:
-transformers' other attention ("sdpa") 0.71 to 1.16, our plain pass 0.85 to 1.09, our engine 0.74 to 1.12; the engine and
-eager are 0.97 to 1.63 times as far apart as sdpa and eager. So no pass of ours rounds where transformers takes float32.
+transformers' other attention ("sdpa") 0.71 to 1.16, our plain pass 0.85 to 1.09, our engine 0.74 to 1.12; the engine
+and eager are 0.97 to 1.63 times as far apart as sdpa and eager. So no pass of ours rounds where transformers takes
+float32.
 Where sums are taken in the same order (no biases of what heads write, no parallel blocks), our plain pass is eager but
 for the last product, of which transformers rounds the logits: 0.03 to 0.3.
 """
@@ -17,18 +18,19 @@ import transformers
 import families as tiny
 from atlas.core.components import Component, all_components
 from atlas.heads.patching import EnginePatcher, Patch, hook_name
-from atlas.model import checkpoint, families, memory, models
+from atlas.model import checkpoint, families, memory, models, reference, source
 from atlas.model.engine import Engine
 from atlas.model.live import LiveRun
 from atlas.model.norm import Norm
 
-HALVES = ["bfloat16", "float16"]
 ALLOWED = 1.4  # errors, of eager's
 ALL = slice(None)
 SAME = 0.35  # the same, of the plain pass against eager, where sums are taken in the same order
 TYPES = {name.replace("-", "_"): name for name in tiny.FAMILIES}  # file -> model_type
 IN_ORDER = {"llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3", "stablelm", "granite", "olmo2"}
 IN_ORDER |= {"gemma", "gemma3_text"}
+CASES = [(name, "bfloat16") for name in families.names()]
+CASES += [pytest.param((name, "float16"), marks=pytest.mark.slow) for name in families.names()]
 N, S = 8, 12
 
 
@@ -73,7 +75,7 @@ class Case:
             return weights.unembed(run.final_residual(circuit, nothing)).double()
 
 
-@pytest.fixture(scope="module", params=[(name, dtype) for name in families.names() for dtype in HALVES], ids=str)
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request, tmp_path_factory):
     name, dtype = request.param
     folder = tmp_path_factory.mktemp("half") / "model"
@@ -169,3 +171,19 @@ def test_weights_are_held_once(tmp_path, name):
     size = sum(memory.bytes_of(read(key)) for key, read in checkpoint.Checkpoint(tmp_path).sources.items())
     rope = memory.bytes_of([block.rope for block in weights.blocks])
     assert memory.bytes_of(weights) - rope <= 1.05 * size
+
+
+# ---- `models.*.dtype` ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "float32", "float64"])
+def test_auto_is_the_half_that_the_files_are_in(tmp_path, stored):
+    tiny.build("llama", tmp_path).to(getattr(torch, stored)).save_pretrained(tmp_path)
+    expected = stored if stored in source.HALVES else "float32"
+    assert models.load(tmp_path, device="cpu", dtype="auto").dtype == getattr(torch, expected)
+    assert reference.compare("m", tmp_path, "cpu", "auto")["dtypes"] == list(dict.fromkeys(["float32", expected]))
+
+
+def test_float32_takes_the_numbers_of_a_half_as_they_are(tmp_path):
+    original = tiny.build("llama", tmp_path).bfloat16()
+    original.save_pretrained(tmp_path)
+    weights = models.load(tmp_path, device="cpu").weights
+    assert weights.w_e.dtype == torch.float32 and weights.w_e.equal(original.get_input_embeddings().weight.float())

@@ -120,13 +120,14 @@ def load(
     settings: dict[str, Any] | None = None,
     limit_mb: int | None = None,
 ) -> Model:
-    """Load a checkpoint folder; ``device`` as in `device_of`, ``settings`` as in `families.weights_of`.
+    """Load a checkpoint folder; ``device`` as in `device_of`, ``dtype`` as in `source.dtype_of`, ``settings`` as in
+    `families.weights_of`.
 
     memory_mb: of the engine; `auto` takes what there is once the weights are loaded (`memory.auto_mb`, which also says
     what ``limit_mb`` is), and leaves room for a float32 copy of weights in a half.
     """
     device = device_of(device)
-    how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size}
+    how = {"device": device, "dtype": getattr(torch, source.dtype_of(folder, dtype)), "batch_size": batch_size}
     weights = families.weights_of(folder, device, how["dtype"], settings)
     if weights:
         d_model, n_heads, d_head = weights.blocks[0].w_q.shape

@@ -44,6 +44,7 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
     config, settings = read_config(name, folder), source.settings_of(folder)
     tokens, device, numbers = sample(config), models.device_of(device), count(folder)
     compared: list[str] = []
+    dtype = source.dtype_of(folder, dtype)
     skipped: list[str] = []
     for each in dict.fromkeys(("float32", dtype)):
         size = numbers * getattr(torch, each).itemsize
