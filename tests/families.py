@@ -229,6 +229,23 @@ def zeroed(model, tokens, component: Component):
     return out
 
 
+def gradient_by_embedding(model, tokens, answer, incorrect):
+    """[N, S, D] of the summed difference of two logits at the last position, by what enters the first layer."""
+    seen = {}
+
+    def keep(module, arguments, options):
+        x = arguments[0] if arguments else options["hidden_states"]
+        seen["x"] = x.detach().requires_grad_(True)
+        if arguments:
+            return (seen["x"], *arguments[1:]), options
+        return arguments, options | {"hidden_states": seen["x"]}
+
+    handle = first_layer(model).register_forward_pre_hook(keep, with_kwargs=True)
+    logits, rows = model(tokens).logits[:, -1], torch.arange(len(tokens))
+    handle.remove()
+    return torch.autograd.grad((logits[rows, answer] - logits[rows, incorrect]).sum(), seen["x"])[0]
+
+
 # ---- a whole study of one model -------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Outcome:
