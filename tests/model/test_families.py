@@ -15,7 +15,7 @@ from atlas.core.components import Component, all_components
 from atlas.edges import attribution
 from atlas.edges.engine import graph_of
 from atlas.edges.run import EdgeRun
-from atlas.generate.decoding import Cache, Removal, forward
+from atlas.generate.decoding import Cache, Generator, Removal, forward
 from atlas.heads.analyses import edges_reason
 from atlas.heads.patching import EnginePatcher, Patch, hook_name
 from atlas.model import families, models
@@ -155,6 +155,46 @@ def test_a_patch_is_an_edit_of_the_plain_pass(case, site):
 
         expected = case.model.run(case.tokens, [(hook_name(site, layer), put)])
         assert case.close(case.weights.unembed(patcher.patched(base, source, patch)), expected)
+
+
+@pytest.mark.parametrize("part", ["q", "k"])
+def test_a_patch_of_queries_or_keys_is_one_behind_their_norm(case, part):
+    """By a hook on the norm's own module: one head's numbers, whatever the order of axes."""
+    if case.weights.blocks[0].head_norm(part) is None:
+        pytest.skip("it does not norm them")
+    patcher, other = EnginePatcher(case.weights), case.tokens.flip(0)
+    base, source = patcher.record(case.tokens), patcher.record(other)
+    number = case.model.n_kv_heads if part == "k" else case.model.n_heads
+    for layer in range(case.model.n_layers):
+        module, seen = getattr(case.original.model.layers[layer].self_attn, f"{part}_norm"), {}
+
+        def by_head(x, number=number):
+            return (
+                x.view(*x.shape[:2], number, -1) if x.dim() == 3 else x if x.shape[2] == number else x.transpose(1, 2)
+            )
+
+        def put(module, inputs, x, seen=seen, by_head=by_head):
+            if not seen:
+                seen["x"] = by_head(x).clone()
+                return x
+            x = x.clone()
+            by_head(x)[:, :, -1] = seen["x"][:, :, -1]
+            return x
+
+        handle = module.register_forward_hook(put)
+        with torch.no_grad():
+            case.original(other)
+            expected = case.original(case.tokens).logits[:, -1]
+        handle.remove()
+        found = patcher.patched(base, source, Patch(part, layer, number - 1))
+        assert case.close(case.weights.unembed(found), expected)
+
+
+def test_generation_is_that_of_transformers(case):
+    nothing, options = [frozenset()] * 3, {"do_sample": False, "pad_token_id": 0, "eos_token_id": tiny.WORDS + 9}
+    tokens = case.tokens[:, :3]
+    expected = case.original.generate(tokens, max_new_tokens=9, attention_mask=torch.ones_like(tokens), **options)
+    assert Generator(case.model).generate(tokens, 9, nothing).equal(expected[:, 3:])
 
 
 def test_gradients_by_all_that_reads_the_embedding_are_its_own(case):

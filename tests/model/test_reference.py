@@ -317,7 +317,9 @@ def test_a_wrong_fact_is_refused(tmp_path, monkeypatch):
 
 # ---- readings through the final norm -------------------------------------------------------------------------
 READ = {
-    **{family: {} for family in ("gpt2", "llama", "gemma", "gemma3_text", "nemotron", "olmo", "xglm", "bloom")},
+    **{
+        family: {} for family in ("gpt2", "llama", "gemma", "gemma3_text", "olmo2", "nemotron", "olmo", "xglm", "bloom")
+    },
     "gemma2": {"final_logit_softcapping": 2.0},
     "cohere": {"logit_scale": 0.3},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
@@ -339,10 +341,13 @@ AFTER = ("attribution", "ov", "backup")
 SERVED = {
     "gpt2": (),
     "llama": (),
-    "gemma": ("edges",),
+    "gemma": (),
+    "qwen3": (),
     "gptj": ("edges",),
-    "gemma2": ("edges", *AFTER),
-    "olmo2": ("edges", *AFTER),
+    "gemma2": ("edges",),
+    "gemma3_text": ("edges",),
+    "olmo2": ("edges",),
+    "glm4": ("edges", *AFTER),
     "openai-gpt": ("edges", "lens", *AFTER),
 }
 
