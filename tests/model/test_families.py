@@ -27,6 +27,7 @@ from atlas.model.live import LiveRun
 TOLERANCE = 1e-5  # of the largest logit
 TYPES = {name.replace("-", "_"): name for name in tiny.FAMILIES}  # file -> model_type
 CASES = [(name, options) for name in families.names() for options in ({}, *tiny.HONOURED.get(TYPES.get(name), ()))]
+LONG_ROPE = tiny.ROPE | {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
 HEAD, MLP = Component(0, 1), Component(0)
 
 
@@ -254,3 +255,22 @@ def test_gradients_by_all_that_reads_the_embedding_are_its_own(case):
     expected = tiny.gradient_by_embedding(case.original, case.tokens, answer, incorrect)
     found = sum(part.sum(0) for _, part in attribution.gradients(case.edge_run(), answer, incorrect, 1.0))
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("falcon", {"alibi": True}),
+        ("gptj", {"activation_function": "prelu"}),
+        ("opt", {"do_layer_norm_before": False}),
+        ("opt", {"layer_norm_elementwise_affine": False}),
+        ("opt", {"word_embed_proj_dim": 16}),
+        ("phi3", {"rope_parameters": LONG_ROPE}),
+        ("qwen2", {"rope_parameters": tiny.ROPE | {"rope_type": "dynamic", "factor": 4.0}}),
+        ("stablelm", {"qk_layernorm": True}),
+    ],
+    ids=str,
+)
+def test_an_option_without_a_place_is_left_to_hooks(tmp_path, family, options):
+    tiny.build(family, tmp_path, **options)
+    assert families.weights_of(tmp_path) is None

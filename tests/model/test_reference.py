@@ -170,6 +170,7 @@ HONOURED = [(family, options) for family, listed in families.HONOURED.items() fo
 
 
 @pytest.mark.parametrize(("family", "options"), HONOURED, ids=str)
+@pytest.mark.slow
 def test_options_that_the_engine_honours_are_not_refused(tmp_path, family, options):
     original = families.build(family, tmp_path, **options)
     checked(tmp_path)
