@@ -72,6 +72,14 @@ FAMILIES = {
     "smollm3": GROUPED,
     "mamba": COMMON,
 }
+ROPE = {"rope_type": "default", "rope_theta": 500.0}
+LINEAR = ROPE | {"rope_type": "linear", "factor": 4.0}
+MULTIPLIERS = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22, "logits_scaling": 5.0}
+MULTIPLIERS |= {"attention_multiplier": 0.3}
+GEMMA3_ROPES = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+}
 # Options that `atlas.model.block` has a place for, of the families that have a file in atlas/model/families
 HONOURED = {
     "gpt2": [
@@ -80,7 +88,52 @@ HONOURED = {
         {"activation_function": "tanh"},
     ],
     "gpt_neox": [{"attention_bias": False}, {"use_parallel_residual": False}],
+    "gptj": [{"rotary_dim": 8}, {"n_inner": 48, "activation_function": "relu"}, {"tie_word_embeddings": True}],
+    "opt": [{"enable_bias": False}, {"activation_function": "gelu"}, {"tie_word_embeddings": False}],
+    "falcon": [
+        {"parallel_attn": False},
+        {"multi_query": False, "num_kv_heads": HEADS},
+        {"new_decoder_architecture": True, "num_kv_heads": 2},
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+        {"bias": True, "activation": "relu"},
+    ],
     "llama": [{"mlp_bias": True}, {"attention_bias": True}, {"hidden_act": "quick_gelu"}, {"num_key_value_heads": 1}],
+    "mistral": [{"sliding_window": None}, {"sliding_window": 4, "rope_parameters": LINEAR}],
+    "qwen2": [
+        {"tie_word_embeddings": True},
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ],
+    "phi3": [
+        {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
+        {"num_key_value_heads": 1, "sliding_window": 4},
+    ],
+    "stablelm": [
+        {"use_qkv_bias": True},
+        {"use_parallel_residual": True},
+        {"rope_parameters": ROPE | {"partial_rotary_factor": 0.75}},
+    ],
+    "granite": [MULTIPLIERS, MULTIPLIERS | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}],
+    "smollm3": [
+        {"no_rope_layers": [1, 0]},
+        {"no_rope_layers": [0, 1], "attention_bias": True, "mlp_bias": True},
+        {"no_rope_layers": [1, 0], "use_sliding_window": True, "sliding_window": 4},
+    ],
+    "qwen3": [
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "attention_bias": True},
+        {"head_dim": 16, "num_key_value_heads": 1},
+    ],
+    "gemma": [{"attention_bias": True, "tie_word_embeddings": False}, {"head_dim": 16, "num_key_value_heads": 1}],
+    "gemma2": [
+        {"sliding_window": 4, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "attention_bias": True},
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 24},
+        {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 3, "hidden_activation": "relu"},
+    ],
+    "gemma3_text": [
+        {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "attention_bias": True},
+        {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        {"rope_parameters": GEMMA3_ROPES, "layer_types": ["sliding_attention", "full_attention"]},
+    ],
+    "olmo2": [{"attention_bias": True}, {"num_key_value_heads": 1, "tie_word_embeddings": True}],
 }
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
@@ -174,6 +227,23 @@ def zeroed(model, tokens, component: Component):
         out = model(tokens).logits[:, -1]
     handle.remove()
     return out
+
+
+def gradient_by_embedding(model, tokens, answer, incorrect):
+    """[N, S, D] of the summed difference of two logits at the last position, by what enters the first layer."""
+    seen = {}
+
+    def keep(module, arguments, options):
+        x = arguments[0] if arguments else options["hidden_states"]
+        seen["x"] = x.detach().requires_grad_(True)
+        if arguments:
+            return (seen["x"], *arguments[1:]), options
+        return arguments, options | {"hidden_states": seen["x"]}
+
+    handle = first_layer(model).register_forward_pre_hook(keep, with_kwargs=True)
+    logits, rows = model(tokens).logits[:, -1], torch.arange(len(tokens))
+    handle.remove()
+    return torch.autograd.grad((logits[rows, answer] - logits[rows, incorrect]).sum(), seen["x"])[0]
 
 
 # ---- a whole study of one model -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from atlas.edges import attribution, engine, searches
 from atlas.edges.engine import EdgeAblator, with_embeddings
 from atlas.edges.run import bytes_of
 from atlas.edges.variants import Place, groups
-from atlas.model.block import at_least_float32
+from atlas.model.logits import at_least_float32
 from atlas.model.low_rank import ChangedMlp
 from atlas.prompts.batch import Prompts
 from atlas.store.memo import Memo

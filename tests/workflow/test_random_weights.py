@@ -129,6 +129,14 @@ def test_a_random_model_is_a_checkpoint_of_its_own(tmp_path):
     assert (model.n_layers, model.n_heads) == (2, 8)
 
 
+@pytest.mark.parametrize(("named", "expected"), [("bfloat16", "bfloat16"), ("float64", "float32"), (None, "float32")])
+def test_auto_draws_weights_in_the_half_that_the_config_names(tmp_path, named, expected):
+    config = random_models.read_config("x", SHIPPED / "config.json", 1)
+    config.dtype = named
+    random_models.build("x", config, SHIPPED, tmp_path, "auto", 0)
+    assert source.dtype_of(tmp_path, "auto") == expected
+
+
 def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
     config = AutoConfig.for_model("gpt2", vocab_size=50, n_embd=8, n_layer=1, n_head=2)
     with pytest.raises(StudyError, match=r"models.x.tokenizer: .* the architecture embeds 50"):

@@ -80,8 +80,9 @@ class TaskData:
         try:
             return models.load(self.folder, settings=self.description["settings"], **run)
         except torch.OutOfMemoryError:
+            half = str(self.model.dtype).removeprefix("torch.")
             raise StudyError(
-                f"models.{self.identity['model']}.dtype: {self.run['dtype']} needs the weights in float32 too, for "
+                f"models.{self.identity['model']}.dtype: {half} needs the weights in float32 too, for "
                 f"decisions that are too close for it, and {self.model.device} has no room for both; set "
                 "search.check_in_float32: false to trust it everywhere"
             ) from None

@@ -19,7 +19,8 @@ from atlas.edges.engine import EdgeAblator
 from atlas.edges.frame import Differences
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
-from atlas.model.block import Block, at_least_float32
+from atlas.model.block import Block
+from atlas.model.logits import at_least_float32
 from atlas.model.models import slices
 
 RANKINGS = ("signed", "absolute")

@@ -12,7 +12,8 @@ import torch
 
 from atlas.core.graph import EMBED, members
 from atlas.edges.frame import Frame, matrix
-from atlas.model.block import Block, Positions
+from atlas.model.attention import Positions
+from atlas.model.block import Block
 
 GROUPS = 3  # up to so many different inputs of a layer's heads are projected one after another, more of them at once
 COPIED = 3  # times that a copy, and the product with it, goes through memory: else sums are taken one by one

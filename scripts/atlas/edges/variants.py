@@ -13,7 +13,7 @@ import torch
 from atlas.core.graph import LOGITS, Edge, Graph, members
 from atlas.edges.passes import Inputs, Pass, projected_each
 from atlas.edges.run import EdgeRun, bytes_of
-from atlas.model.block import Positions
+from atlas.model.attention import Positions
 from atlas.model.low_rank import ChangedMlp
 
 

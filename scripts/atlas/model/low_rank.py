@@ -7,7 +7,8 @@ there is left a product with d_head rows in place of D. The same numbers, to rou
 
 import torch
 
-from atlas.model.block import Block, at_least_float32
+from atlas.model.block import Block
+from atlas.model.logits import at_least_float32
 
 
 class ChangedMlp:
@@ -23,8 +24,10 @@ class ChangedMlp:
 
     @staticmethod
     def serves(block: Block) -> bool:
-        """Not where attention and MLP stand side by side, nor in halves, whose norms round between their steps."""
-        return not block.parallel and block.w_o.dtype == at_least_float32(block.w_o[:0]).dtype
+        """Not where attention and MLP stand side by side, nor where a norm stands behind either, nor in halves, whose
+        norms round between their steps."""
+        normed = block.norm_attn_out is not None or block.norm_mlp_out is not None
+        return not block.parallel and not normed and block.w_o.dtype == at_least_float32(block.w_o[:0]).dtype
 
     def inner(self, i: int, x: torch.Tensor) -> torch.Tensor:
         """[n, d_mlp] the linear part of the i-th first map of x [n, D]."""

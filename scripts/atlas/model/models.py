@@ -16,7 +16,9 @@ from torch import nn
 
 from atlas.core.errors import StudyError
 from atlas.model import families, forward, memory, source
-from atlas.model.block import Weights, unembedded
+from atlas.model.block import Weights
+from atlas.model.logits import unembedded
+from atlas.model.norm import Norm
 
 Hook = tuple[str, Callable[..., Any]]  # name, and what makes of an activation what replaces it
 
@@ -56,6 +58,10 @@ class Model:
         """[D], or None where the model has none."""
         b_o = self.weights.blocks[layer].b_o if self.weights else self.bridge.blocks[layer].attn.b_O
         return None if b_o is None or not b_o.any() else b_o.detach()
+
+    def norm_attn_out(self, layer: int) -> Norm | None:
+        """The norm that stands between a layer's attention and the residual stream, of architectures with an engine."""
+        return self.weights.blocks[layer].norm_attn_out if self.weights else None
 
     def run(
         self,
@@ -114,13 +120,14 @@ def load(
     settings: dict[str, Any] | None = None,
     limit_mb: int | None = None,
 ) -> Model:
-    """Load a checkpoint folder; ``device`` as in `device_of`, ``settings`` as in `families.weights_of`.
+    """Load a checkpoint folder; ``device`` as in `device_of`, ``dtype`` as in `source.dtype_of`, ``settings`` as in
+    `families.weights_of`.
 
     memory_mb: of the engine; `auto` takes what there is once the weights are loaded (`memory.auto_mb`, which also says
     what ``limit_mb`` is), and leaves room for a float32 copy of weights in a half.
     """
     device = device_of(device)
-    how = {"device": device, "dtype": getattr(torch, dtype), "batch_size": batch_size}
+    how = {"device": device, "dtype": getattr(torch, source.dtype_of(folder, dtype)), "batch_size": batch_size}
     weights = families.weights_of(folder, device, how["dtype"], settings)
     if weights:
         d_model, n_heads, d_head = weights.blocks[0].w_q.shape

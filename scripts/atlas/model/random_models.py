@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.core.errors import StudyError, one_line
+from atlas.model.source import HALVES
 from atlas.prompts.tokens import load_tokenizer
 from atlas.store.places import TOKENIZER as TOKENIZER_FILES
 
@@ -54,7 +55,8 @@ def build(name: str, config: Any, tokenizer: Path, folder: Path, dtype: str, see
     """Write a checkpoint folder: weights as the architecture initialises them, its config, the tokenizer's files.
 
     Returns the number of parameters. Weights are drawn in ``dtype`` itself, so that a large model never stands in
-    memory in float32. Raises StudyError where the tokenizer does not fit the embedding.
+    memory in float32; `auto`: the half that the config names, else float32. Raises StudyError where the tokenizer does
+    not fit the embedding.
     """
     import sys
 
@@ -70,6 +72,8 @@ def build(name: str, config: Any, tokenizer: Path, folder: Path, dtype: str, see
             f"models.{name}.tokenizer: {tokenizer} has {words} tokens, the architecture embeds {config.vocab_size}; "
             "give the tokenizer of this architecture"
         )
+    own = str(config.dtype).removeprefix("torch.")
+    dtype = (own if own in HALVES else "float32") if dtype == "auto" else dtype
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model.save_pretrained(folder)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.core.errors import StudyError
+from atlas.model.checkpoint import Checkpoint
 from atlas.model.checks import causal_class, read_config
 from atlas.store.artifacts import digest, digest_file
 
@@ -50,6 +51,22 @@ def settings_of(folder: Path | str) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     settings: dict[str, Any] = json.loads(config.to_json_string(use_diff=False), object_hook=_without_place)
     return settings | {"architectures": [causal_class(config.model_type)]}
+
+
+HALVES = ("bfloat16", "float16")
+
+
+def dtype_of(folder: Path | str, dtype: str) -> str:
+    """``dtype``, and for `auto` that of most numbers in a checkpoint folder where it is a half, else float32."""
+    if dtype != "auto":
+        return dtype
+    numbers: dict[str, int] = dict.fromkeys(HALVES, 0)
+    total = 0
+    for name, read in Checkpoint(folder).sources.items():
+        tensor = read(name)
+        kind, total = str(tensor.dtype).removeprefix("torch."), total + tensor.numel()
+        numbers[kind] = numbers.get(kind, 0) + tensor.numel()
+    return next((half for half in HALVES if 2 * numbers[half] > total), "float32")
 
 
 PARALLEL = ("gptj", "codegen", "phi", "cohere", "cohere2")  # types whose blocks are always parallel
