@@ -64,7 +64,7 @@ def test_values_equal_the_weights_written_out(family, norm, tmp_path):
 def test_behind_a_norm_a_head_writes_through_its_weight(family, tmp_path):
     """In the direction in which it would alone leave the norm, so that the final norm makes the same of it.
 
-    z is large, so that the norms' eps, 1e-6 beside squares, is nothing; to 1e-5, as the first of them rounds to float32.
+    To 1e-4 of logits of order 1: z is large, but the final norm adds its eps, up to 1e-5, to what is normed already.
     """
     model = load_random(family, tmp_path / "model")
     readout, w = Readout.of(model), model.weights
@@ -73,7 +73,7 @@ def test_behind_a_norm_a_head_writes_through_its_weight(family, tmp_path):
         for head in range(model.n_heads):
             alone = block.norm_attn_out(z @ block.w_o[head])
             found = readout.uncapped(readout.norm(z @ ov.written(model, layer)[head]))
-            assert (found - readout.uncapped(readout.norm(alone))).abs().max() < 1e-5
+            assert (found - readout.uncapped(readout.norm(alone))).abs().max() < 1e-4
             unweighted = readout.uncapped(readout.norm(z @ block.w_o[head]))
             assert (found - unweighted).abs().max() > 0.1, "the norm's weight matters"
 
