@@ -11,6 +11,7 @@ import pandas as pd
 
 import edge_tables
 import head_tables
+from atlas.circuit import verdicts
 from atlas.compare import overlap
 from edge_tables import interval
 
@@ -261,7 +262,8 @@ def _comparison(study, base, chosen, names, controls, rng, main):
                     "p_layer_matched": p,
                 }
             )
-    study.overlap = pd.DataFrame(rows, columns=["model", *(c for c in overlap.COLUMNS if c != "p_smallest")])
+    columns = ["model", *(c for c in overlap.COLUMNS if c != "p_smallest")]
+    study.overlap = pd.DataFrame(overlap.together(rows), columns=columns)
     rows = []
     for i, circuit in enumerate([*chosen, "shared", "union", "all but shared"]):
         for j, task in enumerate(study.tasks):
@@ -299,7 +301,8 @@ def _comparison(study, base, chosen, names, controls, rng, main):
                         "note": "" if n else "no control: layer 3 has too few other heads",
                     }
                 )
-    study.controls, study.controls_summary = pd.DataFrame(draws), pd.DataFrame(summary)
+    study.controls = pd.DataFrame(draws)
+    study.controls_summary = verdicts.of_controls(pd.DataFrame(summary), study.controls)
 
 
 def more(layers, heads, tasks, members=True, kv_heads=None, **options):

@@ -8,13 +8,17 @@ Read by Snakemake in every job: nothing heavy is imported here. No script import
 
 from atlas.report.shown import (
     CIRCUIT,
+    EDGE_CIRCUITS,
     EDGES,
     EXPLAINED,
     EXPLAINED_MAIN,
     GENERATION,
     HEADS,
     MAIN,
+    NAMED,
+    NODE_CIRCUITS,
     OWN,
+    SITE_CIRCUITS,
     TASK,
     Shown,
     Table,
@@ -45,6 +49,7 @@ INFO = {"info": Table("prompts.json", OWN)}
 TASKS, MAIN_TASKS = {"tasks": "derived.tasks"}, {"main_tasks": "study.tasks"}
 EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main tasks, those that heads are explained on
 KIND = {"kind": "ablation.kind"}
+NODES, BOTH = (NODE_CIRCUITS,), (NODE_CIRCUITS, EDGE_CIRCUITS)
 
 SUMMARISED = {
     "circuits": Table("circuits.json", MAIN),
@@ -83,6 +88,7 @@ SHOWN = (
         },
         rule="write_data_page",
         page=True,
+        circuits=(),
     ),
     Shown(
         "dataset",
@@ -92,6 +98,7 @@ SHOWN = (
         settings=look("clean", "corrupted"),
         message="Draw prompts of {wildcards.task} for {wildcards.model}",
         of=TASK,
+        circuits=(),
     ),
     Shown(
         "tokens",
@@ -101,6 +108,7 @@ SHOWN = (
         settings=look("clean", "corrupted"),
         of=TASK,
         rule="plot_dataset",
+        circuits=(),
     ),
     Shown(
         "clean_accuracy",
@@ -109,9 +117,28 @@ SHOWN = (
         tables={"summaries": Table("clean_summary.parquet", TASK)},
         settings=TASKS | MAIN_TASKS | look("clean", "corrupted"),
         message="Draw clean accuracy of {wildcards.model}",
+        circuits=(),
     ),
-    Shown("summary", "findings", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page"),
-    Shown("tables", "tables", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page"),
+    Shown(
+        "summary",
+        "findings",
+        SUMMARY,
+        tables=SUMMARISED,
+        rule="write_summary",
+        page=True,
+        column="page",
+        circuits=BOTH,
+    ),
+    Shown(
+        "tables",
+        "tables",
+        SUMMARY,
+        tables=SUMMARISED,
+        rule="write_summary",
+        page=True,
+        column="page",
+        circuits=BOTH,
+    ),
     Shown(
         "component_effects",
         "component effects",
@@ -120,6 +147,7 @@ SHOWN = (
         settings=KIND | look("diverging", "circuit"),
         message="Draw component effects of {wildcards.model} on {wildcards.task}",
         of=MAIN,
+        circuits=(),
     ),
     Shown(
         "search_trajectory",
@@ -129,6 +157,7 @@ SHOWN = (
         settings={"orders": "derived.reported_orders"} | look("clean", "circuit"),
         message="Draw the search of {wildcards.model} on {wildcards.task}",
         of=MAIN,
+        circuits=(NAMED,),
     ),
     Shown(
         "circuit_size",
@@ -137,6 +166,7 @@ SHOWN = (
         tables=of(MAIN, "faithfulness"),
         settings=MAIN_TASKS | look("sequential"),
         message="Draw circuit sizes of {wildcards.model}",
+        circuits=(NAMED,),
     ),
     Shown(
         "circuit_diagram",
@@ -146,6 +176,7 @@ SHOWN = (
         settings=MAIN_TASKS | KIND | look("clean", "circuit"),
         message="Draw circuit {wildcards.circuit} of {wildcards.model}",
         of=CIRCUIT,
+        circuits=NODES,
     ),
     Shown(
         "positions",
@@ -154,6 +185,7 @@ SHOWN = (
         tables=of(MAIN, "positions"),
         settings=MAIN_TASKS | look("diverging"),
         message="Draw positions of components of {wildcards.model}",
+        circuits=(SITE_CIRCUITS,),
     ),
     Shown(
         "edge_diagram",
@@ -164,6 +196,7 @@ SHOWN = (
         message="Draw edge circuit {wildcards.circuit} of {wildcards.model}",
         of=CIRCUIT,
         needs=EDGES,
+        circuits=(EDGE_CIRCUITS,),
     ),
     Shown(
         "edge_curves",
@@ -172,6 +205,7 @@ SHOWN = (
         tables={"curves": Table("edge_curves.parquet", MAIN), "areas": Table("edge_areas.parquet", MAIN)},
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw edge circuits of every size of {wildcards.model}",
+        circuits=(EDGE_CIRCUITS, NAMED),
     ),
     Shown(
         "composition",
@@ -180,6 +214,7 @@ SHOWN = (
         tables=compared("composition", "composition_edges", "edge_membership", "membership"),
         settings=MAIN_TASKS | look("sequential", "circuit"),
         message="Draw how heads of {wildcards.model} compose",
+        circuits=BOTH,
     ),
     Shown(
         "evaluation",
@@ -188,6 +223,7 @@ SHOWN = (
         tables=of(MAIN, "evaluation", "completeness", "minimality"),
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw the evaluation of {wildcards.model}",
+        circuits=BOTH,
     ),
     Shown(
         "controls",
@@ -196,6 +232,7 @@ SHOWN = (
         tables=compared("controls") | {"summary": Table("comparison/controls_summary.parquet")},
         settings=TASKS | look("circuit"),
         message="Draw random controls of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "stability",
@@ -204,6 +241,7 @@ SHOWN = (
         tables=of(MAIN, "stability") | {"summary": Table("stability_summary.parquet", MAIN)},
         settings=MAIN_TASKS | look("sequential"),
         message="Draw stability of the circuits of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "methods",
@@ -212,6 +250,7 @@ SHOWN = (
         tables=compared("methods"),
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw what the methods agree on in {wildcards.model}",
+        circuits=(NAMED,),
     ),
     Shown(
         "overlap",
@@ -220,6 +259,7 @@ SHOWN = (
         tables=compared("membership", "overlap", "typology"),
         settings=MAIN_TASKS | look("clean", "circuit", "sequential"),
         message="Draw the overlap of circuits of {wildcards.model}",
+        circuits=BOTH,
     ),
     Shown(
         "cross_matrix",
@@ -228,6 +268,7 @@ SHOWN = (
         tables=compared("cross"),
         settings=TASKS | MAIN_TASKS | look("sequential"),
         message="Draw circuits of {wildcards.model} on every task",
+        circuits=NODES,
     ),
     Shown(
         "patching",
@@ -237,6 +278,7 @@ SHOWN = (
         settings=look("diverging"),
         message="Draw patching of {wildcards.task} in {wildcards.model}",
         of=EXPLAINED_MAIN,
+        circuits=NODES,
     ),
     Shown(
         "patching_scatter",
@@ -245,6 +287,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "patching") | compared("membership"),
         settings=EXPLAINED_TASKS | look("diverging"),
         message="Draw patching of patterns and values of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "attribution",
@@ -253,6 +296,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "attribution") | compared("membership"),
         settings=EXPLAINED_TASKS | look("clean", "circuit", "diverging"),
         message="Draw what writes the answer in {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "lens",
@@ -261,6 +305,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "lens", "lens_lead", "lens_increments"),
         settings=EXPLAINED_TASKS | look("clean", "corrupted", "circuit"),
         message="Draw the logit lens of {wildcards.model}",
+        circuits=(),
     ),
     Shown(
         "attention",
@@ -274,6 +319,7 @@ SHOWN = (
         },
         settings=EXPLAINED_TASKS | KIND | look("sequential"),
         message="Draw where heads of {wildcards.model} look",
+        circuits=NODES,
     ),
     Shown(
         "detectors",
@@ -282,6 +328,7 @@ SHOWN = (
         tables={"detectors": Table("detectors.parquet")} | compared("membership"),
         settings=MAIN_TASKS | {"labels": "heads.labels"} | look("sequential"),
         message="Draw head detectors of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "ov",
@@ -290,6 +337,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "ov") | compared("membership"),
         settings=EXPLAINED_TASKS | {"k": "derived.largest_k"} | look("sequential"),
         message="Draw what heads of {wildcards.model} write",
+        circuits=NODES,
     ),
     Shown(
         "backup",
@@ -298,6 +346,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "backup"),
         settings=EXPLAINED_TASKS | look("clean", "circuit"),
         message="Draw backup heads of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "heads",
@@ -307,6 +356,7 @@ SHOWN = (
         needs=HEADS,
         rule="write_head_pages",
         page=True,
+        circuits=NODES,
     ),
     Shown(
         "patterns",
@@ -316,6 +366,7 @@ SHOWN = (
         needs="attention",
         rule="write_head_pages",
         page=True,
+        circuits=NODES,
     ),
     Shown(
         "lens_tokens",
@@ -325,6 +376,7 @@ SHOWN = (
         needs="lens",
         rule="write_head_pages",
         page=True,
+        circuits=(),
     ),
     Shown(
         "generation",
@@ -333,6 +385,7 @@ SHOWN = (
         tables={name: Table(f"generation/{name}.parquet") for name in ("outputs", "summary")},
         settings=look("circuit"),
         message="Draw what {wildcards.model} wrote under ablation",
+        circuits=NODES,
     ),
     Shown(
         "generation",
@@ -344,6 +397,7 @@ SHOWN = (
         rule="plot_generation",
         caption="generation_outputs",
         page=True,
+        circuits=NODES,
     ),
     Shown(
         "published",
@@ -352,6 +406,7 @@ SHOWN = (
         tables={"table": Table("comparison/published.parquet")},
         settings=look("clean", "circuit"),
         message="Draw {wildcards.model} against published figures",
+        circuits=NODES,
     ),
 )
 
