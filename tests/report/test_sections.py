@@ -154,15 +154,22 @@ NONE = {"controls": 0} | dict.fromkeys(("p", "p_holm", "control_median", "contro
     [
         (
             {},
-            "keep more than random heads in the same layers for a 82.0 % [80.0, 83.6], random sets 20.0 % [5.0, 40.0] ",
+            "more than random heads in the same layers for a (82.0 % [80.0, 83.6], random sets 20.0 % [5.0, 40.0])",
         ),
-        ({}, "(p = 0.0099, the smallest that 100 random sets can give; 0.03 corrected for 3 tests)"),
-        (LIKE, "its heads keep no more than random heads"),
-        (LIKE, "(p = 0.6; 1 corrected for 3 tests), so they are not special there"),
-        (NECESSITY | NONE, "whether its heads are necessary is untestable for a 82.0 % [80.0, 83.6] (layer 2 has too"),
-        ({"question": "necessity"}, "ablating its heads, MLPs left in place, leaves less than ablating other heads"),
-        ({"question": "necessity", "circuit": "shared"}, "On prompts held out, ablating the shared heads, MLPs left"),
-        ({"question": "necessity", "circuit": "shared"} | LIKE, "leaves no less than ablating other heads in the same"),
+        (
+            {},
+            ": p = 0.0099, the smallest that 100 random sets can give; 0.03 corrected for 3 tests (% of full, prompts",
+        ),
+        (LIKE, "keep no more than random heads in the same layers, and so are not special, for a (82"),
+        (LIKE, "): p = 0.6; 1 corrected for 3 tests (% of full"),
+        (
+            NECESSITY | NONE,
+            "Whether a circuit's heads are necessary, MLPs left in place, cannot be tested for a (82.0 % ",
+        ),
+        (NECESSITY | NONE, "[80.0, 83.6]): layer 2 has too few other heads (% of full, prompts held out)."),
+        ({"question": "necessity"}, "Without a circuit's heads, MLPs left in place, less is left than without other"),
+        ({"question": "necessity", "circuit": "shared"}, "Without the shared heads, MLPs left in place, less is left"),
+        ({"question": "necessity", "circuit": "shared"} | LIKE, "no less is left than without other heads in the same"),
     ],
 )
 def test_control_sentence_follows_the_state(changes, said):
@@ -174,13 +181,10 @@ def test_each_task_is_said_to_be_necessary_or_not_to_be_testable():
     rows = [control(circuit=t, task=t, **NECESSITY, **NONE) for t in ("a", "b")]
     rows += [control(circuit="c", task="c", question="necessity"), control(circuit="c", task="c")]
     (first,) = controls.findings(pd.DataFrame(rows), "prompts held out")
-    assert "untestable for a 82.0 % [80.0, 83.6] and b 82.0 % [80.0, 83.6] (layer 2 has too few other heads)." in first
-    assert first.count("for c 82.0 %") == 2 and "for 3 tests" in first
-    shown = controls.table(pd.DataFrame(rows))
-    assert [row[-1] for row in shown["rows"]][:3] == [
-        *["untestable: layer 2 has too few other heads"] * 2,
-        "beyond random",
-    ]
+    assert "cannot be tested for a (82.0 % [80.0, 83.6]) and b (82.0 % [80.0, 83.6]): layer 2 has too few" in first
+    assert first.count("for c (82.0 %") == 2 and first.count("for 3 tests") == 2
+    states = [row[-1] for row in controls.table(pd.DataFrame(rows))["rows"]]
+    assert states == ["untestable: layer 2 has too few other heads"] * 2 + ["beyond random"] * 2
 
 
 def test_without_controls_nothing_is_said_to_be_special():

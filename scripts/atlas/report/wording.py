@@ -70,7 +70,8 @@ def p_of_tests(row: Mapping[str, Any], draws: float = 0, p: str = "p") -> str:
     if draws and row[p] <= (1 + 1e-9) / (1 + draws):
         said[0] += f", the smallest that {count(draws, 'random set')} can give"
     if row["p_holm"] == row["p_holm"] and row["tests"] > 1:
-        said.append(f"{p_value(row['p_holm'], '')} corrected for {row['tests']:.0f} tests")
+        same = p_value(row["p_holm"]) == p_value(row[p])
+        said.append(f"{'the same' if same else p_value(row['p_holm'], '')} corrected for {row['tests']:.0f} tests")
     return "; ".join(said)
 
 

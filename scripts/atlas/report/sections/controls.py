@@ -10,55 +10,55 @@ from atlas.report.pages import Section
 from atlas.report.sections.study import Study, led, prompts_of
 from atlas.report.wording import count, interval, listing, number, p_of_tests, p_value, percent, words
 
-# (question, state) -> what is said of a task's circuit, of the shared heads; {} is a list of tasks
+# (question, state) -> what is said of {heads} for {tasks}
 SAID = {
-    ("sufficiency", BEYOND): "kept alone with the circuit's MLPs, its heads keep more than random heads in the same "
-    "layers for {}",
-    ("sufficiency", LIKE): "kept alone with the circuit's MLPs, its heads keep no more than random heads in the same "
-    "layers for {}, so they are not special there",
-    ("sufficiency", UNTESTABLE): "whether its heads suffice is untestable for {}",
-    ("necessity", BEYOND): "ablating {heads}, MLPs left in place, leaves less than ablating other heads in the same "
-    "layers for {}",
-    ("necessity", LIKE): "ablating {heads}, MLPs left in place, leaves no less than ablating other heads in the same "
-    "layers for {}, so they are not special there",
-    ("necessity", UNTESTABLE): "whether {heads} are necessary is untestable for {}",
+    ("sufficiency", BEYOND): "{heads}, kept alone with the circuit's MLPs, keep more than random heads in the same "
+    "layers for {tasks}",
+    ("sufficiency", LIKE): "{heads}, kept alone with the circuit's MLPs, keep no more than random heads in the same "
+    "layers, and so are not special, for {tasks}",
+    ("sufficiency", UNTESTABLE): "whether {heads} suffice, kept alone with its MLPs, cannot be tested for {tasks}",
+    ("necessity", BEYOND): "without {heads}, MLPs left in place, less is left than without other heads in the same "
+    "layers for {tasks}",
+    ("necessity", LIKE): "without {heads}, MLPs left in place, no less is left than without other heads in the same "
+    "layers, so that they are not special, for {tasks}",
+    ("necessity", UNTESTABLE): "whether {heads} are necessary, MLPs left in place, cannot be tested for {tasks}",
 }
 
 
 def findings(summary: pd.DataFrame, where: str) -> list[str]:
     """Of each task whether its circuit's heads suffice and are necessary; then the same of the shared heads.
 
-    summary: `controls_summary`; where: the prompts, as `held-out prompts`.
+    summary: `controls_summary`; where: the prompts, as `prompts held out`.
     """
     own = summary[summary["circuit"] == summary["task"]]
-    sentences = [f"On {where}: {'; '.join(_said(own, 'its heads'))}."] if len(own) else []
+    sentences = [" ".join(_said(own, "a circuit's heads", where))] if len(own) else []
     for circuit, rows in summary[summary["circuit"] != summary["task"]].groupby("circuit", sort=False):
-        sentences += [f"On {where}, {text}." for text in _said(rows, f"the {words(str(circuit))} heads")]
+        sentences += _said(rows, f"the {words(str(circuit))} heads", where)
     return sentences or ["No random control was asked for, so nothing says that these circuits are special."]
 
 
-def _said(summary: pd.DataFrame, heads: str) -> list[str]:
-    """One part for each question and state, with the numbers of every task and what all of them have in common."""
-    parts = []
+def _said(summary: pd.DataFrame, heads: str, where: str) -> list[str]:
+    """A sentence for each question and state: every task with its numbers, and behind them what tasks share."""
+    sentences = []
     for (question, state), text in SAID.items():
         rows = summary[(summary["question"] == question) & (summary["state"] == state)]
         groups: dict[str, list[str]] = {}
         for _, row in rows.iterrows():
             about = row["reason"] if state == UNTESTABLE else p_of_tests(row, row["controls"])
-            groups.setdefault(about, []).append(_numbers(row))
+            groups.setdefault(about, []).append(f"{words(row['task'])} ({_numbers(row)})")
         cases = [
-            f"{listing(names)} ({'each ' if len(names) > 1 and 'p ' in about else ''}{about})"
+            f"{listing(names)}: {'each ' if len(names) > 1 and state != UNTESTABLE else ''}{about}"
             for about, names in groups.items()
         ]
         if cases:
-            parts.append(text.replace("{heads}", heads).replace("{}", "; for ".join(cases)))
-    return parts
+            said = text.format(heads=heads, tasks="; for ".join(cases))
+            sentences.append(f"{said[:1].upper()}{said[1:]} (% of full, {where}).")
+    return sentences
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
-    """`months 82.0 % [80.0, 84.0], random sets 20.0 % [5.0, 40.0]`: what is left of full."""
-    said = f"{words(row['task'])} {percent(row)}"
-    return f"{said}, random sets {_controls(row, ' %')}" if row["controls"] else said
+    """`82.0 % [80.0, 84.0], random sets 20.0 % [5.0, 40.0]`: what is left of full."""
+    return percent(row) + (f", random sets {_controls(row, ' %')}" if row["controls"] else "")
 
 
 def _controls(row: Mapping[str, Any], unit: str = "") -> str:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study, led, prompts_of
-from atlas.report.wording import interval, listing, place, words
+from atlas.report.wording import interval, is_mlp, listing, place, words
 
 
 def findings(positions: pd.DataFrame, tasks: list[str], where: str) -> list[str]:
@@ -18,7 +18,8 @@ def findings(positions: pd.DataFrame, tasks: list[str], where: str) -> list[str]
         f"{table.loc[table['role'] == role, 'kept'].sum()} of {(table['role'] == role).sum()} at {role}"
         for role in roles
     ]
-    best = table.loc[table["value"].idxmax()]
+    of_heads = table[~table["component"].map(is_mlp)]  # an MLP that makes what all others read tells little
+    best = table.loc[(of_heads if len(of_heads) else table)["value"].idxmax()]
     sentences = [
         f"Position by position, the search keeps {listing(parts)} (components counted once a task, prompts searched "
         f"on); alone in the full model, {best['component']} at {best['role']} costs most, {interval(best)} points of "
