@@ -77,7 +77,7 @@ def test_each_claim_is_a_family():
     tables = [controls_of("necessity", circuit, task, 5.0, HIGH) for circuit, task in pairs]
     tables += [controls_of("sufficiency", task, task, 90.0, HIGH) for task in "ab"]
     found = summary_of(*tables)
-    assert found["tests"].tolist() == [2, 2, 2, 2, 1, 2, 2] and found["family"].nunique() == 4
+    assert found["tests"].tolist() == [2, 2, 2, 2, 1, 2, 2] and found["claim"].nunique() == 4
     assert set(found["state"]) == {BEYOND} and found["alike"].tolist() == [0] * 7
 
 

@@ -54,7 +54,7 @@ def test_families_are_corrected_apart():
     found = corrected(table, table["of"])
     assert found["p_holm"].tolist()[:3] == [0.02, 0.02, 0.03] and found["tests"].tolist() == [2, 1, 2, 1]
     assert corrected(table, "one")["tests"].tolist() == [3] * 4
-    assert list(corrected(table.head(0), "one")) == ["p", "of", "family", "tests", "p_holm"]
+    assert list(corrected(table.head(0), "one")) == ["p", "of", "claim", "tests", "p_holm"]
 
 
 @given(st.floats(-5, 5), st.floats(0.01, 3), st.floats(0.01, 3), st.floats(-5, 5))

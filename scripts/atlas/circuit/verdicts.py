@@ -7,6 +7,7 @@ all of the circuit's heads themselves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,22 +19,23 @@ from atlas.core.multiple import ALPHA, TOGETHER, corrected, holm
 BEYOND, LIKE, UNTESTABLE = "beyond random", "like random", "untestable"
 COLUMNS = (*TOGETHER, "p_smallest", "state", "reason")
 NO_ROOM = 10  # percent of full; where 97.5 % of the controls leave less, the circuit cannot leave less than they do
+TAKEN = f"ablating random sets of this shape leaves less than {NO_ROOM} % of full as well"
 SAME = 0.9  # share of the circuit's heads in the mean control, from which on controls are the circuit nearly
 
 
-def verdicts(tests: pd.DataFrame, family: pd.Series | str, useless: pd.Series, key: str) -> pd.DataFrame:
+def verdicts(tests: pd.DataFrame, claim: pd.Series | str, useless: pd.Series, key: str) -> pd.DataFrame:
     """The table with `COLUMNS`; a row is a test with ``p``, ``controls`` (their number) and ``note`` (why so few).
 
-    family: of each test. useless: why a test's controls could show nothing, or empty. key: of the configuration, that
-    sets the number of controls. Tests that can never count by themselves are no members of their family: that is known
-    before anything is scored, and spares the others a correction for them. ``p_smallest``: `p_holm` if all tests of the
-    family had the smallest p that their controls can give. ``state``: BEYOND (p_holm below ALPHA), LIKE or UNTESTABLE,
-    with its ``reason``, which is empty for the others.
+    claim: of each test; those of one are a family. useless: why a test's controls could show nothing, or empty. key: of
+    the configuration, that sets the number of controls. Tests that can never count by themselves are no members of
+    their family: that is known before anything is scored, and spares the others a correction for them. ``p_smallest``:
+    `p_holm` if all tests of the family had the smallest p that their controls can give. ``state``: BEYOND (p_holm below
+    ALPHA), LIKE or UNTESTABLE, with its ``reason``, which is empty for the others.
     """
     floor = (1 / (1 + tests["controls"])).where(tests["controls"] > 0)
     member = (floor < ALPHA) & (useless == "")
-    found = corrected(tests.assign(member_p=tests["p"].where(member)), family, p="member_p").drop(columns="member_p")
-    found["p_smallest"] = floor.where(member).groupby(found["family"]).transform(holm)
+    found = corrected(tests.assign(member_p=tests["p"].where(member)), claim, p="member_p").drop(columns="member_p")
+    found["p_smallest"] = floor.where(member).groupby(found["claim"]).transform(holm)
     rows = zip(found.to_dict("records"), useless, strict=True)
     found["reason"] = [_reason(row, why, key) for row, why in rows]
     found["state"] = np.where(found["reason"] != "", UNTESTABLE, np.where(found["p_holm"] < ALPHA, BEYOND, LIKE))
@@ -65,12 +67,26 @@ def of_controls(summary: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     found = summary.assign(alike=[_alike(controls, row) for row in summary.to_dict("records")])
     own = found["circuit"] == found["task"]
     others = np.where(found["task"].isin(set(found["task"][own])), "the shared heads", "the shared heads elsewhere")
-    family = found["question"] + " of " + pd.Series(np.where(own, "the circuits", others), found.index, dtype=object)
+    claim = found["question"] + " of " + pd.Series(np.where(own, "the circuits", others), found.index, dtype=object)
     useless = pd.Series("", found.index, dtype=object)
-    taken = (found["question"] == "necessity") & (found["control_high"] < NO_ROOM)
-    useless[taken] = f"ablating random sets of this shape leaves less than {NO_ROOM} % of full as well"
+    useless[_taken(found)] = TAKEN
     useless[found["alike"] >= SAME] = f"random sets hold {100 * SAME:.0f} % of its heads or more themselves"
-    return verdicts(found, family, useless, "comparison.controls")
+    return verdicts(found, claim, useless, "comparison.controls")
+
+
+def of_parts(tests: pd.DataFrame, main_tasks: Sequence[str]) -> pd.DataFrame:
+    """`verdicts` on rows of `consensus_tests` of all tasks: each part of the circuits, and what all cores share.
+
+    A part on the main tasks is a family; what is shared, on tasks that nothing was searched on, is another one.
+    """
+    elsewhere = np.where(tests["task"].isin(list(main_tasks)), "", " elsewhere")
+    useless = pd.Series("", tests.index, dtype=object)
+    useless[_taken(tests)] = TAKEN
+    return verdicts(tests, tests["question"] + " of " + tests["circuit"] + elsewhere, useless, "comparison.controls")
+
+
+def _taken(tests: pd.DataFrame) -> pd.Series:
+    return (tests["question"] == "necessity") & (tests["control_high"] < NO_ROOM)
 
 
 def _alike(controls: pd.DataFrame, row: dict[str, Any]) -> float:

@@ -95,15 +95,15 @@ def block(edge: Edge, graph: Graph) -> tuple[int, int, str]:
 
 
 def together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `compare` and `compare_edges` with ``family``, ``tests`` and ``p_holm``, of the layer-matched p.
+    """Rows of `compare` and `compare_edges` with ``claim``, ``tests`` and ``p_holm``, of the layer-matched p.
 
     The pairs of one level are a family, in a table with tasks those of one task.
     """
     if not rows:
         return rows
     table = pd.DataFrame(rows)
-    family = "overlap of " + table["level"] + (", " + table["task"] if "task" in table else "")
-    return [dict(row) for row in corrected(table, family, p="p_layer_matched").to_dict("records")]
+    claim = "overlap of " + table["level"] + (", " + table["task"] if "task" in table else "")
+    return [dict(row) for row in corrected(table, claim, p="p_layer_matched").to_dict("records")]
 
 
 def _row(name_a: str, name_b: str, level: str, a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Tests that are read together: Holm's correction, and p-values of intervals (methods: tests).
 
 Every p-value of a study belongs to a family, the tests behind one claim. These are the families, and where their rows
-say so (`family`, `tests`, `p_holm`):
+say so (`claim`, `tests`, `p_holm`):
 
 - `overlap.parquet`, `agreement.parquet`, `models.parquet`: the pairs of one level, and in `agreement` of one task;
+- `shared.parquet`: of heads and MLPs apart the cores, all tasks and pairs; and the searches of one group of tasks;
 - `controls_summary.parquet`: the tasks of one question (`circuit/verdicts.py`);
 - `generation/summary.parquet`: the prompt sets and sets of heads of one choice of prompts, single heads apart;
 - `composition_edges.parquet`: all tasks and kinds;
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALPHA = 0.05  # corrected p-values below it count
-TOGETHER = ("family", "tests", "p_holm")  # the columns of `corrected`
+TOGETHER = ("claim", "tests", "p_holm")  # the columns of `corrected`
 REACH = 1.959963984540054  # standard deviations from the middle of a normal curve to the end of its 95 % interval
 
 
@@ -42,11 +43,11 @@ def holm(p: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     return found
 
 
-def corrected(table: pd.DataFrame, family: pd.Series | str, p: str = "p") -> pd.DataFrame:
-    """The table with ``family`` (a name for each row, or one for all), the ``tests`` in it, and their ``p_holm``."""
-    named = table.assign(family=family)
-    of_family = named[p].astype(float).groupby(named["family"])
-    return named.assign(tests=of_family.transform("count").astype(int), p_holm=of_family.transform(holm))
+def corrected(table: pd.DataFrame, claim: pd.Series | str, p: str = "p") -> pd.DataFrame:
+    """The table with ``claim`` (for each row, or one for all), its number of ``tests``, and their ``p_holm``."""
+    named = table.assign(claim=claim)
+    family = named[p].astype(float).groupby(named["claim"])
+    return named.assign(tests=family.transform("count").astype(int), p_holm=family.transform(holm))
 
 
 def interval_p(

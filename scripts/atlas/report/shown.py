@@ -18,6 +18,7 @@ SHARED = "shared"
 # Which circuits a figure or page shows; `Shown.note` says which these are. NAMED: several, each with its name beside it
 NODE_CIRCUITS, EDGE_CIRCUITS, SITE_CIRCUITS = "node circuits", "edge circuits", "position-level circuits"
 NAMED = "named"
+CHOSEN = "reported"  # in place of an order: the choice among them all
 
 # What not every study has, beside the analyses of heads by their names (`heads.analyses`)
 EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "heads"
@@ -73,12 +74,12 @@ class Study:
 
 def named(kind: str, study: Study) -> str:
     """A kind of circuits with what makes them those of this study: `node circuits: T = 20 %, order layers`."""
+    order = str(study.setting("comparison.order")).replace("_", " ")
+    order = "chosen by rule for each task" if order == CHOSEN else order
     if kind == NODE_CIRCUITS:
-        order = str(study.setting("comparison.order")).replace("_", " ")
         return f"{kind}: T = {study.setting('comparison.threshold'):g} %, order {order}"
     if kind == SITE_CIRCUITS:
         start, end = (study.setting(f"evaluation.positions.{key}") for key in ("start_threshold", "threshold"))
-        order = str(study.setting("comparison.order")).replace("_", " ")
         return f"{kind}: from the node circuit at T = {start:g} %, order {order}, down to T = {end:g} %"
     return f"{kind}: T = {study.setting('edges.threshold'):g} %, {REPORTED.title}"
 
