@@ -126,7 +126,8 @@ def _chosen(choice: pd.DataFrame, task: str, threshold: float, all_mlps: int) ->
     prompts = "held-out prompts" if split == "held_out" else "the prompts searched on, as none were held out"
     why = f"It is the smallest of {len(tried)} candidates that keep more than {100 - threshold:g} % on {prompts}"
     if not row["passes"]:
-        why = f"None of {len(tried)} candidates keeps more than {100 - threshold:g} % on {prompts}; it keeps most"
+        why = f"None of {len(tried)} candidates keeps more than {100 - threshold:g} % on {prompts}; it is the smallest "
+        why += "of those that cannot be told from the best"
     return (
         f"{text}. {why}; the others have {listing(sizes)} components. The choice was made on these prompts: by "
         f"bootstrap it raises the score by {number(row['optimism'], 1)} points, and "

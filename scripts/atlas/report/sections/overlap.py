@@ -31,8 +31,9 @@ def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], 
     for noun, mlps in (("head", False), ("MLP", True)):
         of_all, of_any = ({c for c in found if is_mlp(c) == mlps} for found in (shared, everything))
         named = f" ({listing(sorted(of_all, key=place))})" if of_all else ""
-        said.append(f"{len(of_all)} of the {count(len(of_any), noun)} in any of them{named}")
-    first = f"The reported circuits of {everyone}{f' ({where})' if where else ''} all hold {' and '.join(said)}."
+        said += [f"{len(of_all)} of the {count(len(of_any), noun)} that any of them holds{named}"] if of_any else []
+    given = f" ({where})" if where else ""
+    first = f"The reported circuits of {everyone}{given} all hold {' and '.join(said) or 'nothing'}."
     sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA}, {TOGETHER})."]
     sentences += [_pair(row) for _, row in pairs.iterrows()]
     for task in tasks:
