@@ -62,6 +62,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
 SHORT: tuple[str, ...] = (
     "full model",
     "circuits",
+    "controls",
     "consensus",
     "overlap",
     "transfer",
@@ -71,7 +72,7 @@ SHORT: tuple[str, ...] = (
     "positions",
     "heads",
 )
-SHORT += ("left out", "stability", "controls", "generation", "published")
+SHORT += ("left out", "stability", "generation", "published")
 
 # What the page of tables shows, in its order; other tables are long, or in figures
 LISTED: tuple[str, ...] = (
