@@ -108,6 +108,19 @@ def test_the_short_version_leads_with_every_section_and_names_no_other():
     assert short.count("<li>") == len(leading)
 
 
+def test_numbers_at_the_top_have_an_interval_or_a_control_and_scores_name_their_prompts():
+    """And p-values are corrected; thresholds and tolerances are what labels and published values are held against."""
+    for name in (LARGE, SMALL):
+        study = summary_of(study_of(name))
+        for key in summary.SHORT:
+            first = summary.SECTIONS[key](study).first
+            if re.search(r"\d", first):
+                assert re.search(r"\[.*\]|random|chance|threshold of a(ny)? label|tolerance", first), first
+            if "%" in re.sub(r"T = \d+ %", "", first):
+                assert "prompt" in first, first
+            assert "p <" not in first.replace("\u00a0", " ") or "corrected" in first, first
+
+
 def test_a_warning_stands_above_the_pages_of_a_model_with_random_weights():
     study = summary_of(study_of(SMALL))
     study.model["random_weights"] = True

@@ -7,7 +7,7 @@ import pandas as pd
 from atlas.circuit.verdicts import of_parts
 from atlas.core.multiple import ALPHA
 from atlas.report.pages import Section
-from atlas.report.sections.study import Study, cell, led, span
+from atlas.report.sections.study import Study, cell, led, prompts_of, span
 from atlas.report.wording import (
     count,
     heads_and_mlps,
@@ -108,7 +108,8 @@ def _task(consensus: pd.DataFrame, scores: pd.DataFrame, tests: pd.DataFrame, ta
     text = f"{words(task).capitalize()}: {heads_and_mlps(*core, all_mlps)} are core"
     kept = cell(scores, task=task, circuit="core", metric="percent_of_full")
     if kept is not None:
-        text += f" and keep {percent(kept)} of the full model alone{_controls(tests, task, 'core')}"
+        text += f" and keep {percent(kept)} of the full model alone on {prompts_of(scores)}"
+        text += _controls(tests, task, "core")
     if not sum(contingent):
         return f"{text}; nothing is contingent."
     text += f"; with the contingent ones, {count(contingent[0], 'head')} and {count(contingent[1], 'MLP')},"
