@@ -310,20 +310,20 @@ def test_edges_without_cost_are_counted_and_not_listed():
 
 
 def runs(**changes):
-    row = {"task": "a", "level": "component", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
+    row = {"task": "a", "level": "head", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
     row |= {"intersection": 3, "union": 8, "jaccard": 0.6, "jaccard_low": 0.5, "jaccard_high": 0.7, "expected": 0.2}
     return pd.DataFrame([row | changes])
 
 
 def test_stability_sentences_set_agreement_beside_chance():
     said = stability.findings(runs(), ["a"])
-    assert "mean Jaccard index of 0.60; random circuits of the same sizes in every layer have 0.20" in said[0]
+    assert "heads have a mean Jaccard index of 0.60; random heads, as many in every layer, have 0.20" in said[0]
     assert said[1:] == [
-        "A, components kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (circuits of 4 to 6, Jaccard "
-        "index 0.60)."
+        "A, heads kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (4 to 6 in each, Jaccard index "
+        "0.60)."
     ]
     weak = stability.findings(runs(jaccard_high=0.2), ["a"])
-    assert weak[1] == "No pair of runs agrees more than chance: a (seeds of the prompts)."
+    assert weak[1] == "No pair of runs agrees on heads more than chance: a (seeds of the prompts)."
     assert stability.findings(runs(runs=1), ["a"]) == [
         "No search was repeated, so how much the circuits depend on order and prompts is unknown."
     ]
@@ -346,7 +346,7 @@ def test_every_circuit_has_a_row_with_every_metric(study):
     assert {len(row) for row in table["rows"]} == {len(table["header"])}
     areas = edges.table(study.edge_areas, study.main)
     assert len(areas["rows"]) == 7 and len(areas["header"]) == 2 + 2 * len(study.main)
-    assert len(stability.table(study.stability_summary, study.main)["rows"]) == 9 * len(study.main)
+    assert len(stability.table(study.stability_summary, study.main)["rows"]) == 19 * len(study.main)
 
 
 def test_configured_circuits_are_spoken_of():

@@ -383,6 +383,10 @@ def tables(
     for level, found in runs.items():
         survival += survival_rows(found, level)
         summary += summary_rows(found, level, by_chance if level == "component" else None)
+        if level == "component":
+            heads_alone = [Run(r.family, r.name, frozenset(heads(r.circuit))) for r in found]
+            summary += summary_rows(heads_alone, "head", by_chance)
+            summary += summary_rows([Run(r.family, r.name, frozenset(mlps(r.circuit))) for r in found], "mlp")
         circuits = {key: value + to_json(found, level)[key] for key, value in circuits.items()}
     return (
         pd.DataFrame(survival, columns=list(SURVIVAL_COLUMNS)),
