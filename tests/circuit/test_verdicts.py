@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from atlas.circuit.controls import summarise
-from atlas.circuit.verdicts import BEYOND, COLUMNS, LIKE, UNTESTABLE, of_controls, verdicts
+from atlas.circuit.verdicts import BEYOND, COLUMNS, LIKE, UNTESTABLE, of_controls, of_parts, verdicts
 
 
 def rows_of(*tests, note=""):
@@ -79,6 +79,17 @@ def test_each_claim_is_a_family():
     found = summary_of(*tables)
     assert found["tests"].tolist() == [2, 2, 2, 2, 1, 2, 2] and found["claim"].nunique() == 4
     assert set(found["state"]) == {BEYOND} and found["alike"].tolist() == [0] * 7
+
+
+def test_each_part_of_a_consensus_is_a_family():
+    row = {"controls": 80, "p": 1 / 81, "control_high": 77.0, "note": ""}
+    tests = [("sufficiency", part, task) for part in ("core", "core and contingent") for task in "ab"]
+    tests += [("necessity", "shared", task) for task in "abc"]
+    table = pd.DataFrame([dict(zip(("question", "circuit", "task"), test, strict=True)) | row for test in tests])
+    found = of_parts(table, ["a", "b"])
+    assert found["tests"].tolist() == [2, 2, 2, 2, 2, 2, 1] and set(found["state"]) == {BEYOND}
+    taken = of_parts(table.assign(control_high=5.0), ["a", "b"])
+    assert taken["state"].tolist() == [BEYOND] * 4 + [UNTESTABLE] * 3
 
 
 def test_necessity_is_untestable_where_random_sets_take_the_score_too():

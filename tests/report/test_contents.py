@@ -84,6 +84,9 @@ def test_what_shows_circuits_says_which(row, config):
     assert ("T = 23 %, order random 7" in note) == (shown.NODE_CIRCUITS in row.circuits)
     assert ("T = 29 %" in note) == (shown.EDGE_CIRCUITS in row.circuits)
     assert bool(note) == bool(set(row.circuits) - {shown.NAMED})
+    by_rule = settings | {"comparison": {"order": "reported", "threshold": 23}}
+    by_rule = row.note(dataclasses.replace(FULL, settings=by_rule))
+    assert ("T = 23 %, order chosen by rule for each task" in by_rule) == (shown.NODE_CIRCUITS in row.circuits)
     alone = dataclasses.replace(FULL, settings=settings, has=frozenset())
     assert "edge" not in row.note(alone)
 
