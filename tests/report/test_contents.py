@@ -76,7 +76,6 @@ OF_CIRCUITS |= {"published"}
 def test_what_shows_circuits_says_which(row, config):
     """In a line below a figure, in the lead of a page; or each has its name beside it (NAMED)."""
     files = {table.file.rpartition(".")[0].removeprefix("comparison/") for table in row.tables.values()}
-    assert row.circuits is not None
     assert bool(files & OF_CIRCUITS) <= bool(row.circuits), "it is drawn from tables of circuits"
     settings = config | {"comparison": config["comparison"] | {"order": "random_7", "threshold": 23}}
     settings |= {"edges": config["edges"] | {"threshold": 29}}

@@ -90,7 +90,6 @@ SHOWN = (
         },
         rule="write_data_page",
         page=True,
-        circuits=(),
     ),
     Shown(
         "dataset",
@@ -100,7 +99,6 @@ SHOWN = (
         settings=look("clean", "corrupted"),
         message="Draw prompts of {wildcards.task} for {wildcards.model}",
         of=TASK,
-        circuits=(),
     ),
     Shown(
         "tokens",
@@ -110,7 +108,6 @@ SHOWN = (
         settings=look("clean", "corrupted"),
         of=TASK,
         rule="plot_dataset",
-        circuits=(),
     ),
     Shown(
         "clean_accuracy",
@@ -119,27 +116,12 @@ SHOWN = (
         tables={"summaries": Table("clean_summary.parquet", TASK)},
         settings=TASKS | MAIN_TASKS | look("clean", "corrupted"),
         message="Draw clean accuracy of {wildcards.model}",
-        circuits=(),
     ),
     Shown(
-        "summary",
-        "findings",
-        SUMMARY,
-        tables=SUMMARISED,
-        rule="write_summary",
-        page=True,
-        column="page",
-        circuits=BOTH,
+        "summary", "findings", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page", circuits=BOTH
     ),
     Shown(
-        "tables",
-        "tables",
-        SUMMARY,
-        tables=SUMMARISED,
-        rule="write_summary",
-        page=True,
-        column="page",
-        circuits=BOTH,
+        "tables", "tables", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page", circuits=BOTH
     ),
     Shown(
         "component_effects",
@@ -149,7 +131,6 @@ SHOWN = (
         settings=KIND | look("diverging", "circuit"),
         message="Draw component effects of {wildcards.model} on {wildcards.task}",
         of=MAIN,
-        circuits=(),
     ),
     Shown(
         "search_trajectory",
@@ -307,7 +288,6 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "lens", "lens_lead", "lens_increments"),
         settings=EXPLAINED_TASKS | look("clean", "corrupted", "circuit"),
         message="Draw the logit lens of {wildcards.model}",
-        circuits=(),
     ),
     Shown(
         "attention",
@@ -378,7 +358,6 @@ SHOWN = (
         needs="lens",
         rule="write_head_pages",
         page=True,
-        circuits=(),
     ),
     Shown(
         "generation",

@@ -99,7 +99,7 @@ class Shown:
     rule: str = ""  # that makes it; without one, a rule of its own
     caption: str = ""  # in report/; without one, that of its name
     page: bool = False  # HTML; a figure is SVG and PNG
-    circuits: tuple[str, ...] | None = None  # shown in it; every row says so, those without any by ()
+    circuits: tuple[str, ...] = ()  # kinds of them that it shows
     column: str = "figure"  # of its title in the menu; one named otherwise is of all tasks, and says so by its title
 
     @property
@@ -131,7 +131,7 @@ class Shown:
     def note(self, study: Study) -> str:
         """Which circuits it shows, for a line below it; empty where it shows none, or names them itself."""
         without = {NAMED} if EDGES in study.has else {NAMED, EDGE_CIRCUITS}
-        said = "; ".join(named(kind, study) for kind in self.circuits or () if kind not in without)
+        said = "; ".join(named(kind, study) for kind in self.circuits if kind not in without)
         return said[:1].upper() + said[1:]
 
     def is_shown(self, study: Study) -> bool:
