@@ -100,9 +100,9 @@ def page(study: Study) -> str:
         title=f"{study.settings['title']}: {model['model']}",
         warning=pages.warning(model),
         lead=f"{model['architecture']}, {model['n_layers']} layers of {count(model['n_heads'], 'head')} and one MLP. "
-        f"{study.settings['note']}. Brackets hold 95 % bootstrap intervals over prompts (without width where all prompts "
-        f"agree); those behind \u201crandom sets\u201d the middle 95 % of these. p-values, and what surely differs, are "
-        f"corrected for the tests made together. Sentences are chosen by rule from the numbers.",
+        f"{study.settings['note']}. Brackets hold 95 % bootstrap intervals over prompts (without width where all "
+        f"prompts agree); those behind \u201crandom sets\u201d the middle 95 % of these. p-values, and what surely "
+        f"differs, are corrected for the tests made together. Sentences are chosen by rule from the numbers.",
         short=[made[name].first for name in SHORT if made[name].first],
         sections=[section for section in made.values() if section.shown],
     )
