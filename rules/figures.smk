@@ -26,6 +26,7 @@ for name, rows in contents.BY_RULE.items():
             params:
                 **shown_with(rows),
                 code=figure_code(rows),
+                note=rows[0].note(STUDY),
                 dpi=config["figures"]["dpi"],
             message:
                 rows[0].message
@@ -95,6 +96,7 @@ rule write_head_pages:
         **needs(1000, 10),
     params:
         code=library("scripts/write_head_pages.py"),
+        note=contents.BY_RULE["write_head_pages"][0].note(STUDY),
         title=config["study"]["title"],
         main_tasks=EXPLAINED_MAIN,
         tasks=EXPLAINED_TASKS,
@@ -127,6 +129,7 @@ rule write_summary:
         **needs(1000, 10),
     params:
         code=library("scripts/write_summary.py"),
+        note=contents.BY_RULE["write_summary"][0].note(STUDY),
         title=config["study"]["title"],
         main_tasks=MAIN_TASKS,
         tasks=ALL_TASKS,

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from atlas.circuit.chosen import circuit_at
-from atlas.compare.overlap import COLUMNS, compare_models
+from atlas.compare.overlap import COLUMNS, compare_models, together
 from atlas.core.graph import Graph
 from atlas.edges.chosen import reported_edges
 from atlas.store import artifacts, job
@@ -25,4 +25,4 @@ for note in dict.fromkeys([*notes, *edge_notes]):
 
 names = ["models", "circuits", "edge_circuits"]
 provenance = job.provenance(snakemake)
-artifacts.write_table(pd.DataFrame(rows + edge_rows, columns=["task", *COLUMNS]), out.overlap, provenance)
+artifacts.write_table(pd.DataFrame(together(rows + edge_rows), columns=["task", *COLUMNS]), out.overlap, provenance)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from atlas.circuit.controls import SUMMARY_COLUMNS, summarise
+from atlas.circuit.verdicts import of_controls
 from atlas.store import artifacts, job
 
 job.start(snakemake)
@@ -11,6 +12,7 @@ inputs, out = snakemake.input, snakemake.output
 cross, controls, notes = (artifacts.read_tables(paths) for paths in (inputs.cross, inputs.controls, inputs.notes))
 summary = pd.DataFrame(summarise(controls), columns=SUMMARY_COLUMNS)
 summary = summary.merge(notes, on=["model", "question", "circuit", "task"], how="left")
+summary = of_controls(summary, controls)
 
 provenance = job.provenance(snakemake)
 artifacts.write_table(cross, out.cross, provenance)

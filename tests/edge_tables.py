@@ -6,8 +6,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from atlas.compare import overlap
 from atlas.core.components import Component
 from atlas.core.graph import EMBED, LOGITS, Graph
+from atlas.core.multiple import corrected, interval_p
 
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 METRICS = ("logit_diff", "percent_of_full", "faithfulness", "prob_diff", "kl", "top1", "answer_rank")
@@ -81,7 +83,10 @@ def add(study, edges=100, kv_heads=None, seed=0):
             tables["typology"].append({**pair, "level": level, "type": kind, "reason": "Jaccard below 0.8"})
     for name, rows in tables.items():
         setattr(study, name, pd.DataFrame(rows, columns=None if rows else TABLES[name]))
-    study.overlap = pd.concat([study.overlap, study.edge_overlap], ignore_index=True)
+    rows = study.overlap.to_dict("records") + study.edge_overlap.to_dict("records")
+    study.overlap = pd.DataFrame(overlap.together(rows), columns=study.overlap.columns)
+    study.minimality["p"] = interval_p(*(study.minimality[c] for c in ("value", "ci_low", "ci_high")))
+    study.minimality = corrected(study.minimality, study.minimality["task"] + study.minimality["circuit"])
     study.edge_circuits = {
         task: {
             "task": task,

@@ -11,6 +11,7 @@ import pandas as pd
 
 import edge_tables
 import head_tables
+from atlas.circuit import verdicts
 from atlas.compare import consensus, overlap
 from atlas.core.components import parse
 from edge_tables import interval
@@ -173,6 +174,7 @@ def _consensus(study, base, kept, controls, rng, sizes):
             question = "necessity" if circuit == "shared" else "sufficiency"
             n = 0 if task == study.main[-1] and len(study.main) > 1 else controls
             row |= {"question": question, **interval(70, 4), "controls": n, "p": 1 / (1 + n) if n else math.nan}
+            row |= {"control_low": 20, "control_high": 40} if n else {"control_low": math.nan, "control_high": math.nan}
             tests.append(row | {"control_median": 30 if n else math.nan, "note": "" if n else "no control"})
     study.consensus_scores, study.consensus_tests = pd.DataFrame(scores), pd.DataFrame(tests)
 
@@ -298,7 +300,8 @@ def _comparison(study, base, chosen, names, controls, rng, main):
                     "p_layer_matched": p,
                 }
             )
-    study.overlap = pd.DataFrame(rows, columns=["model", *(c for c in overlap.COLUMNS if c != "p_smallest")])
+    columns = ["model", *(c for c in overlap.COLUMNS if c != "p_smallest")]
+    study.overlap = pd.DataFrame(overlap.together(rows), columns=columns)
     rows = []
     for i, circuit in enumerate([*chosen, "shared", "union", "all but shared"]):
         for j, task in enumerate(study.tasks):
@@ -336,7 +339,8 @@ def _comparison(study, base, chosen, names, controls, rng, main):
                         "note": "" if n else "no control: layer 3 has too few other heads",
                     }
                 )
-    study.controls, study.controls_summary = pd.DataFrame(draws), pd.DataFrame(summary)
+    study.controls = pd.DataFrame(draws)
+    study.controls_summary = verdicts.of_controls(pd.DataFrame(summary), study.controls)
 
 
 def more(layers, heads, tasks, members=True, kv_heads=None, **options):

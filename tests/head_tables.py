@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from atlas.core.components import Component
+from atlas.core.multiple import corrected, interval_p
 from atlas.heads import labels
 from atlas.report import maps
 from edge_tables import interval
@@ -55,6 +56,7 @@ def add(study, kv_heads=None, members=True, seed=0):
     )
     for name, rows in found.items():
         table = pd.DataFrame(rows, columns=None if rows else ["model", "task", *COLUMNS[name]])
+        table = backup_tests(table) if name == "backup" else table
         setattr(study, "members" if name == "attention_members" else name, table)
     study.roles = _roles(study, union)
     return study
@@ -206,6 +208,13 @@ def _backup(rows, base, everything, union, rng):
             for name, value in {"before": before, "after": before + change, "change": change}.items():
                 row |= {name if k == "value" else f"{name}_{k}": v for k, v in interval(value, 0.01).items()}
             rows.append({**row, "scale_ratio": ratio, "logit_diff_change": -0.2})
+
+
+def backup_tests(table):
+    """With the columns that a job adds: p of no change, of all heads but the ablated one, and corrected."""
+    others = table["layer"].astype(str) + "." + table["head"].astype(str) != table["ablated"]
+    p = interval_p(*(table[f"change{end}"] for end in ("", "_ci_low", "_ci_high")))
+    return corrected(table.assign(p=pd.Series(p, table.index, dtype=float).where(others)), table["task"])
 
 
 def _patterns(base, union, rng):

@@ -134,6 +134,9 @@ def test_rows_of_all_and_of_pairs_by_core_and_by_search():
     assert {(r["family"], r["run"]) for r in rows} == {("core", ""), *orders[:2]}, "searches that all tasks have"
     found = {(r["tasks"], r["family"], r["level"]): r["shared"] for r in rows}
     assert found["a b c", "core", "heads"] == 1 and found["a c", "orders", "heads"] == 2
+    claims = {r["claim"]: r["tests"] for r in rows if r["level"] == "heads"}
+    assert claims["heads of the cores"] == 4 and claims["heads, search by search, a b c"] == 2 and len(claims) == 5
+    assert all(r["p"] <= r["p_holm"] <= 1 for r in rows)
     members = consensus.member_rows(searches | {"b": searches["b"] | {orders[0]: a}})
     shares = {(r["tasks"], r["component"]): (r["share"], r["core"]) for r in members}
     assert shares["a b c", "0.1"] == (1, True) and shares["a b c", "1.2"] == (0.5, False)

@@ -5,6 +5,7 @@ from itertools import combinations, product
 from math import comb
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from atlas.compare.overlap import (
     compare,
     compare_edges,
     compare_models,
+    together,
     typologies,
     typology,
 )
@@ -148,7 +150,8 @@ def row_of(size_a, size_b, shared, expected=1.0, p=0.5, smallest=0.001, level="h
         "shared": shared,
         "jaccard": shared / union if union else 1.0,
         "expected": expected,
-        "p_layer_matched": p,
+        "p_layer_matched": p / 2,
+        "p_holm": p,
         "p_smallest": smallest,
     }
 
@@ -160,7 +163,7 @@ def row_of(size_a, size_b, shared, expected=1.0, p=0.5, smallest=0.001, level="h
         (row_of(10, 10, 8, 3.0, 0.01), "shared core with branches", "8 shared, 3.0 expected by chance, p = 0.01"),
         (row_of(10, 10, 0), "disjoint", "nothing is shared"),
         (row_of(10, 10, 3, 3.2, 0.6), "disjoint", "3 shared, 3.2 expected"),
-        (row_of(10, 10, 4, 3.0, 0.2), "undecided", "p = 0.2 is not below 0.05"),
+        (row_of(10, 10, 4, 3.0, 0.2), "undecided", "p = 0.2 (corrected) is not below 0.05"),
         (row_of(2, 5, 2, 1.5, 0.3, 0.3), "undecided", "no overlap of such circuits could have p below 0.05"),
         (row_of(8, 12, 8, 8.0, 1.0, 1.0), "undecided", "no overlap"),  # full layers: the overlap is forced
         (row_of(0, 5, 0), "undecided", "a circuit is empty"),
@@ -170,6 +173,18 @@ def row_of(size_a, size_b, shared, expected=1.0, p=0.5, smallest=0.001, level="h
 def test_types_of_overlap(row, kind, words):
     found, reason = typology(row)
     assert found == kind and words in reason
+
+
+def test_pairs_are_corrected_level_by_level_and_task_by_task():
+    rows = [
+        row_of(9, 9, 5, p=p, level=level) | {"p_layer_matched": p} for level in ("heads", "edges") for p in (0.02, 0.5)
+    ]
+    rows.append(row_of(9, 9, 9, level="mlps") | {"p_layer_matched": np.nan})
+    found = pd.DataFrame(together(rows))
+    assert found["p_holm"].tolist()[:4] == [0.04, 0.5] * 2 and found["tests"].tolist() == [2, 2, 2, 2, 0]
+    assert np.isnan(found["p_holm"].iloc[4]) and together([]) == []
+    of_tasks = pd.DataFrame(together([row | {"task": str(i)} for i, row in enumerate(rows)]))
+    assert of_tasks["p_holm"].tolist()[:4] == [0.02, 0.5] * 2
 
 
 def test_thresholds_of_types_are_arguments():

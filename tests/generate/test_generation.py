@@ -430,6 +430,20 @@ def test_shares_by_hand():
     assert (alone["value"], alone["controls"]) == (1, 0) and np.isnan(alone["p"]) and alone["note"] == NOTES["b"]
     empty = summary.loc[("t", "a", "robust")]
     assert (empty["given"], empty["prompts"]) == (1, 0) and np.isnan(empty["value"])
+    assert set(summary["state"]) == {"untestable"}, "4 random sets decide nothing"
+    assert alone["reason"] == "layer 2 has too few other heads" and "p cannot fall below 0.2" in row["reason"]
+
+
+def test_sets_are_tested_together_and_single_heads_apart():
+    """30 random sets give p = 1/31 = 0.032 at least: enough for the one single head, too little for two sets."""
+    table = [[0, 0, 0, 1], *[[1, 1, 1, 1]] * 30]
+    outputs = outputs_of({("s", name): table for name in ("a", "b", "1.2")})
+    summary = summarise(outputs, prompts_of(s=["used"] * 4), dict.fromkeys(("a", "b", "1.2"), ""), Bootstrap(100))
+    robust = summary[summary["over"] == "robust"].set_index("heads")
+    assert robust["p"].tolist() == pytest.approx([1 / 31] * 3)
+    assert robust["p_holm"].tolist() == pytest.approx([2 / 31, 2 / 31, 1 / 31])
+    assert robust["state"].tolist() == ["untestable", "untestable", "beyond random"]
+    assert robust["reason"]["a"] == "30 random sets, too few to decide 2 tests together; set generation.controls to 40"
 
 
 @given(data=st.data(), n=st.integers(1, 6), draws=st.integers(0, 5))

@@ -88,6 +88,8 @@ def test_a_planted_inhibitor_stops_when_what_it_reads_is_gone(family, tmp_path):
     assert table.logit_diff_change["1.2"].to_numpy() == pytest.approx(0, abs=TOLERANCE)
     assert table.scale_ratio.to_numpy() == pytest.approx(1, abs=1e-6), "a planted norm is the identity"
     assert np.allclose(table.after - table.before, table.change)
+    assert table.p.isna().sum() == 2 and (table.tests == len(table) - 2).all(), "the ablated heads are no test"
+    assert table.p_holm[("1.2", 2, 0)] < 0.05
     assert (table.change_ci_low <= table.change + 1e-9).all() and (table.change <= table.change_ci_high + 1e-9).all()
 
 

@@ -42,7 +42,7 @@ def test_a_figure_takes_the_tables_and_settings_of_its_row_and_no_others(row):
     colours = {"colours"} if set(row.settings) & set(drawing.COLOURS) else set()
     given = {*row.tables, *row.settings, *colours} - set(drawing.COLOURS)
     asked = {name for name, about in parameters.items() if about.default is inspect.Parameter.empty}
-    assert asked - {row.wildcard} == given
+    assert asked - {row.wildcard, "note"} == given
 
 
 def test_every_module_of_figures_is_in_the_table():
@@ -62,7 +62,32 @@ def test_what_one_rule_draws_is_drawn_for_the_same():
     """So that its log, its wildcard and the number of its jobs are those of its first row, which has its message."""
     for rows in contents.BY_RULE.values():
         assert len({row.of for row in rows}) == 1
+        assert rows[0].made_by == "write_head_pages" or len({row.circuits for row in rows}) == 1
         assert bool(rows[0].message) == rows[0].made_by.startswith("plot_")
+
+
+OF_CIRCUITS = {"circuits", "membership", "edge_membership", "edge_circuits", "edge_curves", "composition_edges"}
+OF_CIRCUITS |= {"faithfulness", "evaluation", "completeness", "minimality", "positions", "stability", "methods"}
+OF_CIRCUITS |= {"trace", "roles", "overlap", "typology", "cross", "controls", "generation/summary", "backup"}
+OF_CIRCUITS |= {"published"}
+
+
+@pytest.mark.parametrize("row", contents.SHOWN, ids=named)
+def test_what_shows_circuits_says_which(row, config):
+    """In a line below a figure, in the lead of a page; or each has its name beside it (NAMED)."""
+    files = {table.file.rpartition(".")[0].removeprefix("comparison/") for table in row.tables.values()}
+    assert bool(files & OF_CIRCUITS) <= bool(row.circuits), "it is drawn from tables of circuits"
+    settings = config | {"comparison": config["comparison"] | {"order": "random_7", "threshold": 23}}
+    settings |= {"edges": config["edges"] | {"threshold": 29}}
+    note = row.note(dataclasses.replace(FULL, settings=settings))
+    assert ("T = 23 %, order random 7" in note) == (shown.NODE_CIRCUITS in row.circuits)
+    assert ("T = 29 %" in note) == (shown.EDGE_CIRCUITS in row.circuits)
+    assert bool(note) == bool(set(row.circuits) - {shown.NAMED})
+    by_rule = settings | {"comparison": {"order": "reported", "threshold": 23}}
+    by_rule = row.note(dataclasses.replace(FULL, settings=by_rule))
+    assert ("T = 23 %, order chosen by rule for each task" in by_rule) == (shown.NODE_CIRCUITS in row.circuits)
+    alone = dataclasses.replace(FULL, settings=settings, has=frozenset())
+    assert "edge" not in row.note(alone)
 
 
 def test_captions_render(config):
@@ -180,12 +205,31 @@ def test_a_file_is_drawn_by_the_module_of_its_name(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(drawing, "module_of", modules.get)
     files = [str(tmp_path / f"m.{name}") for name in ("one.svg", "one.png", "one.html", "two.svg", "two.png")]
-    drawing.draw(files, {"x": "y"}, 50, {"inputs": {"x": "0123abcd"}})
+    drawing.draw(files, {"x": "y", "note": ""}, 50, {"inputs": {"x": "0123abcd"}})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.split("/")[-1] for file in files)
     assert (tmp_path / "m.one.html").read_text() == "page of y"
     assert "0123abcd" in (tmp_path / "m.two.svg").read_text()
     sizes = [re.search(r'width="([\d.]+)pt"', (tmp_path / f"m.{name}.svg").read_text())[1] for name in ("one", "two")]
     assert float(sizes[0]) < float(sizes[1])
+
+
+def test_a_figure_has_its_note_below_it_and_no_wider_than_itself(tmp_path, monkeypatch):
+    note = "Node circuits: T = 23 %, order random 7; edge circuits: T = 29 %, iterative"
+
+    def drawn():
+        fig = style.figure(2, 1)
+        fig.add_axes((0, 0, 1, 1))
+        return fig
+
+    monkeypatch.setattr(drawing, "module_of", lambda name: SimpleNamespace(draw=drawn))
+    sizes = {}
+    for said in ("", note):
+        drawing.draw([str(tmp_path / "m.one.svg")], {"note": said}, 50, {})
+        text = (tmp_path / "m.one.svg").read_text()
+        sizes[said] = [float(re.search(rf'{side}="([\d.]+)pt"', text)[1]) for side in ("width", "height")]
+        words = " ".join(re.findall(r">([^<>]+)</text>", text.split('id="note"')[-1])) if said else ""
+        assert words == said
+    assert sizes[note][0] == pytest.approx(sizes[""][0], rel=0.05) and sizes[note][1] > sizes[""][1] + 8
 
 
 def test_files_are_read_by_what_they_are(tmp_path):

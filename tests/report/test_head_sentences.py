@@ -30,9 +30,9 @@ def test_label_sentences_name_heads_by_label_and_the_tasks():
     table = called(
         h0_1="copy, copy, copy", h1_2="unlabelled, copy, unlabelled", h2_0="unlabelled, unlabelled, unlabelled"
     )
-    first, rest, differ = heads.label_findings(table, list("abc"), head_tables.THRESHOLDS)
+    first, rest, differ = heads.label_findings(table, list("abc"), head_tables.THRESHOLDS, "prompts")
     assert first == (
-        "Of the 3 heads in any circuit, 2 reach the threshold of a label on a main task: "
+        "Of the 3 heads in any circuit, 2 reach the threshold of a label on a main task (prompts): "
         "copy: 0.1 (all main tasks) and 1.2 (b)."
     )
     assert rest == "Unlabelled on every main task: 2.0."
@@ -40,17 +40,19 @@ def test_label_sentences_name_heads_by_label_and_the_tasks():
 
 
 def test_when_no_head_has_a_label_the_first_sentence_says_so():
-    said = heads.label_findings(called(h0_1="unlabelled, unlabelled"), ["a", "b"], {"copy": 0.5})
-    assert said[0] == "None of the 1 head in any circuit reaches the threshold of any label on a main task."
+    said = heads.label_findings(called(h0_1="unlabelled, unlabelled"), ["a", "b"], {"copy": 0.5}, "prompts")
+    assert said[0] == "None of the 1 head in any circuit reaches the threshold of any label on a main task (prompts)."
     assert said[1] == "No head is called differently on different main tasks."
     assert said[2].startswith("No threshold is set for previous token, induction")
-    assert heads.label_findings(called().reindex(columns=["component"]), ["a"], {}) == [
+    assert heads.label_findings(called().reindex(columns=["component"]), ["a"], {}, "prompts") == [
         "No circuit holds a head, so there is none to explain."
     ]
 
 
 def test_other_tasks_add_to_the_heads_with_several_labels():
-    said = heads.label_findings(called(h0_1="copy, copy, copy, induction"), list("abc"), head_tables.THRESHOLDS)
+    said = heads.label_findings(
+        called(h0_1="copy, copy, copy, induction"), list("abc"), head_tables.THRESHOLDS, "prompts"
+    )
     assert "Counting the other tasks, 0.1 is called differently on some of them too." in said
 
 
@@ -132,11 +134,12 @@ def test_detector_sentences_say_none_with_the_largest():
 
 def test_backup_sentences_count_sure_rises_only():
     row = {"task": "a", "ablated": "0.0", "layer": 0, "head": 1, "change": 0.2, "scale_ratio": 1.5}
-    sure = row | {"change_ci_low": 0.1, "change_ci_high": 0.3}
+    row |= {"change_ci_low": 0.1, "change_ci_high": 0.3}
+    sure = row | {"p_holm": 0.01}
     said = heads.backup_findings(pd.DataFrame([sure]), ["a"])[0]
     assert "1 head surely writes more" in said and "0.1 without 0.0, by 0.20 [0.10, 0.30] logits" in said
     assert "scale is then 1.50 times" in said
-    unsure = row | {"change_ci_low": -0.1, "change_ci_high": 0.3}
+    unsure = row | {"p_holm": 0.06}  # beside others: its interval alone leaves out 0
     assert "no head surely writes more" in heads.backup_findings(pd.DataFrame([unsure]), ["a"])[0]
 
 
@@ -151,7 +154,7 @@ def test_the_label_table_has_a_row_for_each_head_and_stars_differences(study):
 def test_all_findings_come_in_whole_sentences(study):
     tables = {name: getattr(study, name) for name in ("roles", "attribution", "patching", "lens", "lens_lead")}
     tables |= {name: getattr(study, name) for name in ("lens_increments", "detectors", "backup")}
-    said = heads.findings(tables, study.main, head_tables.THRESHOLDS)
+    said = heads.findings(tables, study.main, head_tables.THRESHOLDS, "prompts")
     assert all(s.endswith(".") and "nan" not in s and "  " not in s for s in said)
 
 
@@ -166,6 +169,6 @@ def test_what_is_left_out_is_said_with_the_reason_where_there_is_one():
 
 def test_circuits_without_heads_are_said_to_have_none():
     made = study_of(HEADLESS)
-    said = heads.label_findings(made.roles, made.main, head_tables.THRESHOLDS)
+    said = heads.label_findings(made.roles, made.main, head_tables.THRESHOLDS, "prompts")
     assert said == ["No circuit holds a head, so there is none to explain."]
     assert heads.table(made.roles, made.tasks) is None

@@ -40,6 +40,9 @@ def test_no_module_of_the_report_imports_a_model():
     assert not {"torch", "transformers", "transformer_lens", "matplotlib.pyplot"} & set(done.stdout.split())
 
 
+NOTE = "Node circuits: T = 20 %, order layers"
+
+
 # ---- the summary and its tables -------------------------------------------------------------------------------
 def summary_of(study) -> Study:
     layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
@@ -56,6 +59,7 @@ def summary_of(study) -> Study:
             "main_tasks": study.main,
             "threshold": study.threshold,
             "order": study.order,
+            "note": NOTE,
             "labels": head_tables.THRESHOLDS,
         },
         provenance={},
@@ -70,7 +74,7 @@ def test_summary_needs_nothing_from_outside(name):
     assert '<h2 id="heads">What the heads do</h2>' in page and f'href="{study.model}.heads.html#h' in page
     for html in (page, summary.tables_page(summary_of(study))):
         assert "http" not in html and "src=" not in html and ">nan" not in html
-        assert html.count("<table>") == html.count("</table>")
+        assert html.count("<table>") == html.count("</table>") and NOTE in html
 
 
 def titles(html: str) -> list[str]:
@@ -104,6 +108,19 @@ def test_the_short_version_leads_with_every_section_and_names_no_other():
     assert short.count("<li>") == len(leading)
 
 
+def test_numbers_at_the_top_have_an_interval_or_a_control_and_scores_name_their_prompts():
+    """And p-values are corrected; thresholds and tolerances are what labels and published values are held against."""
+    for name in (LARGE, SMALL):
+        study = summary_of(study_of(name))
+        for key in summary.SHORT:
+            first = summary.SECTIONS[key](study).first
+            if re.search(r"\d", first):
+                assert re.search(r"\[.*\]|random|chance|threshold of a(ny)? label|tolerance", first), first
+            if "%" in re.sub(r"T = \d+ %", "", first):
+                assert "prompt" in first, first
+            assert "p <" not in first.replace("\u00a0", " ") or "corrected" in first, first
+
+
 def test_a_warning_stands_above_the_pages_of_a_model_with_random_weights():
     study = summary_of(study_of(SMALL))
     study.model["random_weights"] = True
@@ -114,7 +131,7 @@ def test_a_warning_stands_above_the_pages_of_a_model_with_random_weights():
 
 def test_long_tables_are_cut_and_say_so():
     table = pd.DataFrame({"n": range(pages.ROWS_UP_TO + 5)})
-    page = pages.tables_page({"long": table, "short": table.head(3), "empty": table.head(0)}, "T")
+    page = pages.tables_page({"long": table, "short": table.head(3), "empty": table.head(0)}, "T", "", NOTE)
     assert f"The first {pages.ROWS_UP_TO} of {pages.ROWS_UP_TO + 5} rows." in page
     assert page.count("<tr>") == pages.ROWS_UP_TO + 3 + 2 and "<h2>empty" not in page
 
@@ -127,7 +144,7 @@ def test_strongest_edges_have_both_signs():
 
 # ---- cards of heads, attention patterns, lens -----------------------------------------------------------------
 SETTINGS = {"title": "A & B", "k": head_tables.K, "labels": head_tables.THRESHOLDS, "sequential": "viridis"}
-SETTINGS |= {"kind": "mean", "clean": COLOURS["clean"], "pattern_prompts": 1}
+SETTINGS |= {"note": NOTE, "kind": "mean", "clean": COLOURS["clean"], "pattern_prompts": 1}
 
 
 def written(study, patterns=True, **tables) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from atlas.core import multiple
+from atlas.core.multiple import interval_p
 from atlas.report import wording
 from atlas.report.sections import circuits, controls, edges, evaluation, left_out, overlap, positions, stability
 from edge_tables import interval
@@ -29,6 +32,8 @@ def pair(**changes):
         "expected": 1.0,
         "p_hypergeometric": 0.001,
         "p_layer_matched": 0.002,
+        "p_holm": 0.006,
+        "tests": 3,
     }
     return pd.DataFrame([row | changes])
 
@@ -42,9 +47,9 @@ def members(**circuits):
 @pytest.mark.parametrize(
     ("p", "said"),
     [
-        ({"p_layer_matched": 0.002}, "That is more than chance gives (p = 0.002"),
-        ({"p_layer_matched": 0.4}, "if layers are ignored (p = 0.001) but not"),
-        ({"p_layer_matched": 0.4, "p_hypergeometric": 0.3}, "Chance explains that (p = 0.4"),
+        ({}, "That is more than chance gives (p = 0.002; 0.006 corrected for 3 tests, with"),
+        ({"p_layer_matched": 0.03, "p_holm": 0.09}, "if layers are ignored (p = 0.001, not corrected) but not"),
+        ({"p_layer_matched": 0.4, "p_holm": 1.0, "p_hypergeometric": 0.3}, "Chance explains that (p = 0.4; 1 corr"),
         ({"p_layer_matched": math.nan, "p_hypergeometric": math.nan}, "No p-value was computed"),
     ],
 )
@@ -74,7 +79,7 @@ def test_a_search_in_a_half_says_how_often_it_was_checked():
 
 
 def test_overlap_sentences_without_shared_components_and_with_one_task():
-    sentences = overlap.findings(members(a=["0.1"], b=["0.2"]), pair(p_layer_matched=1.0), ["a", "b"])
+    sentences = overlap.findings(members(a=["0.1"], b=["0.2"]), pair(p_layer_matched=1.0, p_holm=1.0), ["a", "b"])
     assert sentences[0].startswith(
         "The reported circuits of both main tasks all hold 0 of the 2 heads that any of them holds. 0 of 1 pair"
     )
@@ -166,33 +171,61 @@ def control(**changes):
         "control_median": 20.0,
         "control_low": 5.0,
         "control_high": 40.0,
-        "p": 0.0099,
-        "note": "",
+        "p": 1 / 101,
+        "p_holm": 3 / 101,
+        "tests": 3,
+        "state": "beyond random",
+        "reason": "",
     }
-    return pd.DataFrame([row | changes])
+    return row | changes
+
+
+LIKE = {"p": 0.6, "p_holm": 1.0, "state": "like random"}
+NECESSITY = {"question": "necessity", "state": "untestable", "reason": "layer 2 has too few other heads"}
+NONE = {"controls": 0} | dict.fromkeys(("p", "p_holm", "control_median", "control_low", "control_high"), math.nan)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "keeps more than random sets: a (82.0 % [80.0, 83.6], random sets 20.0 %, p = 0.0099)"),
-        ({"p": 0.6}, "keeps no more than random sets, so these heads are not special there"),
-        ({"p": 0.11, "controls": 8}, "p cannot fall below 0.11, which decides nothing"),
-        ({"question": "necessity", "circuit": "shared"}, "Ablating the shared heads does more harm"),
-        ({"question": "necessity", "circuit": "shared", "p": 0.5}, "does no more harm than ablating random sets, so"),
+        (
+            {},
+            "more than random heads in the same layers for a (82.0 % [80.0, 83.6], random sets 20.0 % [5.0, 40.0])",
+        ),
+        (
+            {},
+            ": p = 0.0099, the smallest that 100 random sets can give; 0.03 corrected for 3 tests (% of full, prompts",
+        ),
+        (LIKE, "keep no more than random heads in the same layers, and so are not special, for a (82"),
+        (LIKE, "): p = 0.6; 1 corrected for 3 tests (% of full"),
+        (
+            NECESSITY | NONE,
+            "Whether a circuit's heads are necessary, MLPs left in place, cannot be tested for a (82.0 % ",
+        ),
+        (NECESSITY | NONE, "[80.0, 83.6]): layer 2 has too few other heads (% of full, prompts held out)."),
+        ({"question": "necessity"}, "Without a circuit's heads, MLPs left in place, less is left than without other"),
+        ({"question": "necessity", "circuit": "shared"}, "Without the shared heads, MLPs left in place, less is left"),
+        ({"question": "necessity", "circuit": "shared"} | LIKE, "no less is left than without other heads in the same"),
     ],
 )
-def test_control_sentence_follows_p(changes, said):
-    assert said in controls.findings(control(**changes))[1]
+def test_control_sentence_follows_the_state(changes, said):
+    assert said in controls.findings(pd.DataFrame([control(**changes)]), "prompts held out")[0]
 
 
-def test_control_sentences_without_controls():
-    none = {"controls": 0, "p": math.nan, "control_median": math.nan, "control_low": math.nan, "control_high": math.nan}
-    sentences = controls.findings(control(**none, note="no control: layer 2 has too few other heads"))
-    assert sentences == [
-        "No random control was possible, so nothing says that these circuits are special.",
-        "Not tested: sufficiency of the a circuit (no control: layer 2 has too few other heads).",
-    ]
+def test_each_task_is_said_to_be_necessary_or_not_to_be_testable():
+    """In the first sentence, which stands at the top of the page; tasks of one reason stand together."""
+    rows = [control(circuit=t, task=t, **NECESSITY, **NONE) for t in ("a", "b")]
+    rows += [control(circuit="c", task="c", question="necessity"), control(circuit="c", task="c")]
+    (first,) = controls.findings(pd.DataFrame(rows), "prompts held out")
+    assert "cannot be tested for a (82.0 % [80.0, 83.6]) and b (82.0 % [80.0, 83.6]): layer 2 has too few" in first
+    assert first.count("for c (82.0 %") == 2 and first.count("for 3 tests") == 2
+    states = [row[-1] for row in controls.table(pd.DataFrame(rows))["rows"]]
+    assert states == ["untestable: layer 2 has too few other heads"] * 2 + ["beyond random"] * 2
+
+
+def test_without_controls_nothing_is_said_to_be_special():
+    said = controls.findings(pd.DataFrame(columns=[*control()]), "prompts held out")
+    assert said == ["No random control was asked for, so nothing says that these circuits are special."]
 
 
 def test_components_are_listed_by_layer():
@@ -226,7 +259,7 @@ def test_without_edges_nothing_is_said_of_them():
     nodes = study.evaluation[study.evaluation["circuit"] != "edges"]
     assert edges.findings(nodes, {}, study.edge_areas.head(0), study.main) == []
     assert edges.overlap_findings(study.overlap.head(0), study.typology, study.main) == []
-    assert positions.findings(study.positions.head(0), study.main) == []
+    assert positions.findings(study.positions.head(0), study.main, "") == []
 
 
 def test_edge_overlap_sentences_name_the_type():
@@ -242,8 +275,9 @@ def complete(low):
 
 
 def minimal(*lows, names=("0.1", "m0")):
-    rows = [{"task": "a", "circuit": "nodes", "name": n, "ci_low": low} for n, low in zip(names, lows, strict=True)]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame({"task": "a", "circuit": "nodes", "name": names, "value": [low + 0.5 for low in lows]})
+    p = interval_p(table["value"], np.array(lows), table["value"] + 0.5)
+    return multiple.corrected(table.assign(p=p), "members")
 
 
 METRIC_ROWS = [
@@ -262,8 +296,8 @@ METRIC_ROWS = [
 def test_completeness_and_minimality_follow_the_intervals(low, lows, said):
     sentences = evaluation.findings(pd.DataFrame(METRIC_ROWS), complete(low), minimal(*lows), ["a"])
     assert sentences[0] == (
-        "The answer is the first choice on 90.0 % of the prompts for the node circuits and 100.0 % of the prompts "
-        "for the full model."
+        "The answer is the first choice on this share of the prompts searched on: 90.0 % [80.0, 98.0] with the node "
+        "circuits and 100.0 % [90.0, 108.0] with the full model."
     )
     for text in said:
         assert any(text in sentence for sentence in sentences)
@@ -299,8 +333,9 @@ def test_position_sentences_name_the_largest_loss_and_where_components_are_kept(
     rows = [("0.1", "last", 9.0, True), ("0.1", "members", 1.0, False), ("m0", "members", 3.0, True)]
     table = pd.DataFrame(rows, columns=["component", "role", "value", "kept"])
     table = table.assign(task="a", ci_low=table["value"] - 1, ci_high=table["value"] + 1)
-    first, second = positions.findings(table, ["a"])
+    first, second = positions.findings(table, ["a"], "prompts held out")
     assert "1 of 1 at last and 1 of 2 at members" in first
+    assert first.endswith("0.1 at last costs most, 9.0 [8.0, 10.0] points of % of full (a, prompts held out).")
     assert "0.1 at last (9.0 [8.0, 10.0])" in second
     assert second.endswith("Kept at last only: 0.1. Kept at members only: m0.")
 

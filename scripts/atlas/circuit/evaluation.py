@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.precision import Differences, searched
@@ -18,6 +19,7 @@ from atlas.circuit.search import SearchSettings, Settle, Step, by_layers, node_s
 from atlas.core.components import EMPTY, AnyCircuit, Circuit, Component, Site, columns, sites
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED
+from atlas.core.multiple import corrected, interval_p
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.model.models import Model
 from atlas.prompts.batch import Prompts
@@ -98,6 +100,16 @@ def minimality(ablator: Ablator, circuit: AnyCircuit, bootstrap: Bootstrap) -> I
         left = ablator.logit_diff(circuit - {member})
         loss = bootstrap.statistic(lambda m, without, f: 100 * (m - without) / f, own, left, full)
         yield {"name": str(member)} | interval_columns(loss)
+
+
+def tested(members: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Rows of `minimality` of a circuit with ``p`` of no loss, by their intervals, and corrected for all of them."""
+    rows = list(members)
+    if not rows:
+        return rows
+    table = pd.DataFrame(rows)
+    table["p"] = interval_p(table["value"], table["ci_low"], table["ci_high"])
+    return [dict(row) for row in corrected(table, f"minimality of {name}").to_dict("records")]
 
 
 def position_effects(
@@ -196,7 +208,7 @@ def assess(
             parts = progress(completeness(ablator, circuit, samples, seed, bootstrap), f"completeness of {name}")
             rows["completeness"] += [{"circuit": name} | values for values in parts]
             members = progress(minimality(ablator, circuit, bootstrap), f"minimality of {name}")
-            rows["minimality"] += [{"circuit": name} | values for values in members]
+            rows["minimality"] += [{"circuit": name} | values for values in tested(members, name)]
         log.info("%s assessed", name)
     return rows
 

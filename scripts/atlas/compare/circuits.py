@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atlas.compare.overlap import COLUMNS, compare, compare_edges, typologies
+from atlas.compare.overlap import COLUMNS, compare, compare_edges, together, typologies
 from atlas.core.components import Circuit, columns
 from atlas.edges.chosen import edge_values, method_circuits, methods_of, reported_edges
 
@@ -50,12 +50,13 @@ def compare_circuits(
         values = edge_values(scores)
         for edge in sorted(circuit):
             rows["edge_membership"].append({"circuit": task} | edge._asdict() | {"value": values.get(edge)})
-    rows["overlap"] = compare(circuits, graph.n_layers, graph.n_heads) + compare_edges(edge_circuits, graph)
+    rows["overlap"] = together(compare(circuits, graph.n_layers, graph.n_heads) + compare_edges(edge_circuits, graph))
     for content in searched:
         own = contents.get(content["task"])
         rows["methods"] += methods_of(content, own)
         found = method_circuits(content, own)
         pairs = compare(found["component"], graph.n_layers, graph.n_heads) + compare_edges(found["edge"], graph)
         rows["agreement"] += [{"task": content["task"]} | row for row in pairs]
+    rows["agreement"] = together(rows["agreement"])
     rows["typology"] = typologies(rows["overlap"], same, alpha)
     return rows

@@ -9,16 +9,30 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from atlas.circuit.chosen import OWN_RUN
 from atlas.core.chance import shared_by_all, shared_by_all_layers, tail
 from atlas.core.components import Circuit, columns, heads, mlps, parse, profile, to_json
+from atlas.core.multiple import TOGETHER, corrected
 
 CORE, CONTINGENT, NOISE = "core", "contingent", "noise"
 Key = tuple[str, str]  # family and name of a search
 Searches = Mapping[Key, Circuit]
 
-SHARED_COLUMNS = ("family", "run", "tasks", "level", "sizes", "shared", "expected", "p", "p_smallest", "members")
+SHARED_COLUMNS = (
+    "family",
+    "run",
+    "tasks",
+    "level",
+    "sizes",
+    "shared",
+    "expected",
+    "p",
+    "p_smallest",
+    "members",
+    *TOGETHER,
+)
 MEMBER_COLUMNS = ("component", "layer", "head", "tasks", "share", "runs", "core")
 
 
@@ -94,12 +108,18 @@ def shared_rows(searches: Mapping[str, Searches], n_layers: int, n_heads: int) -
     """
     found = {(CORE, ""): {task: parts_of(own)[CORE] for task, own in searches.items()}}
     found |= {key: {task: own[key] for task, own in searches.items()} for key in common(searches)}
-    return [
+    rows = [
         {"family": family, "run": run} | row
         for group in groups_of(list(searches))
         for (family, run), circuits in found.items()
         for row in sharing({task: circuits[task] for task in group}, n_layers, n_heads)
     ]
+    if not rows:
+        return rows
+    table = pd.DataFrame(rows)
+    by_search = table["level"] + ", search by search, " + table["tasks"]
+    claim = by_search.where(table["family"] != CORE, table["level"] + " of the cores")
+    return [dict(row) for row in corrected(table, claim).to_dict("records")]
 
 
 def common(searches: Mapping[str, Searches]) -> list[Key]:

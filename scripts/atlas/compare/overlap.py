@@ -7,10 +7,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from atlas.core.chance import blockwise, hypergeometric, jaccard, overlap_coefficient, tail
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.core.graph import LOGITS, Edge, EdgeCircuit, Graph
+from atlas.core.multiple import TOGETHER, corrected
 
 COLUMNS = (
     "circuit_a",
@@ -25,6 +27,7 @@ COLUMNS = (
     "p_hypergeometric",
     "p_layer_matched",
     "p_smallest",
+    *TOGETHER,
 )
 TYPES = ("same members", "shared core with branches", "disjoint", "undecided")
 
@@ -91,6 +94,18 @@ def block(edge: Edge, graph: Graph) -> tuple[int, int, str]:
     return graph.layer_of(edge.sender), graph.layer_of(edge.receiver), kind
 
 
+def together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `compare` and `compare_edges` with ``claim``, ``tests`` and ``p_holm``, of the layer-matched p.
+
+    The pairs of one level are a family, in a table with tasks those of one task.
+    """
+    if not rows:
+        return rows
+    table = pd.DataFrame(rows)
+    claim = "overlap of " + table["level"] + (", " + table["task"] if "task" in table else "")
+    return [dict(row) for row in corrected(table, claim, p="p_layer_matched").to_dict("records")]
+
+
 def _row(name_a: str, name_b: str, level: str, a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
     unknown = dict.fromkeys(COLUMNS, np.nan)
     return unknown | {
@@ -136,14 +151,15 @@ def shape(graph: Graph, edges: bool) -> str:
 
 # ---- types of overlap ----------------------------------------------------------------------------------------
 def typology(row: dict[str, Any], same: float = 0.8, alpha: float = 0.05) -> tuple[str, str]:
-    """Type of overlap of two circuits (one of TYPES) from a row of `compare` or `compare_edges`, and why.
+    """Type of overlap of two circuits (one of TYPES) from a row of `together`, and why.
 
     Same members: Jaccard index of ``same`` or more. Disjoint: nothing shared, or no more than expected. Shared core
-    with branches: more shared than chance explains (layer-matched p below ``alpha``). Undecided: an empty circuit;
-    circuits so small, or layers so full, that no overlap could have p below ``alpha``; or more shared than expected,
-    with p not below ``alpha``.
+    with branches: more shared than chance explains (layer-matched p, corrected for all pairs, below ``alpha``).
+    Undecided: an empty circuit; circuits so small, or layers so full, that no overlap could have p below ``alpha``; or
+    more shared than expected, with p not below ``alpha``.
     """
-    shared, expected, p = row["shared"], row["expected"], row["p_layer_matched"]
+    shared, expected, p = row["shared"], row["expected"], row["p_holm"]
+    said = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     if not (row["size_a"] and row["size_b"]):
         return "undecided", "a circuit is empty"
     if row["jaccard"] >= same:
@@ -152,12 +168,12 @@ def typology(row: dict[str, Any], same: float = 0.8, alpha: float = 0.05) -> tup
         return "disjoint", "nothing is shared"
     versus = f"{shared} shared, {expected:.1f} expected by chance"
     if p < alpha:
-        return "shared core with branches", f"{versus}, p = {p:.2g} is below {alpha:g}"
+        return "shared core with branches", f"{versus}, {said} (corrected) is below {alpha:g}"
     if row["p_smallest"] >= alpha:
         return "undecided", f"{versus}, and no overlap of such circuits could have p below {alpha:g}"
     if shared <= expected:
         return "disjoint", versus
-    return "undecided", f"{versus}, but p = {p:.2g} is not below {alpha:g}"
+    return "undecided", f"{versus}, but {said} (corrected) is not below {alpha:g}"
 
 
 def typologies(overlap_rows: list[dict[str, Any]], same: float = 0.8, alpha: float = 0.05) -> list[dict[str, Any]]:

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from atlas.circuit.controls import p_value
+from atlas.circuit.verdicts import verdicts
 from atlas.core.components import Circuit, Component, heads
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap, interval_columns
 
 OVER = ("robust", "all")  # prompts counted: sensitive ones left out, or every one that the unablated model gets right
+SINGLE = r"\d+\.\d+"  # the name of a set that is one head
 
 
 def head_sets(
@@ -56,7 +58,8 @@ def summarise(
     """A row for each prompt set, head set and choice of prompts (docs/artifacts.md: generation/summary.parquet).
 
     ``notes``: head set -> why it has few or no controls. An ablation that matters leaves fewer prompts right than its
-    controls do, so p counts the controls that leave at most as many.
+    controls do, so p counts the controls that leave at most as many. Single heads, which have few controls, are a
+    family of tests apart from sets.
     """
     rows = []
     for name, given in prompts.groupby("set", sort=False):
@@ -68,7 +71,10 @@ def summarise(
                 rows.append({"set": name, "heads": heads_name, "over": over} | counts | _shares(part, bootstrap))
                 rows[-1] |= {"sensitive": counts["given"] - counts["failed"] - counts["rejected"] - rows[-1]["prompts"]}
                 rows[-1] |= {"note": note}
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    kind = found["heads"].str.fullmatch(SINGLE).map({True: "single heads", False: "sets of heads"})
+    useless = (found["prompts"] == 0).map({True: "no prompt is left", False: ""})
+    return verdicts(found, kind + ", prompts: " + found["over"], useless, "generation.controls")
 
 
 def _shares(part: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from atlas.circuit.replacement import Replacement
 from atlas.core.components import Component
 from atlas.core.metrics import per_prompt
+from atlas.core.multiple import TOGETHER, corrected, interval_p
 from atlas.core.statistics import Bootstrap, column_means
 from atlas.heads.attention import head_rows
 from atlas.heads.attribution import Attributor, Readout, head_attribution, read_stream
@@ -78,7 +79,7 @@ def joined(runs: list[Run]) -> Run:
 
 
 ATTRIBUTIONS = [f"{name}{end}" for name in ("before", "after", "change") for end in ("", "_ci_low", "_ci_high")]
-COLUMNS = ["ablated", "layer", "head", *ATTRIBUTIONS, "scale_ratio", "logit_diff_change"]
+COLUMNS = ["ablated", "layer", "head", *ATTRIBUTIONS, "scale_ratio", "logit_diff_change", "p", *TOGETHER]
 
 
 def table(before: Run, after: dict[Component, Run], bootstrap: Bootstrap) -> pd.DataFrame:
@@ -86,7 +87,7 @@ def table(before: Run, after: dict[Component, Run], bootstrap: Bootstrap) -> pd.
 
     Attributions are in logits, ``change`` = after - before. ``scale_ratio``: mean over prompts of the final norm's
     scale after / before. ``logit_diff_change``: mean change of the logit difference by this ablation, the same in all
-    rows of ``ablated``.
+    rows of ``ablated``. ``p``: of no change, by its interval, of all heads but the ablated one; and corrected.
     """
     pieces, (n, n_layers, n_heads) = [], before.heads.shape
     rows = head_rows(n_layers, n_heads)
@@ -97,4 +98,9 @@ def table(before: Run, after: dict[Component, Run], bootstrap: Bootstrap) -> pd.
             columns |= {name if c == "value" else f"{name}_{c}": v for c, v in found.items()}
         ratio, change = (own.scale / before.scale).mean(), (own.logit_diff - before.logit_diff).mean()
         pieces.append(pd.DataFrame(columns | {"scale_ratio": ratio, "logit_diff_change": change}))
-    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=COLUMNS)  # a circuit of MLPs alone
+    if not pieces:
+        return pd.DataFrame(columns=COLUMNS)  # a circuit of MLPs alone
+    found = pd.concat(pieces, ignore_index=True)
+    others = found["layer"].astype(str) + "." + found["head"].astype(str) != found["ablated"]
+    p = interval_p(*(found[f"change{end}"] for end in ("", "_ci_low", "_ci_high")))
+    return corrected(found.assign(p=np.where(others, p, np.nan)), "backup")

@@ -31,6 +31,7 @@ from atlas.core.components import Circuit
 from atlas.core.components import heads as heads_of
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, Graph
+from atlas.core.multiple import TOGETHER, corrected
 from atlas.edges.searches import auroc
 
 if TYPE_CHECKING:
@@ -138,11 +139,12 @@ def scores(model: Model, seed: int = 0) -> pd.DataFrame:
 
 # ---- beside the edges of circuits ----------------------------------------------------------------------------
 PERMUTATIONS = 1000
-AGREEMENT = ["circuit", "kind", "pairs", "edges", "auroc", "null_low", "null_high", "p"]
+ALONE = ["kind", "pairs", "edges", "auroc", "null_low", "null_high", "p"]
+AGREEMENT = ["circuit", *ALONE, *TOGETHER]
 
 
 def against_edges(found: pd.DataFrame, edges: Iterable[Edge], heads: Iterable[str], seed: int = 0) -> pd.DataFrame:
-    """Rows of `AGREEMENT` less circuit: do pairs whose edge a circuit keeps compose more than its other pairs?
+    """Rows of `ALONE`: do pairs whose edge a circuit keeps compose more than its other pairs?
 
     ``found``: `scores`; ``heads``: names of the circuit's heads, whose pairs are compared. ``auroc``: chance that a
     kept pair scores above another one, ties counting half; nan where all pairs or none are kept. Early heads compose
@@ -168,19 +170,19 @@ def against_edges(found: pd.DataFrame, edges: Iterable[Edge], heads: Iterable[st
             low, top = np.percentile(areas[1:], [2.5, 97.5])
             row |= {"auroc": areas[0], "null_low": low, "null_high": top, "p": (areas >= areas[0] - 1e-12).mean()}
         rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=AGREEMENT[1:])
+    return pd.DataFrame(rows).reindex(columns=ALONE)
 
 
 def of_circuits(
     found: pd.DataFrame, edge_membership: pd.DataFrame, circuits: Mapping[str, Circuit], seed: int = 0
 ) -> pd.DataFrame:
     """Rows of `AGREEMENT`: `against_edges` of the heads and edges (`edge_membership.parquet`) of each node circuit."""
-    pieces = [pd.DataFrame(columns=AGREEMENT)]
+    pieces = [pd.DataFrame(columns=["circuit", *ALONE])]
     for name, circuit in circuits.items():
         kept = edge_membership[edge_membership.circuit == name]
         rows = against_edges(found, map(Edge, kept.sender, kept.receiver), map(str, heads_of(circuit)), seed)
-        pieces.append(rows.assign(circuit=name)[AGREEMENT])
-    return pd.concat(pieces[1:] or pieces, ignore_index=True)
+        pieces.append(rows.assign(circuit=name)[["circuit", *ALONE]])
+    return corrected(pd.concat(pieces[1:] or pieces, ignore_index=True), "kept edges compose")
 
 
 def place(name: str) -> tuple[int, int]:

@@ -8,13 +8,17 @@ Read by Snakemake in every job: nothing heavy is imported here. No script import
 
 from atlas.report.shown import (
     CIRCUIT,
+    EDGE_CIRCUITS,
     EDGES,
     EXPLAINED,
     EXPLAINED_MAIN,
     GENERATION,
     HEADS,
     MAIN,
+    NAMED,
+    NODE_CIRCUITS,
     OWN,
+    SITE_CIRCUITS,
     TASK,
     Shown,
     Table,
@@ -45,6 +49,7 @@ INFO = {"info": Table("prompts.json", OWN)}
 TASKS, MAIN_TASKS = {"tasks": "derived.tasks"}, {"main_tasks": "study.tasks"}
 EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main tasks, those that heads are explained on
 KIND = {"kind": "ablation.kind"}
+NODES, BOTH = (NODE_CIRCUITS,), (NODE_CIRCUITS, EDGE_CIRCUITS)
 
 SUMMARISED = {
     "circuits": Table("circuits.json", MAIN),
@@ -112,8 +117,12 @@ SHOWN = (
         settings=TASKS | MAIN_TASKS | look("clean", "corrupted"),
         message="Draw clean accuracy of {wildcards.model}",
     ),
-    Shown("summary", "findings", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page"),
-    Shown("tables", "tables", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page"),
+    Shown(
+        "summary", "findings", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page", circuits=BOTH
+    ),
+    Shown(
+        "tables", "tables", SUMMARY, tables=SUMMARISED, rule="write_summary", page=True, column="page", circuits=BOTH
+    ),
     Shown(
         "component_effects",
         "component effects",
@@ -131,6 +140,7 @@ SHOWN = (
         settings=look("clean", "circuit"),
         message="Draw the search of {wildcards.model} on {wildcards.task}",
         of=MAIN,
+        circuits=(NAMED,),
     ),
     Shown(
         "circuit_size",
@@ -139,6 +149,7 @@ SHOWN = (
         tables=of(MAIN, "faithfulness"),
         settings=MAIN_TASKS | look("sequential"),
         message="Draw circuit sizes of {wildcards.model}",
+        circuits=(NAMED,),
     ),
     Shown(
         "circuit_diagram",
@@ -148,6 +159,7 @@ SHOWN = (
         settings=MAIN_TASKS | KIND | look("clean", "circuit"),
         message="Draw circuit {wildcards.circuit} of {wildcards.model}",
         of=CIRCUIT,
+        circuits=NODES,
     ),
     Shown(
         "positions",
@@ -156,6 +168,7 @@ SHOWN = (
         tables=of(MAIN, "positions"),
         settings=MAIN_TASKS | look("diverging"),
         message="Draw positions of components of {wildcards.model}",
+        circuits=(SITE_CIRCUITS,),
     ),
     Shown(
         "edge_diagram",
@@ -166,6 +179,7 @@ SHOWN = (
         message="Draw edge circuit {wildcards.circuit} of {wildcards.model}",
         of=CIRCUIT,
         needs=EDGES,
+        circuits=(EDGE_CIRCUITS,),
     ),
     Shown(
         "edge_curves",
@@ -174,6 +188,7 @@ SHOWN = (
         tables={"curves": Table("edge_curves.parquet", MAIN), "areas": Table("edge_areas.parquet", MAIN)},
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw edge circuits of every size of {wildcards.model}",
+        circuits=(EDGE_CIRCUITS, NAMED),
     ),
     Shown(
         "composition",
@@ -182,6 +197,7 @@ SHOWN = (
         tables=compared("composition", "composition_edges", "edge_membership", "membership"),
         settings=MAIN_TASKS | look("sequential", "circuit"),
         message="Draw how heads of {wildcards.model} compose",
+        circuits=BOTH,
     ),
     Shown(
         "evaluation",
@@ -190,6 +206,7 @@ SHOWN = (
         tables=of(MAIN, "evaluation", "completeness", "minimality"),
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw the evaluation of {wildcards.model}",
+        circuits=BOTH,
     ),
     Shown(
         "controls",
@@ -198,6 +215,7 @@ SHOWN = (
         tables=compared("controls") | {"summary": Table("comparison/controls_summary.parquet")},
         settings=TASKS | look("circuit"),
         message="Draw random controls of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "stability",
@@ -206,6 +224,7 @@ SHOWN = (
         tables=of(MAIN, "stability") | {"summary": Table("stability_summary.parquet", MAIN)},
         settings=MAIN_TASKS | look("sequential"),
         message="Draw stability of the circuits of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "methods",
@@ -214,6 +233,7 @@ SHOWN = (
         tables=compared("methods"),
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw what the methods agree on in {wildcards.model}",
+        circuits=(NAMED,),
     ),
     Shown(
         "overlap",
@@ -222,6 +242,7 @@ SHOWN = (
         tables=compared("membership", "overlap", "typology"),
         settings=MAIN_TASKS | look("clean", "circuit", "sequential"),
         message="Draw the overlap of circuits of {wildcards.model}",
+        circuits=BOTH,
     ),
     Shown(
         "cross_matrix",
@@ -230,6 +251,7 @@ SHOWN = (
         tables=compared("cross"),
         settings=TASKS | MAIN_TASKS | look("sequential"),
         message="Draw circuits of {wildcards.model} on every task",
+        circuits=NODES,
     ),
     Shown(
         "patching",
@@ -239,6 +261,7 @@ SHOWN = (
         settings=look("diverging"),
         message="Draw patching of {wildcards.task} in {wildcards.model}",
         of=EXPLAINED_MAIN,
+        circuits=NODES,
     ),
     Shown(
         "patching_scatter",
@@ -247,6 +270,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "patching") | compared("membership"),
         settings=EXPLAINED_TASKS | look("diverging"),
         message="Draw patching of patterns and values of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "attribution",
@@ -255,6 +279,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "attribution") | compared("membership"),
         settings=EXPLAINED_TASKS | look("clean", "circuit", "diverging"),
         message="Draw what writes the answer in {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "lens",
@@ -276,6 +301,7 @@ SHOWN = (
         },
         settings=EXPLAINED_TASKS | KIND | look("sequential"),
         message="Draw where heads of {wildcards.model} look",
+        circuits=NODES,
     ),
     Shown(
         "detectors",
@@ -284,6 +310,7 @@ SHOWN = (
         tables={"detectors": Table("detectors.parquet")} | compared("membership"),
         settings=MAIN_TASKS | {"labels": "heads.labels"} | look("sequential"),
         message="Draw head detectors of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "ov",
@@ -292,6 +319,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "ov") | compared("membership"),
         settings=EXPLAINED_TASKS | {"k": "derived.largest_k"} | look("sequential"),
         message="Draw what heads of {wildcards.model} write",
+        circuits=NODES,
     ),
     Shown(
         "backup",
@@ -300,6 +328,7 @@ SHOWN = (
         tables=of(EXPLAINED_MAIN, "backup"),
         settings=EXPLAINED_TASKS | look("clean", "circuit"),
         message="Draw backup heads of {wildcards.model}",
+        circuits=NODES,
     ),
     Shown(
         "heads",
@@ -309,6 +338,7 @@ SHOWN = (
         needs=HEADS,
         rule="write_head_pages",
         page=True,
+        circuits=NODES,
     ),
     Shown(
         "patterns",
@@ -318,6 +348,7 @@ SHOWN = (
         needs="attention",
         rule="write_head_pages",
         page=True,
+        circuits=NODES,
     ),
     Shown(
         "lens_tokens",
@@ -335,6 +366,7 @@ SHOWN = (
         tables={name: Table(f"generation/{name}.parquet") for name in ("outputs", "summary")},
         settings=look("circuit"),
         message="Draw what {wildcards.model} wrote under ablation",
+        circuits=NODES,
     ),
     Shown(
         "generation",
@@ -346,6 +378,7 @@ SHOWN = (
         rule="plot_generation",
         caption="generation_outputs",
         page=True,
+        circuits=NODES,
     ),
     Shown(
         "published",
@@ -354,6 +387,7 @@ SHOWN = (
         tables={"table": Table("comparison/published.parquet")},
         settings=look("clean", "circuit"),
         message="Draw {wildcards.model} against published figures",
+        circuits=NODES,
     ),
 )
 

@@ -46,11 +46,14 @@ def arguments(tables: Mapping[str, Any], settings: Mapping[str, Any], of: Mappin
 
 
 def draw(files: list[str], given: Mapping[str, Any], dpi: int, provenance: dict[str, Any]) -> None:
-    """Write each SVG with the PNG beside it, and each page, from what is given to all of them."""
+    """Write each SVG with the PNG beside it, and each page, from what is given to all of them.
+
+    ``given`` has the ``note`` that stands below each figure: which circuits it shows.
+    """
     for file in files:
         module = module_of(name_of(file))
         if file.endswith(".svg"):
             png = str(Path(file).with_suffix(".png"))
-            style.save(call(module.draw, given), file, png, dpi, provenance)
+            style.save(call(module.draw, given), file, png, dpi, provenance, given["note"])
         elif file.endswith(".html"):
             artifacts.write_text(file, call(module.page, given))

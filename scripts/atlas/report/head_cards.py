@@ -221,7 +221,7 @@ def page(tables: dict[str, pd.DataFrame], settings: Mapping[str, Any], model: st
     return frame.render(
         __file__,
         title=f"{settings['title']}: heads of {model}",
-        lead=f"{count(len(cards), 'head')} of the circuits of {listing(map(words, main))}.",
+        lead=f"{count(len(cards), 'head')} of the circuits of {listing(map(words, main))}. {settings['note']}.",
         cards=cards,
         tasks=[words(task) for task in tasks],
         names=tasks,

@@ -25,7 +25,7 @@ def written(
         of_tasks = tables["roles"].groupby("task")
         labels = {task: dict(zip(rows["component"], rows["label"], strict=True)) for task, rows in of_tasks}
         said = f"{title}: attention patterns of {model}"
-        pages["patterns"] = pattern_page.page(patterns, circuits, labels, said, settings["clean"])
+        pages["patterns"] = pattern_page.page(patterns, circuits, labels, said, settings["clean"], settings["note"])
     if "lens_tokens" in tables:
         tokens, prompts = (
             {task: tables[name][tables[name]["task"] == task] for task in main} for name in ("lens_tokens", "prompts")

@@ -79,8 +79,8 @@ def strongest_edges(scores: pd.DataFrame, n: int = 20) -> pd.DataFrame:
     return top.sort_values(["task", "method"], kind="stable")
 
 
-def tables_page(tables: dict[str, pd.DataFrame], title: str, warning: str = "") -> str:
-    """Tables on one page, very long ones cut; the keys are their headings."""
+def tables_page(tables: dict[str, pd.DataFrame], title: str, warning: str, note: str) -> str:
+    """Tables on one page, very long ones cut; the keys are their headings. ``note``: which circuits are in them."""
     sections = [
         Section(
             title=words(name),
@@ -91,4 +91,5 @@ def tables_page(tables: dict[str, pd.DataFrame], title: str, warning: str = "") 
         if len(table)
     ]
     lead = "The tables behind the summary; value, ci_low and ci_high are a mean and its 95 % bootstrap interval."
+    lead = f"{lead} {note}."
     return page(title, lead, sections, warning=warning)

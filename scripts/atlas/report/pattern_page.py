@@ -28,13 +28,20 @@ def compact(page: dict[str, Any], circuit: list[str], labels: dict[str, str]) ->
 
 
 def page(
-    patterns: dict[str, dict[str, Any]], circuits: dict[str, list[str]], labels: dict[str, Any], title: str, colour: str
+    patterns: dict[str, dict[str, Any]],
+    circuits: dict[str, list[str]],
+    labels: dict[str, Any],
+    title: str,
+    colour: str,
+    note: str,
 ) -> str:
-    """`patterns`: patterns.json by task; `circuits`: names of each circuit's heads; `labels`: task -> head -> label."""
+    """`patterns`: patterns.json by task; `circuits`: names of each circuit's heads; `labels`: task -> head -> label.
+
+    `note`: which circuits these are.
+    """
     data = [compact(found, circuits[task], labels.get(task, {})) for task, found in patterns.items()]
     shown = sum(len(task["prompts"]) for task in data)
-    lead = (
-        f"{count(len({h[0] for t in data for h in t['heads']}), 'head')} of the circuits on {count(shown, 'prompt')}."
-    )
+    heads = count(len({h[0] for t in data for h in t["heads"]}), "head")
+    lead = f"{heads} of the circuits on {count(shown, 'prompt')}. {note}."
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return frame.render(__file__, title, lead, colour=colour, data=Markup(text))

@@ -7,11 +7,18 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
+from atlas.edges.methods import REPORTED
+
 # What there is one of: a figure is drawn, and a table made, for each of these
 MODEL, CIRCUIT = "model", "circuit"  # a circuit is that of a main task, or what all of these share
 TASK, MAIN, EXPLAINED, EXPLAINED_MAIN = "task", "main task", "explained task", "explained main task"
 OWN = "its own"  # of tables: the task, or the tasks of the circuit, that the figure is drawn for
 SHARED = "shared"
+
+# Which circuits a figure or page shows; `Shown.note` says which these are. NAMED: several, each with its name beside it
+NODE_CIRCUITS, EDGE_CIRCUITS, SITE_CIRCUITS = "node circuits", "edge circuits", "position-level circuits"
+NAMED = "named"
+CHOSEN = "reported"  # in place of an order: the choice among them all
 
 # What not every study has, beside the analyses of heads by their names (`heads.analyses`)
 EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "heads"
@@ -65,6 +72,18 @@ class Study:
         return functools.reduce(lambda block, name: block[name], key.split("."), self.settings)
 
 
+def named(kind: str, study: Study) -> str:
+    """A kind of circuits with what makes them those of this study: `node circuits: T = 20 %, order layers`."""
+    order = str(study.setting("comparison.order")).replace("_", " ")
+    order = "chosen by rule for each task" if order == CHOSEN else order
+    if kind == NODE_CIRCUITS:
+        return f"{kind}: T = {study.setting('comparison.threshold'):g} %, order {order}"
+    if kind == SITE_CIRCUITS:
+        start, end = (study.setting(f"evaluation.positions.{key}") for key in ("start_threshold", "threshold"))
+        return f"{kind}: from the node circuit at T = {start:g} %, order {order}, down to T = {end:g} %"
+    return f"{kind}: T = {study.setting('edges.threshold'):g} %, {REPORTED.title}"
+
+
 @dataclass(frozen=True)
 class Shown:
     """A figure or page."""
@@ -80,6 +99,7 @@ class Shown:
     rule: str = ""  # that makes it; without one, a rule of its own
     caption: str = ""  # in report/; without one, that of its name
     page: bool = False  # HTML; a figure is SVG and PNG
+    circuits: tuple[str, ...] = ()  # kinds of them that it shows
     column: str = "figure"  # of its title in the menu; one named otherwise is of all tasks, and says so by its title
 
     @property
@@ -107,6 +127,12 @@ class Shown:
         """Its line in the menu of the report."""
         task = {"task": f"{{{self.wildcard}}}" if self.wildcard else "all"} if self.column == "figure" else {}
         return {"model": "{model}", **task, self.column: self.title}
+
+    def note(self, study: Study) -> str:
+        """Which circuits it shows, for a line below it; empty where it shows none, or names them itself."""
+        without = {NAMED} if EDGES in study.has else {NAMED, EDGE_CIRCUITS}
+        said = "; ".join(named(kind, study) for kind in self.circuits if kind not in without)
+        return said[:1].upper() + said[1:]
 
     def is_shown(self, study: Study) -> bool:
         """Whether a study has it: a figure needs all of its tables, a page takes those that are made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,12 +71,19 @@ def axes_at(fig: Figure, left: float, top: float, width: float, height: float, *
 
 
 def save(
-    fig: Figure, svg: Path | str, png: Path | str, dpi: int = 150, provenance: dict[str, Any] | None = None
+    fig: Figure,
+    svg: Path | str,
+    png: Path | str,
+    dpi: int = 150,
+    provenance: dict[str, Any] | None = None,
+    note: str = "",
 ) -> None:
     """Write the figure as SVG and PNG. Each file appears whole or not at all, and equal figures give equal bytes.
 
-    Both files hold, as their description, where the figure comes from (``provenance``).
+    Both files hold, as their description, where the figure comes from (``provenance``). ``note`` stands below it.
     """
+    if note:
+        write_below(fig, note)
     about = json.dumps(provenance or {}, sort_keys=True)
     for path, options in (
         (Path(svg), {"metadata": {"Date": None, "Description": about}}),
@@ -83,6 +91,15 @@ def save(
     ):
         with atomic(path) as part:
             fig.savefig(part, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.04, **options)
+
+
+def write_below(fig: Figure, note: str) -> None:
+    """A line in small print below all that is drawn, wrapped at the figure's width."""
+    fig.draw_without_rendering()  # so that a layout of its own has placed everything
+    extent, (across, down) = fig.get_tightbbox(), fig.get_size_inches()
+    lines = textwrap.fill(note, int(across * 72 / (0.5 * TINY)))
+    left, top = max(extent.x0, 0.05), min(extent.y0, 0) - 0.06
+    fig.text(left / across, top / down, lines, size=TINY, color=GREY, ha="left", va="top", gid="note")
 
 
 def centred(limit: float) -> CenteredNorm:

@@ -27,7 +27,7 @@ from atlas.report.wording import count, words
 
 def settings_shown(study: Study) -> Section:
     """The settings of the study."""
-    rows = [[words(key), _plain(value)] for key, value in study.settings.items()]
+    rows = [[words(key), _plain(value)] for key, value in study.settings.items() if key != "note"]
     return Section(title="Settings", table={"header": ["setting", "value"], "rows": rows})
 
 
@@ -62,6 +62,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
 SHORT: tuple[str, ...] = (
     "full model",
     "circuits",
+    "controls",
     "consensus",
     "overlap",
     "transfer",
@@ -71,7 +72,7 @@ SHORT: tuple[str, ...] = (
     "positions",
     "heads",
 )
-SHORT += ("left out", "stability", "controls", "generation", "published")
+SHORT += ("left out", "stability", "generation", "published")
 
 # What the page of tables shows, in its order; other tables are long, or in figures
 LISTED: tuple[str, ...] = (
@@ -99,7 +100,9 @@ def page(study: Study) -> str:
         title=f"{study.settings['title']}: {model['model']}",
         warning=pages.warning(model),
         lead=f"{model['architecture']}, {model['n_layers']} layers of {count(model['n_heads'], 'head')} and one MLP. "
-        f"Brackets hold 95 % bootstrap intervals over prompts; sentences are chosen by rule from the numbers.",
+        f"{study.settings['note']}. Brackets hold 95 % bootstrap intervals over prompts (without width where all "
+        f"prompts agree); those behind \u201crandom sets\u201d the middle 95 % of these. p-values, and what surely "
+        f"differs, are corrected for the tests made together. Sentences are chosen by rule from the numbers.",
         short=[made[name].first for name in SHORT if made[name].first],
         sections=[section for section in made.values() if section.shown],
     )
@@ -111,7 +114,7 @@ def tables_page(study: Study) -> str:
     if "edge_scores" in tables:
         tables["edge_scores"] = pages.strongest_edges(tables["edge_scores"])
     title = f"{study.settings['title']}: tables of {study.model['model']}"
-    return pages.tables_page(tables, title, pages.warning(study.model))
+    return pages.tables_page(tables, title, pages.warning(study.model), study.settings["note"])
 
 
 def _plain(value: object) -> str:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from atlas.core.multiple import ALPHA
 from atlas.report import style, wording
 
 ACROSS = 3
@@ -15,11 +16,11 @@ LEAST = 0.01  # logits; smaller changes are not told apart
 
 
 def others(backup: pd.DataFrame) -> pd.DataFrame:
-    """Rows of all heads but the ablated one, with ``verdict``: `rises` or `falls` where the interval says so."""
+    """Rows of all heads but the ablated one, with ``verdict``: `rises` or `falls` where the corrected p says so."""
     name = backup["layer"].astype(str) + "." + backup["head"].astype(str)
     rows = backup[name != backup["ablated"]].assign(name=name[name != backup["ablated"]])
-    large = rows["change"].abs() >= LEAST
-    rises, falls = (rows["change_ci_low"] > 0) & large, (rows["change_ci_high"] < 0) & large
+    sure = (rows["change"].abs() >= LEAST) & (rows["p_holm"] < ALPHA)
+    rises, falls = sure & (rows["change"] > 0), sure & (rows["change"] < 0)
     return rows.assign(verdict=rises.map({True: "rises", False: ""}) + falls.map({True: "falls", False: ""}))
 
 

@@ -102,7 +102,7 @@ def draw_areas(ax: Axes, rows: pd.DataFrame, tasks: list[str], colour: str, labe
             continue
         ax.plot([row["null_low"], row["null_high"]], [y, y], color=style.FAINT, lw=4, solid_capstyle="butt", zorder=1)
         ax.scatter(row["auroc"], y, s=12, color=colour, linewidth=0, zorder=3)
-        said = f"{row['edges']:.0f} of {row['pairs']:.0f}, {wording.p_value(row['p'])}"
+        said = f"{row['edges']:.0f} of {row['pairs']:.0f}, {wording.p_value(row['p_holm'])}"
         ax.annotate(
             said, (1, y), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", size=5
         )

@@ -90,7 +90,10 @@ def _panel(
         )
         if y:
             ax.axhline(y - 0.5, color=style.GHOST, lw=0.6, zorder=0)
-        text = f"{wording.p_value(row.p)}, n = {int(row.controls)}" if row.controls else "no controls"
+        text = "no controls"
+        if row.controls:
+            corrected = "" if row.p_holm != row.p_holm else f" ({wording.p_value(row.p_holm, '')})"
+            text = f"{wording.p_value(row.p)}{corrected}, n = {int(row.controls)}"
         ax.text(
             1.02,
             y,

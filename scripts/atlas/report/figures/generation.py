@@ -8,11 +8,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from atlas.circuit.verdicts import BEYOND
+from atlas.core.multiple import ALPHA
 from atlas.report import pages, style, wording
 
 ACROSS = 4  # panels in a row
 ROW = 0.24  # inches
-ALPHA = 0.05
 
 
 def draw(outputs: pd.DataFrame, summary: pd.DataFrame, colours: dict[str, str]) -> Figure:
@@ -80,13 +81,16 @@ def _verdict(row: pd.Series, colour: str) -> tuple[str, str, str]:
     """Face, edge and legend of a head set's mark."""
     if not row["controls"]:
         return "white", style.GREY, "these heads, no random sets possible"
-    if row["p"] < ALPHA:
-        return colour, style.INK, f"these heads, fewer than random (p < {ALPHA})"
+    if row["state"] == BEYOND:
+        return colour, style.INK, f"these heads, fewer than random (corrected p < {ALPHA})"
     return "white", colour, "these heads, not told from random"
 
 
-def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind: str) -> str:
-    """What the model wrote for every prompt, unablated and under every head set; random sets stay in the table."""
+def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind: str, note: str) -> str:
+    """What the model wrote for every prompt, unablated and under every head set; random sets stay in the table.
+
+    `note`: which circuits the heads are of.
+    """
     title = f"{heads['model'].iloc[0]} under {kind} ablation: what it wrote"
     sections = [pages.Section("Heads ablated", table=_heads_table(heads))]
     for name, rows in prompts.groupby("set", sort=False):
@@ -106,7 +110,7 @@ def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind
         sections.append(pages.Section(wording.words(name).capitalize(), table=whole, note=note))
     lead = (
         "Greedy decoding, cut where the model ends its text. Outputs with token ids, and those under random heads, are "
-        "in outputs.parquet."
+        f"in outputs.parquet. {note}."
     )
     return pages.page(title, lead, sections)
 

@@ -158,8 +158,8 @@ def _jaccards(
         colour = style.tint(cmap(row.jaccard)[:3], 0.85)
         ax.add_patch(matplotlib.patches.Rectangle((i - 0.5, j - 1.5), 1, 1, facecolor=colour, edgecolor="white"))
         lines = [f"{row.jaccard:.2f}", f"{row.shared} of {row.size_a + row.size_b - row.shared}"]
-        if row.p_layer_matched == row.p_layer_matched:
-            lines.append(wording.p_value(row.p_layer_matched))
+        if row.p_holm == row.p_holm:
+            lines.append(wording.p_value(row.p_holm))
         kind = kinds.get((row.circuit_a, row.circuit_b, row.level))
         lines += [TYPES.get(kind, kind)] if kind else []
         text = "\n".join(lines)

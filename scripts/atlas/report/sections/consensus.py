@@ -4,8 +4,10 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.circuit.verdicts import of_parts
+from atlas.core.multiple import ALPHA
 from atlas.report.pages import Section
-from atlas.report.sections.study import ALPHA, Study, cell, led, span
+from atlas.report.sections.study import Study, cell, led, prompts_of, span
 from atlas.report.wording import (
     count,
     heads_and_mlps,
@@ -13,6 +15,7 @@ from atlas.report.wording import (
     is_mlp,
     listing,
     number,
+    p_of_tests,
     p_value,
     percent,
     place,
@@ -88,7 +91,7 @@ def _versus(row: pd.Series, noun: str) -> str:
     text = f"as many random {noun}{where} ({sizes}) would share {number(row['expected'], 1)}"
     if row["p_smallest"] >= ALPHA:
         return f"{text}, and no overlap of these sizes could have p below {row['p_smallest']:.2g}, so it says nothing"
-    return f"{text}, {p_value(row['p'])}"
+    return f"{text}, {p_of_tests(row)}"
 
 
 def _task(consensus: pd.DataFrame, scores: pd.DataFrame, tests: pd.DataFrame, task: str, all_mlps: int) -> str:
@@ -101,7 +104,8 @@ def _task(consensus: pd.DataFrame, scores: pd.DataFrame, tests: pd.DataFrame, ta
     text = f"{words(task).capitalize()}: {heads_and_mlps(*core, all_mlps)} are core"
     kept = cell(scores, task=task, circuit="core", metric="percent_of_full")
     if kept is not None:
-        text += f" and keep {percent(kept)} of the full model alone{_controls(tests, task, 'core')}"
+        text += f" and keep {percent(kept)} of the full model alone on {prompts_of(scores)}"
+        text += _controls(tests, task, "core")
     if not sum(contingent):
         return f"{text}; nothing is contingent."
     text += f"; with the contingent ones, {count(contingent[0], 'head')} and {count(contingent[1], 'MLP')},"
@@ -113,7 +117,7 @@ def _controls(tests: pd.DataFrame, task: str, circuit: str) -> str:
     row = cell(tests, task=task, circuit=circuit, question="sufficiency")
     if row is None or not row["controls"]:
         return " (no control: no other heads of these layers)" if row is not None else ""
-    return f" (random heads {number(row['control_median'], 1)} %, {p_value(row['p'])})"
+    return f" (random heads {number(row['control_median'], 1)} %, {p_of_tests(row, row['controls'])})"
 
 
 def _by_search(shared: pd.DataFrame, members: pd.DataFrame, tasks: list[str]) -> list[str]:
@@ -125,8 +129,8 @@ def _by_search(shared: pd.DataFrame, members: pd.DataFrame, tasks: list[str]) ->
     everyone = "both tasks" if len(tasks) == 2 else f"all {len(tasks)} tasks"
     sentences = [
         f"Search by search, the circuits of {everyone} share {span(rows['shared'], 0)} heads, where random heads in "
-        f"the same layers would share {span(rows['expected'], 1)}; more than chance (p < {ALPHA}) in "
-        f"{(rows['p'] < ALPHA).sum()} of {len(rows)}."
+        f"the same layers would share {span(rows['expected'], 1)}; more than chance (p < {ALPHA}, "
+        f"corrected for all of these) in {(rows['p_holm'] < ALPHA).sum()} of {len(rows)}."
     ]
     own = members[(members["tasks"] == together) & (members["head"] >= 0)]
     often = own.sort_values("share", ascending=False, kind="stable")
@@ -147,7 +151,7 @@ def _ablated(scores: pd.DataFrame, tests: pd.DataFrame, tasks: list[str]) -> lis
         row = cell(tests, task=task, circuit="shared", question="necessity")
         if row is None or not row["controls"]:
             continue
-        beside = f"random heads {number(row['control_median'], 1)} %, {p_value(row['p'])}"
+        beside = f"random heads {number(row['control_median'], 1)} %, {p_of_tests(row, row['controls'])}"
         transfer = "" if task in tasks else ", a transfer task"
         parts.append(f"{percent(row)} of {words(task)} ({beside}{transfer})")
     if parts:
@@ -172,9 +176,10 @@ def table(consensus: pd.DataFrame, scores: pd.DataFrame, tests: pd.DataFrame, ta
             if test is None or not test["controls"]:
                 cells += ["\u2013", "\u2013"]
             else:
-                cells += [f"{number(test['control_median'], 1)} %", p_value(test["p"], name="")]
+                cells += [f"{number(test['control_median'], 1)} %", p_value(test["p_holm"], name="")]
             rows.append(cells)
-    header = ["task", "part", "heads", "which", "MLPs", "which", "% of full", "faithfulness", "random heads", "p"]
+    header = ["task", "part", "heads", "which", "MLPs", "which", "% of full", "faithfulness"]
+    header += ["random heads", "p, corrected"]
     return {"header": header, "rows": rows}
 
 
@@ -182,6 +187,7 @@ def section(study: Study) -> Section:
     """Core and contingent components, and what the tasks share."""
     names = ("consensus", "shared", "shared_members", "consensus_scores", "consensus_tests")
     agreed, shared, members, scores, tests = (study.tables[name] for name in names)
+    tests = of_parts(tests, study.main)
     basis = basis_of(agreed, study.tables["stability_summary"], study.settings["threshold"])
     return Section(
         title="Consensus of the searches, and what the tasks share",

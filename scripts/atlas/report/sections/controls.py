@@ -1,54 +1,69 @@
-"""Whether the circuits do more than random sets of the same shape."""
+"""Whether the circuits do more than random sets of the same shape, and where that cannot be tested."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from atlas.circuit.verdicts import BEYOND, LIKE, UNTESTABLE
 from atlas.report.pages import Section
-from atlas.report.sections.study import ALPHA, Study, led
-from atlas.report.wording import interval, listing, number, p_value, percent, words
+from atlas.report.sections.study import Study, led, prompts_of
+from atlas.report.wording import count, interval, listing, number, p_of_tests, p_value, percent, words
+
+# (question, state) -> what is said of {heads} for {tasks}
+SAID = {
+    ("sufficiency", BEYOND): "{heads}, kept alone with the circuit's MLPs, keep more than random heads in the same "
+    "layers for {tasks}",
+    ("sufficiency", LIKE): "{heads}, kept alone with the circuit's MLPs, keep no more than random heads in the same "
+    "layers, and so are not special, for {tasks}",
+    ("sufficiency", UNTESTABLE): "whether {heads} suffice, kept alone with its MLPs, cannot be tested for {tasks}",
+    ("necessity", BEYOND): "without {heads}, MLPs left in place, less is left than without other heads in the same "
+    "layers for {tasks}",
+    ("necessity", LIKE): "without {heads}, MLPs left in place, no less is left than without other heads in the same "
+    "layers, so that they are not special, for {tasks}",
+    ("necessity", UNTESTABLE): "whether {heads} are necessary, MLPs left in place, cannot be tested for {tasks}",
+}
 
 
-def findings(summary: pd.DataFrame) -> list[str]:
-    """Whether the circuits do more than random sets of the same shape."""
-    tested = summary[summary["controls"] > 0]
+def findings(summary: pd.DataFrame, where: str) -> list[str]:
+    """Of each task whether its circuit's heads suffice and are necessary; then the same of the shared heads.
+
+    summary: `controls_summary`; where: the prompts, as `prompts held out`.
+    """
+    own = summary[summary["circuit"] == summary["task"]]
+    sentences = [" ".join(_said(own, "a circuit's heads", where))] if len(own) else []
+    for circuit, rows in summary[summary["circuit"] != summary["task"]].groupby("circuit", sort=False):
+        sentences += _said(rows, f"the {words(str(circuit))} heads", where)
+    return sentences or ["No random control was asked for, so nothing says that these circuits are special."]
+
+
+def _said(summary: pd.DataFrame, heads: str, where: str) -> list[str]:
+    """A sentence for each question and state: every task with its numbers, and behind them what tasks share."""
     sentences = []
-    if tested.empty:
-        sentences.append("No random control was possible, so nothing says that these circuits are special.")
-    else:
-        parts = [
-            f"{(rows['p'] < ALPHA).sum()} of {len(rows)} tests of {question}"
-            for question, rows in tested.groupby("question", sort=False)
+    for (question, state), text in SAID.items():
+        rows = summary[(summary["question"] == question) & (summary["state"] == state)]
+        groups: dict[str, list[str]] = {}
+        for _, row in rows.iterrows():
+            about = row["reason"] if state == UNTESTABLE else p_of_tests(row, row["controls"])
+            groups.setdefault(about, []).append(f"{words(row['task'])} ({_numbers(row)})")
+        cases = [
+            f"{listing(names)}: {'each ' if len(names) > 1 and state != UNTESTABLE else ''}{about}"
+            for about, names in groups.items()
         ]
-        sentences.append(
-            f"Circuits do more than random sets with as many heads in every layer (p < {ALPHA}) in {listing(parts)}."
-        )
-    verdicts: dict[str, list[str]] = {}
-    for _, row in tested.iterrows():
-        numbers = f"{percent(row)}, random sets {number(row['control_median'], 1)} %, {p_value(row['p'])}"
-        verdicts.setdefault(_verdict(row), []).append(f"{words(row['task'])} ({numbers})")
-    sentences += [f"{verdict}: {listing(cases)}." for verdict, cases in verdicts.items()]
-    for note, rows in summary[summary["controls"] == 0].groupby("note", sort=False):
-        names = listing(dict.fromkeys(_control_name(row) for _, row in rows.iterrows()))
-        sentences.append(f"Not tested: {names} ({note or 'no controls'}).")
+        if cases:
+            said = text.format(heads=heads, tasks="; for ".join(cases))
+            sentences.append(f"{said[:1].upper()}{said[1:]} (% of full, {where}).")
     return sentences
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    best_p = 1 / (1 + row["controls"])
-    if row["p"] >= ALPHA and best_p >= ALPHA:
-        return f"So few sets of this shape exist that p cannot fall below {best_p:.2g}, which decides nothing"
-    more, rest = ("more", "") if row["p"] < ALPHA else ("no more", ", so these heads are not special there")
-    if row["question"] == "sufficiency":
-        return f"With only its heads kept, the circuit keeps {more} than random sets{rest}"
-    return f"Ablating the {words(row['circuit'])} heads does {more} harm than ablating random sets{rest}"
+def _numbers(row: Mapping[str, Any]) -> str:
+    """`82.0 % [80.0, 84.0], random sets 20.0 % [5.0, 40.0]`: what is left of full."""
+    return percent(row) + (f", random sets {_controls(row, ' %')}" if row["controls"] else "")
 
 
-def _control_name(row: Mapping[str, Any]) -> str:
-    if row["circuit"] == row["task"]:
-        return f"{row['question']} of the {words(row['circuit'])} circuit"
-    return f"{row['question']} of the {words(row['circuit'])} heads for {words(row['task'])}"
+def _controls(row: Mapping[str, Any], unit: str = "") -> str:
+    low, high = (number(row[key], 1) for key in ("control_low", "control_high"))
+    return f"{number(row['control_median'], 1)}{unit} [{low}, {high}]"
 
 
 def table(summary: pd.DataFrame) -> dict[str, Any]:
@@ -59,25 +74,28 @@ def table(summary: pd.DataFrame) -> dict[str, Any]:
             words(row["circuit"]),
             words(row["task"]),
             interval(row),
-            f"{number(row['control_median'], 1)} [{number(row['control_low'], 1)}, {number(row['control_high'], 1)}]"
-            if row["controls"]
-            else "\u2013",
+            _controls(row) if row["controls"] else "\u2013",
             f"{row['controls']:.0f}",
-            p_value(row["p"], name=""),
-            row["note"] or "",
+            *(p_value(row[key], name="") for key in ("p", "p_holm")),
+            f"{row['tests']:.0f}" if row["p_holm"] == row["p_holm"] else "\u2013",
+            row["state"] + (f": {row['reason']}" if row["reason"] else ""),
         ]
         for _, row in summary.iterrows()
     ]
-    header = ["question", "circuit", "task", "% of full", "controls: median [95 % of them]", "controls", "p", "note"]
-    return {"header": header, "rows": rows}
+    header = ["question", "circuit", "task", "% of full", "controls: median [95 % of them]", "controls"]
+    return {"header": [*header, "p", "p, corrected", "of tests", "state"], "rows": rows}
 
 
 def section(study: Study) -> Section:
     """Sufficiency and necessity beside random controls."""
     summary = study.tables["controls_summary"]
+    most = summary["controls"].max()
+    floor = f" With {count(most, 'control')} no p lies below {1 / (1 + most):.2g}." if most else ""
     return Section(
         title="Random controls",
-        **led(findings(summary)),
+        **led(findings(summary, prompts_of(study.tables["cross"]))),
         table=table(summary),
-        note="Sufficiency: only the set's heads are kept, with the circuit's MLPs. Necessity: they are ablated.",
+        note="Sufficiency: only the set's heads are kept, with the circuit's MLPs. Necessity: they are ablated, and "
+        f"all MLPs stay; controls are drawn from heads outside the set.{floor} Corrected: Holm, over the tests of one "
+        "question and circuit; untestable ones count for nothing.",
     )

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.core.multiple import ALPHA
 from atlas.edges.chosen import reported_entry
 from atlas.edges.methods import title
 from atlas.report.pages import Section
-from atlas.report.sections.study import ALPHA, Study, cell, led, reported
-from atlas.report.wording import count, interval, listing, number, p_value, percent, place, words
+from atlas.report.sections.study import Study, cell, led, reported
+from atlas.report.wording import count, interval, listing, number, p_of_tests, percent, place, words
 
 
 def findings(
@@ -70,17 +71,17 @@ def overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: list[
     pairs = overlap[(overlap["level"] == "edges") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
     if pairs.empty:
         return []
-    beyond = int((pairs["p_layer_matched"] < ALPHA).sum())
+    beyond = int((pairs["p_holm"] < ALPHA).sum())
     sentences = [
         f"{beyond} of {count(len(pairs), 'pair')} of edge circuits {'shares' if beyond == 1 else 'share'} more edges "
-        f"than chance gives (p < {ALPHA}, with the edges between each two layers held fixed)."
+        f"than chance gives (p < {ALPHA}, corrected for all pairs, with the edges between each two layers held fixed)."
     ]
     for _, row in pairs.iterrows():
         sentences.append(
             f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])} share "
             f"{count(row['shared'], 'edge')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
             f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random edges; "
-            f"{p_value(row['p_layer_matched'])})."
+            f"{p_of_tests(row, p='p_layer_matched')})."
         )
     kinds: dict[tuple[Any, ...], list[str]] = {}
     for row in typology.itertuples():

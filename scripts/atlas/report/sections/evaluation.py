@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.core.multiple import ALPHA
 from atlas.report.pages import Section
-from atlas.report.sections.study import Study, cell, led, reported, span
+from atlas.report.sections.study import Study, cell, ends, led, prompts_of, reported, surely
 from atlas.report.wording import count, interval, listing, number, percent, place, words
 
 INCOMPLETE = 0.1  # a difference of faithfulness surely above it counts against completeness
@@ -19,16 +20,13 @@ def findings(
     table = reported(evaluation)
     if table.empty:
         return []
-    top = {
-        circuit: table[(table["circuit"] == circuit) & (table["metric"] == "top1") & table["task"].isin(tasks)]["value"]
-        for circuit in ("nodes", "edges", "full")
-    }
+    top = table[(table["metric"] == "top1") & table["task"].isin(tasks)]
     parts = [
-        f"{span(100 * top[circuit], 1)} % of the prompts for the {name}"
+        f"{ends(rows, 100)} with the {name}"
         for circuit, name in (("nodes", "node circuits"), ("edges", "edge circuits"), ("full", "full model"))
-        if len(top[circuit])
+        if len(rows := top[top["circuit"] == circuit])
     ]
-    sentences = [f"The answer is the first choice on {listing(parts)}."]
+    sentences = [f"The answer is the first choice on this share of the {prompts_of(table)}: {listing(parts)}."]
     for task in tasks:
         rows = table[table["task"] == task]
         names = {c: CIRCUITS.get(c, f"circuit {words(c)}") for c in rows["circuit"] if c not in ("full", "empty")}
@@ -62,7 +60,7 @@ def _complete(rows: pd.DataFrame, name: str) -> list[str]:
     if rows.empty:
         return []
     worst = rows.loc[rows["value"].idxmax()]
-    off = int((rows["ci_low"] > INCOMPLETE).sum())
+    off = int((surely(rows, INCOMPLETE) & (rows["value"] > INCOMPLETE)).sum())
     text = (
         f"{words(rows['task'].iloc[0]).capitalize()}, completeness of the {name}: without the same random parts of it, "
         f"circuit and full model differ in faithfulness by {number(rows['value'].mean(), 2)} in the mean of "
@@ -76,7 +74,7 @@ def _complete(rows: pd.DataFrame, name: str) -> list[str]:
 def _minimal(rows: pd.DataFrame, name: str) -> list[str]:
     if rows.empty:
         return []
-    free = list(rows.loc[rows["ci_low"] <= 0, "name"])
+    free = list(rows.loc[~((rows["value"] > 0) & (rows["p_holm"] < ALPHA)), "name"])
     edges = any("->" in n for n in rows["name"])
     noun = "edge" if edges else "component"
     task = words(rows["task"].iloc[0]).capitalize()

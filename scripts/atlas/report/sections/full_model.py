@@ -7,7 +7,7 @@ import pandas as pd
 
 from atlas.prompts import layouts
 from atlas.report.pages import Section
-from atlas.report.sections.study import Study, led
+from atlas.report.sections.study import Study, ends, led
 from atlas.report.wording import interval, listing, number, numbers_of_tokens, percent, words
 
 
@@ -15,15 +15,13 @@ def findings(clean: pd.DataFrame, tasks: list[str]) -> list[str]:
     """How well the full model does the tasks."""
     table = clean[(clean["split"] == "all") & (clean["metric"] == "top1")].set_index("task")
     right, corrupted = (table[table["run"] == run].reindex(tasks) for run in ("clean", "corrupted"))
-    best, worst = right["value"].idxmax(), right["value"].idxmin()
-    if right["value"].nunique() == 1:  # one task, or all alike
-        span = percent(right.loc[best], 100)
-    else:
-        span = f"{percent(right.loc[worst], 100)} ({words(worst)}) to {percent(right.loc[best], 100)} ({words(best)})"
     of_each = " of each task" if len(tasks) > 1 and right["value"].nunique() == 1 else ""
-    sentences = [f"The full model's first choice is the answer on {span} of the clean prompts{of_each}."]
     top = corrupted["value"].idxmax()
-    sentences.append(f"On corrupted prompts it is so on at most {percent(corrupted.loc[top], 100)} ({words(top)}).")
+    sentences = [
+        f"The full model's first choice is the answer on {ends(right.reset_index(), 100)} of the clean prompts"
+        f"{of_each}, searched on or held out, and on at most {percent(corrupted.loc[top], 100)} ({words(top)}) of the "
+        f"corrupted ones."
+    ]
     failed = right.index[right["ci_high"] < 0.5]
     if len(failed):
         sentences.append(

@@ -5,9 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.circuit.verdicts import BEYOND, UNTESTABLE
+from atlas.core.multiple import ALPHA
+from atlas.generate.scores import SINGLE
 from atlas.report.pages import Section
-from atlas.report.sections.study import ALPHA, Study, led
-from atlas.report.wording import count, interval, listing, number, p_value, percent, words
+from atlas.report.sections.study import Study, led, surely
+from atlas.report.wording import count, interval, listing, number, p_of_tests, p_value, percent, words
 
 
 def findings(summary: pd.DataFrame | None) -> list[str]:
@@ -17,18 +20,20 @@ def findings(summary: pd.DataFrame | None) -> list[str]:
     """
     if summary is None:
         return []
-    table = summary[summary["over"] == "robust"].assign(single=summary["heads"].str.fullmatch(r"\d+\.\d+"))
+    table = summary[summary["over"] == "robust"].assign(single=summary["heads"].str.fullmatch(SINGLE))
     sets = table[~table["single"]]
-    decided = sets[(sets["controls"] > 0) & (1 / (1 + sets["controls"]) < ALPHA) & (sets["prompts"] > 0)]
+    decided = sets[sets["state"] != UNTESTABLE]
     if decided.empty:
-        first = "No random control decides whether the heads ablated while the model writes are special."
+        why = listing(dict.fromkeys(sets["reason"])) or "no set of heads"
+        first = f"No random control decides whether the heads ablated while the model writes are special ({why})."
     else:
-        fewer = int((decided["p"] < ALPHA).sum())
         first = (
             f"While it writes, ablating the circuits' heads leaves the model right on fewer prompts than ablating "
-            f"random heads in {fewer} of {count(len(decided), 'test')} (p < {ALPHA}; prompts on which most random sets "
-            f"fail are left out)."
+            f"random heads in {(decided['state'] == BEYOND).sum()} of {count(len(decided), 'test')} (p < {ALPHA}, "
+            f"corrected for all of them; prompts on which most random sets fail are left out)."
         )
+        undecided = len(sets) - len(decided)
+        first += f" {count(undecided, 'test')} more cannot be decided by random sets." if undecided else ""
     sentences = [first]
     for name, rows in table.groupby("set", sort=False):
         sentences += _written(name, rows)
@@ -56,7 +61,8 @@ def _written(name: str, rows: pd.DataFrame) -> list[str]:
     if len(alone):
         text += f" With nothing to compare: {listing(_left(row) for _, row in alone.iterrows())}."
     sentences = [text]
-    costly = singles[singles["ci_high"] < 1 - 1e-9].sort_values("value", kind="stable")  # all right, but for rounding
+    fewer = singles[surely(singles, 1) & (singles["value"] < 1 - 1e-9)]  # all right, but for rounding
+    costly = fewer.sort_values("value", kind="stable")
     if len(singles):
         named = listing(f"{row['heads']} ({percent(row, 100)})" for _, row in costly.iterrows())
         sentences.append(
@@ -70,7 +76,9 @@ def _written(name: str, rows: pd.DataFrame) -> list[str]:
 def _left(row: Mapping[str, Any]) -> str:
     heads = {"shared": "the shared heads", "union": "the heads of any circuit"}
     text = f"{percent(row, 100)} without {heads.get(row['heads'], 'the ' + words(row['heads']) + ' heads')}"
-    about = [f"random sets {number(100 * row['control_median'], 1)} %", p_value(row["p"])] if row["controls"] else []
+    about = []
+    if row["controls"]:
+        about = [f"random sets {number(100 * row['control_median'], 1)} %", p_of_tests(row, row["controls"])]
     about += [f"{count(row['sensitive'], 'sensitive prompt')} left out"] if row["sensitive"] else []
     return f"{text} ({', '.join(about)})" if about else text
 
@@ -86,11 +94,11 @@ def table(summary: pd.DataFrame) -> dict[str, Any]:
         compared = bool(row["controls"] and row["prompts"])
         cells = [words(row["set"]), words(row["heads"]), f"{row['prompts']:.0f}", f"{row['sensitive']:.0f}"]
         cells += [interval(row, 1, 100) if row["prompts"] else "\u2013", f"{row['controls']:.0f}"]
-        cells += [spread, p_value(row["p"], name="")] if compared else ["\u2013"] * 2
+        cells += [spread, *(p_value(row[key], name="") for key in ("p", "p_holm"))] if compared else ["\u2013"] * 3
         cells.append(f"{number(100 * whole['value'], 1)} ({p_value(whole['p'])})" if whole["prompts"] else "\u2013")
         rows.append(cells)
     header = ["prompts", "heads ablated", "used", "sensitive", "% right", "random sets", "their median [95 % of them]"]
-    return {"header": [*header, "p", "% right, all prompts"], "rows": rows}
+    return {"header": [*header, "p", "p, corrected", "% right, all prompts"], "rows": rows}
 
 
 def section(study: Study) -> Section:
@@ -101,6 +109,7 @@ def section(study: Study) -> Section:
         **led(findings(summary)),
         table=None if summary is None else table(summary),
         note="Share of the prompts answered unablated that stay right, token by token. Sensitive prompts, on which "
-        "more than half of the random sets fail, are left out of all columns but the last. p-values are not corrected "
-        "for the number of tests.",
+        "more than half of the random sets fail, are left out of all columns but the last, whose p is not corrected. "
+        "Corrected: Holm, over all prompt sets and sets of heads, single heads apart; a dash where so few random sets "
+        "exist that no p could fall below 0.05.",
     )

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.core.multiple import ALPHA
 from atlas.heads.labels import LABELS, UNLABELLED
 from atlas.report.lens_page import point_name
 from atlas.report.pages import Section
-from atlas.report.sections.study import Study, led
+from atlas.report.sections.study import Study, led, prompts_of, surely
 from atlas.report.wording import count, interval, listing, number, percent, place, words
 
 HALF = 0.5  # of the way from the corrupted to the clean score
@@ -16,7 +17,7 @@ NAMED = 3  # heads that a sentence names
 LEAST = 0.01  # logits; smaller changes of a head's attribution are not counted as backup
 
 
-def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict[str, Any]) -> list[str]:
+def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict[str, Any], prompts: str) -> list[str]:
     """How the heads of the circuits are called, and which are called differently from task to task."""
     if roles.empty:
         return ["No circuit holds a head, so there is none to explain."]
@@ -31,9 +32,10 @@ def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict[str, A
             labelled |= set(held.index)
     total = f"the {count(len(names), 'head')} in any circuit"
     if parts:
-        first = f"Of {total}, {len(labelled)} reach the threshold of a label on a main task: {'; '.join(parts)}."
+        first = f"Of {total}, {len(labelled)} reach the threshold of a label on a main task ({prompts}): "
+        first += f"{'; '.join(parts)}."
     else:
-        first = f"None of {total} reaches the threshold of any label on a main task."
+        first = f"None of {total} reaches the threshold of any label on a main task ({prompts})."
     sentences = [first]
     if parts and len(names) > len(labelled):
         rest = listing(name for name in names if name not in labelled)
@@ -105,7 +107,7 @@ def evidence_findings(
         if rows is not None and len(rows):
             parts = []
             for sign, verb in ((1, "for"), (-1, "against")):
-                sure = rows[(sign * rows["ci_low"] > 0) & (sign * rows["ci_high"] > 0)]
+                sure = rows[surely(rows) & (sign * rows["value"] > 0)]
                 top = sure.assign(size=sure["value"].abs()).nlargest(NAMED, "size")
                 names = listing(f"{r['name']} {interval(r, 2)}" for _, r in top.iterrows()) or "none surely"
                 parts.append(f"{verb} the answer, {names}")
@@ -127,8 +129,9 @@ def patching_findings(patching: pd.DataFrame, tasks: list[str]) -> list[str]:
             where = f"from layer {since} on" if since is not None else "at no layer"
             parts.append(f"{verb} at least half of the score {where}")
         text = f"{words(task).capitalize()}: patching the residual stream at the last position alone {listing(parts)}"
-        z = rows[(rows["site"] == "z") & (rows["direction"] == "noising") & (rows["ci_high"] < 1)]
-        top = z.assign(lost=1 - z["value"]).nlargest(NAMED, "lost")
+        z = rows[(rows["site"] == "z") & (rows["direction"] == "noising")]
+        costly = z[surely(z, 1) & (z["value"] < 1)]
+        top = costly.assign(lost=1 - costly["value"]).nlargest(NAMED, "lost")
         heads = [f"{r.layer}.{r.head} ({number(100 * r.lost, 0)} %)" for r in top.itertuples()]
         found = f"; corrupted outputs of single heads that cost most: {listing(heads)}" if heads else ""
         sentences.append(f"{text}{found or '; no corrupted output of a single head surely costs anything'}.")
@@ -188,7 +191,7 @@ def backup_findings(backup: pd.DataFrame, tasks: list[str]) -> list[str]:
         others = rows.assign(name=name)[name != rows["ablated"]]
         if others.empty:
             continue
-        rises = others[(others["change_ci_low"] > 0) & (others["change"] >= LEAST)]
+        rises = others[(others["p_holm"] < ALPHA) & (others["change"] >= LEAST)]
         text = f"{words(task).capitalize()}: "
         if rises.empty:
             sentences.append(f"{text}no head surely writes more for the answer when a head of a circuit is ablated.")
@@ -205,9 +208,9 @@ def backup_findings(backup: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
-def findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any]) -> list[str]:
-    """Everything above that the study makes; the first sentence stands in the short version."""
-    found = label_findings(tables["roles"], main, thresholds)
+def findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any], prompts: str) -> list[str]:
+    """Everything above that the study makes, of these ``prompts``; the first sentence stands in the short version."""
+    found = label_findings(tables["roles"], main, thresholds, prompts)
     found += evidence_findings(tables["roles"], tables.get("attribution"), main, thresholds)
     found += patching_findings(tables["patching"], main) if "patching" in tables else []
     if "lens" in tables:
@@ -241,7 +244,7 @@ def section(study: Study) -> Section:
     return Section(
         title="What the heads do",
         anchor="heads",
-        **led(findings(study.tables, explained, study.settings["labels"])),
+        **led(findings(study.tables, explained, study.settings["labels"], prompts_of(study.tables["cross"]))),
         table=table(roles, study.tasks),
         links=links(roles, study.model["model"]),
         note="Labels by the thresholds of heads.labels; a star: another label on another task. The cards of the heads, "

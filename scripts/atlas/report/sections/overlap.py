@@ -5,10 +5,13 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.core.multiple import ALPHA
 from atlas.report.pages import Section
 from atlas.report.sections.circuits import found_by
-from atlas.report.sections.study import ALPHA, Study, led
-from atlas.report.wording import count, is_mlp, listing, number, p_value, place, words
+from atlas.report.sections.study import Study, led
+from atlas.report.wording import count, is_mlp, listing, number, p_of_tests, p_value, place, words
+
+TOGETHER = "corrected for all pairs"
 
 
 def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], where: str = "") -> list[str]:
@@ -23,7 +26,7 @@ def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], 
     everything, shared = set.union(*circuits.values()), set.intersection(*circuits.values())
     everyone = "both main tasks" if len(tasks) == 2 else f"all {len(tasks)} main tasks"
     pairs = overlap[(overlap["level"] == "heads") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
-    beyond = f"{(pairs['p_layer_matched'] < ALPHA).sum()} of {count(len(pairs), 'pair')}"
+    beyond = f"{(pairs['p_holm'] < ALPHA).sum()} of {count(len(pairs), 'pair')}"
     said = []
     for noun, mlps in (("head", False), ("MLP", True)):
         of_all, of_any = ({c for c in found if is_mlp(c) == mlps} for found in (shared, everything))
@@ -31,7 +34,7 @@ def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], 
         said += [f"{len(of_all)} of the {count(len(of_any), noun)} that any of them holds{named}"] if of_any else []
     given = f" ({where})" if where else ""
     first = f"The reported circuits of {everyone}{given} all hold {' and '.join(said) or 'nothing'}."
-    sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA})."]
+    sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA}, {TOGETHER})."]
     sentences += [_pair(row) for _, row in pairs.iterrows()]
     for task in tasks:
         own = circuits[task] - set[str]().union(*(c for t, c in circuits.items() if t != task))
@@ -54,17 +57,17 @@ def _pair(row: Mapping[str, Any]) -> str:
         f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random heads in the "
         f"same layers). "
     )
-    matched, plain = row["p_layer_matched"], row["p_hypergeometric"]
-    if pd.isna(matched):
+    if pd.isna(row["p_layer_matched"]):
         return text + "No p-value was computed."
-    if matched < ALPHA:
-        return text + f"That is more than chance gives ({p_value(matched)}, with the heads per layer held fixed)."
+    matched, plain = p_of_tests(row, p="p_layer_matched"), row["p_hypergeometric"]
+    if row["p_holm"] < ALPHA:
+        return text + f"That is more than chance gives ({matched}, with the heads per layer held fixed)."
     if plain < ALPHA:
         return text + (
-            f"That is more than chance gives if layers are ignored ({p_value(plain)}) but not with the heads "
-            f"per layer held fixed ({p_value(matched)}): the circuits share layers rather than heads."
+            f"That is more than chance gives if layers are ignored ({p_value(plain)}, not corrected) but not with the "
+            f"heads per layer held fixed ({matched}): the circuits share layers rather than heads."
         )
-    return text + f"Chance explains that ({p_value(matched)}, with the heads per layer held fixed)."
+    return text + f"Chance explains that ({matched}, with the heads per layer held fixed)."
 
 
 def table(overlap: pd.DataFrame) -> dict[str, Any] | None:
@@ -78,11 +81,12 @@ def table(overlap: pd.DataFrame) -> dict[str, Any] | None:
             f"{row['shared']:.0f}",
             number(row["expected"], 1),
             number(row["jaccard"], 2),
-            *(p_value(row[key], name="") for key in ("p_layer_matched", "p_hypergeometric")),
+            *(p_value(row[key], name="") for key in ("p_layer_matched", "p_holm", "p_hypergeometric")),
         ]
         for _, row in overlap.iterrows()
     ]
-    header = ["circuits", "level", "first", "second", "shared", "expected", "Jaccard", "p, layers held", "p, free"]
+    header = ["circuits", "level", "first", "second", "shared", "expected", "Jaccard"]
+    header += ["p, layers held", "the same, corrected", "p, free"]
     return {"header": header, "rows": rows} if rows else None
 
 
@@ -93,5 +97,5 @@ def section(study: Study) -> Section:
         title="What the reported circuits share, and what they do not",
         **led(findings(study.tables["membership"], study.tables["overlap"], study.main, where)),
         table=table(study.tables["overlap"]),
-        note="p-values are not corrected for the number of pairs." if len(study.main) > 2 else "",
+        note="Corrected: Holm, over the pairs of one level." if len(study.main) > 2 else "",
     )

@@ -3,12 +3,13 @@
 import pandas as pd
 
 from atlas.report.pages import Section
-from atlas.report.sections.study import Study, led
-from atlas.report.wording import interval, listing, place, words
+from atlas.report.sections.study import Study, led, prompts_of
+from atlas.report.wording import interval, is_mlp, listing, place, words
 
 
-def findings(positions: pd.DataFrame, tasks: list[str]) -> list[str]:
-    """Where components are kept in the position-level circuits, and where they matter most."""
+def findings(positions: pd.DataFrame, tasks: list[str], where: str) -> list[str]:
+    """Where components are kept in the position-level circuits, and where they matter most; ``where``: the prompts
+    that losses are measured on."""
     table = positions[positions["task"].isin(tasks)]
     if table.empty:
         return []
@@ -17,7 +18,13 @@ def findings(positions: pd.DataFrame, tasks: list[str]) -> list[str]:
         f"{table.loc[table['role'] == role, 'kept'].sum()} of {(table['role'] == role).sum()} at {role}"
         for role in roles
     ]
-    sentences = [f"Position by position, the circuits keep {listing(parts)} (components counted once a task)."]
+    of_heads = table[~table["component"].map(is_mlp)]  # an MLP that makes what all others read tells little
+    best = table.loc[(of_heads if len(of_heads) else table)["value"].idxmax()]
+    sentences = [
+        f"Position by position, the search keeps {listing(parts)} (components counted once a task, prompts searched "
+        f"on); alone in the full model, {best['component']} at {best['role']} costs most, {interval(best)} points of "
+        f"% of full ({words(best['task'])}, {where})."
+    ]
     for task in tasks:
         rows = table[table["task"] == task]
         if rows.empty:
@@ -36,4 +43,5 @@ def findings(positions: pd.DataFrame, tasks: list[str]) -> list[str]:
 
 def section(study: Study) -> Section:
     """The position-level circuits."""
-    return Section(title="Positions", **led(findings(study.tables["positions"], study.main)))
+    where = prompts_of(study.tables["evaluation"])  # those that the same job reports on
+    return Section(title="Positions", **led(findings(study.tables["positions"], study.main, where)))

@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.report.wording import number
-
-ALPHA = 0.05  # p-values below it are called more than chance
+from atlas.core.multiple import ALPHA, holm, interval_p
+from atlas.report.wording import number, percent, words
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,29 @@ def reported(table: pd.DataFrame) -> pd.DataFrame:
     return held_out if len(held_out) else table
 
 
+def prompts_of(table: pd.DataFrame) -> str:
+    """Which prompts the `reported` rows of a table are of, in words."""
+    return "prompts held out" if (table["split"] == "held_out").any() else "prompts searched on"
+
+
 def cell(table: pd.DataFrame, **where: object) -> pd.Series | None:
     """The one row with these values, or None."""
     for key, value in where.items():
         table = table[table[key] == value]
     return table.iloc[0] if len(table) else None
+
+
+def surely(rows: pd.DataFrame, null: float = 0.0) -> pd.Series:
+    """Which rows (value, ci_low, ci_high) differ from ``null``, corrected for all of them (`core.multiple`)."""
+    p = holm(interval_p(rows["value"], rows["ci_low"], rows["ci_high"], null))
+    return pd.Series(p < ALPHA, index=rows.index)
+
+
+def ends(rows: pd.DataFrame, factor: float = 1) -> str:
+    """`50.7 % [43.1, 59.0] (numerals) to 97.2 % [94.4, 99.3] (months)`: the rows of least and largest value."""
+    low, high = (rows.loc[rows["value"].agg(which)] for which in ("idxmin", "idxmax"))
+    least, most = (f"{percent(row, factor)}{f' ({words(row.task)})' if len(rows) > 1 else ''}" for row in (low, high))
+    return f"{least} to {most}" if low["value"] != high["value"] else percent(low, factor)
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:

@@ -2,20 +2,18 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from atlas.report.pages import Section
-from atlas.report.sections.circuits import against
-from atlas.report.sections.study import Study, led
-from atlas.report.wording import COMBINED, interval, listing, percent, words
+from atlas.report.sections.study import Study, ends, led, prompts_of, surely
+from atlas.report.wording import COMBINED, count, interval, listing, percent, words
 
 
-def grouped(rows: pd.DataFrame, floor: float) -> dict[str, list[str]]:
-    """Tasks and their values, by where their intervals lie."""
-    groups: dict[str, list[str]] = {}
-    for _, row in rows.iterrows():
-        groups.setdefault(against(row, floor), []).append(f"{words(row['task'])} ({percent(row)})")
-    return groups
+def against(rows: pd.DataFrame, floor: float) -> pd.DataFrame:
+    """The rows with ``where`` each lies: `above` or `below` the floor surely, or `around` it (`study.surely`)."""
+    side = np.where(rows["value"] > floor, "above", "below")
+    return rows.assign(where=np.where(surely(rows, floor), side, "around"))
 
 
 def findings(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], threshold: float) -> list[str]:
@@ -23,11 +21,14 @@ def findings(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], thres
     table = cross[(cross["metric"] == "percent_of_full") & cross["task"].isin(tasks)]
     if len(tasks) == 1:
         return ["Only one task is in the study, so no circuit was evaluated on another one."]
-    floor, sentences, carried, tried = 100 - threshold, [], 0, 0
+    floor, sentences = 100 - threshold, []
+    elsewhere = table[table["circuit"].isin(main_tasks) & (table["task"] != table["circuit"])]
+    elsewhere = against(elsewhere, floor)
     for circuit in main_tasks:
-        rows = table[(table["circuit"] == circuit) & (table["task"] != circuit)]
-        groups = grouped(rows, floor)
-        carried, tried = carried + len(groups.get("above", [])), tried + len(rows)
+        rows = elsewhere[elsewhere["circuit"] == circuit]
+        groups: dict[str, list[str]] = {}
+        for _, row in rows.iterrows():
+            groups.setdefault(row["where"], []).append(f"{words(row['task'])} ({percent(row)})")
         said = [
             f"{verb} {listing(groups[where])}"
             for where, verb in (
@@ -38,10 +39,12 @@ def findings(cross: pd.DataFrame, tasks: list[str], main_tasks: list[str], thres
             if where in groups
         ]
         sentences.append(f"Kept alone, the {words(circuit)} circuit, against {floor:g} %: {'; '.join(said)}.")
+    pairs = elsewhere.assign(task=elsewhere["circuit"] + " on " + elsewhere["task"])
+    above = f"{(elsewhere['where'] == 'above').sum()} of {count(len(elsewhere), 'case')}"
     sentences.insert(
         0,
-        f"Kept alone on the other tasks, a task's circuit clearly keeps more than {floor:g} % in "
-        f"{carried} of {tried} cases.",
+        f"Kept alone on {prompts_of(table)} of another task, a task's circuit keeps {ends(pairs)} of full; surely "
+        f"more than {floor:g} % in {above}, corrected for all of them.",
     )
     for circuit, doing in (
         ("shared", "Only the shared components kept"),
