@@ -144,8 +144,11 @@ def prepend_bos(wildcards):
 
 
 def model_source(wildcards):
-    """Where a model of the hub comes from; of a local checkpoint, its files: new weights rerun what depends on them."""
+    """Where a model of the hub comes from, or the content of a GGUF; of a local checkpoint, its files: new weights rerun
+    what depends on them."""
     block = model_block(wildcards)
+    if "gguf" in block and "path" not in block:
+        return places.gguf_source(block)
     hub = {k: v for k, v in block.items() if k in ("hub", "revision")}
     return {"files": places.contents(places.checkpoint_files(block))} if "path" in block else hub
 

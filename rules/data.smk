@@ -25,6 +25,22 @@ rule build_random_model:
         "../scripts/build_random_model.py"
 
 
+rule fetch_models:
+    log:
+        "logs/fetch_models.log",
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(8000, 60),
+    params:
+        code=library("scripts/fetch_models.py"),
+        models=[] if RANDOM else MODELS,
+    message:
+        "Fetch the models of the study"
+    script:
+        "../scripts/fetch_models.py"
+
+
 rule check_model:
     input:
         checkpoint,

@@ -35,6 +35,7 @@ RUN = [  # in this order, since some need what others leave
     "snakemake --report",
     "snakemake --unlock",
     "snakemake --cores 2 check_data",
+    "snakemake --cores 2 fetch_models",
     "make verify",
     "make docs",
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.core.errors import StudyError
+from atlas.model import fetched
 from atlas.model.checks import causal_class, read_config
 from atlas.store.artifacts import digest, digest_file
 
@@ -13,7 +14,8 @@ TEXT_FILES = ("*.json", "*.txt", "*.model")
 
 
 def resolve(name: str, block: dict[str, Any], root: Path | str) -> Path:
-    """The local folder of a model: its own ``path``, or the cached (if need be downloaded) snapshot of its ``hub`` id.
+    """The local folder of a model: its ``path``, or the checkpoint of its ``gguf`` or the snapshot of its ``hub`` id,
+    both from a cache that gets what it lacks.
 
     Raises StudyError with the remedy when it cannot be reached.
     """
@@ -25,6 +27,8 @@ def resolve(name: str, block: dict[str, Any], root: Path | str) -> Path:
         if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
             raise StudyError(f"models.{name}.path: {folder} holds no weights ({' or '.join(WEIGHTS)}); {remedy}")
         return folder
+    if "gguf" in block:
+        return fetched.checkpoint(name, block, root)
     import huggingface_hub
 
     try:

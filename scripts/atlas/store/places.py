@@ -6,6 +6,7 @@ Parsed by Snakemake in every job: nothing heavy is imported here.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from atlas.store.sources import ROOT
 
 LARGE = 64 * 2**20  # bytes; larger files are not read while a study is planned
 CHECKPOINT = ("config.json", "tokenizer*", "*.safetensors", "pytorch_model*.bin")
+CACHE = "CIRCUIT_ATLAS_CACHE"  # environment variable
+CHECKPOINTS, WHEELS = "checkpoints", "wheels"  # folders in the cache
 TOKENIZER = ("tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -51,16 +54,45 @@ def checkpoint_files(block: dict[str, Any]) -> list[Path]:
     return matching(below_root(block["path"]), CHECKPOINT) if "path" in block else []
 
 
+def gguf_source(block: dict[str, Any]) -> dict[str, Any]:
+    """What a model's block says of its GGUF, without folders: of packages the names of the parts, which its ``sha256``
+    stands for; of files on this machine the content of each, in order."""
+    parts = [block["gguf"]] if isinstance(block["gguf"], str) else block["gguf"]
+    stated = {key: block[key] for key in ("package", "sha256", "licence") if key in block}
+    return stated | {"gguf": parts if "package" in block else [contents([below_root(part)]) for part in parts]}
+
+
+def cache_folder() -> Path:
+    """Where fetched packages, and the checkpoints made of GGUF files, are kept for all studies of a user.
+
+    The environment variable CIRCUIT_ATLAS_CACHE, else the place of this platform (XDG_CACHE_HOME or ~/.cache on Linux).
+    """
+    if os.environ.get(CACHE):
+        return Path(os.environ[CACHE]).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("circuit-atlas", appauthor=False))
+
+
 def model_folder(block: dict[str, Any], random_weights: bool, model_json: Path | str) -> Path:
     """The folder of a model that was found before (`check_model`): what its block names, or what was built.
 
-    ``model_json``: its description, beside which a random model lies; of a hub id it says which commit was found.
-    Raises StudyError where the local cache of the hub no longer holds that commit.
+    ``model_json``: its description, beside which a random model lies; of a hub id it says which commit was found, of a
+    GGUF which folder of the cache was made. Raises StudyError where the local cache no longer holds that.
     """
     if random_weights:
         return Path(model_json).parent / "checkpoint"
     if "path" in block:
         return below_root(block["path"])
+    if "gguf" in block:
+        name: str = artifacts.read_json(model_json)["source"]["folder"]
+        folder = cache_folder() / CHECKPOINTS / name
+        if not (folder / "config.json").is_file():
+            raise StudyError(
+                f"models: {folder} is not there any more; run `snakemake --cores 2 fetch_models` with the "
+                f"configuration of your study, or set {CACHE} to the folder that holds it"
+            )
+        return folder
     import huggingface_hub
 
     commit = artifacts.read_json(model_json)["commit"]

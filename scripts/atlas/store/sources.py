@@ -21,6 +21,7 @@ PACKAGES: tuple[str, ...] = (
     "transformers",
     "transformer_lens",
     "tokenizers",
+    "gguf",
     "safetensors",
     "numpy",
     "pandas",

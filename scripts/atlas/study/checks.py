@@ -7,6 +7,7 @@ from atlas.core.components import Component
 from atlas.core.errors import StudyError
 from atlas.edges.methods import REPORTED
 from atlas.prompts import generator
+from atlas.study.random_weights import OF_GGUF
 from atlas.study.settings import generation_prompt_sets, of_one_token, order_names, refuse_unknown, task_block
 
 
@@ -54,8 +55,25 @@ def _check_names(config: dict[str, Any]) -> None:
     if both:
         raise StudyError(f"study.transfer_tasks: {both[0]!r} is also in study.tasks; name it once")
     for name in study["models"]:
-        if config["weights"] != "random" and not {"path", "hub"} & set(config["models"][name]):
-            raise StudyError(f"models.{name}: give `path` (a local folder) or `hub` (a Hugging Face id)")
+        if config["weights"] != "random":
+            _check_source(f"models.{name}", config["models"][name])
+
+
+def _check_source(where: str, block: dict[str, Any]) -> None:
+    """A model can be found: its block names a source, and all that belongs to it."""
+    if not {"path", "gguf", "hub"} & set(block):
+        raise StudyError(f"{where}: give `path` (a local folder), `gguf` (a GGUF file) or `hub` (a Hugging Face id)")
+    surplus = next((key for key in OF_GGUF if key in block and "gguf" not in block), None)
+    if surplus:
+        raise StudyError(f"{where}.{surplus}: needs `gguf`, the file in the package or on this machine")
+    if "package" in block and "sha256" not in block:
+        raise StudyError(
+            f"{where}.sha256: missing; what a package holds is used only if it has the SHA-256 that is given"
+        )
+    parts = [block["gguf"]] if isinstance(block.get("gguf"), str) else block.get("gguf", [])
+    outside = [part for part in parts if "package" in block and (part.startswith("/") or ".." in part.split("/"))]
+    if outside:
+        raise StudyError(f"{where}.gguf: {outside[0]!r} is no path within a package")
 
 
 def _check_tasks(config: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 from atlas.core.errors import StudyError
 from atlas.edges.methods import REPORTED
 
+OF_GGUF = ("gguf", "package", "sha256", "licence", "accept_licence")  # keys of a model's block
+
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration that a study runs on: with ``weights: random`` the one rewritten for it, else itself."""
@@ -72,5 +74,5 @@ def _random_model(name: str, config: dict[str, Any]) -> dict[str, Any]:
         )
     if tokenizer is None:
         raise StudyError(f"models.{name}.tokenizer: missing; give a folder or hub id, or --config tokenizer=/folder")
-    kept = {k: v for k, v in block.items() if k not in ("path", "hub", "revision")}
+    kept = {k: v for k, v in block.items() if k not in ("path", "hub", "revision", *OF_GGUF)}
     return kept | {"architecture": architecture, "tokenizer": tokenizer, "layers": config["layers"]}
