@@ -49,14 +49,6 @@ class Results:
     def has(self, name: str, task: str | None = None) -> bool:
         return (self.folder / self.name_of(name, task)).is_file()
 
-    def row(self, name: str, task: str | None = None, **where: object) -> pd.Series:
-        """The one row of a table with these values; raises StudyError where there is none, or are several."""
-        found = rows(self.read(name, task), **where)
-        if len(found) != 1:
-            said = ", ".join(f"{key} {value}" for key, value in where.items())
-            raise StudyError(f"{self.folder / self.name_of(name, task)}: {len(found)} rows of {said}, expected one")
-        return found.iloc[0]
-
     # ---- what the study is of ----------------------------------------------------------------------------
     @cached_property
     def description(self) -> dict[str, Any]:
