@@ -24,7 +24,7 @@ def written(made, results) -> Results:
     folder = results / made.model
     description = {"model": made.model, "architecture": "FakeForCausalLM", "n_layers": 6, "n_heads": 8}
     artifacts.write_json(description, folder / "model.json", {})
-    artifacts.write_json({"circuits": dict.fromkeys(made.main, {})}, folder / "comparison" / "circuits.json", {})
+    artifacts.write_json({"circuits": {task: {} for task in made.main}}, folder / "comparison" / "circuits.json", {})
     for name in ("membership", "overlap", "cross", "controls_summary", "roles"):
         artifacts.write_table(getattr(made, name), folder / "comparison" / f"{name}.parquet", {})
     for task in made.tasks:
@@ -106,7 +106,7 @@ def by_hand(tmp_path, circuits, tables, runs=None) -> Results:
     """A study of 4 layers of 4 heads: task -> heads of its circuit, tables by their place, task -> heads by run."""
     folder = tmp_path / "results" / "made"
     artifacts.write_json({"n_layers": 4, "n_heads": 4}, folder / "model.json", {})
-    artifacts.write_json({"circuits": dict.fromkeys(circuits, {})}, folder / "comparison" / "circuits.json", {})
+    artifacts.write_json({"circuits": {task: {} for task in circuits}}, folder / "comparison" / "circuits.json", {})
     rows = [{"circuit": task, "component": name} for task, names in circuits.items() for name in names]
     artifacts.write_table(pd.DataFrame(rows), folder / "comparison" / "membership.parquet", {})
     for task in circuits:
@@ -154,7 +154,7 @@ def test_what_a_study_lacks_is_not_tested(tmp_path):
 
 def test_numbers_are_nearer_to_each_other_only_where_every_search_says_so(tmp_path):
     near = {"numerals": ["0.0", "1.0"], "number_words": ["0.0", "1.0"], "months": ["0.1", "1.1"]}
-    alike = dict.fromkeys(TASKS, ["0.0", "1.0"])
+    alike = {task: ["0.0", "1.0"] for task in TASKS}
     found = claims.numbers_apart(by_hand(tmp_path / "a", near, {}, {"seed 1": near}))
     assert found.verdict == claims.HOLDS
     # one head of four in each of two layers: Jaccard 0, 1/3, 1 with chances 9/16, 6/16, 1/16

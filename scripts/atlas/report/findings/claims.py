@@ -221,8 +221,8 @@ def _same_type(results: Results, tasks: Sequence[str], ends: bool) -> dict[HEAD,
 
 def numbers_apart(results: Results) -> Claim:
     """Circuits of numerals and number words are closer to each other than either is to that of months: the Jaccard
-    index of heads less its expectation by chance, in the reported circuits and in 90 % of the searches by other orders and
-    on other prompts."""
+    index of heads less its expectation by chance, in the reported circuits and in 90 % of the searches by other orders
+    and on other prompts."""
     claim = "numerals and number words are closer to each other than to months"
     lacking = [task for task in PUBLISHED if task not in results.main]
     if lacking:
