@@ -60,9 +60,37 @@ rule search_nodes:
         "../scripts/search_nodes.py"
 
 
-rule search_edges:
+rule choose_circuit:
     input:
         **computed_from(circuits="circuits.json"),
+    output:
+        **filled("results/{model}/{task}", choice="choice.parquet", chosen="chosen.json"),
+    log:
+        "logs/{model}/{task}/choose_circuit.log",
+    benchmark:
+        "benchmarks/{model}/{task}/choose_circuit.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 120, gpu=True),
+    params:
+        **CANDIDATES,
+        **STATISTICS,
+        code=library("scripts/choose_circuit.py"),
+        run=run_settings,
+        allow_negative_clean=of_task("allow_negative_clean"),
+        kind=config["ablation"]["kind"],
+        legacy_mlp_means=config["search"]["legacy_mlp_means"],
+        fixed_order=settings.fixed_order(config),
+    message:
+        "Choose the circuit of {wildcards.model} for {wildcards.task} that is reported"
+    script:
+        "../scripts/choose_circuit.py"
+
+
+rule search_edges:
+    input:
+        **computed_from(chosen="chosen.json"),
     output:
         **filled(
             "results/{model}/{task}",
@@ -84,7 +112,6 @@ rule search_edges:
         run=run_settings,
         allow_negative_clean=of_task("allow_negative_clean"),
         kind=config["ablation"]["kind"],
-        order=config["comparison"]["order"],
         thresholds=config["search"]["thresholds"],
         methods=config["edges"]["methods"],
         start=config["edges"]["start"],
@@ -108,7 +135,7 @@ CURVES = {name: f"{name}.parquet" for name in ("edge_curves", "edge_areas")}  # 
 rule assess_circuits:
     input:
         unpack(edge_tables),
-        **computed_from(prompts_info="prompts.json", circuits="circuits.json"),
+        **computed_from(prompts_info="prompts.json", chosen="chosen.json"),
     output:
         **(filled("results/{model}/{task}", **CURVES) if WITH_EDGES else {}),
         **filled(
@@ -151,7 +178,7 @@ rule assess_circuits:
 rule search_stability:
     input:
         unpack(edge_tables),
-        **computed_from(circuits="circuits.json"),
+        **computed_from(circuits="circuits.json", chosen="chosen.json"),
     output:
         **filled(
             "results/{model}/{task}",
@@ -177,8 +204,7 @@ rule search_stability:
         allow_negative_clean=of_task("allow_negative_clean"),
         kind=config["ablation"]["kind"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
-        order=config["comparison"]["order"],
-        order_seed=settings.order_names(config["search"]["orders"])[config["comparison"]["order"]],
+        orders=settings.order_names(config["search"]["orders"]),
         threshold=config["comparison"]["threshold"],
         resamples=config["stability"],
         edges=config["stability"]["edges"] if WITH_EDGES else None,
@@ -191,11 +217,75 @@ rule search_stability:
         "../scripts/search_stability.py"
 
 
+rule gather_consensus:
+    input:
+        model="results/{model}/model.json",
+        stability=each(MAIN, "stability.json"),
+    output:
+        **filled(
+            "results/{model}/comparison",
+            circuits="consensus.json",
+            consensus="consensus.parquet",
+            shared="shared.parquet",
+            members="shared_members.parquet",
+        ),
+    log:
+        "logs/{model}/gather_consensus.log",
+    benchmark:
+        "benchmarks/{model}/gather_consensus.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(2000, 20),
+    params:
+        code=library("scripts/gather_consensus.py"),
+        threshold=config["comparison"]["threshold"],
+    message:
+        "Gather what the searches of {wildcards.model} agree on"
+    script:
+        "../scripts/gather_consensus.py"
+
+
+rule evaluate_consensus:
+    input:
+        **computed_from(),
+        circuits="results/{model}/comparison/consensus.json",
+    output:
+        **filled(
+            "results/{model}/{task}",
+            scores="consensus_scores.parquet",
+            controls="consensus_controls.parquet",
+            tests="consensus_tests.parquet",
+        ),
+    log:
+        "logs/{model}/{task}/evaluate_consensus.log",
+    benchmark:
+        "benchmarks/{model}/{task}/evaluate_consensus.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 120, gpu=True),
+    params:
+        **STATISTICS,
+        code=library("scripts/evaluate_consensus.py"),
+        run=run_settings,
+        allow_negative_clean=of_task("allow_negative_clean"),
+        kind=config["ablation"]["kind"],
+        legacy_mlp_means=config["search"]["legacy_mlp_means"],
+        controls=config["comparison"]["controls"],
+    message:
+        "Evaluate what the searches of {wildcards.model} agree on, on {wildcards.task}"
+    script:
+        "../scripts/evaluate_consensus.py"
+
+
 rule export_circuits:
     input:
         unpack(edge_tables),
         model="results/{model}/model.json",
-        circuits="results/{model}/{task}/circuits.json",
+        chosen="results/{model}/{task}/chosen.json",
     output:
         **filled("results/{model}/{task}", study="circuit.study.json", graph="circuit.graph.json"),
     log:
@@ -220,7 +310,7 @@ rule export_circuits:
 
 rule gather_circuits:
     input:
-        circuits=each(MAIN, "circuits.json"),
+        chosen=each(MAIN, "chosen.json"),
     output:
         ensure("results/{model}/comparison/circuits.json", non_empty=True),
     log:
@@ -375,7 +465,7 @@ rule gather_evaluations:
 rule compare_models:
     input:
         models=expand("results/{model}/model.json", model=MODELS),
-        circuits=expand("results/{model}/{task}/circuits.json", model=MODELS, task=MAIN_TASKS),
+        circuits=expand("results/{model}/{task}/chosen.json", model=MODELS, task=MAIN_TASKS),
         edge_circuits=expand(
             "results/{model}/{task}/edge_circuits.json",
             model=MODELS,

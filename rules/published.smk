@@ -9,7 +9,7 @@ rule compare_published:
         info=each(MAIN, "prompts.json"),
         clean=each(MAIN, "clean_summary.parquet"),
         effects=each(MAIN, "component_effects.parquet"),
-        faithfulness=each(MAIN, "faithfulness.parquet"),
+        choice=each(MAIN, "choice.parquet"),
         evaluation=each(MAIN, "evaluation.parquet"),
         minimality=each(MAIN, "minimality.parquet"),
         membership="results/{model}/comparison/membership.parquet",

@@ -82,7 +82,6 @@ STUDY = shown.Study(  # what decides which figures and pages there are
         "derived": {
             "tasks": ALL_TASKS,
             "explained_main_tasks": EXPLAINED_MAIN,
-            "reported_orders": [config["comparison"]["order"]],
             # the method whose scores edge_membership.parquet holds
             "edge_score_method": preferred_scores(config["edges"]["methods"]),
             "largest_k": LARGEST_K,

@@ -16,14 +16,14 @@ inputs, p, bootstrap = snakemake.input, snakemake.params, Bootstrap(snakemake.pa
 
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, assessment.AssessSettings)
 edges = artifacts.read_json(inputs.edge_circuits) if p.edges else None
-circuits = {"nodes": (circuit_at(inputs.circuits, p.order, p.threshold), "node")}
+circuits = {"nodes": (circuit_at(inputs.chosen, p.threshold), "node")}
 circuits |= {"edges": (reported_edges(edges), "edge")} if edges else {}
 for name, block in p.circuits.items():
     file = places.below_root(snakemake.config["circuits"][name]["file"])
     circuits[name] = read_circuit_and_level(file, Graph.of(data.description), block["select"])
 
 tables = assessment.circuits_of_task(data, circuits, settings, bootstrap)
-start = circuit_at(inputs.circuits, p.order, p.positions["start_threshold"])
+start = circuit_at(inputs.chosen, p.positions["start_threshold"])
 roles = layouts.roles_of(artifacts.read_json(inputs.prompts_info))
 search = job.settings(snakemake, SearchSettings)
 tables["positions"] = assessment.positions_of_task(data, start, roles, settings, search, bootstrap)

@@ -15,7 +15,7 @@ graphs = {d["model"]: Graph.of(d) for d in map(artifacts.read_json, inputs.model
 circuits, edge_circuits = {}, {}
 for path in inputs.circuits:
     content = artifacts.read_json(path)
-    circuits[content["model"], content["task"]] = circuit_at(path, p.order, p.threshold)
+    circuits[content["model"], content["task"]] = circuit_at(path, p.threshold)
 for content in map(artifacts.read_json, inputs.edge_circuits):
     edge_circuits[content["model"], content["task"]] = reported_edges(content)
 rows, notes = compare_models(circuits, graphs)

@@ -17,7 +17,7 @@ studied = published.Studied(
     prompts=dict(zip(p.settings, map(published.prompts_of, map(artifacts.read_table, inputs.prompts)), strict=True)),
     layouts={info["task"]: published.layout_of(info) for info in map(artifacts.read_json, inputs.info)},
 )
-table = published.compare(published.read(folder), tables, studied, p.order, p.threshold)
+table = published.compare(published.read(folder), tables, studied, p.threshold)
 job.log.info("%s, %d within tolerance", table["status"].value_counts().to_dict(), int(table["within"].sum()))
 
 table.insert(0, "model", snakemake.wildcards.model)

@@ -11,7 +11,7 @@ inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakema
 
 description = artifacts.read_json(inputs.model)
 graph, provenance = Graph.of(description), job.provenance(snakemake)
-circuit = circuit_at(inputs.circuits, p.order, p.threshold)
+circuit = circuit_at(inputs.chosen, p.threshold)
 edges, scores = graph.among(circuit), None
 if p.edges:
     edges = reported_edges(artifacts.read_json(inputs.edge_circuits))

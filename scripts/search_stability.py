@@ -1,6 +1,7 @@
-"""Search the reported circuit of a task again on other data, and record what survives."""
+"""Search a task's circuit again on other data, in the order that found the reported one, and record what survives."""
 
 from atlas.circuit import stability
+from atlas.circuit.chosen import OWN_RUN, entry_at
 from atlas.circuit.search import SearchSettings
 from atlas.circuit.task_data import TaskData
 from atlas.core.components import from_json
@@ -15,9 +16,10 @@ job.start(snakemake)
 inputs, p = snakemake.input, snakemake.params
 
 data = TaskData(**job.task_data(snakemake))
+order = entry_at(inputs.chosen, p.threshold)["order"]
 entries = [c for c in artifacts.read_json(inputs.circuits)["circuits"] if c["threshold"] == p.threshold]
 orders = {entry["order"]: from_json(entry) for entry in entries}
-own = stability.Dataset("", "reported", data.prompts("search"), data.substitute("search"))
+own = stability.Dataset("", OWN_RUN, data.prompts("search"), data.substitute("search"))
 tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
 maker = stability.Maker.of(data, p.task, tokenizer, p.prepend_bos, p.filter)
 others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "other data")
@@ -25,7 +27,7 @@ others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "o
 settings = job.settings(snakemake, SearchSettings)
 rule, float32 = settings.rule(p.threshold), data.float32_model if settings.check_in_float32 else None
 again = (p.legacy_mlp_means, p.allow_negative_clean, float32)
-node_search, edge_search = stability.NodeSearch(data.task, p.order, p.order_seed, rule, p.batch, *again), None
+node_search, edge_search = stability.NodeSearch(data.task, order, p.orders[order], rule, p.batch, *again), None
 if p.edges:
     count, graph = len(reported_edges(artifacts.read_json(inputs.edge_circuits))), Graph.of(data.description)
     edge_search = highest_scored(p.edges, p.ranking, count, graph, p.kind, EdgeSettings(points=p.points))
@@ -33,5 +35,5 @@ components, edges = stability.all_runs(data.model, own, others, orders, node_sea
 
 runs = {"component": components, "edge": edges}
 table, summary, circuits = stability.tables(runs, data.model.n_layers, data.model.n_heads)
-content = {"order": p.order, "threshold": p.threshold} | circuits
+content = {"order": order, "threshold": p.threshold} | circuits
 job.save(snakemake, stability=table, summary=summary, circuits=content)

@@ -228,10 +228,10 @@ def _stability(tables, base, nodes, circuit, effects, graph, rng):
                 for name, share in shares.items()
                 if share > 0
             ]
-            tables["stability_summary"].append(
+            tables["stability_summary"] += [
                 {
                     **base,
-                    "level": level,
+                    "level": part,
                     "family": family,
                     "runs": runs,
                     "size_min": len(members) - 2,
@@ -241,9 +241,10 @@ def _stability(tables, base, nodes, circuit, effects, graph, rng):
                     "jaccard": 0.72,
                     "jaccard_low": 0.6,
                     "jaccard_high": 0.85,
-                    "expected": 0.31 if level == "component" else math.nan,
+                    "expected": 0.31 if part in ("component", "head") else math.nan,
                 }
-            )
+                for part in (("component", "head", "mlp") if level == "component" else (level,))
+            ]
 
 
 def _methods(tables, base, nodes, circuit, effects, graph, rng):

@@ -11,7 +11,8 @@ import pandas as pd
 
 import edge_tables
 import head_tables
-from atlas.compare import overlap
+from atlas.compare import consensus, overlap
+from atlas.core.components import parse
 from edge_tables import interval
 
 MONTHS = list(calendar.month_name)[1:]
@@ -136,8 +137,44 @@ def fake_study(
     study.clean, study.faithfulness = pd.DataFrame(clean), pd.DataFrame(faithfulness)
     study.survival = pd.DataFrame(survival)
     study.threshold, study.order = thresholds[min(1, len(thresholds) - 1)], orders[0]
+    study.choice = _choice(study.faithfulness, study.order)
     _comparison(study, base, chosen, names, controls, rng, main)
+    _consensus(study, base, kept, controls, rng, (layers, heads))
     return study
+
+
+def _choice(faithfulness, order):
+    """Every circuit as it was found; that of one order is reported, less a head that it does not name among its own."""
+    reported = faithfulness["order"] == order
+    found = faithfulness.assign(candidate=["left" if yes else "found" for yes in reported], passes=True)
+    found = found.assign(dropped=["9.9" if yes else "" for yes in reported], reported=reported)
+    return found.assign(optimism=np.where(reported, 0.2, np.nan), chosen_again=np.where(reported, 0.8, np.nan))
+
+
+def _consensus(study, base, kept, controls, rng, sizes):
+    """What the searches of every order agree on, and each of them again less a member, as on other prompts."""
+    searches = {}
+    for task in study.main:
+        own = {("orders", o): frozenset(map(parse, kept[task, o, study.threshold])) for t, o, _ in kept if t == task}
+        less = {("bootstrap", name): circuit - {min(circuit)} for (_, name), circuit in own.items() if circuit}
+        searches[task] = own | less
+    agreed = [{"task": t} | row for t, own in searches.items() for row in consensus.agreement(own)]
+    study.consensus = pd.DataFrame(agreed).assign(**base)
+    shared = consensus.shared_rows(searches, *sizes)
+    study.shared = pd.DataFrame(shared, columns=list(consensus.SHARED_COLUMNS)).assign(**base)
+    members = consensus.member_rows(searches)
+    study.shared_members = pd.DataFrame(members, columns=list(consensus.MEMBER_COLUMNS)).assign(**base)
+    scores, tests = [], []
+    for task in study.tasks:
+        for circuit in ("shared", *(("core", "core and contingent") if task in study.main else ())):
+            row = {**base, "task": task, "circuit": circuit, "split": "held_out"}
+            scores.append({**row, "metric": "percent_of_full", **interval(70, 4)})
+            scores.append({**row, "metric": "faithfulness", **interval(0.7, 0.04)})
+            question = "necessity" if circuit == "shared" else "sufficiency"
+            n = 0 if task == study.main[-1] and len(study.main) > 1 else controls
+            row |= {"question": question, **interval(70, 4), "controls": n, "p": 1 / (1 + n) if n else math.nan}
+            tests.append(row | {"control_median": 30 if n else math.nan, "note": "" if n else "no control"})
+    study.consensus_scores, study.consensus_tests = pd.DataFrame(scores), pd.DataFrame(tests)
 
 
 def _prompts(base, task, offset, rng):

@@ -19,7 +19,7 @@ AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attri
 AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1, "write_summary": 1}
 AFTER_COMPARISON |= {"compose_heads": 1, "plot_composition": 1}
 AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
-AFTER_STABILITY = {"plot_stability": 1, "write_summary": 1}
+AFTER_STABILITY = {"plot_stability": 1, "gather_consensus": 1, "evaluate_consensus": 3, "write_summary": 1}
 AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
 
 
@@ -35,16 +35,21 @@ def of_main_tasks(n: int) -> Jobs:
     )
 
 
-def after_search(n: int) -> Jobs:
-    """What follows the node searches of n main tasks; every task is evaluated on every main circuit."""
-    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
+def after_choice(n: int) -> Jobs:
+    """What follows the choice of circuits of n main tasks; every task is evaluated on every main circuit."""
+    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n}
     own |= {"gather_circuits": 1, "generate": 1, "plot_generation": 1}
     return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
+def after_search(n: int) -> Jobs:
+    """What follows the node searches of n main tasks."""
+    return {"choose_circuit": n, "plot_circuit_size": 1} | after_choice(n)
+
+
 PROMPTS = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1}
 PROMPTS |= {"explain_task": 1, "gather_prompts": 1, "write_data_page": 1}
-OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1} | AFTER_EVALUATION
+OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1, "evaluate_consensus": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
 OF_A_MAIN_TASK |= after_search(1)
@@ -58,7 +63,7 @@ ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
-ALL |= {"compose_heads": 1}
+ALL |= {"compose_heads": 1, "choose_circuit": 2, "gather_consensus": 1, "evaluate_consensus": 3}
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,7 @@ def second_model(config: dict) -> None:
 ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
 ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
 ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "generate": 1}
+ADDED_MAIN |= {"choose_circuit": 1, "gather_consensus": 1, "evaluate_consensus": 4}
 ADDED_MAIN |= dict.fromkeys(
     [
         "compose_heads",
@@ -232,6 +238,24 @@ CHANGES = [
         "another floor (`search.thresholds`)",
         {"search_nodes": 2} | after_search(2),
         setting("search", "thresholds", value=[20, 30]),
+    ),
+    Change(
+        "choice",
+        "the circuits of one order (`comparison.order`)",
+        {"choose_circuit": 2} | after_choice(2),
+        setting("comparison", "order", value="layers"),
+    ),
+    Change(
+        "library edited",
+        "the choice of what is reported (`choice.py`)",
+        {"choose_circuit": 2} | after_choice(2),
+        edit="scripts/atlas/circuit/choice.py",
+    ),
+    Change(
+        "library edited",
+        "consensus (`consensus.py`)",
+        {"gather_consensus": 1, "evaluate_consensus": 3, "write_summary": 1},
+        edit="scripts/atlas/compare/consensus.py",
     ),
     Change(
         "threshold",

@@ -5,9 +5,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from atlas.circuit import clean
+from atlas.circuit import clean, stability
+from atlas.circuit.chosen import OWN_RUN
+from atlas.circuit.search import Rule
 from atlas.circuit.task_data import TaskData
-from atlas.model import source
+from atlas.model import activations, source
 from atlas.store import artifacts, tensors
 
 RUN = {"device": "cpu", "dtype": "float32", "batch_size": 64}
@@ -42,3 +44,20 @@ class PlantedTask:
     def data(self, **settings) -> TaskData:
         """As a job puts it together."""
         return TaskData(self.paths(), {"model": "m", "task": "t"}, self.checkpoint, RUN, **settings)
+
+
+def stability_content(ablator, threshold: float, resamples: int) -> dict:
+    """As `stability.json` of a planted model: its orders, and the order `layers` on resampled prompts."""
+    cache, means = activations.collect(ablator.model, ablator.prompts.corrupted_tokens)
+    cache = {"prompt": ablator.prompts.prompt, "corrupted": cache}
+    means = {"groups": ["all"], "corrupted": means}
+    others = stability.bootstraps(ablator.model, ablator.prompts, means, cache, "mean", resamples, 0)
+    orders = {"layers": None, "ascending_effect": None, "random_0": 0, "bisect": None}
+    own = stability.Dataset("", OWN_RUN, ablator.prompts, ablator.substitute)
+
+    def search(order: str) -> stability.NodeSearch:
+        return stability.NodeSearch("planted", order, orders[order], Rule(threshold))
+
+    found = {order: search(order).circuit(ablator.model, own) for order in orders}
+    runs, _ = stability.all_runs(ablator.model, own, others, found, search("layers"))
+    return stability.to_json(runs, "component")

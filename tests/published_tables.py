@@ -29,8 +29,8 @@ def places(table: pd.DataFrame, sign: str = ".") -> pd.DataFrame:
 def study_tables() -> dict:
     """What a study would hold that computed exactly the published values, in the form of its own tables."""
     circuit, cross, given = (values(name) for name in ("circuit", "cross", "given_circuit"))
-    percent = values("percent_of_full").assign(split="search", metric="percent_of_full", order="layers", threshold=20)
-    other = percent.assign(value=50.0, order="random_0")
+    percent = values("percent_of_full").assign(split="search", metric="percent_of_full", reported=True, threshold=20)
+    other = percent.assign(value=50.0, reported=False)
     evaluation = pd.concat(
         [
             percent.assign(circuit="nodes"),
@@ -61,7 +61,7 @@ def study_tables() -> dict:
     return {
         "membership": pd.DataFrame({"circuit": circuit["task"], "component": circuit["item"]}),
         "cross": cross.assign(circuit=cross["item"].map(TASKS), metric="percent_of_full"),
-        "faithfulness": pd.concat([percent, other]),
+        "choice": pd.concat([percent, other]),
         "evaluation": evaluation,
         "minimality": minimality,
         "effects": pd.concat([effects, effects.assign(kind="zero", value=0.0)]),

@@ -339,6 +339,21 @@ def test_the_expected_index_is_that_of_all_pairs_of_random_circuits(a, b):
     assert stability.expected_jaccard(a, b, 2, 3) == pytest.approx(sum(found) / len(found), abs=1e-12)
 
 
+def test_heads_and_mlps_are_counted_apart_too():
+    """MLPs that every run keeps do not make its heads agree."""
+    circuits = [fixtures.circuit(f"{names} m0 m1 m2") for names in ("0.1 1.2", "0.1 1.3", "2.0 1.3")]
+    runs = [Run("seeds", str(i), c) for i, c in enumerate(circuits)]
+    _, summary, _ = stability.tables({"component": runs, "edge": []}, 3, 4)
+    found = summary.set_index("level")
+    assert found.loc["head", ["size_min", "size_max", "intersection", "union"]].tolist() == [2, 2, 0, 4]
+    assert found.loc["mlp", ["size_min", "intersection", "union", "jaccard"]].tolist() == [3, 3, 3, 1]
+    assert found.loc["head", "jaccard"] == pytest.approx((1 / 3 + 0 + 1 / 3) / 3)
+    assert found.loc["component", "jaccard"] == pytest.approx((4 / 6 + 3 / 7 + 4 / 6) / 3)
+    assert 0 < found.loc["head", "expected"] < found.loc["component", "expected"] and np.isnan(
+        found.loc["mlp", "expected"]
+    )
+
+
 def test_json_names_every_run_and_what_its_family_shares():
     first, second = fixtures.circuit("0.1 1.2 m0"), fixtures.circuit("0.1 m0 m1")
     runs = [Run("orders", "layers", first), Run("seeds", "reported", first), Run("seeds", "seed 1", second)]

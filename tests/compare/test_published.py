@@ -57,7 +57,7 @@ def publication():
 
 @pytest.fixture(scope="module")
 def exact(gpt2, publication):
-    return published.compare(publication, study_tables(), studied(gpt2), "layers", 20)
+    return published.compare(publication, study_tables(), studied(gpt2), 20)
 
 
 # ---- (a) the published values themselves ---------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_a_changed_value_is_shown_and_flagged(gpt2, publication, exact):
     effects = tables["effects"]
     chosen = (effects["task"] == "months") & (effects["component"] == "3.7") & (effects["kind"] == "mean")
     effects.loc[chosen, "value"] += 0.75
-    table = published.compare(publication, tables, studied(gpt2), "layers", 20)
+    table = published.compare(publication, tables, studied(gpt2), 20)
     keys = (table["figure"] == "single_head") & (table["task"] == "months") & (table["item"] == "3.7")
     row = table[keys].squeeze()
     assert row["difference"] == pytest.approx(0.75, abs=EXACT) and not row["within"]
@@ -165,7 +165,7 @@ def test_a_difference_of_exactly_the_tolerance_is_within(gpt2, publication):
     for shift, within in ((0.0499, True), (-0.0499, True), (0.0501, False)):
         cross = study_tables()["cross"]
         cross["value"] += shift
-        table = published.compare(publication, tables | {"cross": cross}, studied(gpt2), "layers", 20)
+        table = published.compare(publication, tables | {"cross": cross}, studied(gpt2), 20)
         rows = table[(table["figure"] == "cross") & (table["status"] == "compared")]
         assert len(rows) == 9 and (rows["within"] == within).all()
 
@@ -178,7 +178,7 @@ def test_another_circuit_is_taken_apart(gpt2, publication):
     tables["membership"] = members.assign(component=members["component"].mask(swapped, "11.9"))
     minimal = tables["minimality"]
     tables["minimality"] = minimal[~((minimal["task"] == "months") & (minimal["name"] == "10.7"))]
-    table = published.compare(publication, tables, studied(gpt2), "layers", 20)
+    table = published.compare(publication, tables, studied(gpt2), 20)
     rows = table[(table["figure"] == "circuit") & (table["difference"] != 0)].dropna(subset="difference")
     assert rows[["task", "item", "difference"]].values.tolist() == [["months", "10.7", -1], ["months", "11.9", 1]]
     assert not rows["within"].any()
@@ -201,7 +201,7 @@ def test_a_bias_belongs_to_its_layer_where_there_is_one(gpt2, publication):
     table = tables["attribution"]
     without = tables | {"attribution": table[~table["name"].str.startswith("bias")]}
     rows = {
-        name: published.compare(publication, t, studied(gpt2), "layers", 20).query("figure == 'attribution_writes'")
+        name: published.compare(publication, t, studied(gpt2), 20).query("figure == 'attribution_writes'")
         for name, t in (("with", tables), ("without", without))
     }
     attn = rows["with"]["item"].str.startswith("attn")
@@ -230,7 +230,7 @@ def notes_of(table, figure, task="numerals") -> str:
 def test_a_setting_that_disagrees_is_named(gpt2, publication, changes, figure, said, untouched):
     changed = copy.deepcopy(gpt2)
     update_config(changed, changes)
-    table = published.compare(publication, study_tables(), studied(changed), "layers", 20)
+    table = published.compare(publication, study_tables(), studied(changed), 20)
     assert notes_of(table, figure).startswith("not comparable because") and said in notes_of(table, figure)
     if untouched:  # one component alone is not searched for
         single = table[table["figure"] == "single_head"]
@@ -240,11 +240,11 @@ def test_a_setting_that_disagrees_is_named(gpt2, publication, changes, figure, s
 def test_bos_and_random_weights_leave_nothing_to_compare(gpt2, publication):
     bos = studied(gpt2)
     bos.settings["months"]["model.prepend_bos"] = True
-    table = published.compare(publication, study_tables(), bos, "layers", 20)
+    table = published.compare(publication, study_tables(), bos, 20)
     assert "model.prepend_bos is true, agreement needs false" in notes_of(table, "single_mlp", "months")
     assert (table[(table["figure"] == "single_mlp") & (table["task"] == "numerals")]["status"] == "compared").all()
     model = studied(gpt2).model | {"random_weights": True, "n_layers": 2}
-    table = published.compare(publication, study_tables(), studied(gpt2, model=model), "layers", 20)
+    table = published.compare(publication, study_tables(), studied(gpt2, model=model), 20)
     assert set(table["status"]) == {"not comparable", "not computed"} and table["within"].isna().all()
     shown = table[table["status"] == "not comparable"]
     assert (
@@ -261,19 +261,19 @@ def test_bos_and_random_weights_leave_nothing_to_compare(gpt2, publication):
 def test_made_prompts_have_a_tolerance_of_their_own(gpt2, publication):
     """From the published wording they are compared, and said to be others; from another wording they are not."""
     made = {task: {"digest": "another", "count": 1536, "instances": 32} for task in MAIN}
-    table = published.compare(publication, study_tables(), studied(gpt2, prompts=made), "layers", 20)
+    table = published.compare(publication, study_tables(), studied(gpt2, prompts=made), 20)
     single = table[table["figure"] == "single_head"]
     assert set(single["tolerance"]) == {5} and set(single["note"]) == {published.OTHERS}
     changed = copy.deepcopy(gpt2)
     changed["tasks"]["numerals"]["templates"] = ["{object} found in {m}."]
-    table = published.compare(publication, study_tables(), studied(changed, prompts=made), "layers", 20)
+    table = published.compare(publication, study_tables(), studied(changed, prompts=made), 20)
     assert "prompts.templates is not as published" in notes_of(table, "single_head")
     changed["tasks"]["numerals"] = {"file": {"clean": "mine.csv"}}
-    table = published.compare(publication, study_tables(), studied(changed, prompts=made), "layers", 20)
+    table = published.compare(publication, study_tables(), studied(changed, prompts=made), 20)
     assert "come from a file and are not those of record" in notes_of(table, "single_head")
     fewer = preset(gpt2, "gpt2-small")
     fewer["prompts"]["per_template"] = 8
-    table = published.compare(publication, study_tables(), studied(fewer, prompts=made), "layers", 20)
+    table = published.compare(publication, study_tables(), studied(fewer, prompts=made), 20)
     assert "prompts.per_template is 8, agreement needs 512" in notes_of(table, "lens_increment", "months")
 
 
@@ -285,7 +285,7 @@ def test_maps_need_bos_and_their_own_places(gpt2, publication, exact):
     there = studied(maps, layouts={task: {"tokens": 19, "member_positions": [3, 7, 11, 15]} for task in MAIN})
     for task in MAIN:
         there.settings[task]["model.prepend_bos"] = maps["models"]["gpt2-small"]["prepend_bos"]
-    table = published.compare(publication, study_tables(), there, "layers", 20)
+    table = published.compare(publication, study_tables(), there, 20)
     for figure in ("patching_attn_out", "patching_z", "attribution_heads"):
         rows = table[table["figure"] == figure]
         assert (rows["status"] == "compared").all() and rows["within"].all(), figure
@@ -306,7 +306,7 @@ def test_a_study_without_a_task_says_so(gpt2, publication):
     tables = study_tables()
     for name, table in tables.items():
         tables[name] = table[table["circuit" if name == "membership" else "task"] == "numerals"]
-    table = published.compare(publication, tables, only, "layers", 20)
+    table = published.compare(publication, tables, only, 20)
     rows = table[table["task"] == "months"]
     assert (rows["status"] == "not computed").all()
     assert "the study has no main task months" in set(rows["note"])
@@ -362,12 +362,12 @@ def test_published_completions_agree_with_themselves(llama):
     publication = published.read(LLAMA)
     same = texts(publication.completions)
     same["output"] = [" ".join(text[: max(3, len(text) // 2)]) for text in same["output"]]
-    table = published.compare(publication, no_tables(generation=same), chat(llama), "bisect", 20)
+    table = published.compare(publication, no_tables(generation=same), chat(llama), 20)
     rows = table[table["figure"] == "completions"]
     compared = rows[rows["status"] == "compared"]
     assert len(compared) == len(publication.completions) == 61 and compared["within"].all()
     other = same.assign(output=same["output"].where(same.index != 7, " 99"))
-    table = published.compare(publication, no_tables(generation=other), chat(llama), "bisect", 20)
+    table = published.compare(publication, no_tables(generation=other), chat(llama), 20)
     off = table[table["within"] == False]  # noqa: E712 (the third value is missing)
     assert off[["ours", "published", "difference"]].values.tolist() == [[0, 1, -1]]
     assert off["item"].item().endswith(publication.completions[7]["text"]) and "ours ' 99'" in off["note"].item()
@@ -377,9 +377,9 @@ def test_completions_need_the_same_settings(llama):
     publication = published.read(LLAMA)
     same, changed = texts(publication.completions), copy.deepcopy(llama)
     changed["generation"]["kind"] = "mean"
-    table = published.compare(publication, no_tables(generation=same), chat(changed), "bisect", 20)
+    table = published.compare(publication, no_tables(generation=same), chat(changed), 20)
     assert 'generation.kind is "mean", agreement needs "zero"' in notes_of(table, "completions", "published")
-    table = published.compare(publication, no_tables(), chat(llama), "bisect", 20)
+    table = published.compare(publication, no_tables(), chat(llama), 20)
     assert set(table["status"]) == {"not computed"}
 
 

@@ -40,7 +40,9 @@ def make(figure: str, study):
         "dataset": lambda: dataset.draw(study.prompts[task], study.info[task], COLOURS),
         "clean_accuracy": lambda: clean_accuracy.draw(study.clean, study.tasks, study.main, COLOURS),
         "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS),
-        "search_trajectory": lambda: search_trajectory.draw(study.trace[task], [study.order], COLOURS),
+        "search_trajectory": lambda: search_trajectory.draw(
+            study.trace[task], study.choice[study.choice["task"] == task], COLOURS
+        ),
         "circuit_size": lambda: circuit_size.draw(study.faithfulness, study.main, "viridis"),
         "circuit_diagram": lambda: circuit_diagram.draw(study.membership, study.effects[task], task, **of_circuit),
         "shared_diagram": lambda: circuit_diagram.draw(study.membership, everything, "shared", **of_circuit),

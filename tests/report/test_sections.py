@@ -50,7 +50,10 @@ def members(**circuits):
 )
 def test_overlap_sentence_follows_the_p_values(p, said):
     sentences = overlap.findings(members(a=["0.1", "m0"], b=["0.1"]), pair(**p), ["a", "b"])
-    assert sentences[0].startswith("Of the 2 components in any circuit, 1 is in the circuits of both main tasks: 0.1.")
+    assert sentences[0].startswith(
+        "The reported circuits of both main tasks all hold 1 of the 1 head that any of them holds (0.1) and 0 of the "
+        "1 MLP that any of them holds. "
+    )
     assert said in sentences[1]
     assert sentences[2:] == [
         "In the a circuit alone: m0.",
@@ -62,15 +65,19 @@ def test_a_search_in_a_half_says_how_often_it_was_checked():
     counts = {"dtype": "bfloat16", "again": 21, "sampled": 30, "flipped": 2}
     key = {"order": "layers", "threshold": 20, "evaluations": 239}
     searched = {"a": {"circuits": [key | {"in_half": counts}, key | {"order": "bisect"}]}, "b": {"circuits": [key]}}
-    (said,) = circuits.half_findings(searched, ["a", "b"], 20, "layers")
+    tried = [("a", "search", "layers"), ("b", "search", "layers")]
+    choice = pd.DataFrame(tried, columns=["task", "split", "order"]).assign(threshold=20, metric="x", reported=True)
+    (said,) = circuits.half_findings(searched, choice, ["a", "b"], 20)
     assert said.startswith("The searches ran in bfloat16: 21 of 239 decisions were too close for it and 2 came out")
     assert "(a)" in said and "(b)" not in said
-    assert circuits.half_findings(searched, ["a", "b"], 20, "bisect") == [], "that one ran in float32"
+    assert circuits.half_findings(searched, choice.assign(order="bisect"), ["a", "b"], 20) == [], "it ran in float32"
 
 
 def test_overlap_sentences_without_shared_components_and_with_one_task():
     sentences = overlap.findings(members(a=["0.1"], b=["0.2"]), pair(p_layer_matched=1.0), ["a", "b"])
-    assert sentences[0].startswith("No component is in the circuits of both main tasks. 0 of 1 pair")
+    assert sentences[0].startswith(
+        "The reported circuits of both main tasks all hold 0 of the 2 heads that any of them holds. 0 of 1 pair"
+    )
     nothing = pd.DataFrame(columns=["model", "circuit_a", "circuit_b", "level"])
     assert overlap.findings(members(a=["0.1"]), nothing, ["a"]) == [
         "Only one task was searched (a), so there is no overlap to report."
@@ -81,7 +88,7 @@ def test_overlap_sentences_without_shared_components_and_with_one_task():
     ("value", "said"), [(90, "above the floor"), (80, "includes the floor"), (70, "below the floor")]
 )
 def test_circuit_sentence_compares_held_out_prompts_with_the_floor(value, said):
-    key = {"task": "a", "order": "layers", "threshold": 20, "heads": 4, "mlps": 1}
+    key = {"task": "a", "order": "layers", "threshold": 20, "heads": 4, "mlps": 1, "reported": True}
     rows = [
         {**key, "split": split, "metric": metric, **interval(v, 2)}
         for split, metric, v in (
@@ -91,11 +98,40 @@ def test_circuit_sentence_compares_held_out_prompts_with_the_floor(value, said):
         )
     ]
     where = "9 held-out prompts of wordings that the search never saw"
-    first, second = circuits.findings(pd.DataFrame(rows), ["a"], 20, "layers", 48, where)
-    assert "4 of 48 heads (8 %) for a" in first and f"; on {where} they give {value}.0 %" in first
-    assert said in second and "4 heads and 1 MLP give 82.0 %" in second
-    only_search = circuits.findings(pd.DataFrame(rows[:1]), ["a"], 20, "layers", 48, "")
+    first, second = circuits.findings(pd.DataFrame(rows), ["a"], 20, 48, 6, where)
+    assert "4 of 48 heads (8 %) and 1 of 6 MLPs for a" in first and f"; on {where} they give {value}.0 %" in first
+    assert said in second and "4 heads and 1 of 6 MLPs give 82.0 %" in second
+    only_search = circuits.findings(pd.DataFrame(rows[:1]), ["a"], 20, 48, 6, "")
     assert only_search[1].endswith("no prompts were held out.")
+
+
+def candidate(order, heads, **changes):
+    row = {"task": "a", "order": order, "threshold": 20, "heads": heads, "mlps": 6, "split": "held_out"}
+    row |= {"metric": "percent_of_full", "value": 81.0, "dropped": "", "passes": True, "reported": False}
+    return row | {"optimism": math.nan, "chosen_again": math.nan} | changes
+
+
+def test_the_choice_is_told_with_its_candidates_and_what_it_does_to_the_score():
+    mine = candidate("random_0", 7, dropped="1.2 3.4", reported=True, optimism=0.31, chosen_again=0.742)
+    (said,) = circuits.choice_findings(pd.DataFrame([candidate("layers", 11), mine]), ["a"], 20, 6)
+    assert said == (
+        "A: reported is what the order random 0 found, without 1.2 and 3.4, which together cost nothing sure on the "
+        "prompts searched on; 7 heads and 6 of 6 MLPs are left. It is the smallest of 2 candidates that keep more "
+        "than 80 % on held-out prompts; the others have 17 (layers) components. The choice was made on these "
+        "prompts: by bootstrap it raises the score by 0.3 points, and 74 % of the resamples choose the same circuit."
+    )
+    none = pd.DataFrame([candidate("layers", 11, passes=False), mine | {"passes": False, "dropped": ""}])
+    (said,) = circuits.choice_findings(none, ["a"], 20, 6)
+    assert "None of 2 candidates keeps more than 80 % on held-out prompts; it is the smallest of those that" in said
+    (said,) = circuits.choice_findings(pd.DataFrame([mine | {"dropped": ""}]), ["a"], 20, 6)
+    assert said == "A: reported is what the order random 0 found; there was no other candidate."
+
+
+def test_circuits_name_the_orders_that_found_them():
+    tables = [candidate("layers", 4, reported=True), candidate("random_0", 4, reported=True, task="b")]
+    assert circuits.found_by(pd.DataFrame(tables), ["a"], 20) == "T = 20 %, found by the order layers"
+    said = circuits.found_by(pd.DataFrame(tables), ["a", "b"], 20)
+    assert said == "T = 20 %, found by the orders layers (a) and random 0 (b)"
 
 
 @pytest.mark.parametrize(
@@ -240,20 +276,20 @@ def test_edges_without_cost_are_counted_and_not_listed():
 
 
 def runs(**changes):
-    row = {"task": "a", "level": "component", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
+    row = {"task": "a", "level": "head", "family": "seeds", "runs": 3, "size_min": 4, "size_max": 6}
     row |= {"intersection": 3, "union": 8, "jaccard": 0.6, "jaccard_low": 0.5, "jaccard_high": 0.7, "expected": 0.2}
     return pd.DataFrame([row | changes])
 
 
 def test_stability_sentences_set_agreement_beside_chance():
     said = stability.findings(runs(), ["a"])
-    assert "mean Jaccard index of 0.60; random circuits of the same sizes in every layer have 0.20" in said[0]
+    assert "heads have a mean Jaccard index of 0.60; random heads, as many in every layer, have 0.20" in said[0]
     assert said[1:] == [
-        "A, components kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (circuits of 4 to 6, Jaccard "
-        "index 0.60)."
+        "A, heads kept by all: 3 of the 8 that any of 3 seeds of the prompts keeps (4 to 6 in each, Jaccard index "
+        "0.60)."
     ]
     weak = stability.findings(runs(jaccard_high=0.2), ["a"])
-    assert weak[1] == "No pair of runs agrees more than chance: a (seeds of the prompts)."
+    assert weak[1] == "No pair of runs agrees on heads more than chance: a (seeds of the prompts)."
     assert stability.findings(runs(runs=1), ["a"]) == [
         "No search was repeated, so how much the circuits depend on order and prompts is unknown."
     ]
@@ -275,7 +311,7 @@ def test_every_circuit_has_a_row_with_every_metric(study):
     assert {len(row) for row in table["rows"]} == {len(table["header"])}
     areas = edges.table(study.edge_areas, study.main)
     assert len(areas["rows"]) == 7 and len(areas["header"]) == 2 + 2 * len(study.main)
-    assert len(stability.table(study.stability_summary, study.main)["rows"]) == 9 * len(study.main)
+    assert len(stability.table(study.stability_summary, study.main)["rows"]) == 19 * len(study.main)
 
 
 def test_configured_circuits_are_spoken_of():

@@ -117,7 +117,7 @@ def test_exported_circuits_are_the_reported_ones(study):
     graph = Graph.of(artifacts.read_json(folder.parent / "model.json"))
     edges = reported_edges(artifacts.read_json(folder / "edge_circuits.json"))
     assert read_circuit_and_level(folder / "circuit.graph.json", graph) == (edges, "edge")
-    nodes = circuit_at(folder / "circuits.json", "layers", 20)
+    nodes = circuit_at(folder / "chosen.json", 20)
     assert read_circuit_and_level(folder / "circuit.study.json", graph) == (nodes, "node")
 
 

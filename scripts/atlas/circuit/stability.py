@@ -1,8 +1,9 @@
 """Does a circuit survive other data? The search again on resampled prompts and on prompts made anew.
 
 Families of runs: `orders` (other orders of the search, same data), `bootstrap` (the search split's prompts resampled),
-`seeds`, `templates`, `corruption` (prompts made anew with that one part changed). The reported circuit is the first run
-of every family: the others are compared with it and with each other.
+`seeds`, `templates`, `corruption` (prompts made anew with that one part changed). Searches on other data take the order
+that found the reported circuit, and the circuit that it found, nothing dropped, is the first run of every family: the
+others are compared with it and with each other.
 """
 
 from __future__ import annotations
@@ -237,8 +238,8 @@ class Run:
 
 @dataclass(frozen=True)
 class NodeSearch:
-    """The search of the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`, ``batch`` as
-    in the configuration; ``float32``: where searches run in a half, the model that takes close decisions."""
+    """The search that found the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`,
+    ``batch`` as in the configuration; ``float32``: where searches run in a half, the model of close decisions."""
 
     task: str
     order: str
@@ -287,8 +288,8 @@ def all_runs(
 ) -> tuple[list[Run], list[Run]]:
     """The runs of components, and those of edges, which there are where ``edge_search`` is given.
 
-    own: the data of the reported circuit. others: data to search on anew. orders: order -> circuit on ``own``; that of
-    the search's own order is the reported circuit. Edges have no family `orders`.
+    own: the task's own data. others: data to search on anew. orders: order -> circuit found on ``own``; that of the
+    search's own order is the one that runs on other data are compared with. Edges have no family `orders`.
     """
     reported = orders[node_search.order]
     components = [Run("orders", name, circuit) for name, circuit in orders.items()]
@@ -382,6 +383,10 @@ def tables(
     for level, found in runs.items():
         survival += survival_rows(found, level)
         summary += summary_rows(found, level, by_chance if level == "component" else None)
+        if level == "component":
+            heads_alone = [Run(r.family, r.name, frozenset(heads(r.circuit))) for r in found]
+            summary += summary_rows(heads_alone, "head", by_chance)
+            summary += summary_rows([Run(r.family, r.name, frozenset(mlps(r.circuit))) for r in found], "mlp")
         circuits = {key: value + to_json(found, level)[key] for key, value in circuits.items()}
     return (
         pd.DataFrame(survival, columns=list(SURVIVAL_COLUMNS)),

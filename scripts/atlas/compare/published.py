@@ -99,16 +99,14 @@ def layout_of(info: dict[str, Any]) -> dict[str, Any]:
 
 
 # ---- comparison ----------------------------------------------------------------------------------------------
-def compare(
-    published: Published, tables: dict[str, Any], studied: Studied, order: str, threshold: float
-) -> pd.DataFrame:
+def compare(published: Published, tables: dict[str, Any], studied: Studied, threshold: float) -> pd.DataFrame:
     """A row for every published value, and for what was published but is not computed (columns: COLUMNS).
 
-    `tables`: membership, cross and, of all main tasks together, faithfulness, evaluation, minimality, effects
+    `tables`: membership, cross and, of all main tasks together, choice, evaluation, minimality, effects
     (component_effects), clean (clean_summary), ov, lens_increments, attribution, patching; `generation` (see `written`)
     where the study has it. `ours_low`, `ours_high`: 95 % interval over prompts, where there is one.
     """
-    chosen, rows = {"order": order, "threshold": threshold}, []
+    chosen, rows = {"threshold": threshold}, []
     other = _other_circuits(published, tables)
     for name, spec in published.about["figures"].items():
         values = published.values[published.values["figure"] == name]

@@ -1,7 +1,7 @@
 """Our values of figures that others published: which rows of a study's tables a figure is made of.
 
-A figure is a function of the tables (name -> rows of all main tasks) and of what is chosen: ``order`` and ``threshold``
-of the compared circuits. It gives a row for each value: ``task``, ``item``, and ours with its interval.
+A figure is a function of the tables (name -> rows of all main tasks) and of what is chosen: the ``threshold`` of
+the compared circuits. It gives a row for each value: ``task``, ``item``, and ours with its interval.
 """
 
 import re
@@ -32,9 +32,9 @@ def _circuit(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
 
 
 def _percent_of_full(tables: Tables, chosen: dict[str, Any]) -> pd.DataFrame:
-    table = tables["faithfulness"]
+    table = tables["choice"]
     table = table[(table["split"] == "search") & (table["metric"] == "percent_of_full")]
-    table = table[(table["order"] == chosen["order"]) & (table["threshold"] == chosen["threshold"])]
+    table = table[table["reported"] & (table["threshold"] == chosen["threshold"])]
     return _values(table, "circuit")
 
 

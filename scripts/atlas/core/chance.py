@@ -1,7 +1,7 @@
 """How much two sets share, and how much they would share by chance (methods: comparison)."""
 
 import functools
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,31 @@ def blockwise(blocks: Iterable[tuple[int, int, int]]) -> np.ndarray:
 def layer_matched(n_heads: int, profile_a: list[int], profile_b: list[int]) -> np.ndarray:
     """[largest k + 1] P(k shared) when each circuit's number of heads per layer, its profile [L], is held fixed."""
     return blockwise((n_heads, a, b) for a, b in zip(profile_a, profile_b, strict=True))
+
+
+def shared_by_all(population: int, sizes: Sequence[int]) -> np.ndarray:
+    """[min(sizes) + 1] P(k in all of them), k from 0, of independent random sets of these sizes.
+
+    What the first sets share is a random set of its size, which the next one meets as `hypergeometric` says.
+    """
+    out = np.zeros(sizes[0] + 1)
+    out[-1] = 1.0
+    for size in sizes[1:]:
+        after = np.zeros(min(len(out) - 1, size) + 1)
+        for shared, probability in enumerate(out):
+            if probability:
+                meets = block_chance(population, shared, size)
+                after[: len(meets)] += probability * meets
+        out = after
+    return out
+
+
+def shared_by_all_layers(n_heads: int, profiles: Sequence[Sequence[int]]) -> np.ndarray:
+    """[largest k + 1] P(k heads in all circuits) with each one's number of heads per layer, its profile [L], fixed."""
+    out = np.ones(1)
+    for sizes in zip(*profiles, strict=True):
+        out = np.convolve(out, shared_by_all(n_heads, sizes))
+    return out
 
 
 def tail(distribution: np.ndarray, shared: int) -> float:

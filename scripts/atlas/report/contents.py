@@ -59,8 +59,10 @@ SUMMARISED = {
     "info": Table("prompts.json", TASK),
     **of(MAIN, "prompts"),
     "clean": Table("clean_summary.parquet", TASK),
-    **of(MAIN, "faithfulness", "evaluation", "completeness", "minimality", "positions", "stability_summary"),
+    **of(MAIN, "faithfulness", "choice", "evaluation", "completeness", "minimality", "positions", "stability_summary"),
     **compared("membership", "overlap", "typology", "cross", "controls_summary"),
+    **compared("consensus", "shared", "shared_members"),
+    **of(TASK, "consensus_scores", "consensus_tests"),
     "analyses": Table("analyses.json"),
 }
 ON_CARDS = {
@@ -125,8 +127,8 @@ SHOWN = (
         "search_trajectory",
         "search trajectory",
         CIRCUITS,
-        tables=of(OWN, "trace"),
-        settings={"orders": "derived.reported_orders"} | look("clean", "circuit"),
+        tables=of(OWN, "trace", "choice"),
+        settings=look("clean", "circuit"),
         message="Draw the search of {wildcards.model} on {wildcards.task}",
         of=MAIN,
     ),

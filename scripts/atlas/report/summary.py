@@ -7,6 +7,7 @@ from atlas.report import pages
 from atlas.report.pages import Section
 from atlas.report.sections import (
     circuits,
+    consensus,
     controls,
     edges,
     evaluation,
@@ -40,6 +41,7 @@ def provenance_shown(study: Study) -> Section:
 SECTIONS: dict[str, Callable[[Study], Section]] = {
     "full model": full_model.section,
     "circuits": circuits.section,
+    "consensus": consensus.section,
     "edges": edges.section,
     "evaluation": evaluation.section,
     "positions": positions.section,
@@ -60,6 +62,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
 SHORT: tuple[str, ...] = (
     "full model",
     "circuits",
+    "consensus",
     "overlap",
     "transfer",
     "edges",
@@ -74,6 +77,11 @@ SHORT += ("left out", "stability", "controls", "generation", "published")
 LISTED: tuple[str, ...] = (
     "clean",
     "faithfulness",
+    "choice",
+    "consensus",
+    "shared",
+    "consensus_scores",
+    "consensus_tests",
     "evaluation",
     "completeness",
     "minimality",

@@ -66,6 +66,11 @@ def is_mlp(component: str) -> bool:
     return component.startswith("m")
 
 
+def heads_and_mlps(n_heads: float, n_mlps: float, all_mlps: int, heads: str = "head") -> str:
+    """`11 heads and 6 of 6 MLPs`: MLPs apart, since circuits tend to hold most of the few that a model has."""
+    return f"{count(n_heads, heads)} and {n_mlps:.0f} of {count(all_mlps, 'MLP')}"
+
+
 def place(component: str) -> tuple[int, int, int]:
     """Sort key: by layer, heads before the MLP. `4.2` -> (4, 0, 2), `m4` -> (4, 1, 0)."""
     if is_mlp(component):

@@ -8,7 +8,14 @@ from atlas.core.errors import StudyError
 from atlas.edges.methods import REPORTED
 from atlas.prompts import generator
 from atlas.study.random_weights import OF_GGUF
-from atlas.study.settings import generation_prompt_sets, of_one_token, order_names, refuse_unknown, task_block
+from atlas.study.settings import (
+    BY_RULE,
+    generation_prompt_sets,
+    of_one_token,
+    order_names,
+    refuse_unknown,
+    task_block,
+)
 
 
 def check(config: dict[str, Any]) -> None:
@@ -26,7 +33,7 @@ def check(config: dict[str, Any]) -> None:
         )
     for name, block in config["circuits"].items():
         refuse_unknown(f"circuits.{name}.tasks", block.get("tasks", []), config["study"]["tasks"])
-    refuse_unknown("comparison.order", [config["comparison"]["order"]], order_names(search["orders"]))
+    refuse_unknown("comparison.order", [config["comparison"]["order"]], [BY_RULE, *order_names(search["orders"])])
     for name in search["never_test"]:
         Component.parse(name)
     if config["ablation"]["kind"] not in config["scores"]["kinds"]:

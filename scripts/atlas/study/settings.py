@@ -27,6 +27,15 @@ def order_names(orders: Iterable[Any]) -> dict[str, int | None]:
     }
 
 
+BY_RULE = "reported"  # in place of an order in `comparison.order`
+
+
+def fixed_order(config: dict[str, Any]) -> str | None:
+    """The search order whose circuits are reported as they were found; None where a rule chooses (`circuit.choice`)."""
+    order: str = config["comparison"]["order"]
+    return None if order == BY_RULE else order
+
+
 def task_block(config: dict[str, Any], task: str) -> dict[str, Any]:
     """A task's block over the defaults in ``prompts``."""
     block: dict[str, Any] = config["prompts"] | config["tasks"][task]

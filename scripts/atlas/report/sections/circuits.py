@@ -8,7 +8,7 @@ import pandas as pd
 from atlas.prompts import splits
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study, led
-from atlas.report.wording import count, interval, listing, percent, words
+from atlas.report.wording import count, heads_and_mlps, interval, listing, number, percent, words
 
 
 def against(row: Mapping[str, Any], floor: float) -> str:
@@ -39,22 +39,37 @@ def held_out_prompts(clean: pd.DataFrame, info: dict[str, dict[str, Any]], tasks
     return "; ".join(f"{text} ({listing(names)})" for text, names in said.items())
 
 
-def circuit_rows(faithfulness: pd.DataFrame, task: str, threshold: float, order: str) -> pd.DataFrame:
-    """The compared circuit of a task: one row for each (split, metric)."""
-    rows = faithfulness[(faithfulness["task"] == task) & (faithfulness["threshold"] == threshold)]
-    return rows[rows["order"] == order].set_index(["split", "metric"])
+def reported_rows(choice: pd.DataFrame, task: str, threshold: float) -> pd.DataFrame:
+    """The reported circuit of a task in `choice`: one row for each (split, metric)."""
+    rows = choice[(choice["task"] == task) & (choice["threshold"] == threshold) & choice["reported"]]
+    return rows.set_index(["split", "metric"])
+
+
+def found_by(choice: pd.DataFrame, tasks: list[str], threshold: float) -> str:
+    """`T = 20 %, found by the orders layers (months) and random 0 (days)`, of the reported circuits."""
+    orders: dict[str, list[str]] = {}
+    for task in tasks:
+        orders.setdefault(words(reported_rows(choice, task, threshold)["order"].iloc[0]), []).append(words(task))
+    if len(orders) == 1:
+        return f"T = {threshold:g} %, found by the order {next(iter(orders))}"
+    return f"T = {threshold:g} %, found by the orders {listing(f'{o} ({listing(t)})' for o, t in orders.items())}"
+
+
+def sizes_of(rows: pd.DataFrame, all_mlps: int) -> str:
+    """`8 heads and 6 of 6 MLPs`, of the circuit of these rows."""
+    return heads_and_mlps(rows["heads"].iloc[0], rows["mlps"].iloc[0], all_mlps)
 
 
 def findings(
-    faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int, where: str
+    choice: pd.DataFrame, tasks: list[str], threshold: float, all_heads: int, all_mlps: int, where: str
 ) -> list[str]:
-    """Size of the compared circuits, and what they keep; ``where``: `held_out_prompts`."""
-    rows = {task: circuit_rows(faithfulness, task, threshold, order) for task in tasks}
-    sizes = {task: int(table["heads"].iloc[0]) for task, table in rows.items()}
-    shares = [
-        f"{size} of {all_heads} heads ({100 * size / all_heads:.0f} %) for {words(task)}"
-        for task, size in sizes.items()
-    ]
+    """Size of the reported circuits, and what they keep; ``where``: `held_out_prompts`."""
+    rows = {task: reported_rows(choice, task, threshold) for task in tasks}
+    shares = []
+    for task, table in rows.items():
+        heads, mlps = (int(table[kind].iloc[0]) for kind in ("heads", "mlps"))
+        share = f"{heads} of {all_heads} heads ({100 * heads / all_heads:.0f} %)"
+        shares.append(f"{share} and {mlps} of {count(all_mlps, 'MLP')} for {words(task)}")
     held_out = {
         task: table.loc[("held_out", "percent_of_full")]
         for task, table in rows.items()
@@ -67,7 +82,7 @@ def findings(
     for task, table in rows.items():
         search = table.loc[("search", "percent_of_full")]
         text = (
-            f"{words(task).capitalize()}: {count(search['heads'], 'head')} and {count(search['mlps'], 'MLP')} give "
+            f"{words(task).capitalize()}: {sizes_of(table, all_mlps)} give "
             f"{percent(search)} of the full model's logit difference on the prompts searched on"
         )
         if task not in held_out:
@@ -84,6 +99,40 @@ def findings(
             }[against(held, floor)]
         )
     return sentences
+
+
+def choice_findings(choice: pd.DataFrame, tasks: list[str], threshold: float, all_mlps: int) -> list[str]:
+    """Which circuit is reported of those that a task's orders found, why, and what the choice does to its score."""
+    return [_chosen(choice[choice["task"] == task], words(task), threshold, all_mlps) for task in tasks]
+
+
+def _chosen(choice: pd.DataFrame, task: str, threshold: float, all_mlps: int) -> str:
+    tried = choice[(choice["threshold"] == threshold) & (choice["metric"] == "percent_of_full")]
+    split = "held_out" if (tried["split"] == "held_out").any() else "search"
+    tried = tried[tried["split"] == split]
+    row, others = tried[tried["reported"]].iloc[0], tried[~tried["reported"]]
+    left_out = row["dropped"].split()
+    text = f"{task.capitalize()}: reported is what the order {words(row['order'])} found"
+    if left_out:
+        text += (
+            f", without {listing(left_out)}, which together cost nothing sure on the prompts searched on; "
+            f"{heads_and_mlps(row['heads'], row['mlps'], all_mlps)} are left"
+        )
+    if others.empty:
+        return f"{text}; there was no other candidate."
+    sizes = [
+        f"{r.heads + r.mlps:.0f} ({words(r.order)}{', some dropped' if r.dropped else ''})" for r in others.itertuples()
+    ]
+    prompts = "held-out prompts" if split == "held_out" else "the prompts searched on, as none were held out"
+    why = f"It is the smallest of {len(tried)} candidates that keep more than {100 - threshold:g} % on {prompts}"
+    if not row["passes"]:
+        why = f"None of {len(tried)} candidates keeps more than {100 - threshold:g} % on {prompts}; it is the smallest "
+        why += "of those that cannot be told from the best"
+    return (
+        f"{text}. {why}; the others have {listing(sizes)} components. The choice was made on these prompts: by "
+        f"bootstrap it raises the score by {number(row['optimism'], 1)} points, and "
+        f"{100 * row['chosen_again']:.0f} % of the resamples choose the same circuit."
+    )
 
 
 def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
@@ -106,13 +155,16 @@ def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
-def half_findings(searched: dict[str, dict[str, Any]], tasks: list[str], threshold: float, order: str) -> list[str]:
-    """Of compared circuits that were searched in a half: how many decisions were taken again in float32, and flipped.
+def half_findings(
+    searched: dict[str, dict[str, Any]], choice: pd.DataFrame, tasks: list[str], threshold: float
+) -> list[str]:
+    """Of reported circuits that were searched in a half: how many decisions were taken again in float32, and flipped.
 
     searched: task -> the content of its `circuits.json`.
     """
     parts, dtypes = [], set()
     for task in tasks:
+        order = reported_rows(choice, task, threshold)["order"].iloc[0]
         for entry in searched.get(task, {"circuits": []})["circuits"]:
             if (entry["order"], entry["threshold"]) == (order, threshold) and "in_half" in entry:
                 found = entry["in_half"]
@@ -127,13 +179,15 @@ def half_findings(searched: dict[str, dict[str, Any]], tasks: list[str], thresho
     ]
 
 
-def table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order: str, all_heads: int) -> dict[str, Any]:
-    """A row a task, the circuit that ``order`` found at ``threshold``; ``all_heads``: of the model, for percent."""
+def table(choice: pd.DataFrame, tasks: list[str], threshold: float, all_heads: int, all_mlps: int) -> dict[str, Any]:
+    """A row a task, the circuit that it reports at ``threshold``; ``all_heads``, ``all_mlps``: of the model."""
     rows = []
     for task in tasks:
-        table = circuit_rows(faithfulness, task, threshold, order)
+        table = reported_rows(choice, task, threshold)
         heads, mlps = (int(table[kind].iloc[0]) for kind in ("heads", "mlps"))
-        cells = [words(task), str(heads), f"{100 * heads / all_heads:.0f} %", str(mlps)]
+        dropped = table["dropped"].iloc[0].split()
+        cells = [words(task), words(table["order"].iloc[0]), listing(dropped) or "\u2013"]
+        cells += [str(heads), f"{100 * heads / all_heads:.0f} %", f"{mlps} of {all_mlps}"]
         for key in (("search", "percent_of_full"), ("held_out", "percent_of_full")):
             cells.append(interval(table.loc[key]) if key in table.index else "\u2013")
         for key in (("search", "faithfulness"), ("held_out", "faithfulness")):
@@ -141,6 +195,8 @@ def table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order:
         rows.append(cells)
     header = [
         "task",
+        "found by order",
+        "dropped",
         "heads",
         "of all heads",
         "MLPs",
@@ -153,15 +209,16 @@ def table(faithfulness: pd.DataFrame, tasks: list[str], threshold: float, order:
 
 
 def section(study: Study) -> Section:
-    """The circuit of every main task at the compared threshold and order."""
-    faithfulness, threshold, order = study.tables["faithfulness"], study.settings["threshold"], study.settings["order"]
+    """The circuit that every main task reports at the compared threshold."""
+    choice, threshold, sizes = study.tables["choice"], study.settings["threshold"], (study.all_heads, study.all_mlps)
     where = held_out_prompts(study.tables["clean"], study.info, study.main)
-    said = findings(faithfulness, study.main, threshold, order, study.all_heads, where)
-    said += half_findings(study.searched, study.main, threshold, order)
+    said = findings(choice, study.main, threshold, *sizes, where)
+    said += choice_findings(choice, study.main, threshold, study.all_mlps)
+    said += half_findings(study.searched, choice, study.main, threshold)
     return Section(
-        title=f"Circuits (threshold {threshold:g} %, order {words(order)})",
+        title=f"Circuits (threshold {threshold:g} %, order {words(study.settings['order'])})",
         **led(said + split_findings(study.tables["prompts"], study.main)),
-        table=table(faithfulness, study.main, threshold, order, study.all_heads),
+        table=table(choice, study.main, threshold, *sizes),
         note="% of full: logit difference of the circuit over that of the full model. Faithfulness: the same, counted "
-        "from the model with all heads and MLPs ablated.",
+        "from the model with all heads and MLPs ablated. Order `reported`: chosen by rule (docs/methods.md).",
     )

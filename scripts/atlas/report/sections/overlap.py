@@ -6,12 +6,17 @@ from typing import Any
 import pandas as pd
 
 from atlas.report.pages import Section
+from atlas.report.sections.circuits import found_by
 from atlas.report.sections.study import ALPHA, Study, led
-from atlas.report.wording import count, listing, number, p_value, place, words
+from atlas.report.wording import count, is_mlp, listing, number, p_value, place, words
 
 
-def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str]) -> list[str]:
-    """What the circuits share, whether chance explains it, and what is in one circuit only."""
+def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str], where: str = "") -> list[str]:
+    """What the circuits share, whether chance explains it, and what is in one circuit only.
+
+    where: at which threshold they were found, and how they were chosen. What more than one search says of sharing is in
+    `consensus`.
+    """
     if len(tasks) == 1:
         return [f"Only one task was searched ({words(tasks[0])}), so there is no overlap to report."]
     circuits = {task: _members(membership, task) for task in tasks}
@@ -19,14 +24,13 @@ def findings(membership: pd.DataFrame, overlap: pd.DataFrame, tasks: list[str]) 
     everyone = "both main tasks" if len(tasks) == 2 else f"all {len(tasks)} main tasks"
     pairs = overlap[(overlap["level"] == "heads") & overlap["circuit_a"].isin(tasks) & overlap["circuit_b"].isin(tasks)]
     beyond = f"{(pairs['p_layer_matched'] < ALPHA).sum()} of {count(len(pairs), 'pair')}"
-    if shared:
-        verb = "is" if len(shared) == 1 else "are"
-        first = (
-            f"Of the {count(len(everything), 'component')} in any circuit, {len(shared)} {verb} in the circuits "
-            f"of {everyone}: {listing(sorted(shared, key=place))}."
-        )
-    else:
-        first = f"No component is in the circuits of {everyone}."
+    said = []
+    for noun, mlps in (("head", False), ("MLP", True)):
+        of_all, of_any = ({c for c in found if is_mlp(c) == mlps} for found in (shared, everything))
+        named = f" ({listing(sorted(of_all, key=place))})" if of_all else ""
+        said += [f"{len(of_all)} of the {count(len(of_any), noun)} that any of them holds{named}"] if of_any else []
+    given = f" ({where})" if where else ""
+    first = f"The reported circuits of {everyone}{given} all hold {' and '.join(said) or 'nothing'}."
     sentences = [f"{first} {beyond} of circuits share more heads than chance gives (p < {ALPHA})."]
     sentences += [_pair(row) for _, row in pairs.iterrows()]
     for task in tasks:
@@ -84,9 +88,10 @@ def table(overlap: pd.DataFrame) -> dict[str, Any] | None:
 
 def section(study: Study) -> Section:
     """Components that circuits share."""
+    where = found_by(study.tables["choice"], study.main, study.settings["threshold"])
     return Section(
-        title="What the circuits share, and what they do not",
-        **led(findings(study.tables["membership"], study.tables["overlap"], study.main)),
+        title="What the reported circuits share, and what they do not",
+        **led(findings(study.tables["membership"], study.tables["overlap"], study.main, where)),
         table=table(study.tables["overlap"]),
         note="p-values are not corrected for the number of pairs." if len(study.main) > 2 else "",
     )

@@ -21,24 +21,23 @@ def findings(summary: pd.DataFrame, tasks: list[str]) -> list[str]:
     """How far the circuits depend on the order of the search and on the prompts."""
     table = summary[summary["task"].isin(tasks)]
     compared = table[table["runs"] > 1]
-    components = compared[compared["level"] == "component"]
-    if components.empty:
+    heads = compared[compared["level"] == "head"]
+    if heads.empty:
         return ["No search was repeated, so how much the circuits depend on order and prompts is unknown."]
     sentences = [
-        f"Two searches of one task, with another order or other prompts, end in circuits with a mean Jaccard index of "
-        f"{span(components['jaccard'])}; random circuits of the same sizes in every layer have "
-        f"{span(components['expected'])}."
+        f"Two searches of one task, with another order or other prompts, end in circuits whose heads have a mean "
+        f"Jaccard index of {span(heads['jaccard'])}; random heads, as many in every layer, have {span(heads['expected'])}."
     ]
-    chance = components[components["jaccard_high"] <= components["expected"]]
+    chance = heads[heads["jaccard_high"] <= heads["expected"]]
     if len(chance):
         cases = listing(f"{words(row.task)} ({FAMILIES[row.family]})" for row in chance.itertuples())
-        sentences.append(f"No pair of runs agrees more than chance: {cases}.")
+        sentences.append(f"No pair of runs agrees on heads more than chance: {cases}.")
     for task in tasks:
-        for level, noun in (("component", "component"), ("edge", "edge")):
+        for level, noun in (("head", "head"), ("mlp", "MLP"), ("edge", "edge")):
             rows = compared[(compared["task"] == task) & (compared["level"] == level)]
             parts = [
-                f"{row.intersection} of the {row.union} that any of {row.runs} {FAMILIES[row.family]} keeps (circuits "
-                f"of {span([row.size_min, row.size_max], 0)}, Jaccard index {number(row.jaccard, 2)})"
+                f"{row.intersection} of the {row.union} that any of {row.runs} {FAMILIES[row.family]} keeps ("
+                f"{span([row.size_min, row.size_max], 0)} in each, Jaccard index {number(row.jaccard, 2)})"
                 for row in rows.itertuples()
             ]
             if parts:

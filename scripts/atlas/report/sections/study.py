@@ -51,6 +51,10 @@ class Study:
         return set(self.tables["roles"]["task"]) if "roles" in self.tables else set()
 
     @property
+    def all_mlps(self) -> int:
+        return int(self.model["n_layers"])
+
+    @property
     def all_heads(self) -> int:
         return int(self.model["n_layers"] * self.model["n_heads"])
 

@@ -1,0 +1,18 @@
+"""Choose the circuit of a task that is reported, at every threshold, of those that its search found."""
+
+from atlas.circuit.choice import choose
+from atlas.circuit.search import SearchSettings
+from atlas.circuit.task_data import TaskData
+from atlas.core.statistics import Bootstrap
+from atlas.store import artifacts, job
+
+job.start(snakemake)
+p = snakemake.params
+
+data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, SearchSettings)
+float32 = data.float32_model if settings.check_in_float32 else None
+splits = dict.fromkeys(["search", data.report_split])
+ablators = {split: data.ablator(split, model=float32) for split in splits}
+found = artifacts.read_json(snakemake.input.circuits)["circuits"]
+choice, circuits = choose(data.task, ablators, found, settings, p.fixed_order, Bootstrap(p.bootstrap, p.seed))
+job.save(snakemake, choice=choice, chosen={"circuits": circuits})

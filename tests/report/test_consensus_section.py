@@ -1,0 +1,73 @@
+"""Sentences about what searches agree on follow the numbers: heads and MLPs apart, each beside its chance."""
+
+import pandas as pd
+
+from atlas.compare.consensus import agreement, member_rows, shared_rows
+from atlas.proof.fixtures import circuit
+from atlas.report.sections import consensus
+from edge_tables import interval
+from figure_tables import LARGE, study_of
+
+EVERY = "m0 m1 m2"
+SEARCHES = [("orders", "layers"), ("orders", "random_0"), ("seeds", "seed 1")]
+
+
+def tables(**own):
+    """The five tables of tasks whose searches end in these circuits (lists of names, one a search)."""
+    searches = {t: dict(zip(SEARCHES, map(circuit, names), strict=True)) for t, names in own.items()}
+    agreed = pd.DataFrame([{"task": t} | row for t, found in searches.items() for row in agreement(found)])
+    shared, members = pd.DataFrame(shared_rows(searches, 3, 4)), pd.DataFrame(member_rows(searches))
+    scores, tests = [], []
+    for task in own:
+        for name, value in (("core", 70), ("core and contingent", 90)):
+            row = {"task": task, "circuit": name, **interval(value, 2)}
+            scores.append(row | {"metric": "percent_of_full"})
+            tests.append(row | {"question": "sufficiency", "controls": 99, "control_median": 20.0, "p": 0.01})
+        shared_set = {"task": task, "circuit": "shared", **interval(15, 2)}
+        tests.append(shared_set | {"question": "necessity", "controls": 99, "control_median": 80.0, "p": 0.02})
+    return agreed, shared, members, pd.DataFrame(scores), pd.DataFrame(tests)
+
+
+def test_the_headline_counts_heads_and_mlps_apart_and_says_what_it_rests_on():
+    names = [f"0.1 1.1 2.1 {EVERY}", f"0.1 1.1 2.1 {EVERY}", f"0.1 1.1 2.1 2.2 {EVERY}"]
+    made = tables(a=names, b=names)
+    said = consensus.findings(*made, ["a", "b"], "T = 20 %, 3 searches of each task", 3)
+    assert said[0] == (
+        "In at least 90 % of the searches (T = 20 %, 3 searches of each task) the circuits of both main tasks keep 3 "
+        "shared heads and 3 of 3 MLPs (0.1, 1.1 and 2.1): as many random heads in the same layers would share 0.8 "
+        "(circuits of 3 and 3; p = 0.016); as many random MLPs would share 3.0 (circuits of 3 and 3; no overlap of "
+        "such sizes could have p below 1, so it says nothing)."
+    )
+    assert said[1] == (
+        "A: 3 heads and 3 of 3 MLPs are core and keep 70.0 % [68.0, 71.6] of the full model alone (random heads 20.0 "
+        "%, p = 0.01); with the contingent ones, 1 head and 0 MLPs, 90.0 % [88.0, 91.6] (random heads 20.0 %, p = "
+        "0.01)."
+    )
+    assert any("share 3 to 4 heads" in s and "more than chance (p < 0.05) in 3 of 3" in s for s in said)
+    assert any(s.startswith("Shared by both tasks in at least half of the searches: 0.1 (100 %)") for s in said)
+    assert said[-1].startswith("Without the heads that all cores share the model keeps 15.0 %")
+
+
+def test_one_task_shares_nothing_and_without_contingent_members_it_is_said():
+    made = tables(a=[f"0.1 {EVERY}"] * 3)
+    (said,) = consensus.findings(*made, ["a"], "", 3)
+    assert said.startswith("A: 1 head and 3 of 3 MLPs are core") and said.endswith("; nothing is contingent.")
+
+
+def test_the_basis_counts_searches_and_families():
+    agreed = pd.DataFrame({"task": ["a"], "runs": [4]})
+    rows = [("component", "orders", 2), ("component", "seeds", 3), ("edge", "seeds", 3)]
+    summary = pd.DataFrame(rows, columns=["level", "family", "runs"])
+    assert consensus.basis_of(agreed, summary, 20) == (
+        "T = 20 %, 4 searches of each task: 2 search orders and 2 other seeds"
+    )
+    assert consensus.basis_of(agreed.assign(runs=1), summary.head(0), 20) == "T = 20 %, 1 search of each task"
+
+
+def test_every_task_has_a_row_for_each_part():
+    study = study_of(LARGE)
+    made = consensus.table(study.consensus, study.consensus_scores, study.consensus_tests, study.main)
+    assert len(made["rows"]) == 2 * len(study.main)
+    assert {len(row) for row in made["rows"]} == {len(made["header"])}
+    core, both = made["rows"][:2]
+    assert set(core[3].split()) <= set(both[3].split())
