@@ -1,9 +1,7 @@
 """The page of findings: its claims on tables made by hand, the page on whole synthetic studies, and what it refuses."""
 
 import shutil
-from itertools import combinations, product
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,10 +23,13 @@ def written(made, results) -> Results:
     description = {"model": made.model, "architecture": "FakeForCausalLM", "n_layers": 6, "n_heads": 8}
     artifacts.write_json(description, folder / "model.json", {})
     artifacts.write_json({"circuits": {task: {} for task in made.main}}, folder / "comparison" / "circuits.json", {})
-    for name in ("membership", "overlap", "cross", "controls_summary", "roles"):
+    for name in ("membership", "overlap", "cross", "controls_summary", "roles", "shared"):
         artifacts.write_table(getattr(made, name), folder / "comparison" / f"{name}.parquet", {})
+    artifacts.write_json({"tasks": cores(made.consensus)}, folder / "comparison" / "consensus.json", {})
+    tests = made.consensus_tests.assign(control_low=20.0, control_high=40.0)
     for task in made.tasks:
         tables = {"clean_summary": made.clean, "ov": made.ov, "attention_members": made.members}
+        tables |= {"consensus_tests": tests, "consensus_scores": made.consensus_scores}
         if task in made.main:
             tables["evaluation"] = made.evaluation
             runs = [{"level": "component", "family": "orders", "run": name} for name in ("layers", "random_0")]
@@ -41,6 +42,17 @@ def written(made, results) -> Results:
     return Results(results, made.model)
 
 
+def cores(agreed):
+    """`tasks` of `consensus.json`, from `consensus.parquet`."""
+    found = {}
+    for task, rows_ in agreed.groupby("task", sort=False):
+        found[task] = {"runs": int(rows_["runs"].iloc[0])}
+        for kind in ("core", "contingent", "noise"):
+            names = list(rows_.loc[rows_["class"] == kind, "component"])
+            found[task][kind] = {"heads": [n for n in names if "." in n], "mlps": [n for n in names if "." not in n]}
+    return found
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Results:
     made = head_tables.add(edge_tables.add(figure_tables.fake_study()))
@@ -50,9 +62,9 @@ def whole(tmp_path_factory) -> Results:
 def test_the_page_says_where_each_of_its_numbers_stands(whole, tmp_path):
     page.write([whole], tmp_path / "findings.md", tmp_path / "images" / "findings", "make findings")
     text = (tmp_path / "findings.md").read_text()
-    where = {"question": "necessity", "circuit": "shared", "task": "months"}
-    row = rows(whole.read("comparison/controls_summary"), **where).iloc[0]
-    assert f"{row['value']:.1f}".replace("-", "\u2212") in text
+    where = {"question": "necessity", "circuit": "shared"}
+    row = rows(whole.read("consensus_tests", "numerals"), **where).iloc[0]
+    assert f"| numerals | {row['value']:.1f} [" in text
     for claim in claims.CLAIMS:
         assert claim(whole).claim[1:] in text
     for name in ("circuits", "necessity"):
@@ -69,7 +81,7 @@ def test_writing_again_changes_no_byte(whole, tmp_path):
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("name", ["comparison/overlap.parquet", "months/stability.json", "months/ov.parquet"])
+@pytest.mark.parametrize("name", ["comparison/shared.parquet", "months/stability.json", "months/ov.parquet"])
 def test_a_missing_table_is_refused_in_one_line_and_nothing_is_written(whole, tmp_path, name):
     results = Results(tmp_path / "results", whole.model)
     shutil.copytree(whole.folder, results.folder)
@@ -81,20 +93,6 @@ def test_a_missing_table_is_refused_in_one_line_and_nothing_is_written(whole, tm
 
 
 # ---- chance --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("profiles", [[[2, 1], [1, 2]], [[2, 1], [1, 2], [2, 2]], [[0, 3], [2, 1], [3, 3], [1, 1]]])
-def test_heads_in_all_of_several_circuits_by_chance(profiles):
-    """Against every choice of heads in two layers of three."""
-    by_circuit = []
-    for counts in profiles:
-        layers = [combinations([(layer, h) for h in range(3)], n) for layer, n in enumerate(counts)]
-        by_circuit.append([set(a) | set(b) for a, b in product(*layers)])
-    sizes = [len(set.intersection(*chosen)) for chosen in product(*by_circuit)]
-    expected = np.bincount(sizes) / len(sizes)
-    found = claims.in_all(3, profiles)
-    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-12)
-    assert not found[len(expected) :].any()
-
-
 def test_holm_by_hand():
     """Sorted 0.01, 0.02, 0.03, 0.4: times 4, 3, 2, 1, and none below the one before it."""
     assert claims.holm([0.03, 0.4, 0.01, 0.02]) == pytest.approx([0.06, 0.4, 0.04, 0.06])
@@ -109,6 +107,11 @@ def by_hand(tmp_path, circuits, tables, runs=None) -> Results:
     artifacts.write_json({"circuits": {task: {} for task in circuits}}, folder / "comparison" / "circuits.json", {})
     rows = [{"circuit": task, "component": name} for task, names in circuits.items() for name in names]
     artifacts.write_table(pd.DataFrame(rows), folder / "comparison" / "membership.parquet", {})
+    core = {
+        task: {"runs": 2, "core": {"heads": [n for n in names if "." in n], "mlps": ["m0"]}}
+        for task, names in circuits.items()
+    }
+    artifacts.write_json({"tasks": core}, folder / "comparison" / "consensus.json", {})
     for task in circuits:
         found = [{"level": "component", "family": "orders", "run": "layers", "members": circuits[task]}]
         for name, by_task in (runs or {}).items():
@@ -123,7 +126,7 @@ def by_hand(tmp_path, circuits, tables, runs=None) -> Results:
 def necessity(p, tasks=TASKS):
     spread = {"controls": 40, "control_median": 90.0, "control_low": 80.0, "control_high": 99.0, "note": ""}
     row = {"question": "necessity", "circuit": "shared", **spread}
-    return {"comparison/controls_summary": [{**row, "task": task, **interval(20, 2), "p": p} for task in tasks]}
+    return {f"{task}/consensus_tests": [{**row, **interval(20, 2), "p": p}] for task in tasks}
 
 
 SAME = {task: ["0.1", "1.2", "2.3", "m0"] for task in TASKS}
@@ -142,7 +145,7 @@ def test_a_shared_circuit_needs_more_than_chance_and_a_cost(tmp_path, circuits, 
     found = claims.shared_circuit(by_hand(tmp_path, circuits, necessity(p)))
     assert found.verdict == verdict
     if circuits is SAME:
-        assert "3 heads in all three circuits (0.1, 1.2 and 2.3)" in found.effect and "p < 0.001" in found.control
+        assert "3 heads in all three cores (0.1, 1.2 and 2.3)" in found.effect and "p < 0.001" in found.control
 
 
 def test_what_a_study_lacks_is_not_tested(tmp_path):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from atlas.report import style
 from atlas.report.findings import claims
-from atlas.report.findings.reading import SHARED, Results, heads, rows
+from atlas.report.findings.reading import Results, heads, of_shared
 from atlas.report.wording import words
 from atlas.store.artifacts import atomic
 
@@ -25,11 +24,12 @@ def drawn(models: Sequence[Results]) -> dict[str, Figure]:
 
 
 def circuits(models: Sequence[Results]) -> Figure:
-    """A panel for each model: heads of each task's circuit, and of what all share, by layer; area counts heads."""
+    """A panel for each model: heads of each task's circuit, and those that all cores share, by layer."""
     heights = [len(results.main) + 1 for results in models]
     fig = style.figure(style.PAGE, ROW * sum(heights) + 0.55 * len(models) + 0.2)
     for ax, results in zip(_panels(fig, heights), models, strict=True):
-        sets = {words(task): heads(circuit) for task, circuit in results.circuits.items()} | {"all": results.shared()}
+        sets = {words(task): heads(circuit) for task, circuit in results.circuits.items()}
+        sets["all cores"] = results.shared()
         ax.set_ylim(len(sets) - 0.5, -0.5)
         ax.set_xlim(-0.7, results.n_layers - 0.3)
         ax.set_yticks(range(len(sets)), [f"{name} ({len(members)})" for name, members in sets.items()])
@@ -37,7 +37,7 @@ def circuits(models: Sequence[Results]) -> Figure:
         ax.grid(axis="y")
         for y, (name, members) in enumerate(sets.items()):
             counts = claims.profile(members, results.n_layers)
-            colour = style.INK if name == "all" else CIRCUIT
+            colour = style.INK if name == "all cores" else CIRCUIT
             at = [layer for layer, n in enumerate(counts) if n]
             ax.scatter(at, [y] * len(at), s=[14 * counts[layer] for layer in at], color=colour, linewidth=0, zorder=3)
         ax.set_title(f"{results.model}: heads of each circuit by layer; area: number of heads")
@@ -47,7 +47,7 @@ def circuits(models: Sequence[Results]) -> Figure:
 
 def necessity(models: Sequence[Results]) -> Figure:
     """A panel for each model: % of full left of each task without the shared heads, beside random sets."""
-    found = [_of_shared(results) for results in models]
+    found = [of_shared(results) for results in models]
     heights = [max(1, len(table)) for table in found]
     fig = style.figure(style.PAGE * 0.8, ROW * sum(heights) + 0.55 * len(models) + 0.3)
     for ax, results, table in zip(_panels(fig, heights), models, found, strict=True):
@@ -61,13 +61,9 @@ def necessity(models: Sequence[Results]) -> Figure:
         ax.set_ylim(max(1, len(table)) - 0.5, -0.5)
         ax.set_yticks(range(len(table)), [words(task) for task in table["task"]])
         ax.tick_params(axis="y", length=0)
-        ax.set_title(f"{results.model}: without the heads that all circuits share (grey: random sets)")
+        ax.set_title(f"{results.model}: without the heads that all cores share (grey: random sets)")
         ax.set_xlabel("% of full")
     return fig
-
-
-def _of_shared(results: Results) -> pd.DataFrame:
-    return rows(results.read("comparison/controls_summary"), question="necessity", circuit=SHARED)
 
 
 def _panels(fig: Figure, heights: list[int]) -> list[Axes]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from atlas.core.chance import tail
 from atlas.report import wording
 from atlas.report.findings import claims
-from atlas.report.findings.reading import SHARED, Results, heads, reported, rows, source_of
+from atlas.report.findings.reading import SHARED, Results, heads, of_shared, reported, rows, source_of
 from atlas.report.wording import interval, listing, number, p_value, words
 
 Models = Sequence[Results]
+LISTED = 12  # heads of a model whose labels are told
 HEAD = """# Findings
 
 What {models} need to go on with a sequence of ordered members. `{command}` writes this page and its figures from
@@ -109,44 +109,75 @@ def needed(models: Models, figures: str) -> str:
 
 
 def shared(models: Models, figures: str) -> str:
-    """Heads that circuits share, pair by pair and all together, beside chance and over other searches."""
-    out, body = ["## What is shared\n"], []
+    """What the searches of each task agree on, and what these cores share, beside chance and search by search."""
+    out = [
+        "## What is shared\n\n"
+        "The *core* of a task is what at least 90 % of its searches keep, by several orders and on other prompts, so "
+        "that no single search decides; what is contingent is in fewer, but in 10 % at least. MLPs are counted apart.\n"
+    ]
     for results in models:
-        common = results.shared()
-        profiles = [claims.profile(heads(c), results.n_layers) for c in results.circuits.values()]
-        chance = claims.in_all(results.n_heads, profiles)
-        mean, low, high = claims.mean_and_span(chance)
-        sizes = [len(frozenset.intersection(*by_task.values())) for by_task in results.runs(results.main).values()]
-        mlps = frozenset.intersection(*results.circuits.values()) - common
-        files = results.name_of("comparison/membership"), results.name_of("stability.json", "<task>")
-        out.append(
-            f"- `{results.model}`: {len(common)} heads are in the circuits of all {len(results.main)} tasks"
-            + (f": {listing(sorted(common, key=wording.place))}" if common else "")
-            + f". By chance it were {number(mean, 2)} [{low}, {high}] with the heads per layer held "
-            f"({p_value(tail(chance, len(common)))}); over {len(sizes)} searches by other orders or on other "
-            f"prompts it is {min(sizes)} to {max(sizes)}. Beside them {len(mlps)} of {results.n_layers} MLPs are in "
-            f"all circuits {cited(*files)}."
-        )
-        pairs = rows(results.read("comparison/overlap"), level="heads")
-        for (_, row), p in zip(pairs.iterrows(), claims.holm(list(pairs["p_layer_matched"])), strict=True):
-            cells = [results.model, f"{words(row['circuit_a'])}, {words(row['circuit_b'])}"]
-            cells += [f"{row['size_a']:.0f}, {row['size_b']:.0f}", f"{row['shared']:.0f}", number(row["expected"], 1)]
-            body.append([*cells, number(row["jaccard"], 2), p_value(p, name="")])
-    header = ["model", "circuits", "heads", "shared", "expected", "Jaccard index", "p"]
-    said = "Expected: random heads with as many in every layer (`<model>/comparison/overlap.parquet`).\n"
-    return "\n".join([*out, "", table(header, body), said])
+        found = rows(results.read("comparison/shared"), tasks=" ".join(results.main))
+        for level, what in (("heads", "heads"), ("mlps", "MLPs")):
+            core = rows(found, level=level, family="core").iloc[0]
+            others = rows(found, level=level)["shared"][found["family"] != "core"]
+            named = f": {listing(core['members'].split())}" if core["members"] else ""
+            single = f"{others.min()} to {others.max()} in {len(others)} single searches" if len(others) else "untried"
+            of_all = (
+                f"`{results.model}`: the cores of all {len(results.main)} tasks share {core['shared']} {what}{named}"
+            )
+            out.append(
+                f"- {of_all}; {number(core['expected'], 2)} by chance ({p_value(core['p'])}, where the smallest possible is "
+                f"{p_value(core['p_smallest'], name='')}); {single} {cited(results.name_of('comparison/shared'))}."
+            )
+    of_cores = ["model", "task", "searches", "core: heads", "MLPs", "contingent: heads", "MLPs"]
+    of_cores += ["core alone, % of full", "with contingent, % of full"]
+    of_pairs = ["model", "cores of", "heads", "shared", "expected", "p"]
+    tables = table(of_cores, map_rows(models, _core_rows)), table(of_pairs, map_rows(models, _pair_rows))
+    said = "Expected: random heads with as many in every layer (`<model>/comparison/consensus.json`, "
+    said += "`<model>/<task>/consensus_scores.parquet`, `<model>/comparison/shared.parquet`).\n"
+    return "\n".join([*out, "", *tables, said])
+
+
+def map_rows(models: Models, of: Callable[[Results], list[list[str]]]) -> list[list[str]]:
+    """The rows of all models, one after another."""
+    return [row for results in models for row in of(results)]
+
+
+def _core_rows(results: Results) -> list[list[str]]:
+    """A row a task: sizes and scores of what its searches agree on."""
+    parts, body = results.read("comparison/consensus.json")["tasks"], []
+    for task in results.main:
+        cells = [results.model, words(task), str(results.searches(task))]
+        cells += [f"{len(parts[task][kind][of])}" for kind in ("core", "contingent") for of in ("heads", "mlps")]
+        kept = rows(reported(results.read("consensus_scores", task)), metric="percent_of_full").set_index("circuit")
+        body.append([*cells, interval(kept.loc["core"]), interval(kept.loc["core and contingent"])])
+    return body
+
+
+def _pair_rows(results: Results) -> list[list[str]]:
+    """A row for each pair of cores; of two tasks the one pair is all of them."""
+    pairs = rows(results.read("comparison/shared"), family="core", level="heads")
+    pairs = pairs[pairs["tasks"].str.count(" ") == 1]
+    return [
+        [
+            results.model,
+            listing(map(words, row["tasks"].split())),
+            row["sizes"].replace(" ", ", "),
+            f"{row['shared']:.0f}",
+            number(row["expected"], 1),
+            p_value(p, name=""),
+        ]
+        for (_, row), p in zip(pairs.iterrows(), claims.holm(list(pairs["p"])), strict=True)
+    ]
 
 
 def ablated(models: Models, figures: str) -> str:
     """What is left of every task, and of what is written, without the shared heads."""
     body, written = [], []
     for results in models:
-        tests = rows(results.read("comparison/controls_summary"), question="necessity", circuit=SHARED)
-        if tests.empty:
-            continue
+        tests = of_shared(results)
         for (_, row), p in zip(tests.iterrows(), corrected(tests), strict=True):
             body.append([results.model, words(row["task"]), interval(row), random_sets(row), p, row["note"] or ""])
-    for results in models:
         if not results.has("generation/summary"):
             continue
         tests = rows(results.read("generation/summary"), heads=SHARED, over="robust")
@@ -159,33 +190,44 @@ def ablated(models: Models, figures: str) -> str:
     return (
         "## What is lost without the shared heads\n\n"
         f"![What is left of each task without the shared heads]({figures}/necessity.svg)\n\n"
-        f"The heads that all circuits share, ablated to their means in the full model "
-        f"(`<model>/comparison/controls_summary.parquet`):\n\n{table(header, body)}\n"
-        f"While the model writes, the same heads set to zero; of the prompts that it gets right unablated, less those "
-        f"on which most random sets fail (`<model>/generation/summary.parquet`):\n\n{table(of_text, written)}"
+        f"The heads that all cores share, ablated to their means in the full model "
+        f"(`<model>/<task>/consensus_tests.parquet`):\n\n{table(header, body)}\n"
+        f"While the model writes, the heads that all reported circuits share set to zero; of the prompts that it gets "
+        f"right unablated, less those on which most random sets fail (`<model>/generation/summary.parquet`):\n\n"
+        f"{table(of_text, written)}"
     )
 
 
 def roles(models: Models, figures: str) -> str:
-    """What each shared head is called on every task, with what its ablation costs."""
+    """What the heads do that the cores of several tasks hold: labels, and what their ablation costs."""
     out = ["## What the shared heads do\n"]
     for results in models:
-        common = sorted(results.shared(), key=wording.place)
-        table_of = results.read("comparison/roles")
-        body = []
+        holders = {name: [t for t, core in results.cores.items() if name in core] for name in _in_any_core(results)}
+        named = [name for name in sorted(holders, key=wording.place) if len(holders[name]) > 1]
+        common = sorted(named, key=lambda name: -len(holders[name]))[:LISTED]
+        table_of, body = results.read("comparison/roles"), []
         for name in common:
             own = table_of[table_of["component"] == name]
             tasks_of = own.groupby("label", sort=False)["task"].agg(list)
             kinds = [f"{label} ({listing(map(words, tasks))})" for label, tasks in tasks_of.items()]
-            costs = own.set_index("task")["effect"].dropna()
-            span = f"{number(costs.min(), 1)} to {number(costs.max(), 1)}" if len(costs) else "\u2013"
-            shares = own.set_index("task")["attribution_share"].dropna()
-            direct = f"{number(100 * shares.min(), 0)} to {number(100 * shares.max(), 0)}" if len(shares) else "\u2013"
-            body.append([name, "; ".join(kinds), span, direct])
-        said = f"`{results.model}` {cited(results.name_of('comparison/roles'))}:"
-        header = ["head", "label (tasks)", "its ablation costs, points of % of full", "it writes, % of the difference"]
-        out.append(f"{said}\n\n{table(header, body)}" if body else f"{said} no head is in all circuits.\n")
+            spans = [_span(own["effect"]), _span(100 * own["attribution_share"])]
+            body.append([name, count_of(len(holders[name]), len(results.main)), "; ".join(kinds) or "\u2013", *spans])
+        said = f"`{results.model}`, the {len(common)} heads in most cores of the {len(named)} in two or more "
+        said += cited(results.name_of("comparison/consensus.json"), results.name_of("comparison/roles"))
+        header = ["head", "cores", "label (tasks)", "its ablation costs, points of % of full"]
+        header.append("it writes itself, % of the logit difference")
+        out.append(f"{said}:\n\n{table(header, body)}" if body else f"`{results.model}`: no head is in two cores.\n")
     return "\n".join(out)
+
+
+def _span(values: pd.Series) -> str:
+    """`1.2 to 3.4`, of what is known."""
+    known = values.dropna()
+    return f"{number(known.min(), 1)} to {number(known.max(), 1)}" if len(known) else "\u2013"
+
+
+def _in_any_core(results: Results) -> frozenset[str]:
+    return frozenset[str]().union(*map(heads, results.cores.values()))
 
 
 def beside(models: Models, figures: str) -> str:
@@ -204,7 +246,7 @@ def beside(models: Models, figures: str) -> str:
         cells = [results.model, str(len(results.main)), *shares, number(100 * late, 0)]
         body.append([*cells, f"{len(results.shared())}", count_of(beyond, len(pairs))])
     header = ["model", "tasks searched", "heads kept, %", "MLPs kept, %", "of these heads in the later half, %"]
-    header += ["heads in all circuits", "pairs that share more than chance"]
+    header += ["heads in all cores", "pairs of circuits that share more than chance"]
     said = "From the tables of the sections above; heads of different models have no counterparts.\n"
     return f"## The models beside each other\n\n{table(header, body)}\n{said}"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.circuit.chosen import OWN_RUN
 from atlas.core.errors import StudyError
 from atlas.report import wording
 from atlas.store import artifacts
 
 SHARED = "shared"  # in place of a task: what the circuits of all main tasks share
-REPORTED = "reported"  # the run of `stability.json` that repeats the circuit of a study
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,19 @@ class Results:
         members = self.read("comparison/membership")
         return {task: frozenset(members.loc[members["circuit"] == task, "component"]) for task in self.main}
 
+    @cached_property
+    def cores(self) -> dict[str, frozenset[str]]:
+        """Main task -> names of the components that nearly all of its searches keep (`consensus.json`)."""
+        parts = self.read("comparison/consensus.json")["tasks"]
+        return {task: frozenset([*parts[task]["core"]["heads"], *parts[task]["core"]["mlps"]]) for task in self.main}
+
+    def searches(self, task: str) -> int:
+        """How many searches of a task its core is of."""
+        return int(self.read("comparison/consensus.json")["tasks"][task]["runs"])
+
     def shared(self, tasks: Iterable[str] | None = None) -> frozenset[str]:
-        """The heads in the circuits of all of these tasks (all main ones)."""
-        chosen = [heads(self.circuits[task]) for task in (tasks or self.main)]
-        return frozenset.intersection(*chosen)
+        """The heads in the cores of all of these tasks (all main ones)."""
+        return frozenset.intersection(*(heads(self.cores[task]) for task in (tasks or self.main)))
 
     def runs(self, tasks: Iterable[str]) -> dict[tuple[str, str], dict[str, frozenset[str]]]:
         """(family, run) -> task -> heads found, of the searches in `stability.json` that all of these tasks have.
@@ -101,7 +110,7 @@ class Results:
         tasks = list(tasks)
         for task in tasks:
             for run in self.read("stability.json", task)["runs"]:
-                if run["level"] == "component" and run["run"] != REPORTED:
+                if run["level"] == "component" and run["run"] != OWN_RUN:
                     found.setdefault((run["family"], run["run"]), {})[task] = heads(run["members"])
         return {key: by_task for key, by_task in found.items() if len(by_task) == len(tasks)}
 
@@ -116,6 +125,12 @@ def rows(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     for key, value in where.items():
         table = table[table[key] == value]
     return table
+
+
+def of_shared(results: Results) -> pd.DataFrame:
+    """What is left of each task without the heads that all cores share, beside random sets: a row a task."""
+    tables = {task: results.read("consensus_tests", task).assign(task=task) for task in results.tasks}
+    return rows(pd.concat(tables.values(), ignore_index=True), question="necessity", circuit=SHARED)
 
 
 def reported(table: pd.DataFrame) -> pd.DataFrame:
