@@ -125,10 +125,9 @@ def shared(models: Models, figures: str) -> str:
             of_all = (
                 f"`{results.model}`: the cores of all {len(results.main)} tasks share {core['shared']} {what}{named}"
             )
-            out.append(
-                f"- {of_all}; {number(core['expected'], 2)} by chance ({p_value(core['p'])}, where the smallest possible is "
-                f"{p_value(core['p_smallest'], name='')}); {single} {cited(results.name_of('comparison/shared'))}."
-            )
+            chance = f"{number(core['expected'], 2)} by chance ({p_value(core['p'])}, where the smallest possible is"
+            chance += f" {p_value(core['p_smallest'], name='')})"
+            out.append(f"- {of_all}; {chance}; {single} {cited(results.name_of('comparison/shared'))}.")
     of_cores = ["model", "task", "searches", "core: heads", "MLPs", "contingent: heads", "MLPs"]
     of_cores += ["core alone, % of full", "with contingent, % of full"]
     of_pairs = ["model", "cores of", "heads", "shared", "expected", "p"]
