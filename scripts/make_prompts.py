@@ -21,6 +21,8 @@ summary |= {"tokenizer": model["tokenizer"], "slow_tokenizer": token_table.compa
 job.log.info("%s: %s", name, {key: summary[key] for key in ("counts", "hold_out", "layouts", "dropped_fillers")})
 for warning in making.warnings(encoded, summary):
     job.log.warning("%s: %s", name, warning)
+if model.get("source", {}).get("bos") and not p.prepend_bos:
+    job.log.warning("models.%s.prepend_bos is false, and its GGUF says that it expects a BOS token", identity["model"])
 
 provenance = job.provenance(snakemake, generator.source_of(block))
 artifacts.write_table(pd.DataFrame([identity | row for row in encoded.rows]), out.prompts, provenance)

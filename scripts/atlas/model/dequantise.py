@@ -88,7 +88,10 @@ def _adds_bos(found: gguf_file.Contents) -> bool:
 def _read(name: str, file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """transformers' model and tokenizer of a GGUF file."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     where = f"models.{name}.gguf: {file.name}"
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.report import frame
-from atlas.report.wording import words
+from atlas.report.wording import listing, number, words
 
 ROWS_UP_TO = 300
 
@@ -41,12 +41,23 @@ def page(title: str, lead: str, sections: Sequence[Section], short: Sequence[str
 
 
 def warning(model: dict[str, Any]) -> str:
-    """What stands above every page of a model (model.json) with random weights; empty for others."""
-    if not model.get("random_weights"):
-        return ""
+    """What stands above every page of a model (model.json) with random weights, or of a GGUF; empty for others."""
+    if model.get("random_weights"):
+        return (
+            "This model has random weights. The run shows that the workflow fits the architecture and what it costs; "
+            "its numbers, sentences and figures are no findings."
+        )
+    return weights_of_gguf(model["source"]) if model.get("source") else ""
+
+
+def weights_of_gguf(source: dict[str, Any]) -> str:
+    """Which weights a model made of a GGUF has (``source`` of model.json), with packages, licence and types."""
+    packages = f" of {listing(source['packages'])}" if source["packages"] else ""
+    types = listing(f"{number(100 * of['share'], 2)} % {name}" for name, of in source["types"].items())
+    said = "Dequantised weights of a quantised file" if source["quantised"] else "Weights converted from a GGUF file"
     return (
-        "This model has random weights. The run shows that the workflow fits the architecture and what it costs; its "
-        "numbers, sentences and figures are no findings."
+        f"{said}, not the original checkpoint: {listing(source['file'])}{packages}; licence: "
+        f"{source['licence'] or 'not stated'}; numbers: {types}."
     )
 
 
