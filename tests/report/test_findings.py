@@ -148,6 +148,14 @@ def test_a_shared_circuit_needs_more_than_chance_and_a_cost(tmp_path, circuits, 
         assert "3 heads in all three cores (0.1, 1.2 and 2.3)" in found.effect and "p < 0.001" in found.control
 
 
+def test_a_task_without_random_sets_decides_nothing(tmp_path):
+    tables = necessity(0.01)
+    tables["months/consensus_tests"] = [tables["months/consensus_tests"][0] | {"controls": 0, "p": float("nan")}]
+    assert claims.shared_circuit(by_hand(tmp_path / "a", SAME, tables)).verdict == claims.UNTESTED
+    tables["numerals/consensus_tests"] = [tables["numerals/consensus_tests"][0] | {"p": 0.5}]
+    assert claims.shared_circuit(by_hand(tmp_path / "b", SAME, tables)).verdict == claims.FAILS
+
+
 def test_what_a_study_lacks_is_not_tested(tmp_path):
     two = {task: SAME[task] for task in TASKS[:2]}
     results = by_hand(tmp_path, two, necessity(0.01, TASKS[:2]))

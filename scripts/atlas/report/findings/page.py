@@ -16,10 +16,10 @@ Models = Sequence[Results]
 LISTED = 12  # heads of a model whose labels are told
 HEAD = """# Findings
 
-What {models} need to go on with a sequence of ordered members. `{command}` writes this page and its figures from
-the tables of finished studies, so that no number here was typed. Brackets hold 95 % bootstrap intervals over prompts,
-beside random sets the 2.5 and 97.5 percentiles of the sets; p-values of a table are corrected for its tests of one
-model (Holm). Files are those below `results/` ([artifacts.md](artifacts.md)); what the numbers mean stands in
+What models need to go on with a sequence of ordered members: {models}. `{command}` writes this page and its
+figures from the tables of finished studies, so that no number here was typed. Brackets hold 95 % bootstrap intervals
+over prompts, beside random sets the 2.5 and 97.5 percentiles of the sets; p-values of a table are corrected for its
+tests of one model (Holm). Files are those below `results/` ([artifacts.md](artifacts.md)); what the numbers mean stands in
 [methods.md](methods.md). Results are reported on prompts that the search never saw.
 """
 
@@ -63,6 +63,7 @@ def corrected(table: pd.DataFrame) -> list[str]:
 
 
 def count_of(found: int, total: int) -> str:
+    """`3 of 48`."""
     return f"{found} of {total}"
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from atlas.circuit.chosen import OWN_RUN
 from atlas.core.errors import StudyError
-from atlas.report import wording
+from atlas.report import pages, wording
 from atlas.store import artifacts
 
 SHARED = "shared"  # in place of a task: what the circuits of all main tasks share
@@ -140,5 +140,6 @@ def reported(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def source_of(description: Mapping[str, Any]) -> str:
-    """What `model.json` says of where the weights come from, for a table."""
-    return f"{description['architecture']}, {description['n_layers']} layers of {description['n_heads']} heads"
+    """What `model.json` says of a model's size, and of where its weights come from."""
+    size = f"{description['architecture']}, {description['n_layers']} layers of {description['n_heads']} heads"
+    return f"{size}. {pages.warning(description)}".rstrip(" .")
