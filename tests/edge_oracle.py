@@ -1,7 +1,8 @@
 """A naive forward pass over the nodes of a GPT-2, GPT-NeoX or Llama checkpoint, for testing: every edge is written out.
 
 Each node's write to the residual stream is kept apart; what a receiver reads is their sum, with any chosen sender's
-write exchanged. Slow and plain on purpose; shares nothing with the engine.
+write exchanged. Where norms stand behind the parts of a layer, each receiver takes that of the heads' writes that it
+gets, bias included. Slow and plain on purpose; shares nothing with the engine.
 """
 
 import torch
@@ -12,7 +13,9 @@ from atlas.core.graph import Edge
 
 
 class Oracle:
-    def __init__(self, model):
+    def __init__(self, model, behind=None):
+        """``behind``: of each layer the norms of what its attention and of what its MLP gives; None: there are none."""
+        self.behind = behind
         self.model, self.config = model.eval().requires_grad_(False), model.config
         self.family = self.config.model_type
         body = getattr(model, {"gpt2": "transformer", "gpt_neox": "gpt_neox", "llama": "model"}[self.family])
@@ -40,7 +43,17 @@ class Oracle:
 
         def read(receiver):
             other = exchanged.get(receiver, {})
-            reads[receiver] = sum(other.get(sender, write) for sender, write in writes.items())
+            given = {sender: other.get(sender, write) for sender, write in writes.items()}
+            mixed = {}  # layer -> what its attention gives to this receiver, before the norm behind it
+            for sender in [s for s in given if self.behind and s not in ("embed", *map(str, self.mlps))]:
+                layer = int(sender.split()[-1].split(".")[0])
+                mixed[layer] = mixed.get(layer, 0) + given.pop(sender)
+            reads.update({(receiver, layer): mixture for layer, mixture in mixed.items()})
+            if torch.is_grad_enabled():
+                for mixture in mixed.values():
+                    mixture.requires_grad_(True).retain_grad()
+            normed = [self.behind[layer][0](mixture) for layer, mixture in mixed.items()]
+            reads[receiver] = sum([*given.values(), *normed])
             if torch.is_grad_enabled():
                 reads[receiver].requires_grad_(True).retain_grad()
             return reads[receiver]
@@ -48,16 +61,21 @@ class Oracle:
         for layer, block in enumerate(self.blocks):
             mixed = {h: self.head(layer, block, h, read) for h in range(self.heads)}
             if self.parallel:
-                mlp = self.mlp(block, read(f"m{layer}"))
+                mlp = self.mlp(layer, block, read(f"m{layer}"))
             writes |= {str(Component(layer, h)): z for h, z in mixed.items()}
             bias = {"gpt2": "attn.c_proj", "gpt_neox": "attention.dense"}.get(self.family)
             if bias:
                 writes[f"bias {layer}"] = block.get_submodule(bias).bias.expand_as(writes["embed"])
-            writes[str(Component(layer))] = mlp if self.parallel else self.mlp(block, read(f"m{layer}"))
+            writes[str(Component(layer))] = mlp if self.parallel else self.mlp(layer, block, read(f"m{layer}"))
         return self.model.get_output_embeddings()(self.final(read("logits"))[:, -1]), writes, reads
 
-    def mlp(self, block, x):
-        return block.mlp((block.ln_2 if self.family == "gpt2" else block.post_attention_layernorm)(x))
+    @property
+    def mlps(self):
+        return [Component(layer) for layer in range(len(self.blocks))]
+
+    def mlp(self, layer, block, x):
+        out = block.mlp((block.ln_2 if self.family == "gpt2" else block.post_attention_layernorm)(x))
+        return self.behind[layer][1](out) if self.behind else out
 
     def head(self, layer, block, h, read):
         norm = block.ln_1 if self.family == "gpt2" else block.input_layernorm
@@ -130,7 +148,8 @@ class EdgeScores:
             return self.difference(self.oracle.run(self.prompts.tokens, exchanged)[0])
 
     def gradients(self, embeddings=None) -> dict[str, torch.Tensor]:
-        """Receiver -> gradient of the summed difference by its input before the norm, [N, S, D]."""
+        """Receiver -> gradient of the summed difference by its input before the norm, [N, S, D]; (receiver, layer) ->
+        that by what it gets of a layer's attention before the norm behind that, where there is one."""
         with torch.enable_grad():
             logits, _, reads = self.oracle.run(self.prompts.tokens, embeddings=embeddings)
             self.difference(logits).sum().backward()
@@ -139,6 +158,10 @@ class EdgeScores:
     def attribution(self, edges) -> dict[Edge, float]:
         """(ablated - clean write) . gradient at the receiver's input before its norm, mean over prompts."""
         n, gradients = len(self.prompts), self.gradients()
-        return {
-            e: float(((self.ablated[e.sender] - self.clean[e.sender]) * gradients[e.receiver]).sum()) / n for e in edges
-        }
+        return {e: float(self.along(e, gradients).sum()) / n for e in edges}
+
+    def along(self, edge, gradients) -> torch.Tensor:
+        """[N, S, D] (ablated - clean write) times the gradient by what the receiver gets of it."""
+        head = self.oracle.behind and "." in edge.sender
+        place = (edge.receiver, Component.parse(edge.sender).layer) if head else edge.receiver
+        return (self.ablated[edge.sender] - self.clean[edge.sender]) * gradients[place]

@@ -162,5 +162,7 @@ def test_gradients_by_all_that_reads_the_embedding_are_its_own(case):
     handle.remove()
     rows = torch.arange(3)
     (expected,) = torch.autograd.grad((logits[rows, answer] - logits[rows, incorrect]).sum(), seen["x"])
-    found = sum(part.sum(0) for _, part in attribution.gradients(case.edge_run(), answer, incorrect, 1.0))
+    run = case.edge_run()
+    way = attribution.way_back(run, answer, incorrect, 1.0)
+    found = sum(part.sum(0) for _, part in attribution.gradients(run, way))
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
