@@ -163,7 +163,7 @@ def test_shared_keys_and_values_are_one_receiver():
 
 @given(st.integers(1, 3), st.sampled_from([(4, 4), (4, 2), (2, 1)]), st.booleans(), st.integers(0, 10**6), st.data())
 @settings(max_examples=40)
-def test_live_edges_are_those_on_a_path_to_the_logits(layers, heads, parallel, seed, data):
+def test_edges_on_paths_are_those_that_a_walk_from_either_end_finds(layers, heads, parallel, seed, data):
     graph = Graph(layers, *heads, parallel)
     circuit = sample(graph, seed, data.draw(st.sampled_from([0.05, 0.2, 0.6])))
 
@@ -174,8 +174,22 @@ def test_live_edges_are_those_on_a_path_to_the_logits(layers, heads, parallel, s
 
     live = frozenset(e for e in circuit if any(r == "logits" or reaches(r) for r in graph.readers(e.receiver)))
     assert graph.live(circuit) == live
+    inputs = {reader: set() for reader in [*graph.senders, "logits"]}
+    for e in circuit:
+        for reader in graph.readers(e.receiver):
+            inputs[reader].add(e.sender)
+
+    def starts(node) -> bool:
+        """By walking back from the node, edge by edge."""
+        return node == "embed" or any(starts(sender) for sender in inputs[node])
+
+    assert graph.reached(circuit) == frozenset(e for e in circuit if starts(e.sender))
+    between = frozenset(e for e in live if starts(e.sender))
+    assert graph.on_paths(circuit) == between == graph.on_paths(between), "nothing more dangles once these are gone"
+    assert graph.reached(live) == between
     touched = {e.sender for e in circuit} | {r for e in circuit for r in graph.readers(e.receiver)}
-    assert graph.without_path(circuit) == {Component.parse(n) for n in touched - {"embed", "logits"} if not reaches(n)}
+    writing = {e.sender for e in between}
+    assert graph.without_path(circuit) == {Component.parse(n) for n in touched - {"embed", "logits"} - writing}
 
 
 # ---- the engine ----------------------------------------------------------------------------------------------
