@@ -11,23 +11,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_edges import FAMILIES, Case, sample
+from test_edges import NORMED, Case, sample
 
 from atlas.core.graph import EdgeMask, Graph, members
 from atlas.edges import attribution, engine, searches
 from atlas.edges.engine import EdgeAblator, with_embeddings
 from atlas.edges.run import bytes_of
 from atlas.edges.variants import Place, groups
-from atlas.model.block import at_least_float32
+from atlas.model.logits import at_least_float32
 from atlas.model.low_rank import ChangedMlp
 from atlas.prompts.batch import Prompts
 from atlas.store.memo import Memo
-from random_models import H, S
+from random_models import TOLERANCE, H, S
 
 GRAPHS = [Graph(2, 2, 2), Graph(2, 4, 2), Graph(3, 2, 1, parallel=True)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*TOLERANCE, "gpt2" + NORMED, "olmo2"])
 def case(request, tmp_path_factory):
     return Case(request.param, tmp_path_factory.mktemp("random") / "model")
 

@@ -22,9 +22,11 @@ import torch
 from atlas.core.graph import EMBED, LOGITS, Edge
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.frame import Differences
+from atlas.edges.inputs import entered, joint
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
-from atlas.model.block import Block, at_least_float32
+from atlas.model.block import Block
+from atlas.model.logits import at_least_float32
 from atlas.model.models import slices
 
 RANKINGS = ("signed", "absolute")
@@ -149,14 +151,14 @@ def layer_with_reads(
     """The output [N, S, D] of one layer of the whole model, of the residual x [N, S, D] that enters it; and what its
     heads write together.
 
-    Notes in ``read`` queries, keys and values [N, h, S, d_head] under (layer, part) and the MLP's own reading of the
-    residual [N, S, D] under its name.
+    Notes in ``read`` queries, keys and values [N, h, S, d_head] under (layer, part), as `Inputs` gives them, and the
+    MLP's own reading of the residual [N, S, D] under its name.
     """
     y = block.norm1(x)
     for part in "qkv":
-        read[layer, part] = block.project(part, y)
+        read[layer, part] = block.entering(part, y) if joint(block, part) else block.project(part, y)
     q, k, v = (read[layer, part] for part in "qkv")
-    z = block.attend(block.placed("q", q), block.placed("k", k), v)
+    z = block.attend(entered(block, "q", q), entered(block, "k", k), v)
     writes = block.head_writes(z)
     after = block.after_attention(x, writes)
     read[f"m{layer}"] = own = block.mlp_reads(x, after).clone()  # a branch: what the MLP alone makes of it
@@ -168,6 +170,8 @@ def by_input_of_heads(block: Block, part: str, x: torch.Tensor, by_part: torch.T
 
     Carried back from that by its queries, keys or values, ``by_part`` [N, h, S, d_head].
     """
+    if joint(block, part):
+        return torch.cat([by_input_of_one(block, part, head, x, own) for head, own in enumerate(by_part.unbind(1))])
     weight = block.linear(part)[0].permute(1, 2, 0)  # [h, d_head, D]
     by_normed = torch.bmm(by_part.transpose(0, 1).flatten(1, 2), weight).view(-1, *x.shape)
     with torch.enable_grad():
@@ -175,6 +179,14 @@ def by_input_of_heads(block: Block, part: str, x: torch.Tensor, by_part: torch.T
         (by_input,) = torch.autograd.grad(block.norm1(copies), copies, by_normed)
     found: torch.Tensor = by_input
     return found
+
+
+def by_input_of_one(block: Block, part: str, head: int, x: torch.Tensor, by_part: torch.Tensor) -> torch.Tensor:
+    """[1, N, S, D] the same of one head, ``by_part`` [N, S, d_head], whose norm is of what all heads make of x."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        (found,) = torch.autograd.grad(block.entering(part, block.norm1(x), heads=[head])[:, 0], x, by_part)
+    return found[None]
 
 
 def ranked(edge_scores: dict[Edge, float], ranking: str) -> list[Edge]:

@@ -17,8 +17,9 @@ from atlas.edges import variants
 from atlas.edges.frame import Differences
 from atlas.edges.run import EdgeRun
 from atlas.model import families
-from atlas.model.block import Weights, at_least_float32
+from atlas.model.block import Weights
 from atlas.model.engine import Engine, Substitute
+from atlas.model.logits import at_least_float32
 from atlas.model.models import Model, slices
 from atlas.prompts.batch import Prompts
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from atlas.core.graph import EMBED, Graph
-from atlas.model.block import Positions
+from atlas.model.attention import Positions
 from atlas.model.engine import Engine, Substitute
 
 

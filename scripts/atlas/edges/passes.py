@@ -12,8 +12,9 @@ import torch
 
 from atlas.core.graph import EMBED, members
 from atlas.edges.frame import Frame, matrix, rows_in
-from atlas.edges.inputs import Inputs
-from atlas.model.block import Block, Positions
+from atlas.edges.inputs import Inputs, entered
+from atlas.model.attention import Positions
+from atlas.model.block import Block
 
 COPIED = 3  # times that a copy, and the product with it, goes through memory: else sums are taken one by one
 
@@ -113,7 +114,7 @@ class Pass:
         narrow = [h for h in heads if h not in wide] if len(wide) < len(heads) else []
         owners = sorted({block.owners[h] for h in heads})
         inputs = Inputs(self, layer)
-        k, v = block.placed("k", self.given(inputs, "k", owners, True)), self.given(inputs, "v", owners, True)
+        k, v = entered(block, "k", self.given(inputs, "k", owners, True)), self.given(inputs, "v", owners, True)
         for some, everywhere in ((wide, True), (narrow, False)):
             if some:
                 q = self.given(inputs, "q", some, everywhere)
@@ -157,7 +158,7 @@ class Pass:
         n = max(map(rows_in, (q, k, v)))
         q, k, v = (self.spread(x, n) for x in (q, k, v))
         at = None if everywhere else self.positions_of(n)
-        return block.attend(block.placed("q", q, at), k, v, at, None if owners == list(range(k.shape[1])) else owners)
+        return block.attend(entered(block, "q", q, at), k, v, at, None if owners == list(range(k.shape[1])) else owners)
 
     # ---- rows and positions ------------------------------------------------------------------------------
     def spread(self, x: torch.Tensor, n: int) -> torch.Tensor:

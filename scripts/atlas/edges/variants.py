@@ -11,10 +11,10 @@ from itertools import groupby
 import torch
 
 from atlas.core.graph import LOGITS, Edge, Graph, members
-from atlas.edges.inputs import Inputs, projected_each
+from atlas.edges.inputs import Inputs, entered, joint, placed_each, projected_each
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun, bytes_of
-from atlas.model.block import Positions
+from atlas.model.attention import Positions
 from atlas.model.low_rank import ChangedMlp, is_half
 
 
@@ -206,7 +206,7 @@ class Variants(Pass):
         z = self.attend(
             block,
             new if part == "q" else self.picked(q, heads),
-            block.placed("k", new) if part == "k" else self.picked(k, theirs),
+            entered(block, "k", new) if part == "k" else self.picked(k, theirs),
             new if part == "v" else self.picked(v, theirs),
             [0] * size,
             everywhere,
@@ -260,13 +260,16 @@ class Variants(Pass):
         self.exchange(sender, z, wide)
 
     def projected(self, layer: int, owners: list[int], everywhere: bool) -> torch.Tensor:
-        """[C N, 1, P, d_head] queries, keys or values of the receivers, each without its edge."""
+        """[C N, 1, P, d_head] queries, keys or values of the receivers, each without its edge; see `Inputs`."""
         block, part = self.run.blocks[layer], self.place.kind
         x = self.copied(self.reads(2 * layer, self.cut, everywhere))
         x = block.norm1(x)
-        if len(set(owners)) == 1:
+        if len(set(owners)) == 1 and not joint(block, part):
             return block.project(part, x, owners[:1])
-        found = projected_each(block, part, x.unflatten(0, (self.copies, -1)), owners)
+        each = x.unflatten(0, (self.copies, -1))
+        found = projected_each(block, part, each, owners)
+        if joint(block, part):
+            found = placed_each(block, part, found, each, owners, None if everywhere else self.run.positions)
         return found.transpose(0, 1).flatten(0, 1)[:, None]
 
     def base_projections(self, layer: int, everywhere: bool) -> tuple[torch.Tensor, ...]:
@@ -279,7 +282,7 @@ class Variants(Pass):
                 inputs.projected(p, some, p != "q" or everywhere)
                 for p, some in zip("qkv", (heads, owners, owners), strict=True)
             )
-            held[everywhere] = q, block.placed("k", k), v
+            held[everywhere] = q, entered(block, "k", k), v
         return held[everywhere]
 
     def picked(self, x: torch.Tensor, heads: list[int]) -> torch.Tensor:

@@ -7,7 +7,8 @@ there is left a product with d_head rows in place of D. The same numbers, to rou
 
 import torch
 
-from atlas.model.block import Block, at_least_float32
+from atlas.model.block import Block
+from atlas.model.logits import at_least_float32
 
 
 class ChangedMlp:
