@@ -253,7 +253,9 @@ def test_gradients_by_all_that_reads_the_embedding_are_its_own(case):
     """Every receiver reads the embedding, so their gradients sum to the one that transformers' model has by it."""
     answer, incorrect = torch.tensor([5, 6, 7]), torch.tensor([9, 8, 20])
     expected = tiny.gradient_by_embedding(case.original, case.tokens, answer, incorrect)
-    found = sum(part.sum(0) for _, part in attribution.gradients(case.edge_run(), answer, incorrect, 1.0))
+    run = case.edge_run()
+    way = attribution.way_back(run, answer, incorrect, 1.0)
+    found = sum(part.sum(0) for _, part in attribution.gradients(run, way))
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
