@@ -21,7 +21,7 @@ from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
-from random_models import EVERY, VOCAB, build
+from random_models import EVERY, FAMILIES, VOCAB, build
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_last_point_is_the_models_own_output_and_the_raw_lens_is_not(shipped
     assert np.abs(lenses["raw"].logit_diff[-1] - difference).max() > 0.1
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_point_is_the_models_own_output_in_every_family(family, tmp_path):
     torch.manual_seed(0)
     network = build(family)
