@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atlas.core.metrics import per_prompt
 from atlas.core.positions import Layout
@@ -77,6 +79,12 @@ def test_the_last_point_is_the_models_own_output_and_the_raw_lens_is_not(shipped
     difference = own["logit_diff"].numpy()
     assert np.abs(lenses["norm"].logit_diff[-1] - difference).max() < 1e-4
     assert np.abs(lenses["raw"].logit_diff[-1] - difference).max() > 0.1
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 8))
+def test_the_best_tokens_are_the_first_of_a_stable_order(rows, k):
+    logits = torch.tensor(rows).float()
+    assert lens.best(logits, k).equal(logits.argsort(dim=-1, descending=True, stable=True)[:, :k])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
