@@ -18,7 +18,7 @@ from atlas.proof import exact, fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
-from random_models import EVERY, NORMED, VOCAB, build, load_random
+from random_models import EVERY, FAMILIES, NORMED, VOCAB, build, load_random
 
 NORMS = ("own", "block1", "in place")
 
@@ -37,7 +37,7 @@ def residual_after_block_0(model, tokens):
 
 # ---- what heads read -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("norm", ["own", "block1"])
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_values_equal_the_weights_written_out(family, norm, tmp_path):
     """With the weights that the engine reads from the checkpoint: norm, W_V and b_V of a query head's group."""
     torch.manual_seed(0)
