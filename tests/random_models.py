@@ -5,6 +5,7 @@ In float64 GPT-2 and NeoX differ from an oracle by rounding alone, below 1e-9. T
 have norms behind attention and MLP, of queries and keys or caps of scores and logits, and windows shorter than prompts.
 """
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ N, S, VOCAB, L, H, D = 5, 7, 30, 3, 4, 16
 TOLERANCE = {"gpt2": 1e-9, "neox": 1e-9, "neox sequential": 1e-9, "llama": 1e-5}
 NORMED = {"gemma2": 1e-5, "gemma3": 1e-5, "olmo2": 1e-5}
 EVERY = TOLERANCE | NORMED
+FAMILIES = [*TOLERANCE, "gemma3", *(pytest.param(family, marks=pytest.mark.slow) for family in ("gemma2", "olmo2"))]
 COMPONENTS = all_components(L, H)
 
 

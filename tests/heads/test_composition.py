@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.heads import composition
-from random_models import EVERY, load_random
+from random_models import FAMILIES, load_random
 
 
-@pytest.fixture(scope="module", params=EVERY)
+@pytest.fixture(scope="module", params=FAMILIES)
 def tiny_model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("random") / "model")
 

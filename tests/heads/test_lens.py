@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atlas.core.metrics import per_prompt
 from atlas.core.positions import Layout
@@ -21,7 +23,7 @@ from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
-from random_models import EVERY, VOCAB, build
+from random_models import EVERY, FAMILIES, VOCAB, build
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,13 @@ def test_the_last_point_is_the_models_own_output_and_the_raw_lens_is_not(shipped
     assert np.abs(lenses["raw"].logit_diff[-1] - difference).max() > 0.1
 
 
-@pytest.mark.parametrize("family", EVERY)
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(1, 8))
+def test_the_best_tokens_are_the_first_of_a_stable_order(rows, k):
+    logits = torch.tensor(rows).float()
+    assert lens.best(logits, k).equal(logits.argsort(dim=-1, descending=True, stable=True)[:, :k])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_point_is_the_models_own_output_in_every_family(family, tmp_path):
     torch.manual_seed(0)
     network = build(family)

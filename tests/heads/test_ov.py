@@ -18,7 +18,7 @@ from atlas.proof import exact, fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
-from random_models import EVERY, VOCAB, build
+from random_models import EVERY, FAMILIES, NORMED, VOCAB, build, load_random
 
 NORMS = ("own", "block1", "in place")
 
@@ -37,7 +37,7 @@ def residual_after_block_0(model, tokens):
 
 # ---- what heads read -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("norm", ["own", "block1"])
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_values_equal_the_weights_written_out(family, norm, tmp_path):
     """With the weights that the engine reads from the checkpoint: norm, W_V and b_V of a query head's group."""
     torch.manual_seed(0)
@@ -58,6 +58,24 @@ def test_values_equal_the_weights_written_out(family, norm, tmp_path):
             group = head * block.w_v.shape[1] // model.n_heads
             expected = normed @ block.w_v[:, group] + block.b_v[group]
             assert (found[layer, :, :, head] - expected).abs().max() < EVERY[family]
+
+
+@pytest.mark.parametrize("family", NORMED)
+def test_behind_a_norm_a_head_writes_through_its_weight(family, tmp_path):
+    """In the direction in which it would alone leave the norm, so that the final norm makes the same of it.
+
+    To 1e-4 of logits of order 1: z is large, but the final norm adds its eps, up to 1e-5, to what is normed already.
+    """
+    model = load_random(family, tmp_path / "model")
+    readout, w = Readout.of(model), model.weights
+    z = 100 * torch.randn(5, model.d_head, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for layer, block in enumerate(w.blocks):
+        for head in range(model.n_heads):
+            alone = block.norm_attn_out(z @ block.w_o[head])
+            found = readout.uncapped(readout.norm(z @ ov.written(model, layer)[head]))
+            assert (found - readout.uncapped(readout.norm(alone))).abs().max() < 1e-4
+            unweighted = readout.uncapped(readout.norm(z @ block.w_o[head]))
+            assert (found - unweighted).abs().max() > 0.1, "the norm's weight matters"
 
 
 def test_one_layer_alone_is_read_through_the_norms_that_it_has():

@@ -23,7 +23,7 @@ from atlas.prompts.batch import Prompts
 from conftest import load_tokenizer
 from random_models import (
     COMPONENTS,
-    EVERY,
+    FAMILIES,
     ROWS,
     VOCAB,
     D,
@@ -38,7 +38,7 @@ from random_models import (
 )
 
 
-@pytest.fixture(scope="module", params=EVERY)
+@pytest.fixture(scope="module", params=FAMILIES)
 def model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("random") / "model")
 

@@ -15,10 +15,10 @@ from atlas.core.errors import StudyError
 from atlas.model import families, forward, models
 from atlas.model.checkpoint import Checkpoint
 from atlas.model.norm import NoNorm
-from random_models import EVERY, VOCAB, L, S, load_random, save
+from random_models import FAMILIES, VOCAB, L, S, load_random, save
 
 
-@pytest.fixture(scope="module", params=EVERY)
+@pytest.fixture(scope="module", params=FAMILIES)
 def model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("forward") / "model")
 

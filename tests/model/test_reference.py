@@ -117,6 +117,26 @@ OPTIONS = {
         "tie_word_embeddings": [False],
         "hidden_activation": ["relu"],
     },
+    "gemma": {"hidden_act": ["gelu", "relu"], "head_dim": [4, 16], "use_bidirectional_attention": [True]},
+    "gemma3_text": {
+        "layer_types": [["sliding_attention", "sliding_attention"], ["full_attention", "chunked_attention"]],
+        "sliding_window": [8],
+        "rope_parameters": [{"full_attention": rope, "sliding_attention": ROPES[0]} for rope in ROPES[1:]],
+        "query_pre_attn_scalar": [64],
+        "attn_logit_softcapping": [5.0],
+        "final_logit_softcapping": [2.0],
+        "use_bidirectional_attention": [True],
+    },
+    "qwen3": {
+        **{k: shared_options()[k] for k in ("attention_bias", "head_dim", "rope_parameters", "rms_norm_eps")},
+        "layer_types": [["sliding_attention", "full_attention"], ["full_attention", "full_attention"]],
+    },
+    "olmo2": {
+        **{
+            k: shared_options()[k] for k in ("attention_bias", "rope_parameters", "rms_norm_eps", "num_key_value_heads")
+        },
+        "sliding_window": [8],
+    },
     "gptj": {"rotary_dim": [8, 2], "activation_function": ["relu"], "tie_word_embeddings": [True]},
     "gpt_neo": {"window_size": [8], "activation_function": ["relu"], "attention_types": [[[["local"], 2]]]},
     "opt": {

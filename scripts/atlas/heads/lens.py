@@ -73,9 +73,20 @@ def looked_at(
     """logit_diff [N], rank [N], top ids [N, k] and their logits [N, k] of residuals x [N, D]."""
     logits = readout.unembed(readout.norm(x) if kind == "norm" else x)
     scores = per_prompt(["logit_diff", "answer_rank"], logits, answer, incorrect)
-    order = logits.argsort(dim=-1, descending=True, stable=True)[:, :k]  # ties in order of ids, as ranks are
+    order = best(logits, k)
     out = (scores["logit_diff"].double(), scores["answer_rank"], order, logits.gather(1, order))
     return [x.cpu().numpy() for x in out]
+
+
+def best(logits: torch.Tensor, k: int) -> torch.Tensor:
+    """[N, k] ids of the largest of logits [N, d_vocab], best first, ties in order of ids, as ranks are.
+
+    Of a large vocabulary most of the time would go into sorting it; those that reach the k-th are sorted alone.
+    """
+    reached = int((logits >= logits.topk(min(k, logits.shape[-1])).values[:, -1:]).sum(-1).max())
+    ids = logits.topk(reached).indices.sort(dim=-1).values
+    order = logits.gather(1, ids).argsort(dim=-1, descending=True, stable=True)[:, :k]
+    return ids.gather(1, order)
 
 
 # ---- tables --------------------------------------------------------------------------------------------------
