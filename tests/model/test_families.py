@@ -109,8 +109,10 @@ def replaced_on_modules(case, circuit, z, mlp_out):
     """Last logits of the Hugging Face model with all that a circuit leaves out put in by hooks on its own modules.
 
     z [L, 1 or N, S, H, d_head] before the layer's output map; mlp_out [L, 1 or N, S, D] behind the last module of the
-    MLP's side: the norm behind it, where there is one.
+    MLP's side: the norm behind it, where there is one. Granite multiplies behind that.
     """
+    names = (tiny.WRITE[kind],) if (kind := case.original.config.model_type) in tiny.WRITE else tiny.MLP
+    written = mlp_out.expand(-1, *case.tokens.shape, -1) / getattr(case.original.config, "residual_multiplier", 1)
     lists = (m for m in case.original.modules() if isinstance(m, torch.nn.ModuleList))
     layers = next(m for m in lists if len(m) == tiny.LAYERS)
     handles = []
@@ -125,8 +127,9 @@ def replaced_on_modules(case, circuit, z, mlp_out):
         output = tiny.submodule(tiny.submodule(layer, tiny.ATTENTION), tiny.OUTPUT)
         handles.append(output.register_forward_pre_hook(put))
         if Component(index) not in circuit:
-            last = getattr(layer, "post_feedforward_layernorm", None) or tiny.submodule(layer, tiny.MLP)
-            handles.append(last.register_forward_hook(lambda m, i, out, index=index: mlp_out[index].expand_as(out)))
+            last = getattr(layer, "post_feedforward_layernorm", None) or tiny.submodule(layer, names)
+            own = written[index].clone()  # to which Falcon adds in place
+            handles.append(last.register_forward_hook(lambda m, i, out, own=own: own.view(out.shape)))
     with torch.no_grad():
         found = case.original(case.tokens).logits[:, -1]
     for handle in handles:
