@@ -35,8 +35,8 @@ def test_the_headline_counts_heads_and_mlps_apart_and_says_what_it_rests_on():
     assert said[0] == (
         "In at least 90 % of the searches (T = 20 %, 3 searches of each task) the circuits of both main tasks keep 3 "
         "shared heads (0.1, 1.1 and 2.1) and 3 of 3 MLPs; as many random heads in the same layers (3 and 3) would "
-        "share 0.8, p = 0.016; as many random MLPs (3 and 3) would share 3.0, and no overlap of these sizes could have p "
-        "below 1, so it says nothing."
+        "share 0.8, p = 0.016; as many random MLPs (3 and 3) would share 3.0, and no overlap of these sizes could have "
+        "p below 1, so it says nothing."
     )
     assert said[1] == (
         "A: 3 heads and 3 of 3 MLPs are core and keep 70.0 % [68.0, 71.6] of the full model alone (random heads 20.0 "

@@ -70,10 +70,9 @@ def shared_findings(shared: pd.DataFrame, tasks: list[str], basis: str, all_mlps
     rows = shared[(shared["family"] == "core") & (shared["tasks"] == " ".join(tasks))].set_index("level")
     heads, mlps = rows.loc["heads"], rows.loc["mlps"]
     named = f" ({listing(heads['members'].split())})" if heads["shared"] else ""
-    first = (
-        f"In at least 90 % of the searches ({basis}) the circuits of {everyone} keep "
-        f"{count(heads['shared'], 'shared head')}{named} and {mlps['shared']} of {count(all_mlps, 'MLP')}; {_versus(heads, 'heads')}; {_versus(mlps, 'MLPs')}."
-    )
+    both = f"{count(heads['shared'], 'shared head')}{named} and {mlps['shared']} of {count(all_mlps, 'MLP')}"
+    first = f"In at least 90 % of the searches ({basis}) the circuits of {everyone} keep {both}; "
+    first += f"{_versus(heads, 'heads')}; {_versus(mlps, 'MLPs')}."
     sentences = [first]
     for name in dict.fromkeys(shared["tasks"]):
         if name != " ".join(tasks):
