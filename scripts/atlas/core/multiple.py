@@ -68,5 +68,5 @@ def interval_p(
     distance = np.abs(at - null)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(distance == 0, 0.0, REACH * distance / side)
-    p = np.array([math.erfc(x / math.sqrt(2)) for x in z.ravel()]).reshape(z.shape)
-    return np.maximum(p, SMALLEST)
+    p = np.array([max(math.erfc(x / math.sqrt(2)), SMALLEST) for x in z.ravel()])
+    return p.reshape(z.shape)
