@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas.compare.exchange import exchanged
 from atlas.core.chance import blockwise, hypergeometric, jaccard, overlap_coefficient, tail
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.core.graph import LOGITS, Edge, EdgeCircuit, Graph
@@ -25,7 +26,11 @@ COLUMNS = (
     "p_hypergeometric",
     "p_layer_matched",
     "p_smallest",
+    "ratio",
+    "expected_exchanged",
+    "p_exchanged",
 )
+TOLD = 0.001  # the smallest p-value that is told in words
 TYPES = ("same members", "shared core with branches", "disjoint", "undecided")
 
 
@@ -63,8 +68,9 @@ def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[s
 
     Where `compare` holds heads per layer fixed, this holds the number of edges from each layer into each kind of input
     (q, k, v, MLP, logits) of each layer. Edges of one component come and go together, more than chance as counted here
-    allows for, so the p-values of edges are too small where circuits share components. Raises ValueError on edges that
-    the graph lacks.
+    allows for, so these p-values are too small where circuits share components: ``expected_exchanged`` and
+    ``p_exchanged`` are of whole circuits instead (`exchange`). ``ratio``: shared over ``expected``. Raises ValueError
+    on edges that the graph lacks.
     """
     if any(not circuit <= graph.all_edges for circuit in circuits.values()):
         raise ValueError("a circuit has edges that are not in the graph")
@@ -74,7 +80,10 @@ def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[s
     for (name_a, a), (name_b, b) in combinations(circuits.items(), 2):
         # a block that one circuit has no edges in shares none for certain
         blocks = [(sizes[k], counts[name_a][k], counts[name_b][k]) for k in sizes if counts[name_a][k]]
-        rows.append(_row(name_a, name_b, "edges", a, b) | chance(len(graph.edges), blocks, a, b))
+        row = _row(name_a, name_b, "edges", a, b) | chance(len(graph.edges), blocks, a, b)
+        row["ratio"] = row["shared"] / row["expected"] if row["expected"] else np.nan
+        row["expected_exchanged"], row["p_exchanged"] = exchanged(a, b, graph)
+        rows.append(row)
     return rows
 
 
@@ -152,7 +161,8 @@ def typology(row: dict[str, Any], same: float = 0.8, alpha: float = 0.05) -> tup
         return "disjoint", "nothing is shared"
     versus = f"{shared} shared, {expected:.1f} expected by chance"
     if p < alpha:
-        return "shared core with branches", f"{versus}, p = {p:.2g} is below {alpha:g}"
+        told = f"p = {p:.2g}" if p >= TOLD else f"p < {TOLD:g}"  # smaller ones say no more
+        return "shared core with branches", f"{versus}, {told} is below {alpha:g}"
     if row["p_smallest"] >= alpha:
         return "undecided", f"{versus}, and no overlap of such circuits could have p below {alpha:g}"
     if shared <= expected:
