@@ -72,6 +72,10 @@ FAMILIES = {
     "smollm3": GROUPED,
     "mamba": COMMON,
 }
+GEMMA3_ROPES = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+}
 # Options that `atlas.model.block` has a place for, of the families that have a file in atlas/model/families
 HONOURED = {
     "gpt2": [
@@ -81,6 +85,22 @@ HONOURED = {
     ],
     "gpt_neox": [{"attention_bias": False}, {"use_parallel_residual": False}],
     "llama": [{"mlp_bias": True}, {"attention_bias": True}, {"hidden_act": "quick_gelu"}, {"num_key_value_heads": 1}],
+    "qwen3": [
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "attention_bias": True},
+        {"head_dim": 16, "num_key_value_heads": 1},
+    ],
+    "gemma": [{"attention_bias": True, "tie_word_embeddings": False}, {"head_dim": 16, "num_key_value_heads": 1}],
+    "gemma2": [
+        {"sliding_window": 4, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "attention_bias": True},
+        {"attn_logit_softcapping": None, "final_logit_softcapping": None, "query_pre_attn_scalar": 24},
+        {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 3, "hidden_activation": "relu"},
+    ],
+    "gemma3_text": [
+        {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "attention_bias": True},
+        {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        {"rope_parameters": GEMMA3_ROPES, "layer_types": ["sliding_attention", "full_attention"]},
+    ],
+    "olmo2": [{"attention_bias": True}, {"num_key_value_heads": 1, "tie_word_embeddings": True}],
 }
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")

@@ -1,7 +1,8 @@
-"""Random models of three families with large weights, and prompts and ablations for them, that several tests share.
+"""Random models of some families with large weights, and prompts and ablations for them, that several tests share.
 
-In float64 GPT-2 and NeoX differ from an oracle by rounding alone, below 1e-9. Llama's norm computes in float32 whatever
-the dtype, so there the tolerance is 1e-5, on logits of order 1.
+In float64 GPT-2 and NeoX differ from an oracle by rounding alone, below 1e-9. The norms of Llama and of all families of
+`NORMED` compute in float32 whatever the dtype, so there the tolerance is 1e-5, on logits of order 1. Models of `NORMED`
+have norms behind attention and MLP, of queries and keys or caps of scores and logits, and windows shorter than prompts.
 """
 
 import torch
@@ -15,7 +16,36 @@ from conftest import load_tokenizer
 
 N, S, VOCAB, L, H, D = 5, 7, 30, 3, 4, 16
 TOLERANCE = {"gpt2": 1e-9, "neox": 1e-9, "neox sequential": 1e-9, "llama": 1e-5}
+NORMED = {"gemma2": 1e-5, "gemma3": 1e-5, "olmo2": 1e-5}
+EVERY = TOLERANCE | NORMED
 COMPONENTS = all_components(L, H)
+
+
+def build_normed(family, common):
+    """One of `NORMED`, with grouped or a single key/value head, biases everywhere, windows of 3 where it has some."""
+    from transformers import (
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        Olmo2Config,
+        Olmo2ForCausalLM,
+    )
+
+    caps = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0}
+    kind, config, options = {
+        "gemma2": (Gemma2ForCausalLM, Gemma2Config, {"num_key_value_heads": 1} | caps),
+        "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"num_key_value_heads": 2, "query_pre_attn_scalar": 3}),
+        "olmo2": (Olmo2ForCausalLM, Olmo2Config, {"num_key_value_heads": 2}),
+    }[family]
+    if family != "olmo2":
+        types = ["sliding_attention", "full_attention", "sliding_attention"]
+        options |= {"layer_types": types, "sliding_window": 3, "head_dim": D // H}
+    network = kind(config(attention_bias=True, max_position_embeddings=S, **options, **common))
+    for name, parameter in network.named_parameters():
+        if "norm" in name:
+            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.3)
+    return network
 
 
 def build(family):
@@ -31,6 +61,8 @@ def build(family):
 
     common = {"vocab_size": VOCAB, "initializer_range": 0.5, "bos_token_id": 0, "eos_token_id": 0}
     sizes = {"hidden_size": D, "num_hidden_layers": L, "num_attention_heads": H, "intermediate_size": 24}
+    if family in NORMED:
+        return build_normed(family, sizes | common | {"initializer_range": 0.2})
     match family:
         case "gpt2":
             return GPT2LMHeadModel(GPT2Config(n_layer=L, n_head=H, n_embd=D, n_positions=S, **common))
@@ -63,7 +95,7 @@ def load_random(family, folder):
     """Such a model in float64, with the tolerance of its family."""
     save(family, folder)
     loaded = models.load(folder, device="cpu", dtype="float64", batch_size=2)
-    loaded.tolerance = TOLERANCE[family]
+    loaded.tolerance = EVERY[family]
     return loaded
 
 

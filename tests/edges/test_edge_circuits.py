@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_edges import Case
 
 from atlas.circuit import evaluation, stability
 from atlas.circuit.search import SearchSettings
@@ -10,9 +11,12 @@ from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, parse
 from atlas.core.statistics import Bootstrap
 from atlas.edges import assessment, attribution, edge_circuits
+from atlas.edges.by_method import function_of
+from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import REPORTED, EdgeSettings
 from atlas.edges.stability import highest_scored
 from atlas.edges.task_data import edge_ablator
+from atlas.prompts.batch import Prompts
 from atlas.proof import exact
 from planted_tasks import PlantedTask
 
@@ -98,13 +102,41 @@ def test_a_start_that_leaves_nothing_to_remove_is_refused_unless_allowed(ablator
 
 
 def test_edges_without_a_path_are_dropped_or_kept_as_asked(ablator, truth):
-    dead = Edge("embed", "2.3.v")
-    for drop, expected in ((True, truth), (False, truth | {dead})):
+    """To nothing, and from nothing; the score is that of what is reported, beside that with what was dropped."""
+    with_dead = truth | {Edge("embed", "2.3.v"), Edge("m0", "logits")}
+    for drop, expected in ((True, truth), (False, with_dead)):
         settings = EdgeSettings([REPORTED.name], drop_without_path=drop)
         collected = edge_circuits.EdgeCircuits("t", ablator, settings, BOOTSTRAP)
-        collected.add("x", "", 1.0, truth | {dead})
-        assert parse(collected.circuits[0]["edges"]) == expected
-        assert collected.circuits[0]["without_path"] == ["2.3"]
+        collected.add("x", "", 1.0, with_dead)
+        (entry,) = collected.circuits
+        assert parse(entry["edges"]) == expected and entry["dropped"] == len(with_dead) - len(expected)
+        assert entry["without_path"] == ["2.3", "m0"]
+        assert entry["percent_of_full"] == pytest.approx(ablator.percent_of_full(expected), rel=1e-6)
+        assert entry["percent_with_dropped"] == ablator.percent_of_full(with_dead)
+
+
+def test_a_search_ends_above_its_floor_without_what_dangles(tmp_path):
+    """On a random model, whose components write much that does not depend on the prompt."""
+    case = Case("gpt2", tmp_path / "model")
+    p = case.prompts
+    clean, corrupted = (case.oracle.run(tokens)[0] for tokens in (p.tokens, p.corrupted_tokens))
+    clear = Prompts(
+        p.tokens, p.corrupted_tokens, (clean - corrupted).argmax(1), (clean - corrupted).argmin(1), p.prompt, p.group
+    )
+    ablator, found = EdgeAblator(case.model, case.graph, clear, case.edges().substitute), {}
+    for drop in (True, False):
+        settings = EdgeSettings([REPORTED.name], threshold=30, drop_without_path=drop)
+        ((setting, steps),) = function_of(REPORTED.name)(ablator, ablator.everything, settings)
+        collected = edge_circuits.EdgeCircuits("t", ablator, settings, BOOTSTRAP)
+        *_, last = steps
+        collected.add(REPORTED.name, "", setting, last.left)
+        (found[drop],) = collected.circuits
+        said = ablator.percent_of_full(parse(found[drop]["edges"]))
+        assert found[drop]["percent_of_full"] == pytest.approx(said, rel=1e-12)
+        assert said > 70
+    edges = parse(found[True]["edges"])
+    assert edges and ablator.graph.on_paths(edges) == edges and ablator.graph.without_path(edges) == frozenset()
+    assert found[False]["without_path"] and found[False]["dropped"] == 0, "here something dangles unless it is dropped"
 
 
 def test_other_data_gets_the_highest_scored_edges(task, ablator, truth):

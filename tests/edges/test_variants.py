@@ -11,14 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_edges import Case, sample
+from test_edges import NORMED, Case, sample
 
 from atlas.core.graph import EdgeMask, Graph, members
 from atlas.edges import attribution, engine, searches
 from atlas.edges.engine import EdgeAblator, with_embeddings
 from atlas.edges.run import bytes_of
 from atlas.edges.variants import Place, groups
-from atlas.model.block import at_least_float32
+from atlas.model.logits import at_least_float32
 from atlas.model.low_rank import ChangedMlp
 from atlas.prompts.batch import Prompts
 from atlas.store.memo import Memo
@@ -27,7 +27,7 @@ from random_models import TOLERANCE, H, S
 GRAPHS = [Graph(2, 2, 2), Graph(2, 4, 2), Graph(3, 2, 1, parallel=True)]
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+@pytest.fixture(scope="module", params=[*TOLERANCE, "gpt2" + NORMED, "olmo2"])
 def case(request, tmp_path_factory):
     return Case(request.param, tmp_path_factory.mktemp("random") / "model")
 
@@ -195,7 +195,7 @@ def test_an_mlp_behind_changed_heads_is_that_of_the_changed_residual(case):
         changed = (read + written.view(2, n, p, d)).flatten(0, 1)
         found = ChangedMlp(block, read)(change, heads, changed)
         assert (found - block.mlp_out(changed)).abs().max() < case.tolerance
-    assert ChangedMlp.serves(block) == (not block.parallel)
+    assert ChangedMlp.serves(block) == (not block.parallel and block.norm_attn_out is None)
     half = replace(block, w_o=block.w_o.bfloat16())
     assert not ChangedMlp.serves(half) and at_least_float32(half.w_o).dtype == torch.float32
 

@@ -31,14 +31,14 @@ from atlas.report.figures import generation as drawing
 from atlas.report.sections import generation as section
 from atlas.study import checks, settings
 from conftest import ROOT, SHIPPED, load_tokenizer
-from random_models import TOLERANCE, VOCAB, H, L, S, build
+from random_models import EVERY, VOCAB, H, L, S, build
 
 PROMPT, STEPS = 3, S - 3  # as many tokens as the random models have positions
 HEADS = [c for c in all_components(L, H) if not c.is_mlp]
 head_set = st.sets(st.sampled_from(HEADS)).map(frozenset)
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+@pytest.fixture(scope="module", params=EVERY)
 def model(request, tmp_path_factory):
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("random") / "model"
@@ -49,7 +49,7 @@ def model(request, tmp_path_factory):
     network.save_pretrained(folder)
     load_tokenizer("shipped").save_pretrained(folder)  # the bridge wants one; it is not used
     loaded = models.load(folder, device="cpu", dtype="float64", batch_size=5)
-    loaded.tolerance, loaded.folder = TOLERANCE[request.param], folder
+    loaded.tolerance, loaded.folder = EVERY[request.param], folder
     return loaded
 
 

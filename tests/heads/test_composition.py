@@ -12,16 +12,22 @@ from hypothesis import strategies as st
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.heads import composition
-from random_models import TOLERANCE, load_random
+from random_models import EVERY, load_random
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+@pytest.fixture(scope="module", params=EVERY)
 def tiny_model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("random") / "model")
 
 
 def naive(model, kind: str, sender: tuple[int, int], receiver: tuple[int, int]) -> float:
     """The definition, with D x D matrices in numpy, norms and centring written out."""
+
+    def times(w, norm, head=0):
+        """w with the weight of a norm of RMSNorm's kind behind it; the numbers of one head where it is of all heads."""
+        if norm is None:
+            return w
+        return w @ np.diag((norm.weight if norm.weight.dim() == 1 else norm.weight[head]).double().numpy())
 
     def whole(layer, head):
         block = model.weights.blocks[layer]
@@ -32,7 +38,8 @@ def naive(model, kind: str, sender: tuple[int, int], receiver: tuple[int, int]) 
         group = block.w_q.shape[1] // block.w_k.shape[1]
         parts = ((block.w_q, head), (block.w_k, head // group), (block.w_v, head // group))
         w_q, w_k, w_v = (through @ w[:, h].double().numpy() for w, h in parts)
-        return w_q @ w_k.T, w_v @ block.w_o[head].double().numpy()
+        w_q, w_k = times(w_q, block.norm_q, head), times(w_k, block.norm_k, head // group)
+        return w_q @ w_k.T, w_v @ times(block.w_o[head].double().numpy(), block.norm_attn_out)
 
     (_, ov), (qk, ov_of_receiver) = whole(*sender), whole(*receiver)
     read = {"Q": qk, "K": qk.T, "V": ov_of_receiver}[kind]
@@ -73,12 +80,18 @@ def test_scores_equal_transformer_lens_without_norms(tiny_model):
             assert found[kind, f"0.{a}", f"1.{b}"] == pytest.approx(float(theirs), abs=1e-9)
 
 
+NO_NORM = {"norm_q": None, "norm_k": None, "norm_attn_out": None}
+
+
 # ---- nulls ---------------------------------------------------------------------------------------------------
 def planted(d=24, d_head=3, aligned=True):
     """Two layers of one head each, without centring; the second reads by its query what the first writes, or not."""
     generator = torch.Generator().manual_seed(3)
     basis = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
-    block = lambda **maps: SimpleNamespace(norm1=SimpleNamespace(weight=torch.ones(d), centred=False), **maps)  # noqa: E731
+
+    def block(**maps):
+        return SimpleNamespace(norm1=SimpleNamespace(weight=torch.ones(d), centred=False), **NO_NORM, **maps)
+
     rest = basis[:, 6:9, None].transpose(1, 2)  # [D, 1, d_head]
     written = basis[:, :d_head]
     read = written if aligned else basis[:, 12 : 12 + d_head]
@@ -106,7 +119,7 @@ def test_random_heads_score_the_baseline_and_seldom_exceed_the_null():
         w = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
         maps = {name: w(d, n_heads, d_head) for name in ("w_q", "w_k", "w_v")}
         return SimpleNamespace(
-            norm1=SimpleNamespace(weight=torch.ones(d), centred=False), w_o=w(n_heads, d_head, d), **maps
+            norm1=SimpleNamespace(weight=torch.ones(d), centred=False), w_o=w(n_heads, d_head, d), **NO_NORM, **maps
         )
 
     sizes = {"n_layers": 2, "n_heads": n_heads, "n_kv_heads": n_heads, "d_head": d_head, "d_model": d}

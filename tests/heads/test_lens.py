@@ -21,7 +21,7 @@ from atlas.proof import exact
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
-from random_models import TOLERANCE, VOCAB, build
+from random_models import EVERY, VOCAB, build
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_last_point_is_the_models_own_output_and_the_raw_lens_is_not(shipped
     assert np.abs(lenses["raw"].logit_diff[-1] - difference).max() > 0.1
 
 
-@pytest.mark.parametrize("family", TOLERANCE)
+@pytest.mark.parametrize("family", EVERY)
 def test_the_last_point_is_the_models_own_output_in_every_family(family, tmp_path):
     torch.manual_seed(0)
     network = build(family)
@@ -91,9 +91,9 @@ def test_the_last_point_is_the_models_own_output_in_every_family(family, tmp_pat
     model = models.load(tmp_path, device="cpu", dtype="float64", batch_size=3)
     stream = attribution.read_stream(model, torch.randint(VOCAB, (3, 7)))
     readout = attribution.Readout.of(model)
-    assert (readout.unembed(readout.norm(stream.points()[-1])) - stream.logits).abs().max() < TOLERANCE[family]
+    assert (readout.unembed(readout.norm(stream.points()[-1])) - stream.logits).abs().max() < EVERY[family]
     between = stream.resid_pre[1:] - stream.resid_pre[:-1] - stream.attn_out[:-1] - stream.mlp_out[:-1]
-    assert between.abs().max() < TOLERANCE[family]
+    assert between.abs().max() < EVERY[family]
 
 
 @pytest.mark.parametrize("family", exact.FAMILIES)

@@ -18,7 +18,7 @@ from atlas.proof import exact, fixtures
 from atlas.proof.planted import MEMBERS, M
 from conftest import load_tokenizer
 from head_prompts import layout_of, study_task, tokens_of
-from random_models import TOLERANCE, VOCAB, build
+from random_models import EVERY, VOCAB, build
 
 NORMS = ("own", "block1", "in place")
 
@@ -37,7 +37,7 @@ def residual_after_block_0(model, tokens):
 
 # ---- what heads read -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("norm", ["own", "block1"])
-@pytest.mark.parametrize("family", TOLERANCE)
+@pytest.mark.parametrize("family", EVERY)
 def test_values_equal_the_weights_written_out(family, norm, tmp_path):
     """With the weights that the engine reads from the checkpoint: norm, W_V and b_V of a query head's group."""
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def test_values_equal_the_weights_written_out(family, norm, tmp_path):
         for head in range(model.n_heads):
             group = head * block.w_v.shape[1] // model.n_heads
             expected = normed @ block.w_v[:, group] + block.b_v[group]
-            assert (found[layer, :, :, head] - expected).abs().max() < TOLERANCE[family]
+            assert (found[layer, :, :, head] - expected).abs().max() < EVERY[family]
 
 
 def test_one_layer_alone_is_read_through_the_norms_that_it_has():

@@ -21,7 +21,7 @@ from atlas.proof import exact, fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
 from conftest import load_tokenizer
-from random_models import TOLERANCE, VOCAB, build, save
+from random_models import EVERY, VOCAB, build, save
 
 N, S = 5, 7
 
@@ -80,7 +80,7 @@ def test_noising_swaps_the_runs(shipped_model, prompts, patched):
 
 
 # ---- against hooks, in every family --------------------------------------------------------------------------
-@pytest.mark.parametrize("family", TOLERANCE)
+@pytest.mark.parametrize("family", EVERY)
 def test_the_engine_equals_hooks(family, tmp_path):
     torch.manual_seed(0)
     network = build(family)
@@ -94,13 +94,17 @@ def test_the_engine_equals_hooks(family, tmp_path):
     corrupted[:, [0, 1, 4]] = tokens[:, [0, 1, 4]]  # positions where a patch at the first layer changes nothing
     random = Prompts(tokens, corrupted, torch.arange(N), torch.arange(N) + 1, list(range(N)), torch.zeros(N))
     found, expected = (patching.patch_all(model, random, use_engine=e) for e in (True, False))
-    kv_heads = 2 if family == "llama" else 4
-    assert sum(p.site == "k" for p in found.patches) == 3 * kv_heads
+    assert sum(p.site == "k" for p in found.patches) == 3 * {"llama": 2, "gemma2": 1, "gemma3": 2, "olmo2": 2}.get(
+        family, 4
+    )
     assert found.patches == expected.patches
     for name in ("clean", "corrupted"):
-        assert np.abs(getattr(found, name) - getattr(expected, name)).max() < TOLERANCE[family]
+        assert np.abs(getattr(found, name) - getattr(expected, name)).max() < EVERY[family]
+    alike = [
+        family != "olmo2" or p.site not in "qk" for p in found.patches
+    ]  # there hooks patch before a norm of all heads
     for direction, values in found.values.items():
-        assert np.abs(values - expected.values[direction]).max() < TOLERANCE[family], direction
+        assert np.abs(values - expected.values[direction])[alike].max() < EVERY[family], direction
         assert np.abs(values - (found.corrupted if direction == "denoising" else found.clean)).max() > 0.1
 
 

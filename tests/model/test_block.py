@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from atlas.model import models
-from atlas.model.block import Positions
+from atlas.model.attention import Positions
 from atlas.model.norm import Norm
-from random_models import TOLERANCE, D, H, N, S, load_random
+from random_models import EVERY, D, H, N, S, load_random
 
 DTYPE = torch.float64
 
 
-NORMED = "norms after both parts"
+BEHIND = "norms behind both parts"
 
 
-@pytest.fixture(scope="module", params=[*TOLERANCE, NORMED])
+@pytest.fixture(scope="module", params=[*EVERY, BEHIND])
 def block(request, tmp_path_factory):
-    normed = request.param == NORMED
-    family = next(iter(TOLERANCE)) if normed else request.param
+    normed = request.param == BEHIND
+    family = next(iter(EVERY)) if normed else request.param
     model: models.Model = load_random(family, tmp_path_factory.mktemp("block") / "model")
-    block = model.weights.blocks[1]
+    block = model.weights.blocks[2]  # a window, where a family has one
     if normed:
         weight = torch.linspace(0.5, 2, D, dtype=DTYPE)
         block = replace(block, norm_attn_out=Norm(weight, None, 1e-6, False), norm_mlp_out=Norm(weight, None, 1e-6))

@@ -23,8 +23,8 @@ from atlas.prompts.batch import Prompts
 from conftest import load_tokenizer
 from random_models import (
     COMPONENTS,
+    EVERY,
     ROWS,
-    TOLERANCE,
     VOCAB,
     D,
     H,
@@ -38,7 +38,7 @@ from random_models import (
 )
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+@pytest.fixture(scope="module", params=EVERY)
 def model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("random") / "model")
 

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 import families as tiny
+from atlas.circuit.hooks import edits
+from atlas.circuit.replacement import Replacement
 from atlas.core.components import Component, all_components
 from atlas.edges import attribution
 from atlas.edges.engine import graph_of
 from atlas.edges.run import EdgeRun
-from atlas.generate.decoding import Cache, Removal, forward
+from atlas.generate.decoding import Cache, Generator, Removal, forward
+from atlas.heads.analyses import edges_reason
 from atlas.heads.patching import EnginePatcher, Patch, hook_name
 from atlas.model import families, models
 from atlas.model.engine import Engine
@@ -49,6 +52,9 @@ class Case:
         return torch.zeros(1, s, *own, dtype=self.model.dtype)
 
     def edge_run(self) -> EdgeRun:
+        """Skips where the first job of a study would refuse edges."""
+        if why := edges_reason(self.model):
+            pytest.skip(why)
         return EdgeRun(Engine(self.weights), graph_of(self.weights), self.tokens, self.nothing)
 
 
@@ -89,22 +95,78 @@ def without(case, component: Component):
 
 @pytest.mark.parametrize("component", [HEAD, MLP], ids=str)
 def test_a_head_and_an_mlp_are_ablated_as_by_hooks_on_the_modules_themselves(case, component):
-    """By the plain pass, by the live engine, and by the edges out of them."""
+    """By the plain pass and by the live engine."""
     expected = tiny.zeroed(case.original, case.tokens, component)
     assert not case.close(case.logits[:, -1], expected), "the component matters"
     assert case.close(case.model.run(case.tokens, without(case, component)), expected)
     circuit = frozenset(all_components(case.model.n_layers, case.model.n_heads)) - {component}
     x = LiveRun(Engine(case.weights), case.tokens).final_residual(circuit, case.nothing)
     assert case.close(case.weights.unembed(x)[:, 0], expected)
-    run = case.edge_run()
+
+
+def replaced_on_modules(case, circuit, z, mlp_out):
+    """Last logits of the Hugging Face model with all that a circuit leaves out put in by hooks on its own modules.
+
+    z [L, 1 or N, S, H, d_head] before the layer's output map; mlp_out [L, 1 or N, S, D] behind the last module of the
+    MLP's side: the norm behind it, where there is one.
+    """
+    lists = (m for m in case.original.modules() if isinstance(m, torch.nn.ModuleList))
+    layers = next(m for m in lists if len(m) == tiny.LAYERS)
+    handles = []
+    for index, layer in enumerate(layers):
+        gone = [h for h in range(case.model.n_heads) if Component(index, h) not in circuit]
+
+        def put(module, inputs, index=index, gone=gone):
+            own = inputs[0].unflatten(-1, z.shape[-2:]).clone()
+            own[:, :, gone] = z[index][:, :, gone]
+            return (own.flatten(2), *inputs[1:])
+
+        output = tiny.submodule(tiny.submodule(layer, tiny.ATTENTION), tiny.OUTPUT)
+        handles.append(output.register_forward_pre_hook(put))
+        if Component(index) not in circuit:
+            last = getattr(layer, "post_feedforward_layernorm", None) or tiny.submodule(layer, tiny.MLP)
+            handles.append(last.register_forward_hook(lambda m, i, out, index=index: mlp_out[index].expand_as(out)))
+    with torch.no_grad():
+        found = case.original(case.tokens).logits[:, -1]
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 3], ids=["mean", "resample"])
+def test_any_circuit_is_what_hooks_on_the_modules_make_of_it(case, rows):
+    """One row in place of all prompts, or each its own; alone, in a batch of one layer, and by the plain pass."""
+    model, rng = case.model, torch.Generator().manual_seed(3)
+    z = torch.randn(model.n_layers, rows, 9, model.n_heads, model.d_head, generator=rng, dtype=torch.float64)
+    mlp_out = torch.randn(model.n_layers, rows, 9, model.d_model, generator=rng, dtype=torch.float64)
+    components = all_components(model.n_layers, model.n_heads)
+    kept = [c for c, draw in zip(components, torch.rand(len(components), generator=rng), strict=True) if draw < 0.6]
+    variants = [frozenset(kept) ^ {c} for c in (HEAD, MLP)] + [frozenset(kept)]
+    run = LiveRun(Engine(case.weights), case.tokens)
+    together = run.final_residuals(variants, lambda name, layer: {"z": z, "mlp_out": mlp_out}[name][layer])
+    substitute = Replacement(z, mlp_out, torch.arange(3) % rows)
+    for circuit, x in zip(variants, together, strict=True):
+        expected = replaced_on_modules(case, circuit, z, mlp_out)
+        assert case.close(case.weights.unembed(x)[:, 0], expected)
+        alone = run.final_residual(circuit, substitute.reader(slice(None)))
+        assert case.close(case.weights.unembed(alone)[:, 0], expected)
+        assert case.close(model.run(case.tokens, list(edits(model, circuit, substitute))), expected)
+
+
+@pytest.mark.parametrize("component", [HEAD, MLP], ids=str)
+def test_without_the_edges_out_of_it_a_component_is_ablated(case, component):
+    run, expected = case.edge_run(), tiny.zeroed(case.original, case.tokens, component)
     kept = run.graph.live(edge for edge in run.graph.edges if edge.sender != str(component))
     assert case.close(case.weights.unembed(run.final_residual(kept))[:, 0], expected)
 
 
-def test_all_components_and_all_edges_are_the_model(case):
+def test_all_components_are_the_model(case):
     circuit = frozenset(all_components(case.model.n_layers, case.model.n_heads))
     x = LiveRun(Engine(case.weights), case.tokens).final_residual(circuit, case.nothing)
     assert case.close(case.weights.unembed(x)[:, 0], case.logits[:, -1])
+
+
+def test_all_edges_are_the_model(case):
     run = case.edge_run()
     assert case.close(case.weights.unembed(run.final_residual(run.graph.all_edges))[:, 0], case.logits[:, -1])
 
@@ -146,6 +208,46 @@ def test_a_patch_is_an_edit_of_the_plain_pass(case, site):
         assert case.close(case.weights.unembed(patcher.patched(base, source, patch)), expected)
 
 
+@pytest.mark.parametrize("part", ["q", "k"])
+def test_a_patch_of_queries_or_keys_is_one_behind_their_norm(case, part):
+    """By a hook on the norm's own module: one head's numbers, whatever the order of axes."""
+    if case.weights.blocks[0].head_norm(part) is None:
+        pytest.skip("it does not norm them")
+    patcher, other = EnginePatcher(case.weights), case.tokens.flip(0)
+    base, source = patcher.record(case.tokens), patcher.record(other)
+    number = case.model.n_kv_heads if part == "k" else case.model.n_heads
+    for layer in range(case.model.n_layers):
+        module, seen = getattr(case.original.model.layers[layer].self_attn, f"{part}_norm"), {}
+
+        def by_head(x, number=number):
+            return (
+                x.view(*x.shape[:2], number, -1) if x.dim() == 3 else x if x.shape[2] == number else x.transpose(1, 2)
+            )
+
+        def put(module, inputs, x, seen=seen, by_head=by_head):
+            if not seen:
+                seen["x"] = by_head(x).clone()
+                return x
+            x = x.clone()
+            by_head(x)[:, :, -1] = seen["x"][:, :, -1]
+            return x
+
+        handle = module.register_forward_hook(put)
+        with torch.no_grad():
+            case.original(other)
+            expected = case.original(case.tokens).logits[:, -1]
+        handle.remove()
+        found = patcher.patched(base, source, Patch(part, layer, number - 1))
+        assert case.close(case.weights.unembed(found), expected)
+
+
+def test_generation_is_that_of_transformers(case):
+    nothing, options = [frozenset()] * 3, {"do_sample": False, "pad_token_id": 0, "eos_token_id": tiny.WORDS + 9}
+    tokens = case.tokens[:, :3]
+    expected = case.original.generate(tokens, max_new_tokens=9, attention_mask=torch.ones_like(tokens), **options)
+    assert Generator(case.model).generate(tokens, 9, nothing).equal(expected[:, 3:])
+
+
 def test_gradients_by_all_that_reads_the_embedding_are_its_own(case):
     """Every receiver reads the embedding, so their gradients sum to the one that transformers' model has by it."""
     answer, incorrect, seen = torch.tensor([5, 6, 7]), torch.tensor([9, 8, 20]), {}
@@ -162,5 +264,7 @@ def test_gradients_by_all_that_reads_the_embedding_are_its_own(case):
     handle.remove()
     rows = torch.arange(3)
     (expected,) = torch.autograd.grad((logits[rows, answer] - logits[rows, incorrect]).sum(), seen["x"])
-    found = sum(part.sum(0) for _, part in attribution.gradients(case.edge_run(), answer, incorrect, 1.0))
+    run = case.edge_run()
+    way = attribution.way_back(run, answer, incorrect, 1.0)
+    found = sum(part.sum(0) for _, part in attribution.gradients(run, way))
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()

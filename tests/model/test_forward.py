@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from atlas.core.errors import StudyError
 from atlas.model import families, forward, models
 from atlas.model.checkpoint import Checkpoint
-from random_models import TOLERANCE, VOCAB, L, S, load_random, save
+from atlas.model.norm import NoNorm
+from random_models import EVERY, VOCAB, L, S, load_random, save
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+@pytest.fixture(scope="module", params=EVERY)
 def model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("forward") / "model")
 
@@ -29,7 +30,12 @@ def tokens():
 
 def names_of(model) -> list[str]:
     names = [forward.EMBED, *([forward.POSITIONS] if model.weights.w_pos is not None else [])]
-    return names + [f"blocks.{layer}.{name}" for layer in range(L) for name in forward.OF_BLOCKS]
+    unnormed = (
+        {"ln1.hook_out"} if isinstance(model.weights.blocks[0].norm1, NoNorm) else set()
+    )  # no norm, no hook of it
+    return names + [
+        f"blocks.{layer}.{name}" for layer in range(L) for name in forward.OF_BLOCKS if name not in unnormed
+    ]
 
 
 def test_every_hook_sees_what_transformer_lens_sees(model, tokens):

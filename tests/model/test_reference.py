@@ -184,7 +184,7 @@ def test_a_forward_pass_that_ignores_an_option_is_refused_by_its_number(tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma2", "gemma3_text", "olmo2"])
 def test_short_dtypes_stay_far_within_their_tolerance(tmp_path, monkeypatch, family, dtype):
     families.build(family, tmp_path)
     monkeypatch.setitem(reference.TOLERANCES, dtype, reference.TOLERANCES[dtype] / 2)
@@ -196,6 +196,23 @@ def test_a_model_that_is_too_large_is_not_run_and_that_is_said(tmp_path, monkeyp
     monkeypatch.setattr(reference, "free_bytes", lambda device: 1000)
     found = checked(tmp_path)
     assert found["dtypes"] == [] and "more than half of the free memory" in found["skipped"]
+
+
+def test_of_a_large_vocabulary_some_positions_are_compared(tmp_path, monkeypatch):
+    """The first and the last among them; a model that is wrong, or looks ahead, is still refused."""
+    families.build("gemma3_text", tmp_path, final_logit_softcapping=2.0)
+    whole = reference.compared_positions(torch.zeros(2, 128), families.WORDS)
+    assert whole.equal(torch.arange(128))
+    monkeypatch.setattr(reference, "MOST", 10 * 2 * families.WORDS)
+    some = reference.compared_positions(torch.zeros(2, 128), families.WORDS)
+    assert len(some) == 10 and some[0] == 0 and some[-1] == 127 and some.diff().min() >= 14
+    assert checked(tmp_path)["dtypes"] == ["float32"]
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"use_bidirectional_attention": True}))
+    assert "looks at later tokens" in refusal(tmp_path)
+    families.build("llama", tmp_path / "other")
+    monkeypatch.setattr("atlas.model.block.Weights.shown", lambda self, logits: logits * 1.01)
+    assert "gives other logits than transformers" in refusal(tmp_path / "other")
 
 
 # ---- files of another class ----------------------------------------------------------------------------------
@@ -317,7 +334,9 @@ def test_a_wrong_fact_is_refused(tmp_path, monkeypatch):
 
 # ---- readings through the final norm -------------------------------------------------------------------------
 READ = {
-    **{family: {} for family in ("gpt2", "llama", "gemma", "gemma3_text", "nemotron", "olmo", "xglm", "bloom")},
+    **{
+        family: {} for family in ("gpt2", "llama", "gemma", "gemma3_text", "olmo2", "nemotron", "olmo", "xglm", "bloom")
+    },
     "gemma2": {"final_logit_softcapping": 2.0},
     "cohere": {"logit_scale": 0.3},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
@@ -339,10 +358,13 @@ AFTER = ("attribution", "ov", "backup")
 SERVED = {
     "gpt2": (),
     "llama": (),
-    "gemma": ("edges",),
+    "gemma": (),
+    "qwen3": (),
     "gptj": ("edges",),
-    "gemma2": ("edges", *AFTER),
-    "olmo2": ("edges", *AFTER),
+    "gemma2": ("edges",),
+    "gemma3_text": ("edges",),
+    "olmo2": ("edges",),
+    "glm4": ("edges", *AFTER),
     "openai-gpt": ("edges", "lens", *AFTER),
 }
 

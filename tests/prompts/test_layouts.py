@@ -556,8 +556,9 @@ def test_the_filter_reads_each_prompt_at_its_end(gpt2):
 
 
 @pytest.mark.parametrize("family", ["Bloom", "Gemma2"])
-def test_padding_changes_nothing_for_families_that_run_on_hooks(family, tmp_path):
-    """Distances that attention counts (Bloom's ALiBi) and windows (Gemma 2) are those of the text alone."""
+def test_padding_changes_nothing_for_families_that_count_distances(family, tmp_path):
+    """Distances that attention counts (Bloom's ALiBi, on hooks) and windows (Gemma 2, whose norms round to float32) are
+    those of the text alone."""
     import transformers
 
     sizes = {
@@ -573,9 +574,9 @@ def test_padding_changes_nothing_for_families_that_run_on_hooks(family, tmp_path
     network.save_pretrained(tmp_path)
     load_tokenizer("shipped").save_pretrained(tmp_path)
     model, frame = models.load(tmp_path, device="cpu", dtype="float64", batch_size=3), frame_of(False)
-    assert model.weights is None
+    assert (model.weights is None) == (family == "Bloom")
     found = answer_logits(model, Prompts.from_frame(frame), "clean")
     for row, ids in zip(found, frame.tokens, strict=True):
         with torch.no_grad():
             expected = network(torch.tensor([ids])).logits[0, -1]
-        assert (row - expected).abs().max() < 1e-9
+        assert (row - expected).abs().max() < (1e-9 if family == "Bloom" else 1e-5)

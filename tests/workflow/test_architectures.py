@@ -13,7 +13,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-SOME = ["gpt2", "gemma2", "mamba"]  # with the engine; on hooks, served in part; refused
+SOME = ["gpt2", "glm4", "mamba"]  # with the engine; on hooks, served in part; refused
 
 
 def bench(arguments, **options):

@@ -261,11 +261,24 @@ class Graph:
                     alive |= rows[row]
         return EdgeMask(self, out)
 
+    def reached(self, edges: Iterable[Edge]) -> EdgeMask:
+        """The edges whose sender can be reached from `embed` along edges; what all others carry is the same whatever
+        the prompt says, or depends on the corrupted prompt alone."""
+        rows, known = self.circuit(edges).rows, 1  # `embed`
+        for sender in range(1, len(self.senders)):
+            if any(rows[row] & known for row in self.rows_of[sender]):
+                known |= 1 << sender
+        return EdgeMask(self, [row & known for row in rows])
+
+    def on_paths(self, edges: Iterable[Edge]) -> EdgeMask:
+        """The edges that lie on a path from `embed` to `logits`."""
+        return self.live(self.reached(edges))
+
     def without_path(self, edges: Iterable[Edge]) -> Circuit:
-        """Components that have edges in the circuit but no path to `logits`, and so no effect."""
+        """Components that have edges in the circuit but lie on no path from `embed` to `logits`."""
         edges = frozenset(edges)
         touched = {e.sender for e in edges} | {node for e in edges for node in self.readers(e.receiver)}
-        return frozenset(map(Component.parse, touched - {EMBED, LOGITS})) - self.nodes(self.live(edges))
+        return frozenset(map(Component.parse, touched - {EMBED, LOGITS})) - self.nodes(self.on_paths(edges))
 
 
 def names(edges: Iterable[Edge]) -> list[str]:

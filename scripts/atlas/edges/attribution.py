@@ -6,9 +6,14 @@ order: positive means that ablating the edge raises the metric. `eap` takes g fr
 `eap_ig` averages g over m runs whose embeddings lie between the ablated and the clean ones, at k = (i - 1/2) / m for
 i = 1..m (Hanna et al. 2024 give the idea; midpoints are this project's choice), and leaves the writes those of the
 clean run. All runs are of the whole, unablated model.
+
+Where a norm stands behind the attention, what a head's edge carries enters that norm: to first order its receiver reads
+of the difference what the norm's derivative makes of it, taken where the gradient is, so that the score is the
+derivative of what ablates the edge.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -17,9 +22,11 @@ import torch
 from atlas.core.graph import EMBED, LOGITS, Edge
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.frame import Differences
+from atlas.edges.inputs import entered, joint
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
-from atlas.model.block import Block, at_least_float32
+from atlas.model.block import Block
+from atlas.model.logits import at_least_float32
 from atlas.model.models import slices
 
 RANKINGS = ("signed", "absolute")
@@ -41,6 +48,8 @@ def bytes_per_prompt(ablator: EdgeAblator) -> int:
     graph, weights, d_model = ablator.graph, ablator.engine.weights, ablator.model.d_model
     per_token = (len(graph.senders) + 4 * graph.n_layers + 4 * graph.n_heads) * d_model
     per_token += graph.n_layers * (9 * d_model + weights.mlp_flops // d_model)
+    if any(block.norm_attn_out is not None for block in weights.blocks):  # differences before and behind these norms
+        per_token += (len(graph.senders) + 3 * graph.n_heads + 2 * graph.n_layers) * d_model
     return ablator.prompts.tokens.shape[1] * per_token * weights.w_u.element_size()
 
 
@@ -49,15 +58,17 @@ def of_batch(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points
 
     ``answer``, ``incorrect`` [n]: token ids; ``points``: see `scores`.
     """
-    graph, differences = run.graph, carried(run)
+    graph, differences = run.graph, carried(run)  # as they enter the norms behind the attention, where there are any
     shares = [1.0] if points is None else [(i - 0.5) / points for i in range(1, points + 1)]
     found = at_least_float32(differences.new_zeros(len(graph.edges), len(run.tokens)))
     ends = list(accumulate(len(graph.senders_of(receiver)) for receiver in graph.receivers))
     for share in shares:
-        for first, gradient in gradients(run, answer, incorrect, share):
+        way = way_back(run, answer, incorrect, share)
+        read = behind_norms(run, differences, way.mixtures) if run.mixes else differences
+        for first, gradient in gradients(run, way):
             count = len(graph.senders_of(graph.receivers[first]))
             # what an ablated edge would add to the receiver's input is minus the difference that it carries
-            values = torch.bmm(differences[:, :count], gradient.flatten(2).permute(1, 2, 0))  # [n, count, receivers]
+            values = torch.bmm(read[:, :count], gradient.flatten(2).permute(1, 2, 0))  # [n, count, receivers]
             for i, own in enumerate(values.unbind(2), start=first):
                 found[ends[i] - count : ends[i]] -= own.T
     return (found / len(shares)).cpu()
@@ -72,53 +83,86 @@ def carried(run: EdgeRun) -> torch.Tensor:
         return clean.carried(every, True)[1].transpose(0, 1).flatten(2)
 
 
-def gradients(
-    run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """(number of a receiver, gradients of the summed logit difference by the inputs before the norm of this receiver
-    and those behind it, [receivers, n, S, D]); all of them in the end, a few at a time because together they are large.
+def behind_norms(run: EdgeRun, differences: torch.Tensor, mixtures: list[torch.Tensor]) -> torch.Tensor:
+    """`carried` [N, senders, S x D] with those of heads as receivers read them to first order: through the derivative
+    of the norm behind their layer's attention at what enters it, ``mixtures`` [layers of N, S, D]."""
+    read, n_heads = differences.clone(), run.graph.n_heads
+    for layer, (block, mixture) in enumerate(zip(run.engine.blocks, mixtures, strict=True)):
+        first = run.graph.first(layer)
+        own = differences[:, first : first + n_heads].unflatten(2, mixture.shape[1:])
+        at = mixture[:, None].expand_as(own).contiguous()
+        read[:, first : first + n_heads] = torch.func.jvp(block.added, (at,), (own,))[1].flatten(2)
+    return read
 
-    The embeddings are ``share`` of the way from the ablated to the clean ones.
+
+@dataclass(frozen=True)
+class WayBack:
+    """Gradients of the summed logit difference, and where they were taken.
+
+    by_read: by what `layer_with_reads` notes, and by the final residual. entered: what enters each layer [N, S, D];
+    mixtures: what the heads and b_O of each layer give before the norm behind them [N, S, D].
     """
-    engine, graph = run.engine, run.graph
+
+    by_read: dict[Any, torch.Tensor]
+    entered: list[torch.Tensor]
+    mixtures: list[torch.Tensor]
+
+
+def way_back(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share: float) -> WayBack:
+    """One pass of the whole model and back; embeddings ``share`` of the way from the ablated to the clean ones."""
+    engine = run.engine
     read: dict[Any, torch.Tensor] = {}
     with torch.no_grad():
         clean, ablated = engine.weights.embed(run.tokens), run.ablated(EMBED)
         start = ablated + share * (clean - ablated)
     with torch.enable_grad():
         x = start.requires_grad_(True)
-        normed: list[torch.Tensor] = []
+        entered: list[torch.Tensor] = []
+        mixtures: list[torch.Tensor] = []
         for layer, block in enumerate(engine.blocks):
-            x = layer_with_reads(layer, block, x, read, normed)
+            entered.append(x.detach())
+            x, writes = layer_with_reads(layer, block, x, read)
+            if run.mixes:
+                mixtures.append(writes.detach() + block.b_o)
         read[LOGITS] = x
         metric = engine.weights.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
         names = list(read)
         by_read = dict(zip(names, torch.autograd.grad(metric, [read[name] for name in names]), strict=True))
-    read.clear()
-    for layer, block in enumerate(engine.blocks):
+    return WayBack(by_read, entered, mixtures)
+
+
+def gradients(run: EdgeRun, way: WayBack) -> Iterator[tuple[int, torch.Tensor]]:
+    """(number of a receiver, gradients of the summed logit difference by the inputs before the norm of this receiver
+    and those behind it, [receivers, n, S, D]); all of them in the end, a few at a time because together they are large.
+
+    Takes them out of ``way``.
+    """
+    graph, by_read = run.graph, way.by_read
+    for layer, block in enumerate(run.engine.blocks):
         for part in "qkv":
-            yield graph.row(layer, part), by_input_of_heads(block, part, normed[layer], by_read.pop((layer, part)))
+            yield graph.row(layer, part), by_input_of_heads(block, part, way.entered[layer], by_read.pop((layer, part)))
         yield graph.row(layer, "m"), by_read.pop(f"m{layer}")[None]
     yield len(graph.receivers) - 1, by_read.pop(LOGITS)[None]  # zero but at the position of the score
 
 
 def layer_with_reads(
-    layer: int, block: Block, x: torch.Tensor, read: dict[Any, torch.Tensor], normed: list[torch.Tensor]
-) -> torch.Tensor:
-    """The output [N, S, D] of one layer of the whole model, of the residual x [N, S, D] that enters it.
+    layer: int, block: Block, x: torch.Tensor, read: dict[Any, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output [N, S, D] of one layer of the whole model, of the residual x [N, S, D] that enters it; and what its
+    heads write together.
 
-    Notes in ``read`` queries, keys and values [N, h, S, d_head] under (layer, part) and the MLP's own reading of the
-    residual [N, S, D] under its name; appends x to ``normed``, as what the first norm reads.
+    Notes in ``read`` queries, keys and values [N, h, S, d_head] under (layer, part), as `Inputs` gives them, and the
+    MLP's own reading of the residual [N, S, D] under its name.
     """
-    normed.append(x.detach())
     y = block.norm1(x)
     for part in "qkv":
-        read[layer, part] = block.project(part, y)
+        read[layer, part] = block.entering(part, y) if joint(block, part) else block.project(part, y)
     q, k, v = (read[layer, part] for part in "qkv")
-    z = block.attend(block.placed("q", q), block.placed("k", k), v)
-    after = block.after_attention(x, block.head_writes(z))
+    z = block.attend(entered(block, "q", q), entered(block, "k", k), v)
+    writes = block.head_writes(z)
+    after = block.after_attention(x, writes)
     read[f"m{layer}"] = own = block.mlp_reads(x, after).clone()  # a branch: what the MLP alone makes of it
-    return after + block.mlp_out(own)
+    return after + block.mlp_out(own), writes
 
 
 def by_input_of_heads(block: Block, part: str, x: torch.Tensor, by_part: torch.Tensor) -> torch.Tensor:
@@ -126,6 +170,8 @@ def by_input_of_heads(block: Block, part: str, x: torch.Tensor, by_part: torch.T
 
     Carried back from that by its queries, keys or values, ``by_part`` [N, h, S, d_head].
     """
+    if joint(block, part):
+        return torch.cat([by_input_of_one(block, part, head, x, own) for head, own in enumerate(by_part.unbind(1))])
     weight = block.linear(part)[0].permute(1, 2, 0)  # [h, d_head, D]
     by_normed = torch.bmm(by_part.transpose(0, 1).flatten(1, 2), weight).view(-1, *x.shape)
     with torch.enable_grad():
@@ -133,6 +179,14 @@ def by_input_of_heads(block: Block, part: str, x: torch.Tensor, by_part: torch.T
         (by_input,) = torch.autograd.grad(block.norm1(copies), copies, by_normed)
     found: torch.Tensor = by_input
     return found
+
+
+def by_input_of_one(block: Block, part: str, head: int, x: torch.Tensor, by_part: torch.Tensor) -> torch.Tensor:
+    """[1, N, S, D] the same of one head, ``by_part`` [N, S, d_head], whose norm is of what all heads make of x."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        (found,) = torch.autograd.grad(block.entering(part, block.norm1(x), heads=[head])[:, 0], x, by_part)
+    return found[None]
 
 
 def ranked(edge_scores: dict[Edge, float], ranking: str) -> list[Edge]:

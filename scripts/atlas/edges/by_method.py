@@ -2,7 +2,8 @@
 
 A method that scores gives edge -> score per prompt [N]; one that searches gives, for each of its settings, the setting
 and the steps of the search. All take the ablator of the prompts searched on, the edges that removals start from, and
-the settings.
+the settings. A search with `drop_without_path` scores every circuit without its edges on no path from the embeddings to
+the logits: so the circuit that it ends at, less these, has the score that it was accepted by.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,13 +38,15 @@ def eap_ig(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> 
 
 def acdc(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
     """One search from ``start`` for each tau, in percentage points of full (Conmy et al. 2023)."""
+    percents = searches.percents(ablator, settings.drop_without_path)
     for tau in settings.taus:
-        yield tau, searches.acdc(ablator.graph, start, tau, ablator.percents_of_full, settings.change)
+        yield tau, searches.acdc(ablator.graph, start, tau, percents, settings.change)
 
 
 def iterative_edges(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
     """One search from ``start`` down to 100 - T percent of full, T the threshold of ``settings``."""
-    yield settings.threshold, searches.iterative(ablator.graph, start, settings.threshold, ablator.percents_of_full)
+    percents = searches.percents(ablator, settings.drop_without_path)
+    yield settings.threshold, searches.iterative(ablator.graph, start, settings.threshold, percents)
 
 
 def function_of(name: str) -> Callable[[EdgeAblator, EdgeCircuit, EdgeSettings], Any]:

@@ -59,21 +59,23 @@ class EdgeCircuits:
         return start
 
     def add(self, method: str, ranking: str, setting: float, edges: EdgeCircuit) -> None:
-        """A circuit: its edges, less those without a path to the logits where the settings say so, and its scores."""
+        """A circuit: its edges, less those on no path from the embeddings to the logits where the settings say so; the
+        scores of what is left; and how many edges were dropped, with the percent that all had together."""
         graph = self.ablator.graph
-        dead = graph.without_path(edges)
-        reported = graph.live(edges) if self.settings.drop_without_path else edges
+        lost = graph.without_path(edges)
+        reported = graph.on_paths(edges) if self.settings.drop_without_path else edges
         found = self.ablator.logit_diff(reported)
+        dropped, whole = len(edges) - len(reported), self.ablator.percent_of_full(edges)
         percent = self.bootstrap.percent(found, self.full)[0]
         self.circuits.append(
             {"method": method, "ranking": ranking, "setting": setting, "edges": names(reported)}
-            | {"nodes": sorted(map(str, graph.nodes(reported))), "without_path": sorted(map(str, dead))}
-            | {"percent_of_full": percent}
+            | {"nodes": sorted(map(str, graph.nodes(reported))), "without_path": sorted(map(str, lost))}
+            | {"dropped": dropped, "percent_with_dropped": whole, "percent_of_full": percent}
             | {"faithfulness": self.bootstrap.faithfulness(found, self.full, self.empty)[0]}
         )
-        text = "%s, %s %s %s: %d edges, %.1f %% of full, without a path: %s"
-        without = " ".join(map(str, sorted(dead))) or "none"
-        log.info(text, self.task, method, ranking, setting, len(reported), percent, without)
+        text = "%s, %s %s %s: %d edges, %.1f %% of full; %d dropped (with them %.1f %%), without a path: %s"
+        without = " ".join(map(str, sorted(lost))) or "none"
+        log.info(text, self.task, method, ranking, setting, len(reported), percent, dropped, whole, without)
 
     def search(self, method: str, setting: float, start: EdgeCircuit, steps: Iterator[Step]) -> None:
         """The circuit that a search ends at, and a row for each of its evaluations."""

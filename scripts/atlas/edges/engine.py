@@ -17,8 +17,9 @@ from atlas.edges import variants
 from atlas.edges.frame import Differences
 from atlas.edges.run import EdgeRun
 from atlas.model import families
-from atlas.model.block import Weights, at_least_float32
+from atlas.model.block import Weights
 from atlas.model.engine import Engine, Substitute
+from atlas.model.logits import at_least_float32
 from atlas.model.models import Model, slices
 from atlas.prompts.batch import Prompts
 
@@ -127,10 +128,13 @@ class EdgeAblator(Ablator):
 
     def rows_that_fit(self) -> int:
         """Prompts for which a layer on its way, what the edges of all senders carry, and what all heads of a layer read
-        before and after its norm, fit."""
+        before and after its norm, fit; where a norm mixes heads, also the mixtures that they read of one lower layer,
+        as they are made, and what is mixed where all are ablated."""
         per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], logits=0)
         size = self.prompts.tokens.shape[1] * self.model.d_model * self.engine.weights.w_u.element_size()
         held = len(self.graph.senders) + 2 * (self.graph.n_heads + 2 * self.graph.n_kv_heads)
+        if any(block.norm_attn_out is not None for block in self.engine.blocks):
+            held += 3 * self.graph.n_heads + self.graph.n_layers
         return max(1, self.budget // (per_row + held * size))
 
     def split(self, batch_size: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from atlas.core.graph import EMBED, Graph
-from atlas.model.block import Positions
+from atlas.model.attention import Positions
 from atlas.model.engine import Engine, Substitute
 
 
@@ -51,6 +51,10 @@ class Frame:
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
         self.differences = differences or Differences()
+        self.mixes = any(block.norm_attn_out is not None for block in self.blocks)
+        # senders whose writes add up in the residual stream: all, or, where a norm mixes heads' writes, all but these
+        self.adding = ~sum(map(self.heads_of, range(graph.n_layers))) if self.mixes else -1
+        self.mixtures: list[torch.Tensor] = []  # of each layer, where they are mixed: b_O and heads' ablated writes
         self.bases = self.constant_parts()
 
     def constant_parts(self) -> list[torch.Tensor]:
@@ -58,9 +62,16 @@ class Frame:
         logits (2 L): [1 or N, S, D] each."""
         bases = [self.ablated(EMBED)]
         for layer, block in enumerate(self.blocks):
-            bases.append(block.after_attention(bases[-1], block.head_writes(self.ablated("z", layer))))
+            writes = block.head_writes(self.ablated("z", layer))
+            if self.mixes:
+                self.mixtures.append(writes + block.b_o)
+            bases.append(block.after_attention(bases[-1], writes))
             bases.append(bases[-1] + self.ablated("mlp_out", layer))
         return bases
+
+    def heads_of(self, layer: int) -> int:
+        """The senders that are heads of a layer."""
+        return ((1 << self.graph.n_heads) - 1) << self.graph.first(layer)
 
     def ablated(self, name: str, layer: int = 0) -> torch.Tensor:
         """What stands in for the components of a layer, or for the embeddings; [1 or N, S, ...]."""
@@ -78,3 +89,8 @@ def matrix(rows: Sequence[int], columns: int) -> np.ndarray:
     held = b"".join([row.to_bytes(size, "little") for row in (columns, *rows)])
     bits = np.unpackbits(np.frombuffer(held, dtype=np.uint8).reshape(-1, size), axis=1, bitorder="little")
     return bits[1:, bits[0].astype(bool)].astype(np.int8)
+
+
+def rows_in(x: torch.Tensor) -> int:
+    """How many rows x has; `len` of a tensor takes several times as long."""
+    return x.shape[0]

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from atlas.core.graph import EMBED, members
-from atlas.edges.frame import Frame, matrix
-from atlas.model.block import Block, Positions
+from atlas.edges.frame import Frame, matrix, rows_in
+from atlas.edges.inputs import Inputs, entered
+from atlas.model.attention import Positions
+from atlas.model.block import Block
 
-GROUPS = 3  # up to so many different inputs of a layer's heads are projected one after another, more of them at once
 COPIED = 3  # times that a copy, and the product with it, goes through memory: else sums are taken one by one
 
 
@@ -113,7 +114,7 @@ class Pass:
         narrow = [h for h in heads if h not in wide] if len(wide) < len(heads) else []
         owners = sorted({block.owners[h] for h in heads})
         inputs = Inputs(self, layer)
-        k, v = block.placed("k", self.given(inputs, "k", owners, True)), self.given(inputs, "v", owners, True)
+        k, v = entered(block, "k", self.given(inputs, "k", owners, True)), self.given(inputs, "v", owners, True)
         for some, everywhere in ((wide, True), (narrow, False)):
             if some:
                 q = self.given(inputs, "q", some, everywhere)
@@ -157,7 +158,7 @@ class Pass:
         n = max(map(rows_in, (q, k, v)))
         q, k, v = (self.spread(x, n) for x in (q, k, v))
         at = None if everywhere else self.positions_of(n)
-        return block.attend(block.placed("q", q, at), k, v, at, None if owners == list(range(k.shape[1])) else owners)
+        return block.attend(entered(block, "q", q, at), k, v, at, None if owners == list(range(k.shape[1])) else owners)
 
     # ---- rows and positions ------------------------------------------------------------------------------
     def spread(self, x: torch.Tensor, n: int) -> torch.Tensor:
@@ -186,7 +187,13 @@ class Pass:
         for row in rows:
             missing = here & ~row
             whole.append(missing.bit_count() < row.bit_count())
-            terms.append(missing if whole[-1] else row)
+            terms.append((missing if whole[-1] else row) & self.run.adding)
+        x = self.added(level, terms, whole, everywhere)
+        return self.mixed(x, level, rows, [here if w else 0 for w in whole], everywhere) if self.run.mixes else x
+
+    def added(self, level: int, terms: list[int], whole: list[bool], everywhere: bool) -> torch.Tensor:
+        """[len(terms), 1 or N, S or K, D]: for each set of senders the stream, where ``whole``, less their differences,
+        or base + these."""
         starts = {w: self.stream(level, everywhere) if w else self.base(level, everywhere) for w in set(whole)}
         used = functools.reduce(operator.or_, terms)
         if not used:
@@ -207,6 +214,41 @@ class Pass:
         stream, base = (self.spread(starts[w], n) for w in (True, False))
         streams = torch.tensor(whole, device=x.device, dtype=x.dtype).view(-1, 1, 1, 1)
         return self.plus(x, base).addcmul_(streams, stream - base)
+
+    def mixed(
+        self, x: torch.Tensor, level: int, rows: Sequence[int], starts: Sequence[int], everywhere: bool
+    ) -> torch.Tensor:
+        """x [len(rows), 1 or N, S or K, D], in which the heads ``starts`` write their own, where a norm stands behind
+        the attention: with what each layer's attention gives where these are the heads of ``rows``."""
+        own = False  # x may be a stream that is remembered
+        for layer in range((level + 1) // 2):
+            heads = self.run.heads_of(layer)
+            for start in set(starts):
+                sets = {i: row & heads for i, row in enumerate(rows) if starts[i] == start and (row ^ start) & heads}
+                if not sets:
+                    continue
+                distinct = list(dict.fromkeys(sets.values()))
+                change = self.mixture(layer, distinct, everywhere)
+                before = self.base if not start else self.stream
+                change = self.plus(change, before(2 * layer, everywhere) - before(2 * layer + 1, everywhere))
+                n = max(rows_in(x[0]), rows_in(change[0]))
+                if not own or rows_in(x[0]) < n:
+                    x, own = self.with_rows(x, n).clone(), True
+                parts, wanted = x.unbind(), self.with_rows(change, n).unbind()
+                torch._foreach_add_([parts[i] for i in sets], [wanted[distinct.index(some)] for some in sets.values()])
+        return x
+
+    def mixture(self, layer: int, sets: list[int], everywhere: bool) -> torch.Tensor:
+        """[len(sets), 1 or N, S or K, D] what a layer's attention adds to the residual stream where each of these sets
+        of its heads writes its own and the others write what is ablated."""
+        x, used = self.at(self.run.mixtures[layer], everywhere)[None], functools.reduce(operator.or_, sets)
+        if used:
+            senders, carried = self.carried(used, everywhere)
+            below = (used & -used) - 1  # senders of lower layers, whose differences are held beside these
+            signs = torch.from_numpy(matrix(sets, senders & ~below)).to(carried)
+            carried = carried[(senders & below).bit_count() :]
+            x = self.plus((signs @ carried.flatten(1)).view(-1, *carried.shape[1:]), x[0])
+        return self.run.blocks[layer].added(x.flatten(0, 1)).view(x.shape)
 
     def summed(self, start: torch.Tensor, parts: list[torch.Tensor], minus: bool) -> torch.Tensor:
         """``start`` [1 or N, P, D] plus, or minus, the parts, [1 or N, P, D] each."""
@@ -324,57 +366,7 @@ class Pass:
         return block.after_attention(self.spread(x, z.shape[0]), block.head_writes(z))
 
 
-def rows_in(x: torch.Tensor) -> int:
-    """How many rows x has; `len` of a tensor takes several times as long."""
-    return x.shape[0]
-
-
 def together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Tensors [1 or N, ...] as one, [len(parts), 1 or N, ...]."""
     n = max(map(rows_in, parts))
     return parts[0][None] if len(parts) == 1 else torch.stack([x.expand(n, *x.shape[1:]) for x in parts])
-
-
-class Inputs:
-    """What the heads of one layer read, after the first norm: one tensor for each set of senders."""
-
-    def __init__(self, made: Pass, layer: int) -> None:
-        self.made, self.layer, self.block = made, layer, made.run.blocks[layer]
-        self.normed: dict[tuple[int, bool], torch.Tensor] = {}  # of few sets, which other parts may read too
-
-    def read(self, rows: Sequence[int], everywhere: bool) -> torch.Tensor:
-        """[rows, 1 or N, S or K, D] for each set of senders."""
-        x = self.made.reads(2 * self.layer, rows, everywhere)
-        return self.block.norm1(x.flatten(0, 1)).view(x.shape)
-
-    def projected(self, part: str, owners: list[int], everywhere: bool) -> torch.Tensor:
-        """Queries, keys or values [1 or N, len(owners), P, d_head]; those that read the same are taken together."""
-        rows = self.made.rows_of(part, self.layer, owners)
-        together_by = {row: [i for i, other in enumerate(rows) if other == row] for row in dict.fromkeys(rows)}
-        distinct = list(together_by)
-        if len(distinct) > GROUPS:
-            x = self.read(distinct, everywhere)
-            if len(distinct) < len(rows):
-                x = x[[distinct.index(row) for row in rows]]
-            return projected_each(self.block, part, x, owners)
-        if new := [row for row in distinct if (row, everywhere) not in self.normed]:
-            self.normed |= {(row, everywhere): x for row, x in zip(new, self.read(new, everywhere), strict=True)}
-        if len(distinct) == 1:
-            return self.block.project(part, self.normed[rows[0], everywhere], owners)
-        parts = [
-            self.block.project(part, self.normed[row, everywhere], [owners[i] for i in some])
-            for row, some in together_by.items()
-        ]
-        order, n = [i for some in together_by.values() for i in some], max(map(rows_in, parts))
-        parts = [self.made.spread(x, n).expand(n, *x.shape[1:]) for x in parts]
-        return torch.cat(parts, dim=1)[:, [order.index(i) for i in range(len(order))]]
-
-
-def projected_each(block: Block, part: str, x: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
-    """`Block.project` where each of the heads has its own input, x [h, N, P, D]: [N, h, P, d_head]."""
-    weight, bias = block.linear(part)
-    if list(owners) != list(range(len(bias))):
-        index = torch.tensor(owners, device=weight.device)
-        weight, bias = weight[:, index], bias[index]
-    out = torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.transpose(0, 1))
-    return out.view(*x.shape[:3], -1).transpose(0, 1)

@@ -8,6 +8,11 @@ of s stays. So an edge carries a difference, d(s) = write of s - ablated write o
 the base being all biases and all ablated writes before it. Ablating every edge out of a component is ablating the
 component; the embedding is a sender like others.
 
+Where a norm stands behind the attention (Gemma 2 and 3, OLMo 2), heads' writes do not add up in the residual stream.
+There an edge out of a head carries its write as it enters that norm, and of a layer's attention a receiver reads the
+norm of the mixture that it gets: b_O and all heads' writes, actual or ablated. What is said of edges above holds there,
+too; only the sum runs over the mixtures of lower layers.
+
 What is saved is exact. Only nodes with a path to the logits run, and at the last position alone where nothing reads
 more of them. What a node writes depends on the kept edges upstream of it and on nothing else, so a circuit that differs
 little from one that was just run runs again only what reads a change (passes.py). A receiver that misses few of the

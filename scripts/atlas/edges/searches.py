@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 GRID = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of all edges
 
 
+def percents(ablator: EdgeAblator, drop_without_path: bool) -> Percents:
+    """Percent of full of edge circuits; with ``drop_without_path`` of what is left of them without edges that lie on no
+    path from the embeddings to the logits."""
+    if not drop_without_path:
+        return ablator.percents_of_full
+    return lambda circuits: ablator.percents_of_full([ablator.graph.on_paths(circuit) for circuit in circuits])
+
+
 def by_receivers(graph: Graph) -> Order:
     """Backward sweeps go from the last receiver to the first, and from the last sender to the first; forward ones the
     other way round."""

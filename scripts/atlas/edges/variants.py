@@ -11,10 +11,11 @@ from itertools import groupby
 import torch
 
 from atlas.core.graph import LOGITS, Edge, Graph, members
-from atlas.edges.passes import Inputs, Pass, projected_each
+from atlas.edges.inputs import Inputs, entered, joint, placed_each, projected_each
+from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun, bytes_of
-from atlas.model.block import Positions
-from atlas.model.low_rank import ChangedMlp
+from atlas.model.attention import Positions
+from atlas.model.low_rank import ChangedMlp, is_half
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,12 @@ class Reference:
         self.made, self.layer = made, -1
         self.projections: dict[bool, tuple[torch.Tensor, ...]] = {}  # everywhere? -> q, k and v
         self.mlps: dict[bool, ChangedMlp] = {}
+        self.writes: dict[bool, torch.Tensor] = {}  # of all heads together, [1 or N, P, D]
 
     def turn_to(self, layer: int) -> None:
         """Forget what was made of other layers."""
         if layer != self.layer:
-            self.layer, self.projections, self.mlps = layer, {}, {}
+            self.layer, self.projections, self.mlps, self.writes = layer, {}, {}, {}
 
 
 class Variants(Pass):
@@ -204,7 +206,7 @@ class Variants(Pass):
         z = self.attend(
             block,
             new if part == "q" else self.picked(q, heads),
-            block.placed("k", new) if part == "k" else self.picked(k, theirs),
+            entered(block, "k", new) if part == "k" else self.picked(k, theirs),
             new if part == "v" else self.picked(v, theirs),
             [0] * size,
             everywhere,
@@ -223,7 +225,8 @@ class Variants(Pass):
         distinct, after = sorted({head for some in readers for head in some}), (2 * layer + 1, everywhere)
         needed = self.wide if everywhere else self.live & ~self.wide
         alike = all(needed >> first + head & 1 for head in distinct)
-        if not alike or after not in known or not ChangedMlp.serves(block):
+        mixes = block.norm_attn_out is not None and not is_half(block)
+        if not alike or after not in known or not (mixes or ChangedMlp.serves(block)):
             return
         n, copies = len(self.run.tokens), self.copies
         places = [[distinct.index(head) for head in some] for some in readers]
@@ -232,6 +235,14 @@ class Variants(Pass):
         change = changed.flatten(3).flatten(1, 2)
         written = torch.bmm(change, torch.stack([block.w_o[some].flatten(0, 1) for some in readers]))
         written = written.view(copies * n, -1, written.shape[-1])
+        if mixes:
+            writes = self.reference.writes
+            if everywhere not in writes:
+                z = self.reference.made.z_of(layer, list(self.graph.heads), everywhere)
+                writes[everywhere] = block.head_writes(z)
+            before = self.spread(self.reference.made.stream(2 * layer, everywhere), copies * n)
+            self.streams[after] = block.after_attention(before, self.plus(written, writes[everywhere]))
+            return
         self.change = Change(readers, change, written, everywhere)
         self.streams[after] = self.plus(written.clone(), known[after])
 
@@ -249,13 +260,16 @@ class Variants(Pass):
         self.exchange(sender, z, wide)
 
     def projected(self, layer: int, owners: list[int], everywhere: bool) -> torch.Tensor:
-        """[C N, 1, P, d_head] queries, keys or values of the receivers, each without its edge."""
+        """[C N, 1, P, d_head] queries, keys or values of the receivers, each without its edge; see `Inputs`."""
         block, part = self.run.blocks[layer], self.place.kind
         x = self.copied(self.reads(2 * layer, self.cut, everywhere))
         x = block.norm1(x)
-        if len(set(owners)) == 1:
+        if len(set(owners)) == 1 and not joint(block, part):
             return block.project(part, x, owners[:1])
-        found = projected_each(block, part, x.unflatten(0, (self.copies, -1)), owners)
+        each = x.unflatten(0, (self.copies, -1))
+        found = projected_each(block, part, each, owners)
+        if joint(block, part):
+            found = placed_each(block, part, found, each, owners, None if everywhere else self.run.positions)
         return found.transpose(0, 1).flatten(0, 1)[:, None]
 
     def base_projections(self, layer: int, everywhere: bool) -> tuple[torch.Tensor, ...]:
@@ -268,7 +282,7 @@ class Variants(Pass):
                 inputs.projected(p, some, p != "q" or everywhere)
                 for p, some in zip("qkv", (heads, owners, owners), strict=True)
             )
-            held[everywhere] = q, block.placed("k", k), v
+            held[everywhere] = q, entered(block, "k", k), v
         return held[everywhere]
 
     def picked(self, x: torch.Tensor, heads: list[int]) -> torch.Tensor:

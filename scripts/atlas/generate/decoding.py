@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from atlas.core.components import Circuit
-from atlas.model.block import Positions, Weights
+from atlas.model.attention import Positions
+from atlas.model.block import Weights
 from atlas.model.engine import Engine
 from atlas.model.models import Hook, Model, z_hook
 

@@ -1,7 +1,8 @@
 """Which analyses a model can be served, found out on a few tokens before anything is computed.
 
 What is read through the final norm must give the model's own logits; what is said of single heads needs that a layer's
-attention writes the sum of what its heads write, and nothing else, to the residual stream; edges need the live engine.
+attention writes the sum of what its heads write to the residual stream, through no norm but one whose place is known to
+the live engine; edges need that engine.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Reasons = dict[str, str]  # analysis -> why the model cannot be served it
 def reasons(model: Model, tokens: torch.Tensor) -> Reasons:
     """Why each of the analyses that do not apply does not, on tokens [N, S]; none of those that apply."""
     found: Reasons = {}
-    if model.weights is None:
-        found[EDGES] = "its architecture has no live engine"
+    if why := edges_reason(model):
+        found[EDGES] = why
     reason = attention_reason(model, tokens)
     found |= dict.fromkeys(("patching", "attention", "detectors"), reason) if reason else {}
     reason = reason or edit_reason(model, tokens)
@@ -43,6 +44,15 @@ def reasons(model: Model, tokens: torch.Tensor) -> Reasons:
     reason = reason or heads_reason(model, stream)
     found |= {name: reason for name in ("attribution", "ov", "backup") if reason}
     return found
+
+
+def edges_reason(model: Model) -> str:
+    """Are there edge circuits for this architecture?"""
+    if model.weights is None:
+        return "its architecture has no live engine"
+    if any(block.norm_attn_out is not None for block in model.weights.blocks):
+        return "a norm stands between its heads and the residual stream"
+    return ""
 
 
 def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -62,11 +72,12 @@ def readout_reason(readout: Readout, stream: Stream, dtype: torch.dtype) -> str:
 
 
 def heads_reason(model: Model, stream: Stream) -> str:
-    """Does the attention of a layer write the sum of what its heads write?"""
+    """Does the attention of a layer write the sum of what its heads write, through a norm that is known or none?"""
     for layer, z in enumerate(stream.z):
         w_o, b_o = widened(model.w_o(layer), model.b_o(layer))
-        written = torch.einsum("nhd,hdm->nm", z, w_o)
-        if not close(written if b_o is None else written + b_o, stream.attn_out[layer], model.dtype):
+        written, norm = torch.einsum("nhd,hdm->nm", z, w_o), model.norm_attn_out(layer)
+        written = written if b_o is None else written + b_o
+        if not close(written if norm is None else norm(written), stream.attn_out[layer], model.dtype):
             return "what its heads write is normed or scaled before it reaches the residual stream"
     return ""
 

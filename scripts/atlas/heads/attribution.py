@@ -3,9 +3,10 @@
 A write u of D numbers at the last position adds norm(u) . (W_U[answer] - W_U[incorrect]), where the final norm
 acts with the scale it has in the prompt's own run: (u - mean u) / scale x weight for LayerNorm, u / scale x weight for
 RMSNorm (methods: section 6). The final norm's bias and b_U are added once, by no component, and have rows of their own,
-as has each layer's b_O; a head's row is z W_O. An MLP's row holds its output bias. So the rows of a prompt sum to its
-logit difference, which is checked on every prompt. Where a model caps its logits, they sum to the difference before the
-cap.
+as has each layer's b_O; a head's row is z W_O. An MLP's row holds its output bias. Where a norm stands behind attention
+(Gemma 2, OLMo 2), z W_O and b_O go through it with the scale that it has in that run, as they do through the final one,
+and an MLP's write is what the norm behind it gives. So the rows of a prompt sum to its logit difference, which is
+checked on every prompt. Where a model caps its logits, they sum to the difference before the cap.
 
 TransformerLens gives the same numbers by `logit_attrs` where its weights are folded (the norm's weight into W_U); on
 the checkpoint's own weights, as here, its stacks lack the norm's weight and the two biases.
@@ -119,7 +120,9 @@ class Readout:
             return cls._of_bridge(model.bridge)
         norm, w = model.weights.norm_final, model.weights
         weight, bias, w_u, b_u = widened(norm.weight, norm.bias, w.w_u.T, w.b_u)
-        return cls(weight, bias, norm.eps, norm.centred, w_u, b_u)
+        if w.logit_factor is not None:
+            w_u, b_u = w_u * w.logit_factor, b_u if b_u is None else b_u * w.logit_factor
+        return cls(weight, bias, norm.eps, norm.centred, w_u, b_u, w.logit_cap)
 
     @classmethod
     def _of_bridge(cls, bridge: Any) -> "Readout":
@@ -202,11 +205,29 @@ class Attributor:
         return (writes * self.direction).sum(-1)
 
 
+def directions(model: Model, z: torch.Tensor, attributor: Attributor) -> torch.Tensor:
+    """[L, N, D]: what z W_O of a layer's heads, and its b_O, are attributed by, as an inner product.
+
+    Where a norm stands behind attention it acts with the scale that it has in this run, that of the whole attention's
+    output, which z [L, N, H, d_head] at the last position gives; so that the shares of the heads and of b_O sum to what
+    reaches the residual stream.
+    """
+    found = []
+    for layer, own in enumerate(z):
+        norm, direction = model.norm_attn_out(layer), attributor.direction
+        if norm is not None:
+            w_o, b_o = widened(model.w_o(layer), model.b_o(layer))
+            whole = torch.einsum("nhd,hdm->nm", own, w_o)
+            direction = norm.back(direction) * norm.scale(whole if b_o is None else whole + b_o)
+        found.append(direction)
+    return torch.stack(found)
+
+
 def head_attribution(model: Model, z: torch.Tensor, attributor: Attributor) -> torch.Tensor:
     """[L, H, N] attribution of heads, b_O left out, from their z [L, N, H, d_head] at the last position."""
     out = []
-    for layer, own in enumerate(z):
-        read = torch.einsum("hdm,nm->nhd", model.w_o(layer).to(own.dtype), attributor.direction)
+    for layer, (own, direction) in enumerate(zip(z, directions(model, z, attributor), strict=True)):
+        read = torch.einsum("hdm,nm->nhd", model.w_o(layer).to(own.dtype), direction)
         out.append((own * read).sum(-1).T)
     return torch.stack(out)
 
@@ -245,7 +266,7 @@ def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tup
     ) -> tuple[dict[str, Any], torch.Tensor]:
         return {"part": part, "name": name, "layer": layer, "head": head}, values
 
-    by_head = head_attribution(model, stream.z, attributor)
+    by_head, read = head_attribution(model, stream.z, attributor), directions(model, stream.z, attributor)
     layers = range(model.n_layers)
     out = []
     for i, (name, values) in enumerate(zip(point_names(model.n_layers), attributor(stream.points()), strict=True)):
@@ -261,7 +282,7 @@ def batch_rows(model: Model, stream: Stream, attributor: Attributor) -> list[tup
                 out += [row(part, str(Component(layer, h)), x, layer, h) for h, x in enumerate(by_head[layer])]
             b_o = model.b_o(layer)
             if b_o is not None:
-                out.append(row(part, f"bias {layer}", attributor(b_o), layer))
+                out.append(row(part, f"bias {layer}", read[layer] @ b_o.to(read.dtype), layer))
             out.append(row(part, str(Component(layer)), attributor(stream.mlp_out[layer]), layer))
         out.append(row(part, "final norm bias", attributor.norm_bias))
         out.append(row(part, "unembedding bias", attributor.unembedding_bias))

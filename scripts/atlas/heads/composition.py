@@ -7,8 +7,9 @@ With Frobenius norms, the composition of a sender s with a receiver r of a later
 
 in [0, 1]: 0 where r reads nothing of what s writes, 1 where both have rank one and agree. Each head reads through its
 layer's norm: the norm's weight is part of W_Q, W_K and W_V, and where the norm centres, so is the centring; its scale,
-which depends on the text, cancels. Rotation of queries and keys, which depends on their distance, and biases are left
-out. Under grouped queries each query head has its group's W_K and W_V.
+which depends on the text, cancels. The weights of norms of queries and keys are part of W_Q and W_K likewise, and that
+of a norm behind attention is part of W_O. Rotation of queries and keys, which depends on their distance, and biases are
+left out. Under grouped queries each query head has its group's W_K and W_V.
 
 Two nulls stand beside each score. ``baseline`` is 1 / sqrt(D), the root of the mean square over random orientations of
 what s writes to what r reads. ``null_high`` is the 95th percentile of `DRAWS` scores whose two subspaces are turned at
@@ -35,6 +36,7 @@ from atlas.edges.searches import auroc
 
 if TYPE_CHECKING:
     from atlas.model.models import Model
+    from atlas.model.norm import Norm
 
 KINDS = ("Q", "K", "V")
 DRAWS = 200
@@ -62,7 +64,12 @@ def maps_of(model: Model, layer: int) -> Maps:
         w = w - w.mean(1, keepdim=True) if block.norm1.centred else w
         return w.repeat_interleave(model.n_heads // len(w), 0)
 
-    return Maps(read(block.w_q), read(block.w_k), read(block.w_v), block.w_o.double())
+    def of_heads(norm: Norm | None, w: torch.Tensor) -> torch.Tensor:
+        return w if norm is None else w * norm.weight
+
+    w_o, behind = block.w_o.double(), block.norm_attn_out
+    w_q, w_k = of_heads(block.norm_q, block.w_q), of_heads(block.norm_k, block.w_k)
+    return Maps(read(w_q), read(w_k), read(block.w_v), w_o if behind is None else behind.linear(w_o))
 
 
 def inner(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

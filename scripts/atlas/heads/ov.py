@@ -5,7 +5,9 @@ before the members meet. It goes through a head's own layer norm, W_V, b_V and W
 unembedding. A score is the share of instances (member of a prompt) whose target stands in the top k: `copy` the member
 itself, `next`, `previous`, `next_next` (one step, one step back, two steps of the task), `cross:<task>` the member of
 another task at the same place of its order (March for 3). With ``norm`` `block1` every head reads through block 1's
-norm instead, as the published figures did. b_O belongs to no head and is left out.
+norm instead, as the published figures did. b_O belongs to no head and is left out. Where a norm stands behind attention
+(Gemma 2, OLMo 2), what a head writes goes through its weight; its scale is left out, since the final norm takes any
+scale out again. A cap of logits, which keeps their order, is left out too: it would make large ones equal.
 
 *In place* (``norm`` `in place`): the same unembedding of what a head really writes at the answer position, whatever it
 has read there; one instance a prompt, `copy` is the last shown member and `next` the answer. It sees heads that read
@@ -147,6 +149,12 @@ def z_at(model: Model, tokens: torch.Tensor, position: int) -> torch.Tensor:
     return torch.stack([z[layer] for layer in range(model.n_layers)])
 
 
+def written(model: Model, layer: int) -> torch.Tensor:
+    """W_O [H, d_head, D] of a layer; times the weight of the norm behind its attention, where there is one."""
+    w_o, norm = model.w_o(layer), model.norm_attn_out(layer)
+    return w_o if norm is None else norm.linear(w_o)
+
+
 # ---- scores --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Scores:
@@ -194,13 +202,13 @@ def scores(
     out = {name: Scores.empty(ks, model, known[name]) for name in ids}
     out[LEAD] = Scores.empty([0], model, known["next"] & known["copy"])
     readout = Readout.of(model)
-    w_o = torch.stack([model.w_o(layer) for layer in range(model.n_layers)]).to(readout.w_u.dtype)
+    w_o = torch.stack([written(model, layer) for layer in range(model.n_layers)]).to(readout.w_u.dtype)
     for batch in progress(model.batches(len(tokens)), f"OV, norm {norm}"):
         own = tokens[batch]
         z = z_at(model, own, layout.answer_position) if in_place else values_after_block_0(model, own, positions, norm)
         z = z.to(readout.w_u.dtype)
         for layer, head in np.ndindex(model.n_layers, model.n_heads):
-            logits = readout.unembed(readout.norm(z[layer, :, :, head] @ w_o[layer, head])).cpu()
+            logits = readout.uncapped(readout.norm(z[layer, :, :, head] @ w_o[layer, head])).cpu()
             bar, cell = bars(logits, ks), (batch, layer, head)
             of_target = {name: logits.gather(-1, of[batch].clamp(min=0)[..., None]) for name, of in ids.items()}
             of_pool = {name: logits[..., list(wanted[name].pool)] for name in ids}

@@ -26,7 +26,8 @@ import torch
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap, interval_columns
-from atlas.model.block import Positions, Weights
+from atlas.model.attention import Positions
+from atlas.model.block import Weights
 from atlas.model.engine import Engine
 from atlas.model.models import Hook, Model, slices
 from atlas.prompts.batch import Prompts

@@ -11,12 +11,11 @@ what they compute, keep or replace between them:
     after = block.after_attention(x, block.head_writes(z))  # the residual with what attention writes
     x = block.after_mlp(x, after)  # and with what the MLP writes
 
-Where the next ingredients go: a norm of queries and keys into `Block.placed`; a window or a cap of scores into
-`Block.attend` and `Block.pattern`; a norm after attention into `Block.attn_out` and the three functions below it, one
-after the MLP into `Block.mlp_out`, so that what they give is what reaches the residual stream; a norm weight of 1 + w
-into `Norm`; scaled embeddings into `Weights.embed_tokens`, scaled or capped logits into `Weights.unembed` and
-`Weights.logit_diff`; factors of what a layer writes into w_o, b_o and the MLP's last map as they are read. Rotary bases
-differ by layer as `Block.rope` does, multi-query attention is G = 1.
+Where ingredients are: a norm of queries and keys in `Block.placed`; a window, a scale or a cap of scores in
+`Block.attend` and `Block.pattern`; a norm after attention in `Block.reached`, one after the MLP in `Block.mlp_out`, so
+that what they give is what reaches the residual stream; a norm weight of 1 + w in `Norm`; scaled embeddings in
+`Weights.embed_tokens`, scaled or capped logits in `Weights.shown`. Factors of what a layer writes go into w_o, b_o and
+the MLP's last map as they are read. Rotary bases differ by layer as `Block.rope` does, multi-query attention is G = 1.
 
 Two readers take sums apart: edges and direct attribution take it that heads' writes add up (`Block.head_write`), and
 `heads.attribution.Readout` takes the final norm and W_U apart. What a family breaks of that, `heads.analyses` finds out
@@ -38,49 +37,10 @@ from functools import cached_property, lru_cache
 import torch
 import torch.nn.functional as F
 
+from atlas.model.attention import Positions, Rotary, all_positions, attention_weights, rotated, shared_out
+from atlas.model.logits import at_least_float32, unembedded, unembedded_at
 from atlas.model.mlp import Linear, Mlp
 from atlas.model.norm import Norm
-
-WIDENED = 2**24  # numbers of W_U that are held in float32 at a time, where the model's dtype is a half
-
-Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin of every position, [n_positions, d_rotary] each
-
-
-class Positions:
-    """Where queries stand: [P] for all rows alike, or [N, P] (right-padded rows are read at various positions)."""
-
-    def __init__(self, index: torch.Tensor) -> None:
-        rows_agree = index.dim() == 1 or bool((index == index[:1]).all())
-        self.index = index[0] if index.dim() == 2 and rows_agree else index
-        self.masks: dict[int, torch.Tensor | None] = {}
-
-    @classmethod
-    def span(cls, start: int, stop: int, device: torch.device) -> "Positions":
-        """The positions ``start`` to ``stop`` - 1, of which the last is that of the last key."""
-        found = cls(torch.arange(start, stop, device=device))
-        if start == stop - 1:
-            found.masks[stop] = None  # known without a look at the device
-        return found
-
-    def take(self, x: torch.Tensor) -> torch.Tensor:
-        """x [N or 1, S, ...] at the positions: [N or 1, P, ...]."""
-        if self.index.dim() == 1:
-            return x.index_select(1, self.index)
-        rows = torch.arange(len(self.index), device=x.device)[:, None]
-        return x.expand(len(self.index), *x.shape[1:])[rows, self.index]
-
-    def mask(self, s: int) -> torch.Tensor | None:
-        """May the query at a position see key j of ``s``? [1 or N, 1, P, s]; None where all see everything."""
-        if s not in self.masks:
-            last = self.index.dim() == 1 and bool((self.index == s - 1).all())
-            index = self.index if self.index.dim() == 2 else self.index[None]
-            keys = torch.arange(s, device=index.device)
-            self.masks[s] = None if last else (keys <= index[:, :, None])[:, None]
-        return self.masks[s]
-
-    def repeat(self, times: int) -> "Positions":
-        """The same for ``times`` copies of the rows, one after another."""
-        return self if self.index.dim() == 1 else Positions(self.index.repeat(times, 1))
 
 
 @dataclass(frozen=True)
@@ -102,6 +62,12 @@ class Block:
     parallel: bool = False  # attention and MLP both read the residual that enters the layer
     norm_attn_out: Norm | None = None  # of the sum of what the heads write, b_O included, before it is added
     norm_mlp_out: Norm | None = None  # of what the MLP gives, before it is added
+    norm_q: Norm | None = None  # of queries before they are rotated: of each head's, or all heads' together (see Norm)
+    norm_k: Norm | None = None  # of keys, likewise
+    scale: float | None = None  # of scores; None: 1 / sqrt(d_head)
+    cap: float | None = None  # c of scores that are c tanh(score / c)
+    window: int | None = None  # how many keys a query sees at most, its own and those just before it
+    whole: "Block | None" = None  # the layer of all heads, of which this one holds some
     joint: Linear | None = None  # [D, H + 2 G, d_head] and [H + 2 G, d_head], where w_q, w_k and w_v are views of one
 
     @property
@@ -133,27 +99,67 @@ class Block:
         out = torch.addmm(b.flatten(), normed.flatten(0, 1), w.flatten(1))
         return out.view(*normed.shape[:2], *w.shape[1:]).transpose(1, 2)
 
-    def placed(self, part: str, x: torch.Tensor, at: Positions | None = None) -> torch.Tensor:
-        """Queries or keys [N, h, P, d_head] as they enter the scores: rotated to where they stand.
-
-        ``at``: their positions; None: the first P.
+    def joint_scale(
+        self, part: str, normed: torch.Tensor, projected: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """[N, 1, P, 1] what a norm of all heads' queries or keys together multiplies them by, of what `norm1` gives
+        [N, P, D]; None where ``part`` has no such norm. ``projected`` [N, H or G, P, d_head]: all of them, if at hand.
         """
+        norm = self.head_norm(part)
+        if norm is None or norm.weight.dim() == 1:
+            return None
+        x = (self.whole or self).project(part, normed) if projected is None else projected
+        return norm.scale(x.transpose(1, 2).flatten(2).float())[:, None]
+
+    def head_norm(self, part: str) -> Norm | None:
+        """The norm of `q` or `k` before they are rotated."""
+        return self.norm_q if part == "q" else self.norm_k
+
+    def placed(
+        self,
+        part: str,
+        x: torch.Tensor,
+        at: Positions | None = None,
+        heads: list[int] | None = None,
+        scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Queries or keys [N, h, P, d_head] of these heads (None: all) as they enter the scores: normed, and rotated to
+        where they stand.
+
+        ``at``: their positions; None: the first P. ``scale``: `joint_scale` of what they are made of. Raises ValueError
+        where a norm needs that and it is not given.
+        """
+        norm = self.head_norm(part)
+        if norm is not None and norm.weight.dim() == 1:
+            x = norm(x)
+        elif norm is not None:
+            if scale is None:
+                raise ValueError(f"the norm of {part} is of all heads together; give the scale of what they read")
+            x = norm.weighted(x.float() * scale, chosen(norm.weight, heads, 0)[:, None], x.dtype)
         if self.rope is None:
             return x
         cos, sin = (table[: x.shape[2]] if at is None else table[at.index] for table in self.rope)
         return rotated(x, cos, sin)
 
+    def entering(
+        self, part: str, normed: torch.Tensor, at: Positions | None = None, heads: list[int] | None = None
+    ) -> torch.Tensor:
+        """`q` or `k` [N, h, P, d_head] of the normed residual at ``at``, as they enter the scores."""
+        x = self.project(part, normed, heads)
+        every = self.whole is None and (heads is None or heads == list(range(len(self.linear(part)[1]))))
+        return self.placed(part, x, at, heads, self.joint_scale(part, normed, x if every else None))
+
     def queries(
         self, normed: torch.Tensor, at: Positions | None = None, heads: list[int] | None = None
     ) -> torch.Tensor:
         """q [N, h, P, d_head] of the normed residual at ``at``, as they enter the scores."""
-        return self.placed("q", self.project("q", normed, heads), at)
+        return self.entering("q", normed, at, heads)
 
     def keys_values(
         self, normed: torch.Tensor, at: Positions | None = None, heads: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """k and v [N, g, P, d_head] of key/value heads, likewise."""
-        return self.placed("k", self.project("k", normed, heads), at), self.project("v", normed, heads)
+        return self.entering("k", normed, at, heads), self.project("v", normed, heads)
 
     def all_three(
         self, normed: torch.Tensor, at: Positions | None = None
@@ -165,7 +171,8 @@ class Block:
         w, b = self.joint
         out = torch.addmm(b.flatten(), normed.flatten(0, 1), w.flatten(1)).view(*normed.shape[:2], *b.shape)
         q, k, v = (x.transpose(1, 2) for x in out.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], 2))
-        return self.placed("q", q), self.placed("k", k), v
+        scales = (self.joint_scale(part, normed, None if self.whole else x) for part, x in (("q", q), ("k", k)))
+        return self.placed("q", q, scale=next(scales)), self.placed("k", k, scale=next(scales)), v
 
     # ---- attention ---------------------------------------------------------------------------------------
     def attend(
@@ -185,20 +192,29 @@ class Block:
             k, v = (x.index_select(1, numbers(tuple(owners), x.device)) for x in (k, v))
         n = max(map(len, (q, k, v)))
         q, k, v = (x.expand(n, *x.shape[1:]) for x in (q, k, v))
-        mask = None if at is None else at.mask(k.shape[2])
-        shared = q.shape[1] != k.shape[1]
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=at is None, enable_gqa=shared)
+        mask = self.seen(k.shape[2], at, q.device)
+        if self.cap is not None:
+            return self.mix(attention_weights(q, k, mask, self.scale, self.cap), v)
+        causal, shared = mask is None and at is None, q.shape[1] != k.shape[1]
+        z = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, enable_gqa=shared
+        )
         return z.transpose(1, 2)
+
+    def seen(self, s: int, at: Positions | None, device: torch.device) -> torch.Tensor | None:
+        """`Positions.mask` of ``s`` keys; None where all are seen, or, everywhere, where all but later ones are, unless
+        a cap forbids the product that knows so by itself."""
+        if at is None and self.cap is None and (self.window is None or self.window >= s):
+            return None
+        return (at or all_positions(s, device)).mask(s, self.window)
 
     def pattern(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Attention weights [N, h, S, S] of queries [N, h, S, d_head] and keys [N, g, S, d_head]; softmax in float32.
 
         The same as in `attend`, for those who look at them or change them.
         """
-        scores: torch.Tensor = q @ shared_out(k, q.shape[1]).transpose(-1, -2) / q.shape[-1] ** 0.5
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        softmax = scores.masked_fill(future, -torch.inf).softmax(-1, torch.promote_types(scores.dtype, torch.float32))
-        return softmax.to(k.dtype)
+        mask = all_positions(k.shape[2], k.device).mask(k.shape[2], self.window)
+        return attention_weights(q, k, mask, self.scale, self.cap)
 
     def mix(self, pattern: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """z [N, S, h, d_head] of attention weights [N, h, S, S] and values [N, g, S, d_head]."""
@@ -244,9 +260,18 @@ class Block:
         qkv = torch.cat([chosen(self.w_q, heads, 1), chosen(self.w_k, read, 1), chosen(self.w_v, read, 1)], 1)
         bias = torch.cat([chosen(self.b_q, heads, 0), chosen(self.b_k, read, 0), chosen(self.b_v, read, 0)])
         sizes = [len(heads), len(read), len(read)]
+        norms = self.norm_of(self.norm_q, heads), self.norm_of(self.norm_k, read)
         weights = dict(zip(("w_q", "w_k", "w_v"), qkv.split(sizes, 1), strict=True))
         biases = dict(zip(("b_q", "b_k", "b_v"), bias.split(sizes), strict=True))
-        return replace(self, **weights, **biases, w_o=chosen(self.w_o, heads, 0), joint=(qkv, bias))
+        made = replace(self, **weights, **biases, w_o=chosen(self.w_o, heads, 0), joint=(qkv, bias))
+        return replace(made, norm_q=norms[0], norm_k=norms[1], whole=self.whole or self)
+
+    @staticmethod
+    def norm_of(norm: Norm | None, heads: list[int]) -> Norm | None:
+        """A norm of queries or keys at these heads."""
+        if norm is None or norm.weight.dim() == 1:
+            return norm
+        return replace(norm, weight=chosen(norm.weight, heads, 0))
 
     def readers(self, heads: list[int]) -> tuple[list[int], list[int] | None]:
         """The key/value heads that these heads read, and which of those each reads; None: each its own, in order."""
@@ -259,16 +284,23 @@ class Block:
 
         ``constant`` [1 or n, P, D] or [D]: b_O and what other heads write; n divides N, and is repeated.
         """
-        normed = self.norm_attn_out is not None
-        start = torch.zeros_like(x) if normed else x
-        after: torch.Tensor
+        return self.reached(x, self.summed(x, z, constant))
+
+    def summed(self, x: torch.Tensor, z: torch.Tensor | None, constant: torch.Tensor) -> torch.Tensor:
+        """[N, P, D] the sum that `reached` takes: all that attention gives, and x where no norm keeps them apart."""
+        start = x if self.norm_attn_out is None else torch.zeros_like(x)
+        found: torch.Tensor
         if constant.dim() == 3 and len(constant) > 1:
-            after = (start.unflatten(0, (-1, len(constant))) + constant).flatten(0, 1)
+            found = (start.unflatten(0, (-1, len(constant))) + constant).flatten(0, 1)
         else:
-            after = start + constant
+            found = start + constant
         if z is not None:
-            after.view(-1, after.shape[-1]).addmm_(z.flatten(2).flatten(0, 1), self.w_o.flatten(0, 1))
-        return x + self.added(after) if normed else after
+            found.view(-1, found.shape[-1]).addmm_(z.flatten(2).flatten(0, 1), self.w_o.flatten(0, 1))
+        return found
+
+    def reached(self, x: torch.Tensor, summed: torch.Tensor) -> torch.Tensor:
+        """[..., N, P, D] the residual in the middle of the layer, of x [N, P, D] that enters it and of `summed`."""
+        return summed if self.norm_attn_out is None else x + self.added(summed)
 
     def after_change(
         self, x: torch.Tensor, writes: torch.Tensor, after: torch.Tensor, change: torch.Tensor
@@ -300,6 +332,9 @@ class Weights:
     norm_final: Norm
     w_u: torch.Tensor  # [d_vocab, D]
     b_u: torch.Tensor | None  # [d_vocab]
+    embed_scale: torch.Tensor | None = None  # [] what tokens' embeddings are multiplied by, in their dtype
+    logit_factor: float | None = None  # what logits are multiplied by
+    logit_cap: float | None = None  # c of logits that then are c tanh(logit / c)
 
     @property
     def n_heads(self) -> int:
@@ -312,7 +347,8 @@ class Weights:
 
     def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """[N, S, D] of tokens [N, S], without their positions."""
-        return self.w_e[tokens]
+        x = self.w_e[tokens]
+        return x if self.embed_scale is None else x * self.embed_scale
 
     def embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
         """What enters the first layer, [N, S, D], of tokens [N, S], the first at position ``start``."""
@@ -321,17 +357,27 @@ class Weights:
 
     def unembed(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [..., d_vocab] of final residuals [..., D]; at least float32."""
-        return unembedded(self.norm_final(x), self.w_u, self.b_u)
+        return self.shown(unembedded(self.norm_final(x), self.w_u, self.b_u))
+
+    def shown(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of any shape as the model gives them: multiplied and capped."""
+        logits = logits if self.logit_factor is None else logits * self.logit_factor
+        return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
 
     def logit_diff(self, x: torch.Tensor, answer: torch.Tensor, incorrect: torch.Tensor) -> torch.Tensor:
         """The one column difference that the metric needs, [..., N], of final residuals [..., N, D]; at least float32.
 
-        The only expression for logit differences of one token, whichever other metrics are asked for beside it.
+        The only expression for logit differences of one token, whichever other metrics are asked for beside it. Of
+        capped logits it takes the two columns one by one.
         """
-        w, b = self.w_u, self.b_u
+        w, b, normed = self.w_u, self.b_u, at_least_float32(self.norm_final(x))
+        if self.logit_cap is not None:
+            of_answer, of_incorrect = (self.shown(unembedded_at(normed, ids, w, b)) for ids in (answer, incorrect))
+            return of_answer - of_incorrect
         direction = at_least_float32(w[answer]) - at_least_float32(w[incorrect])
-        out = (at_least_float32(self.norm_final(x)) * direction).sum(-1)
-        return out if b is None else out + (at_least_float32(b[answer]) - at_least_float32(b[incorrect]))
+        out = (normed * direction).sum(-1)
+        out = out if b is None else out + (at_least_float32(b[answer]) - at_least_float32(b[incorrect]))
+        return self.shown(out)
 
 
 def chosen(w: torch.Tensor, heads: list[int] | None, dim: int) -> torch.Tensor:
@@ -345,39 +391,3 @@ def chosen(w: torch.Tensor, heads: list[int] | None, dim: int) -> torch.Tensor:
 def numbers(heads: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """[heads] these numbers on a device, kept there: to send them each time makes a GPU wait."""
     return torch.tensor(heads, dtype=torch.long, device=device)
-
-
-def shared_out(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """[N, g, ...] of key/value heads as [N, heads, ...], each as often as it is read; one serves all of them."""
-    return x if x.shape[1] in (1, heads) else x.repeat_interleave(heads // x.shape[1], 1)
-
-
-def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of the first d_rotary numbers of x [N, h, P, d_head]; cos, sin [(N,) P, d_rotary]."""
-    if cos.dim() == 3:
-        cos, sin = cos[:, None], sin[:, None]
-    d = cos.shape[-1]
-    turned, rest = x[..., :d], x[..., d:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
-
-
-def unembedded(x: torch.Tensor, w_u: torch.Tensor, b_u: torch.Tensor | None) -> torch.Tensor:
-    """Logits [..., d_vocab] of normed residuals [..., D] through W_U [d_vocab, D] and b_U; at least float32.
-
-    Halves are multiplied and summed in float32: a logit rounded to bfloat16 has 8 bits, and a difference of two fewer.
-    W_U is widened a part at a time, since all of a large one would not fit beside the model.
-    """
-    x = at_least_float32(x)
-    if w_u.dtype == x.dtype:
-        logits = x @ w_u.T
-    else:
-        parts = w_u.split(max(1, WIDENED // w_u.shape[1]))
-        logits = torch.cat([x @ part.to(x.dtype).T for part in parts], -1)
-    return logits if b_u is None else logits + at_least_float32(b_u)
-
-
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """x, of any shape, in float32 where its dtype is narrower; else as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -29,7 +29,8 @@ import torch
 
 from atlas.core.components import MLP, Circuit, Component, Site
 from atlas.core.errors import StudyError
-from atlas.model.block import Block, Positions, Weights, numbers
+from atlas.model.attention import Positions
+from atlas.model.block import Block, Weights, numbers
 
 BUDGET = 512 * 2**20  # bytes of remembered residuals, unless told otherwise
 
@@ -200,11 +201,13 @@ class Engine:
 
     def bytes_per_row(self, s: int, logits: int) -> int:
         """Most memory that one prompt of ``s`` tokens takes at a time: the residual before, within and after a layer,
-        q, k, v and z, the MLP's inner values (twice, around the activation), and all logits with their softmax at so
-        many positions."""
+        q, k, v and z, the MLP's inner values (twice, around the activation), scores where a cap keeps them (thrice,
+        around it and the softmax), and all logits with their softmax at so many positions."""
         w = self.weights
         d_model = w.w_u.shape[1]
         per_token = 4 * d_model + 4 * w.n_heads * w.blocks[0].w_q.shape[2] + 2 * w.mlp_flops // d_model
+        if any(block.cap is not None for block in w.blocks):
+            per_token += 3 * w.n_heads * s
         return s * per_token * w.w_u.element_size() + self.bytes_of_logits(logits)
 
     def bytes_of_logits(self, positions: int) -> int:

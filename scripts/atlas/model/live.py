@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from atlas.core.components import Circuit
-from atlas.model.block import Positions, chosen, numbers
+from atlas.model.attention import Positions
+from atlas.model.block import chosen, numbers
 from atlas.model.engine import BUDGET, NOTHING, Engine, Memory, Substitute, by_layer, picked, replacing
 
 MIXED = "z"  # in a run's memory: z of the layer at which the last evaluation started
@@ -198,15 +199,15 @@ class LiveRun:
                 rows.append(self.engine.finish(layer, x, *args, self.constant(layer, circuit, substitute, at, x)))
             return torch.cat(rows)
         block, resid = self.engine.block_of(layer, heads), x if out is None or inside is not None else out.take(x)
-        after = block.after_kept(resid, z, self.constant(layer, every, substitute, at, x))[None]
+        summed = block.summed(resid, z, self.constant(layer, every, substitute, at, x))[None]
         dropped = [h for h in heads if not all(h in kept.heads for kept in own)]
         if z is not None and dropped:
             means = picked(replacing(substitute, "z", layer, at, x), dropped)
             change = means - picked(z, list(map(heads.index, dropped)))
             writes = change.flatten(0, 1).transpose(0, 1) @ chosen(self.engine.blocks[layer].w_o, dropped, 0)
             drops = writes.new_tensor([[h not in kept.heads for h in dropped] for kept in own])
-            after = torch.addmm(after.flatten(1), drops, writes.flatten(1)).view(-1, *resid.shape)
-        after = after.expand(len(own), *resid.shape).contiguous()
+            summed = torch.addmm(summed.flatten(1), drops, writes.flatten(1)).view(-1, *resid.shape)
+        after = block.reached(resid, summed).expand(len(own), *resid.shape).contiguous()
         intact, gone = ([i for i, kept in enumerate(own) if kept.mlp == whole] for whole in (True, False))
         if intact:
             of = numbers(tuple(intact), x.device)

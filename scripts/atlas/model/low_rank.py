@@ -7,7 +7,8 @@ there is left a product with d_head rows in place of D. The same numbers, to rou
 
 import torch
 
-from atlas.model.block import Block, at_least_float32
+from atlas.model.block import Block
+from atlas.model.logits import at_least_float32
 
 
 class ChangedMlp:
@@ -23,8 +24,9 @@ class ChangedMlp:
 
     @staticmethod
     def serves(block: Block) -> bool:
-        """Not where attention and MLP stand side by side, nor in halves, whose norms round between their steps."""
-        return not block.parallel and block.w_o.dtype == at_least_float32(block.w_o[:0]).dtype
+        """Not where attention and MLP stand side by side, nor where a norm stands between the heads and the residual,
+        nor in halves, whose norms round between their steps."""
+        return not block.parallel and block.norm_attn_out is None and not is_half(block)
 
     def inner(self, i: int, x: torch.Tensor) -> torch.Tensor:
         """[n, d_mlp] the linear part of the i-th first map of x [n, D]."""
@@ -48,4 +50,10 @@ class ChangedMlp:
             x = torch.baddbmm(self.before[i].expand(len(heads), -1, -1), change, maps).flatten(0, 1)
             constant = bias if norm.bias is None else bias + norm.bias @ weight
             inner.append(x.mul_(scale).add_(constant))
-        return mlp.after_firsts(*inner).view(read.shape)
+        out, behind = mlp.after_firsts(*inner).view(read.shape), self.block.norm_mlp_out
+        return out if behind is None else behind(out)
+
+
+def is_half(block: Block) -> bool:
+    """Whether a layer's weights are narrower than float32."""
+    return block.w_o.dtype != at_least_float32(block.w_o[:0]).dtype

@@ -16,7 +16,9 @@ from torch import nn
 
 from atlas.core.errors import StudyError
 from atlas.model import families, forward, memory, source
-from atlas.model.block import Weights, unembedded
+from atlas.model.block import Weights
+from atlas.model.logits import unembedded
+from atlas.model.norm import Norm
 
 Hook = tuple[str, Callable[..., Any]]  # name, and what makes of an activation what replaces it
 
@@ -56,6 +58,10 @@ class Model:
         """[D], or None where the model has none."""
         b_o = self.weights.blocks[layer].b_o if self.weights else self.bridge.blocks[layer].attn.b_O
         return None if b_o is None or not b_o.any() else b_o.detach()
+
+    def norm_attn_out(self, layer: int) -> Norm | None:
+        """The norm that stands between a layer's attention and the residual stream, of architectures with an engine."""
+        return self.weights.blocks[layer].norm_attn_out if self.weights else None
 
     def run(
         self,

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from atlas.model.block import Rotary
+from atlas.model.attention import Rotary
 from atlas.model.checkpoint import Checkpoint
+from atlas.model.logits import at_least_float32
 from atlas.model.mlp import Activation, Linear, Mlp
 from atlas.model.norm import Norm
 
@@ -27,8 +28,12 @@ class Names:
     def norm(self, name: str, eps: float) -> Norm:
         return Norm(self(f"{name}.weight"), self(f"{name}.bias"), eps)
 
-    def rms_norm(self, name: str, eps: float) -> Norm:
-        return Norm(self(f"{name}.weight"), None, eps, centred=False)
+    def rms_norm(self, name: str, eps: float, late: bool = False) -> Norm:
+        return Norm(self(f"{name}.weight"), None, eps, centred=False, late=late)
+
+    def offset_norm(self, name: str, eps: float) -> Norm:
+        """RMSNorm with a weight of 1 + w, in float32 at least, as the model adds them."""
+        return Norm(1 + at_least_float32(self(f"{name}.weight")), None, eps, centred=False, late=True)
 
     def linear(self, name: str) -> Linear:
         """(weight [in, out], bias [out]) of a linear module; zeros where it has no bias."""
@@ -79,12 +84,13 @@ def activation_of(name: str) -> Activation | None:
     return found
 
 
-def rotary(config: Any, like: torch.Tensor) -> Rotary | None:
+def rotary(config: Any, like: torch.Tensor, layer_type: str | None = None) -> Rotary | None:
     """cos and sin [n_positions, d_rotary], in ``like``'s dtype, computed in float32 as the model does.
 
-    None where they depend on the length of the text, which no table can follow.
+    ``layer_type``: of which layers, where the configuration has parameters for each type. None where they depend on the
+    length of the text, which no table can follow.
     """
-    rope = config.rope_parameters
+    rope = config.rope_parameters if layer_type is None else config.rope_parameters[layer_type]
     if rope["rope_type"] not in FIXED_ROPE:
         return None
     if rope["rope_type"] == "default":
@@ -97,8 +103,20 @@ def rotary(config: Any, like: torch.Tensor) -> Rotary | None:
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
         full = AutoConfig.for_model(**vars(config))
-        frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](full, device="cpu")
+        of_type = {} if layer_type is None else {"layer_type": layer_type}
+        frequencies, scaling = ROPE_INIT_FUNCTIONS[rope["rope_type"]](full, device="cpu", **of_type)
     angles = torch.arange(config.max_position_embeddings).float()[:, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     cos, sin = ((f(angles) * scaling).to(like) for f in (torch.cos, torch.sin))
     return cos, sin
+
+
+def windows(config: Any) -> list[int | None] | None:
+    """How many keys a query sees at most in each layer, None: all before it; by the configuration's types of layers.
+
+    None where there is a type that is neither full nor sliding.
+    """
+    known = {"full_attention": None, "sliding_attention": config.sliding_window}
+    if not known.keys() >= set(config.layer_types):
+        return None
+    return [known[layer_type] for layer_type in config.layer_types]

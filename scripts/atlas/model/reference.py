@@ -8,6 +8,7 @@ ahead shows too. Both passes run in float32, and in the study's dtype where that
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ LENGTH = 128  # tokens of a row, more than prompts have
 LONGEST = 1024  # and where a window of attention, or of positions, is longer than that: so many beyond it, at most
 WINDOWS: tuple[str, ...] = ("sliding_window", "attention_window_size", "window_size", "attention_chunk_size")
 WINDOWS += ("original_max_position_embeddings",)
+MOST = 2**26  # logits that are compared, at most: where a vocabulary is large, those at some of the positions
 POSITIONS = ("max_position_embeddings", "max_seq_len", "n_ctx")  # a config's most tokens, under any of its names
 # Largest difference, as a share of the largest logit. In float32 two orders of the same sums differ by 1e-6. In shorter
 # types every write to the residual is rounded: 32 roundings of the type, where models of 2 to 24 layers have up to 6.
@@ -43,6 +45,7 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
     """
     config, settings = read_config(name, folder), source.settings_of(folder)
     tokens, device, numbers = sample(config), models.device_of(device), count(folder)
+    at = compared_positions(tokens, config.vocab_size)
     compared: list[str] = []
     skipped: list[str] = []
     for each in dict.fromkeys(("float32", dtype)):
@@ -50,14 +53,14 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
         if 2 * size > free_bytes(device):
             skipped.append(f"{each}: its weights take {size / 1e9:.1f} GB, more than half of the free memory")
             continue
-        expected = expected_logits(name, folder, tokens, device, each)
+        expected = expected_logits(name, folder, tokens, at, device, each)
         if not expected.isfinite().all():
             raise StudyError(
                 f"models.{name}: its logits are not finite in {each}; use another dtype, or fetch it again"
             )
         scale, tolerance = float(expected.abs().max()), TOLERANCES[each]
-        half = tokens.shape[1] // 2
-        if each == "float32" and differ(expected[0, :half], expected[1, :half]) > tolerance * scale:
+        first_half = expected[:, at < tokens.shape[1] // 2]
+        if each == "float32" and differ(*first_half) > tolerance * scale:
             kind = settings["architectures"][0]
             raise StudyError(
                 f"models.{name}: {kind} in {folder} looks at later tokens, so it is no causal language model; give one "
@@ -66,7 +69,7 @@ def compare(name: str, folder: Path, device: str, dtype: str) -> dict[str, Any]:
         remedy = "an option of its config.json is not supported, use another model"
         if compared:  # it is, as float32 has shown
             remedy = f"its roundings grow too large, set models.{name}.dtype: float32"
-        for way, found, wanted in our_logits(name, folder, config, settings, tokens, device, each, expected):
+        for way, found, wanted in our_logits(name, folder, config, settings, tokens, at, device, each, expected):
             difference = differ(found, wanted)
             if not difference <= tolerance * scale:
                 raise StudyError(
@@ -92,6 +95,13 @@ def sample(config: Any, seed: int = 0) -> torch.Tensor:
     return tokens
 
 
+def compared_positions(tokens: torch.Tensor, d_vocab: int) -> torch.Tensor:
+    """[K] positions of tokens [N, S] at which logits are compared: all, or, where these are more than MOST numbers, as
+    many as fit, from the first to the last, evenly."""
+    n, s = tokens.shape
+    return torch.linspace(0, s - 1, min(s, max(2, MOST // (n * d_vocab)))).round().long()
+
+
 def differ(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest absolute difference of two tensors of one shape."""
     return float((a - b).abs().max())
@@ -104,15 +114,21 @@ def count(folder: Path) -> int:
     return sum(read(tensor_name).numel() for tensor_name, read in Checkpoint(folder).sources.items())
 
 
-def expected_logits(name: str, folder: Path, tokens: torch.Tensor, device: str, dtype: str) -> torch.Tensor:
-    """[2, S, d_vocab] float32 on the CPU, of transformers' own model with plain attention."""
+def expected_logits(
+    name: str, folder: Path, tokens: torch.Tensor, at: torch.Tensor, device: str, dtype: str
+) -> torch.Tensor:
+    """[2, K, d_vocab] float32 on the CPU, at the positions ``at`` [K] of tokens [2, S], of transformers' own model with
+    plain attention; where its class can, it makes no others."""
     from transformers import AutoModelForCausalLM
 
     how = {"dtype": getattr(torch, dtype), "attn_implementation": "eager"}
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **how)
         with torch.no_grad():
-            logits = model.eval().to(device)(tokens.to(device), use_cache=False).logits.float().cpu()
+            places, few = at.to(device), "logits_to_keep" in inspect.signature(model.forward).parameters
+            options = {"logits_to_keep": places} if few else {}
+            logits = model.eval().to(device)(tokens.to(device), use_cache=False, **options).logits
+            logits = (logits if few else logits[:, places]).float().cpu()
     except Exception as error:  # whatever a class says of values that it cannot use
         said = f"models.{name}: transformers cannot run {folder} ({one_line(error)})"
         raise StudyError(f"{said}; give the folder of a Hugging Face checkpoint") from None
@@ -128,19 +144,19 @@ def our_logits(
     config: Any,
     settings: dict[str, Any],
     tokens: torch.Tensor,
+    at: torch.Tensor,
     device: str,
     dtype: str,
     expected: torch.Tensor,
 ) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
     """(way, its logits, those expected there) of every way that a study runs the model unablated, float32 on the CPU.
 
-    tokens [2, S]; ``expected`` [2, S, d_vocab]. Logits are like it, or [2, d_vocab] where a way gives the last alone.
-    Raises StudyError where the model cannot be run.
+    tokens [2, S]; ``expected`` [2, K, d_vocab] at the positions ``at`` [K], of which the last is the text's. Logits are
+    like it, or [2, d_vocab] where a way gives the last alone. Raises StudyError where the model cannot be run.
     """
-    every = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
     try:
         model = models.load(folder, device, dtype, settings=settings)
-        found = model.run(tokens, position=every).float().cpu()
+        found = model.run(tokens, position=at.expand(len(tokens), -1)).float().cpu()
         ways = [("our forward pass" if model.weights else "TransformerLens", found, expected)]
         refuse_wrong_facts(name, source.has_parallel_blocks(config), source.kv_heads(config), model, tokens)
         if model.weights:
