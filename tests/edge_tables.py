@@ -77,6 +77,9 @@ def add(study, edges=100, kv_heads=None, seed=0):
                 "expected": len(x) * len(y) / len(graph.edges),
                 "p_hypergeometric": 1e-9,
                 "p_layer_matched": 1e-5,
+                "ratio": len(x & y) * len(graph.edges) / (len(x) * len(y)),
+                "expected_exchanged": 0.4 * len(x & y),
+                "p_exchanged": 0.001,
             }
         )
         for level, kind in (("heads", "shared core with branches"), ("edges", "undecided")):
@@ -100,6 +103,8 @@ def add(study, edges=100, kv_heads=None, seed=0):
                     "edges": list(map(str, circuits[task])),
                     "nodes": nodes[task],
                     "without_path": sorted(map(str, graph.without_path(circuits[task]))),
+                    "dropped": 0,
+                    "percent_with_dropped": 81.0,
                     "percent_of_full": 81.0,
                     "faithfulness": 0.8,
                 }

@@ -298,6 +298,7 @@ def _comparison(study, base, chosen, names, controls, rng, main):
                     "expected": len(x) * len(y) / n,
                     "p_hypergeometric": p / 2,
                     "p_layer_matched": p,
+                    "p_exchanged": math.nan,
                 }
             )
     columns = ["model", *(c for c in overlap.COLUMNS if c != "p_smallest")]

@@ -1,7 +1,8 @@
 """Overlap, its chance correction, and random controls."""
 
+import random
 from collections import Counter
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from math import comb
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.circuit.controls import matched_sets, p_value
+from atlas.compare.exchange import FLOOR, exchanged
 from atlas.compare.overlap import (
     COLUMNS,
     block,
@@ -23,7 +25,7 @@ from atlas.compare.overlap import (
 )
 from atlas.core.chance import hypergeometric, jaccard, layer_matched, overlap_coefficient, tail
 from atlas.core.components import Component, all_components, heads, profile
-from atlas.core.graph import Graph, parse
+from atlas.core.graph import Edge, Graph, parse
 
 
 @given(st.integers(1, 7), st.data())
@@ -137,6 +139,58 @@ def test_edges_of_a_model_of_gpt2_small_size_are_compared():
 def test_edges_of_another_graph_are_refused():
     with pytest.raises(ValueError, match="not in the graph"):
         compare_edges({"a": frozenset(), "b": parse(["m1->logits"])}, EDGES)
+    with pytest.raises(ValueError, match="not in the graph"):
+        exchanged(frozenset(), parse(["m1->logits"]), EDGES)
+
+
+# ---- edges whose heads are exchanged -------------------------------------------------------------------------
+GROUPED = Graph(2, 4, 2)
+
+
+def every_exchange(circuit, graph):
+    """The circuit with the heads of each layer in every order that keeps groups together, by names."""
+    size = graph.n_heads // graph.n_kv_heads
+    orders = [
+        [owner * size + i for owner, inside in zip(owners, insides, strict=True) for i in inside]
+        for owners in permutations(range(graph.n_kv_heads))
+        for insides in product(permutations(range(size)), repeat=graph.n_kv_heads)
+    ]
+    for chosen in product(orders, repeat=graph.n_layers):
+
+        def moved(name, chosen=chosen):
+            if "." not in name:
+                return name
+            layer, head, *part = name.split(".")
+            order = chosen[int(layer)]
+            head = f"kv{order[int(head[2:]) * size] // size}" if head[:2] == "kv" else str(order[int(head)])
+            return ".".join([layer, head, *part])
+
+        yield frozenset(Edge(moved(e.sender), moved(e.receiver)) for e in circuit)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exchanged_heads_take_their_edges_along(seed):
+    """Against every exchange there is, 64 on this graph; 4000 draws are within 5 standard errors of their means."""
+    rng = random.Random(seed)
+    a, b = (frozenset(e for e in GROUPED.edges if rng.random() < 0.3) for _ in "ab")
+    counts = np.array([len(a & other) for other in every_exchange(b, GROUPED)])
+    expected, p = exchanged(a, b, GROUPED, draws=4000)
+    assert len(counts) == 64 and counts.std() > 0
+    assert abs(expected - counts.mean()) < 5 * counts.std() / 4000**0.5
+    share = (counts >= len(a & b)).mean()
+    assert abs(p - share) < 5 * (share * (1 - share) / 4000) ** 0.5 + 1e-3
+
+
+def test_what_no_exchange_moves_is_shared_by_chance():
+    """Circuits of MLPs alone are the same whatever the heads: p is 1. Two circuits of the same heads: the floor."""
+    mlps = parse(["embed->m0", "m0->m1", "m1->logits"])
+    assert exchanged(mlps, mlps, GROUPED) == (3.0, 1.0)
+    graph = Graph(4, 8, 8)
+    heads = parse(
+        [f"{layer}.{layer}->logits" for layer in range(4)] + [f"embed->{layer}.{layer}.v" for layer in range(4)]
+    )
+    expected, p = exchanged(heads, heads, graph)
+    assert p == FLOOR and expected == pytest.approx(1, abs=0.15)
 
 
 def row_of(size_a, size_b, shared, expected=1.0, p=0.5, smallest=0.001, level="heads"):
@@ -150,7 +204,9 @@ def row_of(size_a, size_b, shared, expected=1.0, p=0.5, smallest=0.001, level="h
         "shared": shared,
         "jaccard": shared / union if union else 1.0,
         "expected": expected,
+        "expected_exchanged": expected,
         "p_layer_matched": p / 2,
+        "p_exchanged": p / 2,
         "p_holm": p,
         "p_smallest": smallest,
     }
@@ -161,6 +217,7 @@ def row_of(size_a, size_b, shared, expected=1.0, p=0.5, smallest=0.001, level="h
     [
         (row_of(10, 10, 9), "same members", "Jaccard 0.82 is at least 0.8"),
         (row_of(10, 10, 8, 3.0, 0.01), "shared core with branches", "8 shared, 3.0 expected by chance, p = 0.01"),
+        (row_of(10, 10, 8, 3.0, 1e-51), "shared core with branches", "by chance, p < 0.001 (corrected) is below 0.05"),
         (row_of(10, 10, 0), "disjoint", "nothing is shared"),
         (row_of(10, 10, 3, 3.2, 0.6), "disjoint", "3 shared, 3.2 expected"),
         (row_of(10, 10, 4, 3.0, 0.2), "undecided", "p = 0.2 (corrected) is not below 0.05"),
@@ -176,9 +233,9 @@ def test_types_of_overlap(row, kind, words):
 
 
 def test_pairs_are_corrected_level_by_level_and_task_by_task():
-    rows = [
-        row_of(9, 9, 5, p=p, level=level) | {"p_layer_matched": p} for level in ("heads", "edges") for p in (0.02, 0.5)
-    ]
+    """Heads by the layer-matched p, edges by that with heads exchanged."""
+    of = {"heads": "p_layer_matched", "edges": "p_exchanged"}
+    rows = [row_of(9, 9, 5, level=level) | {of[level]: p} for level in of for p in (0.02, 0.5)]
     rows.append(row_of(9, 9, 9, level="mlps") | {"p_layer_matched": np.nan})
     found = pd.DataFrame(together(rows))
     assert found["p_holm"].tolist()[:4] == [0.04, 0.5] * 2 and found["tests"].tolist() == [2, 2, 2, 2, 0]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.core.multiple import corrected, holm, interval_p
+from atlas.core.multiple import SMALLEST, corrected, holm, interval_p
 from atlas.core.statistics import Bootstrap
 
 
@@ -70,4 +70,4 @@ def test_p_of_an_interval_equals_that_of_a_normal_mean():
     mean, low, high = Bootstrap(4000, 1).mean(values)
     z = mean / (values.std() / 20)
     assert interval_p([mean], [low], [high])[0] == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.5)
-    assert list(interval_p([1, 0], [1, 0], [1, 0])) == [0, 1]
+    assert list(interval_p([1, 0, 9], [1, 0, 8], [1, 0, 10])) == [SMALLEST, 1, SMALLEST]

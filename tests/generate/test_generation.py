@@ -25,7 +25,7 @@ from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
 from atlas.generate import prompts as prompt_sets
 from atlas.generate.decoding import Cache, Generator, Removal, forward
-from atlas.generate.scores import head_sets, mark_sensitive, summarise
+from atlas.generate.scores import head_sets, mark_sensitive, summarise, together
 from atlas.model import models
 from atlas.report.figures import generation as drawing
 from atlas.report.sections import generation as section
@@ -468,12 +468,12 @@ def test_scores_are_shares_of_the_prompts_that_are_not_sensitive(data, n, draws)
 # ---- sentences, figure, page ---------------------------------------------------------------------------------
 def row_of(heads="a", over="robust", **changes) -> dict:
     row = {"set": "s_t", "heads": heads, "over": over, "given": 9, "failed": 1, "rejected": 0, "prompts": 7}
-    row |= {"sensitive": 1, "value": 0.25, "ci_low": 0.0, "ci_high": 0.5, "controls": 20, "control_median": 0.75}
-    return row | {"control_low": 0.5, "control_high": 1.0, "p": 1 / 21, "note": ""} | changes
+    row |= {"sensitive": 1, "value": 0.25, "ci_low": 0.0, "ci_high": 0.5, "controls": 40, "control_median": 0.75}
+    return row | {"control_low": 0.5, "control_high": 1.0, "p": 1 / 41, "note": ""} | changes
 
 
 def said(*rows) -> list[str]:
-    return section.findings(pd.DataFrame(rows))
+    return section.findings(together(pd.DataFrame(rows)))
 
 
 NONE = {"controls": 0, "p": np.nan, "control_median": np.nan, "control_low": np.nan, "control_high": np.nan}
@@ -481,22 +481,24 @@ NONE = {"controls": 0, "p": np.nan, "control_median": np.nan, "control_low": np.
 
 def test_sentences_by_rule():
     sentences = said(row_of(), row_of("shared", p=0.5, sensitive=0), row_of(over="all", value=1.0))
-    assert "on fewer prompts than ablating random heads in 1 of 2 tests (p < 0.05" in sentences[0]
+    assert "on fewer prompts than ablating random heads in 1 of 2 tests (p < 0.05, corrected for" in sentences[0]
     assert sentences[1] == (
         "S t: unablated, the model is right on 8 of 9 prompts, and 1 is set aside. Beside random sets, there stay "
-        "right 25.0 % [0.0, 50.0] without the a heads (random sets 75.0 %, p = 0.048, 1 sensitive prompt left out) and "
-        "25.0 % [0.0, 50.0] without the shared heads (random sets 75.0 %, p = 0.5)."
+        "right 25.0 % [0.0, 50.0] without the a heads (random sets 75.0 %, p = 0.024, the smallest that 40 random "
+        "sets can give; 0.049 corrected for 2 tests, 1 sensitive prompt left out) and 25.0 % [0.0, 50.0] without the "
+        "shared heads (random sets 75.0 %, p = 0.5; the same corrected for 2 tests)."
     )
     assert len(sentences) == 2
 
 
 def test_sentences_without_controls_make_no_claim():
     sentences = said(row_of(**NONE | {"note": "no control: layer 2 has too few other heads"}))
-    assert sentences[0] == "No random control decides whether the heads ablated while the model writes are special."
+    nothing = "No random control decides whether the heads ablated while the model writes are special"
+    assert sentences[0] == f"{nothing} (layer 2 has too few other heads)."
     assert "With nothing to compare: 25.0 %" in sentences[1]
     assert sentences[2] == "No random set to compare with for a (no control: layer 2 has too few other heads)."
     few = said(row_of(controls=7, p=1 / 8))  # no number of controls below 20 can reach p < 0.05
-    assert few[0] == sentences[0]
+    assert few[0] == f"{nothing} (7 random sets, so that p cannot fall below 0.12)."
 
 
 def test_sentences_about_single_heads():
@@ -527,8 +529,13 @@ def tables():
 
 def test_the_page_shows_every_output_and_says_what_was_left_out(tables):
     prompts, outputs, heads, summary = tables
-    page = drawing.page(prompts, outputs, heads.assign(model="m"), "x < y")
-    assert "m under x &lt; y ablation" in page and "http" not in page and "nan" not in page
+    page = drawing.page(prompts, outputs, heads.assign(model="m"), "x < y", "Node circuits: T = 7 %")
+    assert (
+        "Node circuits: T = 7 %." in page
+        and "m under x &lt; y ablation" in page
+        and "http" not in page
+        and "nan" not in page
+    )
     assert page.count("rejected: why") == 1 and page.count("set aside") == 2
     assert page.count("\u201c x\u201d") == 3 and page.count("\u201c x\u201d *") == 1
     table = section.table(summary)

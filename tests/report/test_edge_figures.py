@@ -34,7 +34,7 @@ def composed(study) -> tuple[pd.DataFrame, pd.DataFrame]:
     pairs = [(kind, s, r) for kind in "QKV" for s in names for r in names if int(s[0]) < int(r[0])]
     rows = [(*pair, graph.port(*map(int, pair[2].split(".")), pair[0].lower()), rng.random()) for pair in pairs]
     found = pd.DataFrame(rows, columns=["kind", "sender", "receiver", "port", "value"])
-    area = {"pairs": 9, "edges": 3, "auroc": 0.7, "null_low": 0.3, "null_high": 0.6, "p": 0.01}
+    area = {"pairs": 9, "edges": 3, "auroc": 0.7, "null_low": 0.3, "null_high": 0.6, "p": 0.01, "p_holm": 0.04}
     areas = [{"circuit": task, "kind": kind} | area for task in study.main[:-1] for kind in "QKV"]
     areas += [{"circuit": study.main[-1], "kind": kind, "pairs": 9, "edges": 0} for kind in "QKV"]
     return found.assign(baseline=0.1, null_high=0.5), pd.DataFrame(areas, columns=["circuit", "kind", *area])
@@ -301,7 +301,7 @@ def test_a_pair_is_marked_where_it_exceeds_its_null_and_framed_where_an_edge_is_
         | {"value": [0.6, 0.3], "baseline": 0.2, "null_high": 0.5}
     )
     heads = pd.DataFrame({"circuit": "a", "component": ["0.0", "0.1", "1.0", "m0"], "layer": 0, "head": 0})
-    area = {"pairs": 2, "edges": 1, "auroc": 0.0, "null_low": 0.0, "null_high": 1.0, "p": 1.0}
+    area = {"pairs": 2, "edges": 1, "auroc": 0.0, "null_low": 0.0, "null_high": 1.0, "p": 1.0, "p_holm": 1.0}
     areas = pd.DataFrame([{"circuit": "a", "kind": kind} | area for kind in "QKV"])
     edges = membership(a={"0.1->1.0.q": 1.0, "0.0->m1": 1.0}, other={"0.0->1.0.q": 1.0})
     figure = composition.draw(found, areas, edges, heads, ["a"], "viridis", COLOURS)

@@ -211,14 +211,14 @@ def test_without_known_members_ov_says_so():
     assert texts(draw("ov", study_of(UNKNOWN))) == ["No head was scored: where members stand is not known."]
 
 
-def test_backup_leaves_out_the_ablated_head_and_judges_by_the_interval():
+def test_backup_leaves_out_the_ablated_head_and_judges_by_the_corrected_p():
     row = {"ablated": "0.0", "layer": 0, "before": 0.1, "after": 0.2, "change": 0.1}
     rows = [
-        row | {"head": 0, "change_ci_low": 0.05, "change_ci_high": 0.2},
-        row | {"head": 1, "change_ci_low": 0.05, "change_ci_high": 0.2},
-        row | {"head": 2, "change_ci_low": -0.05, "change_ci_high": 0.2},
-        row | {"head": 3, "change": -0.1, "change_ci_low": -0.2, "change_ci_high": -0.05},
-        row | {"head": 4, "change": 1e-4, "change_ci_low": 1e-5, "change_ci_high": 1e-3},
+        row | {"head": 0, "p_holm": np.nan},
+        row | {"head": 1, "p_holm": 0.01},
+        row | {"head": 2, "p_holm": 0.06},
+        row | {"head": 3, "change": -0.1, "p_holm": 0.01},
+        row | {"head": 4, "change": 1e-4, "p_holm": 0.01},
     ]
     judged = backup.others(pd.DataFrame(rows))
     assert dict(zip(judged["name"], judged["verdict"], strict=True)) == {

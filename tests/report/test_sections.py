@@ -248,7 +248,7 @@ def test_edge_sentences_name_sizes_lost_components_and_the_best_ranking(study):
     held = study.edge_circuits[task]["circuits"][0]["edges"]
     assert f"{len(held)} of {total} edges" in said[0] and "held out" in said[0]
     lost = study.edge_circuits[task]["circuits"][0]["without_path"]
-    assert ("no path to the logits" in said[1]) == bool(lost)
+    assert ("lie on no path" in said[1] or "lies on no path" in said[1]) == bool(lost)
     best = said[1 + len(study.main)]
     assert "EAP-IG (signed) has the largest CPR" in best and "EAP-IG (signed) has the smallest CMD" in best
     assert "meets that of" in best and "random edges 0.30" in best
@@ -265,9 +265,25 @@ def test_without_edges_nothing_is_said_of_them():
 def test_edge_overlap_sentences_name_the_type():
     study = study_of(LARGE)
     said = edges.overlap_findings(study.overlap, study.typology, study.main)
-    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than chance gives")
+    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than with other heads of the same layers")
+    row = study.overlap[study.overlap.level == "edges"].iloc[0]
+    assert f"{row.ratio:.1f} times the {row.expected:.1f} expected of random edges" in said[1]
+    assert f"{row.expected_exchanged:.1f} are expected (p = 0.001, the smallest" in said[1] and "e-" not in " ".join(
+        said
+    )
     assert said[-2].startswith("By heads, shared core with branches: numerals and number words (Jaccard below 0.8);")
     assert said[-1].startswith("By edges, undecided:")
+
+
+def test_what_was_dropped_of_an_edge_circuit_is_said():
+    entry = {"without_path": ["1.2", "0.3"], "dropped": 5, "percent_with_dropped": 84.26, "percent_of_full": 81.0}
+    said = edges._lost(entry)
+    assert said.startswith(
+        "5 edges of 0.3 and 1.2, which lie on no path from the embeddings to the logits, were dropped"
+    )
+    assert said.endswith("with them the circuit gives 84.3 % on the prompts searched on, without 81.0 %.")
+    assert edges._lost(entry | {"dropped": 0}).startswith("0.3 and 1.2 lie on no path")
+    assert edges._lost({"without_path": []} | {"dropped": 0}).startswith("Every component of it lies on a path")
 
 
 def complete(low):

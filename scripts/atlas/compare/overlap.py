@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from atlas.compare.exchange import exchanged
 from atlas.core.chance import blockwise, hypergeometric, jaccard, overlap_coefficient, tail
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps, profile
 from atlas.core.graph import LOGITS, Edge, EdgeCircuit, Graph
@@ -27,8 +28,12 @@ COLUMNS = (
     "p_hypergeometric",
     "p_layer_matched",
     "p_smallest",
+    "ratio",
+    "expected_exchanged",
+    "p_exchanged",
     *TOGETHER,
 )
+TOLD = 0.001  # the smallest p-value that is told in words
 TYPES = ("same members", "shared core with branches", "disjoint", "undecided")
 
 
@@ -66,8 +71,9 @@ def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[s
 
     Where `compare` holds heads per layer fixed, this holds the number of edges from each layer into each kind of input
     (q, k, v, MLP, logits) of each layer. Edges of one component come and go together, more than chance as counted here
-    allows for, so the p-values of edges are too small where circuits share components. Raises ValueError on edges that
-    the graph lacks.
+    allows for, so these p-values are too small where circuits share components: ``expected_exchanged`` and
+    ``p_exchanged`` are of whole circuits instead (`exchange`). ``ratio``: shared over ``expected``. Raises ValueError
+    on edges that the graph lacks.
     """
     if any(not circuit <= graph.all_edges for circuit in circuits.values()):
         raise ValueError("a circuit has edges that are not in the graph")
@@ -77,7 +83,10 @@ def compare_edges(circuits: dict[str, EdgeCircuit], graph: Graph) -> list[dict[s
     for (name_a, a), (name_b, b) in combinations(circuits.items(), 2):
         # a block that one circuit has no edges in shares none for certain
         blocks = [(sizes[k], counts[name_a][k], counts[name_b][k]) for k in sizes if counts[name_a][k]]
-        rows.append(_row(name_a, name_b, "edges", a, b) | chance(len(graph.edges), blocks, a, b))
+        row = _row(name_a, name_b, "edges", a, b) | chance(len(graph.edges), blocks, a, b)
+        row["ratio"] = row["shared"] / row["expected"] if row["expected"] else np.nan
+        row["expected_exchanged"], row["p_exchanged"] = exchanged(a, b, graph)
+        rows.append(row)
     return rows
 
 
@@ -95,7 +104,8 @@ def block(edge: Edge, graph: Graph) -> tuple[int, int, str]:
 
 
 def together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `compare` and `compare_edges` with ``claim``, ``tests`` and ``p_holm``, of the layer-matched p.
+    """Rows of `compare` and `compare_edges` with ``claim``, ``tests`` and ``p_holm``: of heads of the layer-matched p,
+    of edges of that with heads exchanged.
 
     The pairs of one level are a family, in a table with tasks those of one task.
     """
@@ -103,7 +113,9 @@ def together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return rows
     table = pd.DataFrame(rows)
     claim = "overlap of " + table["level"] + (", " + table["task"] if "task" in table else "")
-    return [dict(row) for row in corrected(table, claim, p="p_layer_matched").to_dict("records")]
+    table["tested"] = table["p_exchanged"].where(table["level"] == "edges", table["p_layer_matched"])
+    found = corrected(table, claim, p="tested").drop(columns="tested")
+    return [dict(row) for row in found.to_dict("records")]
 
 
 def _row(name_a: str, name_b: str, level: str, a: AnyCircuit, b: AnyCircuit) -> dict[str, Any]:
@@ -158,8 +170,9 @@ def typology(row: dict[str, Any], same: float = 0.8, alpha: float = 0.05) -> tup
     Undecided: an empty circuit; circuits so small, or layers so full, that no overlap could have p below ``alpha``; or
     more shared than expected, with p not below ``alpha``.
     """
-    shared, expected, p = row["shared"], row["expected"], row["p_holm"]
-    said = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    expected = row["expected_exchanged"] if row["level"] == "edges" else row["expected"]
+    shared, p = row["shared"], row["p_holm"]
+    said = f"p < {TOLD:g}" if p < TOLD else f"p = {p:.2g}"  # smaller ones say no more
     if not (row["size_a"] and row["size_b"]):
         return "undecided", "a circuit is empty"
     if row["jaccard"] >= same:

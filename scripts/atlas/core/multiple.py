@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05  # corrected p-values below it count
 TOGETHER = ("claim", "tests", "p_holm")  # the columns of `corrected`
+SMALLEST = 1e-6  # p-value of an interval
 REACH = 1.959963984540054  # standard deviations from the middle of a normal curve to the end of its 95 % interval
 
 
@@ -59,12 +60,13 @@ def interval_p(
     """[n] two-sided p-values of ``null`` from values with 95 % intervals.
 
     By a normal curve around the value, as wide as the interval is on the side of ``null``: so p < 0.05 just where the
-    interval leaves ``null`` out. Far out the tail is that of the normal curve, which resamples cannot show. An interval
-    without width gives 0, or 1 at ``null`` itself.
+    interval leaves ``null`` out. None is smaller than SMALLEST, since neither resamples nor a normal curve tell how
+    seldom such things happen far out; so an interval without width gives SMALLEST, or 1 at ``null`` itself.
     """
     at, lower, upper = (np.asarray(x, dtype=float) for x in (value, low, high))
     side = np.maximum(np.where(at > null, at - lower, upper - at), 0)
     distance = np.abs(at - null)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(distance == 0, 0.0, REACH * distance / side)
-    return np.array([math.erfc(x / math.sqrt(2)) for x in z.ravel()]).reshape(z.shape)
+    p = np.array([max(math.erfc(x / math.sqrt(2)), SMALLEST) for x in z.ravel()])
+    return p.reshape(z.shape)

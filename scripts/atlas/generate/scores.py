@@ -71,10 +71,14 @@ def summarise(
                 rows.append({"set": name, "heads": heads_name, "over": over} | counts | _shares(part, bootstrap))
                 rows[-1] |= {"sensitive": counts["given"] - counts["failed"] - counts["rejected"] - rows[-1]["prompts"]}
                 rows[-1] |= {"note": note}
-    found = pd.DataFrame(rows)
-    kind = found["heads"].str.fullmatch(SINGLE).map({True: "single heads", False: "sets of heads"})
-    useless = (found["prompts"] == 0).map({True: "no prompt is left", False: ""})
-    return verdicts(found, kind + ", prompts: " + found["over"], useless, "generation.controls")
+    return together(pd.DataFrame(rows))
+
+
+def together(summary: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a summary with `verdicts.COLUMNS`: the tests of sets of heads are a family, those of single heads one."""
+    kind = summary["heads"].str.fullmatch(SINGLE).map({True: "single heads", False: "sets of heads"})
+    useless = (summary["prompts"] == 0).map({True: "no prompt is left", False: ""})
+    return verdicts(summary, kind + ", prompts: " + summary["over"], useless, "generation.controls")
 
 
 def _shares(part: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -61,14 +61,14 @@ def p_value(p: float, name: str = "p") -> str:
     return f"{name} = {p:.2g}" if name else f"{p:.2g}"
 
 
-def p_of_tests(row: Mapping[str, Any], draws: float = 0, p: str = "p") -> str:
+def p_of_tests(row: Mapping[str, Any], draws: float = 0, p: str = "p", noun: str = "random set") -> str:
     """`p = 0.0099, the smallest that 100 random sets can give; 0.03 corrected for 3 tests`, of a row with its tests.
 
-    draws: the random sets from which p was counted, (1 + r) / (1 + draws); 0 for an exact one.
+    draws: the random sets, or what ``noun`` says, from which p was counted, (1 + r) / (1 + draws); 0 for an exact one.
     """
     said = [p_value(row[p])]
     if draws and row[p] <= (1 + 1e-9) / (1 + draws):
-        said[0] += f", the smallest that {count(draws, 'random set')} can give"
+        said[0] += f", the smallest that {count(draws, noun)} can give"
     if row["p_holm"] == row["p_holm"] and row["tests"] > 1:
         same = p_value(row["p_holm"]) == p_value(row[p])
         said.append(f"{'the same' if same else p_value(row['p_holm'], '')} corrected for {row['tests']:.0f} tests")

@@ -308,7 +308,7 @@ def _legend(
         handles.append(Line2D([], [], color=style.INK, lw=1, ls=RAISES, label=label))
     if lost:
         box: dict[str, Any] = {"facecolor": "white", "edgecolor": style.INK, "linewidth": 0.7, "linestyle": NO_PATH}
-        handles.append(Patch(label="no path to the logits", **box))
+        handles.append(Patch(label="on no path from embeddings to logits", **box))
     if not handles:
         return
     x = 0.0

@@ -103,11 +103,11 @@ def page(prompts: pd.DataFrame, outputs: pd.DataFrame, heads: pd.DataFrame, kind
             for row in rows.head(pages.ROWS_UP_TO).itertuples()
         ]
         header = ["prompt", "answer", "unablated", *map(wording.words, columns)]
-        note = "\u2713: the answer, token by token. *: sensitive, more than half of the random sets fail on it too."
+        marks = "\u2713: the answer, token by token. *: sensitive, more than half of the random sets fail on it too."
         if len(rows) > pages.ROWS_UP_TO:
-            note += f" The first {pages.ROWS_UP_TO} of {len(rows)} prompts."
+            marks += f" The first {pages.ROWS_UP_TO} of {len(rows)} prompts."
         whole = {"header": header, "rows": table}
-        sections.append(pages.Section(wording.words(name).capitalize(), table=whole, note=note))
+        sections.append(pages.Section(wording.words(name).capitalize(), table=whole, note=marks))
     lead = (
         "Greedy decoding, cut where the model ends its text. Outputs with token ids, and those under random heads, are "
         f"in outputs.parquet. {note}."

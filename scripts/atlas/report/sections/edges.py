@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.compare.exchange import DRAWS, FLOOR
 from atlas.core.multiple import ALPHA
 from atlas.edges.chosen import reported_entry
 from atlas.edges.methods import title
@@ -30,19 +31,31 @@ def findings(
             f"{words(task).capitalize()}: {count(row['edges'], 'edge')} of {count(row['components'], 'component')} "
             f"and the embeddings; faithfulness {interval(faith, 2)}, counted from the model with every edge ablated."
         )
-        lost = sorted(reported_entry(circuits[task])["without_path"], key=place)
-        verb = "has" if len(lost) == 1 else "have"
-        sentences.append(
-            f"{text} {listing(lost)} {verb} edges in it but no path to the logits, and so no effect."
-            if lost
-            else f"{text} Every component of it has a path to the logits."
-        )
+        sentences.append(f"{text} {_lost(reported_entry(circuits[task]))}")
     where = "prompts held out" if (table["split"] == "held_out").any() else "prompts searched on"
     first = f"The edge circuits keep {listing(sizes)} of the full model's logit difference on {where}."
     areas = reported(areas)
     ranked = set(areas.loc[areas["method"] != "random", "task"])
     best = [_best(areas, task) for task in tasks if task in ranked]
     return [first, *sentences, *best]
+
+
+def _lost(entry: Mapping[str, Any]) -> str:
+    """What became of components, and their edges, on no path from the embeddings to the logits."""
+    lost, dropped = listing(sorted(entry["without_path"], key=place)), entry["dropped"]
+    if not lost:
+        return "Every component of it lies on a path from the embeddings to the logits."
+    verb = "lies" if len(entry["without_path"]) == 1 else "lie"
+    if not dropped:
+        return (
+            f"{lost} {verb} on no path from the embeddings to the logits: what their edges carry is constant or lost."
+        )
+    return (
+        f"{count(dropped, 'edge')} of {lost}, which {verb} on no path from the embeddings to the logits, "
+        f"{'was' if dropped == 1 else 'were'} dropped; with {'it' if dropped == 1 else 'them'} the circuit gives "
+        f"{number(entry['percent_with_dropped'], 1)} % on the prompts searched on, without "
+        f"{number(entry['percent_of_full'], 1)} %."
+    )
 
 
 def _best(areas: pd.DataFrame, task: str) -> str:
@@ -74,14 +87,16 @@ def overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: list[
     beyond = int((pairs["p_holm"] < ALPHA).sum())
     sentences = [
         f"{beyond} of {count(len(pairs), 'pair')} of edge circuits {'shares' if beyond == 1 else 'share'} more edges "
-        f"than chance gives (p < {ALPHA}, corrected for all pairs, with the edges between each two layers held fixed)."
+        f"than with other heads of the same layers in the places of their own (p < {ALPHA}, corrected for all pairs)."
     ]
     for _, row in pairs.iterrows():
         sentences.append(
             f"{words(row['circuit_a']).capitalize()} and {words(row['circuit_b'])} share "
             f"{count(row['shared'], 'edge')} of {row['size_a']:.0f} and {row['size_b']:.0f} "
-            f"(Jaccard index {number(row['jaccard'], 2)}; {number(row['expected'], 1)} expected for random edges; "
-            f"{p_of_tests(row, p='p_layer_matched')})."
+            f"(Jaccard index {number(row['jaccard'], 2)}), {number(row['ratio'], 1)} times the "
+            f"{number(row['expected'], 1)} expected of random edges between the same layers; with the heads of one "
+            f"circuit exchanged within layers, {number(row['expected_exchanged'], 1)} are expected "
+            f"({p_of_tests(row, DRAWS, 'p_exchanged', 'draw')})."
         )
     kinds: dict[tuple[Any, ...], list[str]] = {}
     for row in typology.itertuples():
@@ -126,6 +141,6 @@ def shared(study: Study) -> Section:
     return Section(
         title="Edges that the circuits share",
         **led(overlap_findings(study.tables["overlap"], study.tables["typology"], study.main)),
-        note="Edges of one component come and go together, so chance shares more of them than counted here, and the "
-        "p-values of edges are too small where circuits share components.",
+        note="Edges of one component come and go together, so that random edges are too low a bar; exchanged heads "
+        f"take their edges along. That p is {FLOOR:g} at least, its floor: one in {DRAWS + 1} draws.",
     )

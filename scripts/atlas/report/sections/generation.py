@@ -24,7 +24,7 @@ def findings(summary: pd.DataFrame | None) -> list[str]:
     sets = table[~table["single"]]
     decided = sets[sets["state"] != UNTESTABLE]
     if decided.empty:
-        why = listing(dict.fromkeys(sets["reason"])) or "no set of heads"
+        why = "; ".join(dict.fromkeys(sets["reason"])) or "no set of heads"
         first = f"No random control decides whether the heads ablated while the model writes are special ({why})."
     else:
         first = (
@@ -61,7 +61,7 @@ def _written(name: str, rows: pd.DataFrame) -> list[str]:
     if len(alone):
         text += f" With nothing to compare: {listing(_left(row) for _, row in alone.iterrows())}."
     sentences = [text]
-    fewer = singles[surely(singles, 1) & (singles["value"] < 1 - 1e-9)]  # all right, but for rounding
+    fewer = singles[surely(singles, 1) & (singles["ci_high"] < 1 - 1e-9)]  # all right, but for rounding
     costly = fewer.sort_values("value", kind="stable")
     if len(singles):
         named = listing(f"{row['heads']} ({percent(row, 100)})" for _, row in costly.iterrows())

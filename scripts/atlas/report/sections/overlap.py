@@ -81,12 +81,12 @@ def table(overlap: pd.DataFrame) -> dict[str, Any] | None:
             f"{row['shared']:.0f}",
             number(row["expected"], 1),
             number(row["jaccard"], 2),
-            *(p_value(row[key], name="") for key in ("p_layer_matched", "p_holm", "p_hypergeometric")),
+            *(p_value(row[key], name="") for key in ("p_layer_matched", "p_hypergeometric", "p_holm")),
         ]
         for _, row in overlap.iterrows()
     ]
     header = ["circuits", "level", "first", "second", "shared", "expected", "Jaccard"]
-    header += ["p, layers held", "the same, corrected", "p, free"]
+    header += ["p, layers held", "p, free", "p, corrected"]
     return {"header": header, "rows": rows} if rows else None
 
 
@@ -97,5 +97,8 @@ def section(study: Study) -> Section:
         title="What the reported circuits share, and what they do not",
         **led(findings(study.tables["membership"], study.tables["overlap"], study.main, where)),
         table=table(study.tables["overlap"]),
-        note="Corrected: Holm, over the pairs of one level." if len(study.main) > 2 else "",
+        note="Corrected: Holm, over the pairs of one level; of heads the p with layers held, of edges that "
+        "with heads exchanged."
+        if len(study.main) > 2
+        else "",
     )
