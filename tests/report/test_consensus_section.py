@@ -34,9 +34,9 @@ def test_the_headline_counts_heads_and_mlps_apart_and_says_what_it_rests_on():
     said = consensus.findings(*made, ["a", "b"], "T = 20 %, 3 searches of each task", 3)
     assert said[0] == (
         "In at least 90 % of the searches (T = 20 %, 3 searches of each task) the circuits of both main tasks keep 3 "
-        "shared heads and 3 of 3 MLPs (0.1, 1.1 and 2.1): as many random heads in the same layers would share 0.8 "
-        "(circuits of 3 and 3; p = 0.016); as many random MLPs would share 3.0 (circuits of 3 and 3; no overlap of "
-        "such sizes could have p below 1, so it says nothing)."
+        "shared heads (0.1, 1.1 and 2.1) and 3 of 3 MLPs; as many random heads in the same layers (3 and 3) would "
+        "share 0.8, p = 0.016; as many random MLPs (3 and 3) would share 3.0, and no overlap of these sizes could have "
+        "p below 1, so it says nothing."
     )
     assert said[1] == (
         "A: 3 heads and 3 of 3 MLPs are core and keep 70.0 % [68.0, 71.6] of the full model alone (random heads 20.0 "
@@ -46,6 +46,21 @@ def test_the_headline_counts_heads_and_mlps_apart_and_says_what_it_rests_on():
     assert any("share 3 to 4 heads" in s and "more than chance (p < 0.05) in 3 of 3" in s for s in said)
     assert any(s.startswith("Shared by both tasks in at least half of the searches: 0.1 (100 %)") for s in said)
     assert said[-1].startswith("Without the heads that all cores share the model keeps 15.0 %")
+
+
+def test_pairs_of_three_tasks_have_a_sentence_each():
+    names = [f"0.1 1.1 2.1 {EVERY}"] * 3
+    made = tables(a=names, b=names, c=[f"0.1 1.2 {EVERY}"] * 3)
+    said = consensus.findings(*made, ["a", "b", "c"], "", 3)
+    assert "keep 1 shared head (0.1) and 3 of 3 MLPs" in said[0]
+    assert said[1] == (
+        "The cores of a and b share 3 heads; as many random heads in the same layers (3 and 3) would share 0.8, "
+        "p = 0.016."
+    )
+    assert said[2] == (
+        "The cores of a and c share 1 head; as many random heads in the same layers (3 and 2) would share 0.5, and no "
+        "overlap of these sizes could have p below 0.062, so it says nothing."
+    )
 
 
 def test_one_task_shares_nothing_and_without_contingent_members_it_is_said():

@@ -10,8 +10,8 @@ from atlas.circuit.kinds import KINDS
 from atlas.core.errors import StudyError
 from atlas.core.metrics import METRICS
 from atlas.edges.methods import CHANGES, METHODS, RANKINGS
-from atlas.study import names
-from atlas.study.settings import order_names
+from atlas.study import checks, names
+from atlas.study.settings import fixed_order, order_names
 from atlas.study.validation import validated
 from conftest import ROOT
 
@@ -124,6 +124,13 @@ def test_bad_values_are_named(config, key, value, said):
 def test_legacy_means_need_mean_ablation(config):
     bad = changed(changed(config, "search/legacy_mlp_means", True), "ablation/kind", "zero")
     assert "legacy_mlp_means" in message(bad)
+
+
+def test_the_rule_or_an_order_names_what_is_reported(config):
+    assert fixed_order(config) is None, "the default"
+    named = config | {"comparison": config["comparison"] | {"order": "random_0"}}
+    checks.check(named)
+    assert fixed_order(named) == "random_0"
 
 
 def test_order_names():

@@ -65,8 +65,8 @@ def test_the_reported_share_is_that_of_teacher_forced_sums(study, task):
     over the rows of `activations.pt`. Float32 rounding of sums of log-probabilities is below 1e-4 of values of order 7,
     0.01 percent of full."""
     model = models.load(study.model, device="cpu")
-    circuits = json.loads((folder(study, "numeral_pairs") / "circuits.json").read_text())["circuits"]
-    circuit = from_json(next(c for c in circuits if c["order"] == "layers"))
+    (reported,) = json.loads((folder(study, "numeral_pairs") / "chosen.json").read_text())["circuits"]
+    circuit = from_json(reported)
     tables = (pd.read_parquet(folder(study, task) / f"{name}.parquet") for name in ("prompts", "clean"))
     frame = kept_prompts(*tables, "held_out")
     corrupted = tensors.read(folder(study, task) / "activations.pt")["corrupted"]

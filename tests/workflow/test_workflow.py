@@ -44,7 +44,7 @@ def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
 
 
 TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")
-TABLES += ("completeness", "minimality", "positions", "stability")
+TABLES += ("completeness", "minimality", "positions", "stability", "choice", "consensus_scores", "consensus_controls")
 
 
 @pytest.mark.slow
@@ -54,6 +54,8 @@ def test_the_same_seed_gives_byte_identical_tables(study):
     tables += [
         "results/ladder-6x8/numerals/means.pt",
         "results/ladder-6x8/numerals/circuits.json",
+        "results/ladder-6x8/numerals/chosen.json",
+        "results/ladder-6x8/comparison/consensus.json",
         "results/ladder-6x8/comparison/overlap.parquet",
     ]
     before = {name: (study.folder / name).read_bytes() for name in tables}
@@ -106,6 +108,49 @@ def test_the_results_are_what_a_search_promises(study):
             removed = set(steps.component[steps.removed])
             assert not removed & {*circuit["heads"], *circuit["mlps"]}
             assert not steps.removed[steps.sweep == steps.sweep.max()].any(), "the last sweep changed nothing"
+
+
+def test_one_reported_circuit_is_in_every_table(study):
+    """Chosen once: what is compared, scored, explained, ablated in generation, and the start of edges, is that."""
+    results = study.folder / "results" / "ladder-6x8"
+    compared = json.loads((results / "comparison" / "circuits.json").read_text())["circuits"]
+    membership = pd.read_parquet(results / "comparison" / "membership.parquet").groupby("circuit").component.agg(set)
+    written = pd.read_parquet(results / "generation" / "heads.parquet").set_index(["heads", "draw"]).components
+    for task in ("numerals", "number_words"):
+        (chosen,) = json.loads((results / task / "chosen.json").read_text())["circuits"]
+        names = {*chosen["heads"], *chosen["mlps"]}
+        assert membership[task] == names == {*compared[task]["heads"], *compared[task]["mlps"]}
+        assert set(written[task, -1].split()) == set(chosen["heads"])
+        found = json.loads((results / task / "circuits.json").read_text())["circuits"]
+        order = next(c for c in found if c["order"] == chosen["order"])
+        assert names | set(chosen["dropped"]) == {*order["heads"], *order["mlps"]}
+        choice = pd.read_parquet(results / task / "choice.parquet")
+        row = choice[choice.reported & (choice.split == "held_out") & (choice.metric == "percent_of_full")].iloc[0]
+        assert (row.heads, row.mlps) == (len(chosen["heads"]), len(chosen["mlps"]))
+        evaluated = pd.read_parquet(results / task / "evaluation.parquet").set_index(["circuit", "metric"]).value
+        cross = pd.read_parquet(results / task / "cross.parquet").set_index(["circuit", "metric"]).value
+        for value in (evaluated["nodes", "percent_of_full"], cross[task, "percent_of_full"], chosen["percent_of_full"]):
+            assert value == pytest.approx(row.value, abs=1e-3)
+        edges = json.loads((results / task / "edge_circuits.json").read_text())["circuits"]
+        start = next(c for c in edges if c["method"] == "node_circuit")
+        assert {e.split("->")[0] for e in start["edges"]} - {"embed"} <= names
+
+
+def test_the_consensus_is_of_all_searches(study):
+    """Of two searches, the order and one resample: core is what both keep, contingent what one does."""
+    results = study.folder / "results" / "ladder-6x8"
+    content = json.loads((results / "comparison" / "consensus.json").read_text())
+    cores = []
+    for task in ("numerals", "number_words"):
+        runs = json.loads((results / task / "stability.json").read_text())["runs"]
+        runs = [set(r["members"]) for r in runs if r["level"] == "component" and r["run"] != "reported"]
+        found = {name: {*c["heads"], *c["mlps"]} for name, c in content["tasks"][task].items() if name != "runs"}
+        assert content["tasks"][task]["runs"] == len(runs) == 2
+        assert found == {"core": runs[0] & runs[1], "contingent": runs[0] ^ runs[1], "noise": set()}
+        cores.append(found["core"])
+        scores = pd.read_parquet(results / task / "consensus_scores.parquet")
+        assert set(scores.circuit) == {"core", "core and contingent", "shared", "all but shared"}
+    assert {*content["shared"]["heads"], *content["shared"]["mlps"]} == cores[0] & cores[1]
 
 
 def test_exported_circuits_are_the_reported_ones(study):

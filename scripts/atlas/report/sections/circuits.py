@@ -216,9 +216,9 @@ def section(study: Study) -> Section:
     said += choice_findings(choice, study.main, threshold, study.all_mlps)
     said += half_findings(study.searched, choice, study.main, threshold)
     return Section(
-        title=f"Circuits (threshold {threshold:g} %, order {words(study.settings['order'])})",
+        title=f"Circuits (threshold {threshold:g} %)",
         **led(said + split_findings(study.tables["prompts"], study.main)),
         table=table(choice, study.main, threshold, *sizes),
         note="% of full: logit difference of the circuit over that of the full model. Faithfulness: the same, counted "
-        "from the model with all heads and MLPs ablated. Order `reported`: chosen by rule (docs/methods.md).",
+        "from the model with all heads and MLPs ablated. How each is chosen: docs/methods.md.",
     )

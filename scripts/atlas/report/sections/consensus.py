@@ -66,33 +66,28 @@ def shared_findings(shared: pd.DataFrame, tasks: list[str], basis: str, all_mlps
     everyone = "both main tasks" if len(tasks) == 2 else f"all {len(tasks)} main tasks"
     rows = shared[(shared["family"] == "core") & (shared["tasks"] == " ".join(tasks))].set_index("level")
     heads, mlps = rows.loc["heads"], rows.loc["mlps"]
-    own = f"{listing(heads['members'].split())}" if heads["shared"] else ""
-    first = (
-        f"In at least 90 % of the searches ({basis}) the circuits of {everyone} keep "
-        f"{heads_and_mlps(heads['shared'], mlps['shared'], all_mlps, 'shared head')}"
-        f"{f' ({own})' if own else ''}: {_versus(heads, 'heads')}; {_versus(mlps, 'MLPs')}."
-    )
+    named = f" ({listing(heads['members'].split())})" if heads["shared"] else ""
+    both = f"{count(heads['shared'], 'shared head')}{named} and {mlps['shared']} of {count(all_mlps, 'MLP')}"
+    first = f"In at least 90 % of the searches ({basis}) the circuits of {everyone} keep {both}; "
+    first += f"{_versus(heads, 'heads')}; {_versus(mlps, 'MLPs')}."
     sentences = [first]
-    if len(tasks) > 2:
-        for name in dict.fromkeys(shared["tasks"]):
-            if name != " ".join(tasks):
-                pair = shared[(shared["family"] == "core") & (shared["tasks"] == name)].set_index("level")
-                one, two = map(words, name.split())
-                sentences.append(
-                    f"The cores of {one} and {two} share {count(pair.loc['heads', 'shared'], 'head')} of "
-                    f"{listing(pair.loc['heads', 'sizes'].split())} ({_versus(pair.loc['heads'], 'heads')})."
-                )
+    for name in dict.fromkeys(shared["tasks"]):
+        if name != " ".join(tasks):
+            pair = shared[(shared["family"] == "core") & (shared["tasks"] == name)].set_index("level").loc["heads"]
+            named = listing(map(words, name.split()))
+            both = count(pair["shared"], "head")
+            sentences.append(f"The cores of {named} share {both}; {_versus(pair, 'heads')}.")
     return sentences
 
 
 def _versus(row: pd.Series, noun: str) -> str:
     """What chance gives of heads or of MLPs."""
     where = " in the same layers" if noun == "heads" else ""
-    sizes = row["sizes"].split()
-    text = f"as many random {noun}{where} would share {number(row['expected'], 1)} (circuits of {listing(sizes)}; "
+    sizes = listing(row["sizes"].split())
+    text = f"as many random {noun}{where} ({sizes}) would share {number(row['expected'], 1)}"
     if row["p_smallest"] >= ALPHA:
-        return f"{text}no overlap of such sizes could have p below {row['p_smallest']:.2g}, so it says nothing)"
-    return f"{text}{p_value(row['p'])})"
+        return f"{text}, and no overlap of these sizes could have p below {row['p_smallest']:.2g}, so it says nothing"
+    return f"{text}, {p_value(row['p'])}"
 
 
 def _task(consensus: pd.DataFrame, scores: pd.DataFrame, tests: pd.DataFrame, task: str, all_mlps: int) -> str:

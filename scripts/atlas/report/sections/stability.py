@@ -26,7 +26,8 @@ def findings(summary: pd.DataFrame, tasks: list[str]) -> list[str]:
         return ["No search was repeated, so how much the circuits depend on order and prompts is unknown."]
     sentences = [
         f"Two searches of one task, with another order or other prompts, end in circuits whose heads have a mean "
-        f"Jaccard index of {span(heads['jaccard'])}; random heads, as many in every layer, have {span(heads['expected'])}."
+        f"Jaccard index of {span(heads['jaccard'])}; random heads, as many in every layer, have "
+        f"{span(heads['expected'])}."
     ]
     chance = heads[heads["jaccard_high"] <= heads["expected"]]
     if len(chance):
