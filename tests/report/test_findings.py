@@ -1,5 +1,6 @@
 """The page of findings: its claims on tables made by hand, the page on whole synthetic studies, and what it refuses."""
 
+import runpy
 import shutil
 
 import pandas as pd
@@ -13,6 +14,7 @@ from atlas.report.findings import claims, page
 from atlas.report.findings.reading import Results, rows
 from atlas.store import artifacts
 from edge_tables import interval
+from study import ROOT
 
 TASKS = ("numerals", "number_words", "months")
 
@@ -90,6 +92,13 @@ def test_a_missing_table_is_refused_in_one_line_and_nothing_is_written(whole, tm
         page.write([results], tmp_path / "findings.md", tmp_path / "images", "make findings")
     assert name in str(refused.value) and results.model in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "findings.md").exists() and not (tmp_path / "images").exists()
+
+
+def test_the_command_names_the_first_model_whose_study_is_missing(tmp_path):
+    build = runpy.run_path(str(ROOT / "docs" / "build_findings.py"))
+    with pytest.raises(StudyError, match=r"smollm2/model\.json: missing; run the study of smollm2 to its end first"):
+        build["main"](["--results", str(tmp_path / "results"), "--docs", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 # ---- chance --------------------------------------------------------------------------------------------------

@@ -54,7 +54,6 @@ PLANNED = {  # with --dry-run only
     "snakemake --cores 2 train_ladder": AN_HOUR,
     "make families": AN_HOUR,
     "make soak": AN_HOUR,
-    "make real": AN_HOUR,
     "make real GEMMA_TERMS=accept": AN_HOUR,
     "make findings": A_FINISHED_STUDY,
     "make commands": AN_HOUR,

@@ -11,6 +11,8 @@ import pytest
 from snakemake.utils import update_config
 
 import hugging_face_score
+from atlas.report.findings import page as findings
+from atlas.report.findings.reading import Results
 from conftest import ROOT
 
 
@@ -195,6 +197,20 @@ def test_the_report_is_one_offline_file(study):
     text = (study.folder / "report.html").read_text()
     for words in ("1 Data", "2 Summary", "cross_matrix", "circuit_diagram"):
         assert words in text
+
+
+def test_the_page_of_findings_is_written_from_a_finished_study(study, tmp_path):
+    """Its claims are of three tasks, of which the small study has two; the numbers are those of its tables."""
+    results = Results(study.folder / "results", "ladder-6x8")
+    findings.write([results], tmp_path / "findings.md", tmp_path / "images", "make findings")
+    text, folder = (tmp_path / "findings.md").read_text(), results.folder / "ladder-6x8"
+    assert text.count("**not tested**. Months not searched") == 4 and "nan" not in text
+    shared = pd.read_parquet(folder / "comparison" / "shared.parquet")
+    core = shared[(shared.family == "core") & (shared.level == "heads")].iloc[0]
+    assert f"the cores of all 2 tasks share {core.shared} heads" in text and f"{core.expected:.2f} by chance" in text
+    scores = pd.read_parquet(folder / "numerals" / "consensus_scores.parquet")
+    kept = scores[(scores.circuit == "core") & (scores.metric == "percent_of_full")].iloc[0]
+    assert f"| {kept.value:.1f} [{kept.ci_low:.1f}, {kept.ci_high:.1f}] |" in text.replace("\u2212", "-")
 
 
 @pytest.mark.parametrize(

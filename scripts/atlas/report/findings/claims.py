@@ -47,6 +47,12 @@ def untested(claim: str, results: Results, reason: str) -> Claim:
     return Claim(claim, results.model, UNTESTED, reason, "", ())
 
 
+def not_searched(results: Results) -> str:
+    """Which of the published tasks a study did not search, as a reason; empty where it has all."""
+    lacking = [task for task in PUBLISHED if task not in results.main]
+    return f"{listing(map(words, lacking))} not searched in this study" if lacking else ""
+
+
 # ---- chance --------------------------------------------------------------------------------------------------
 def profile(members: Iterable[str], n_layers: int) -> list[int]:
     """Heads in each layer [L], of their names."""
@@ -76,9 +82,9 @@ def shared_circuit(results: Results) -> Claim:
     left without them than without random heads, p below 0.05 after Holm. Not tested where some task has no random set
     to compare with."""
     claim = "numerals, number words and months share a sub-circuit that each of them needs"
-    lacking = [task for task in PUBLISHED if task not in results.main]
+    lacking = not_searched(results)
     if lacking:
-        return untested(claim, results, f"{listing(map(words, lacking))} not searched in this study")
+        return untested(claim, results, lacking)
     shared = results.shared(PUBLISHED)
     profiles = [profile(heads(results.cores[task]), results.n_layers) for task in PUBLISHED]
     chance = shared_by_all_layers(results.n_heads, profiles)
@@ -119,7 +125,9 @@ def next_member_head(results: Results) -> Claim:
     """One head writes the next member on every published task: OV score `next` of 0.5 or more, above the baseline with
     its interval, and more often than the member itself; the same rule for `previous` says what many heads give."""
     claim = "a head writes the next member from the one that it reads"
-    tasks = [task for task in PUBLISHED if task in results.main]
+    tasks, lacking = list(PUBLISHED), not_searched(results)
+    if lacking:
+        return untested(claim, results, lacking)
     if not any(results.has("ov", task) for task in tasks):
         return untested(claim, results, "OV scores were not made in this study")
     passing = {score: _writers(results, tasks, score) for score in ("next", "previous")}
@@ -174,7 +182,9 @@ def early_detectors(results: Results) -> Claim:
     """A head of the first half of the layers attends from members to members as members: on every published task the
     weight in order and shuffled, less that on words in their places, is 0.2 or more, by the ends of the intervals."""
     claim = "early heads find tokens of the same kind"
-    tasks = [task for task in PUBLISHED if task in results.main]
+    tasks, lacking = list(PUBLISHED), not_searched(results)
+    if lacking:
+        return untested(claim, results, lacking)
     if not any(results.has("attention_members", task) for task in tasks):
         return untested(claim, results, "attention was not read in this study")
     least, mean = (_same_type(results, tasks, ends) for ends in (True, False))
@@ -214,9 +224,9 @@ def numbers_apart(results: Results) -> Claim:
     index of heads less its expectation by chance, in the reported circuits and in 90 % of the searches by other orders
     and on other prompts."""
     claim = "numerals and number words are closer to each other than to months"
-    lacking = [task for task in PUBLISHED if task not in results.main]
+    lacking = not_searched(results)
     if lacking:
-        return untested(claim, results, f"{listing(map(words, lacking))} not searched in this study")
+        return untested(claim, results, lacking)
     own = _closer(results, {task: heads(results.circuits[task]) for task in PUBLISHED})
     runs = [_closer(results, by_task) for by_task in results.runs(PUBLISHED).values()]
     gaps = [near - far for near, far in runs]

@@ -19,8 +19,8 @@ HEAD = """# Findings
 What models need to go on with a sequence of ordered members: {models}. `{command}` writes this page and its
 figures from the tables of finished studies, so that no number here was typed. Brackets hold 95 % bootstrap intervals
 over prompts, beside random sets the 2.5 and 97.5 percentiles of the sets; p-values of a table are corrected for its
-tests of one model (Holm). Files are those below `results/` ([artifacts.md](artifacts.md)); what the numbers mean stands in
-[methods.md](methods.md). Results are reported on prompts that the search never saw.
+tests of one model (Holm). Files are those below `results/` ([artifacts.md](artifacts.md)); what the numbers mean
+stands in [methods.md](methods.md). Results are reported on prompts that the search never saw.
 """
 
 

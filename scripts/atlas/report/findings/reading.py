@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,7 @@ def reported(table: pd.DataFrame) -> pd.DataFrame:
     return held_out if len(held_out) else table[table["split"] == "search"]
 
 
-def source_of(description: Mapping[str, Any]) -> str:
+def source_of(description: dict[str, Any]) -> str:
     """What `model.json` says of a model's size, and of where its weights come from."""
     size = f"{description['architecture']}, {description['n_layers']} layers of {description['n_heads']} heads"
     return f"{size}. {pages.warning(description)}".rstrip(" .")
