@@ -17,7 +17,6 @@ from atlas.core.graph import Edge
 from atlas.edges import attribution as edge_attribution
 from atlas.edges import searches
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
-from atlas.heads import analyses
 from atlas.heads.attribution import attribute
 from atlas.model import families, models
 from atlas.prompts.batch import Prompts
@@ -47,9 +46,6 @@ class Case:
         return (logits[rows, self.prompts.answer] - logits[rows, self.prompts.incorrect]).numpy()
 
     def edges(self) -> EdgeAblator:
-        """Skips where the first job of a study would refuse edges."""
-        if why := analyses.edges_reason(self.model):
-            pytest.skip(why)
         block, width = self.model.weights.blocks[0], self.model.d_model
         z = torch.zeros(tiny.LAYERS, 1, S, block.n_heads, block.w_q.shape[2], dtype=torch.float64)
         nothing = Replacement(z, z.new_zeros(tiny.LAYERS, 1, S, width), torch.zeros(N, dtype=torch.long))
@@ -59,26 +55,28 @@ class Case:
     def naive(self, graph, edge: Edge, share: float) -> np.ndarray:
         """[N] logit differences where the receiver of an edge reads ``share`` of its sender's write."""
         weights = self.model.weights
-        writes, others = {"embed": weights.embed(self.prompts.tokens)}, []
+        writes: list[dict[str, torch.Tensor]] = []  # of the heads of each layer whose attention is done
+        added = {"embed": weights.embed(self.prompts.tokens)}  # of all others
 
         def read(receiver: str) -> torch.Tensor:
-            own = [w * share if (name, receiver) == (edge.sender, edge.receiver) else w for name, w in writes.items()]
-            return sum(own + others)
+            def shares(some: dict[str, torch.Tensor]) -> torch.Tensor:
+                return sum(
+                    w * share if (name, receiver) == (edge.sender, edge.receiver) else w for name, w in some.items()
+                )
+
+            attended = [block.attn_out(shares(own)) for block, own in zip(weights.blocks, writes, strict=False)]
+            return shares(added) + sum(attended)
 
         for layer, block in enumerate(weights.blocks):
-            new = {}
+            heads, mlp = {}, str(Component(layer))
             for head in range(block.n_heads):
                 q, k, v = (block.norm1(read(port)) for port in graph.ports[f"{layer}.{head}"])
                 (key, _), (_, value) = (block.keys_values(x, heads=[block.owners[head]]) for x in (k, v))
                 mixed = block.attend(block.queries(q, heads=[head]), key, value)
-                new[f"{layer}.{head}"] = block.head_write(mixed[:, :, 0], head)
-            mlp = str(Component(layer))
-            if block.parallel:
-                new[mlp] = block.mlp_out(read(mlp))
-            writes |= new
-            others.append(block.b_o)
-            if not block.parallel:
-                writes[mlp] = block.mlp_out(read(mlp))
+                heads[f"{layer}.{head}"] = block.head_write(mixed[:, :, 0], head)
+            before = block.mlp_out(read(mlp)) if block.parallel else None
+            writes.append(heads)
+            added[mlp] = block.mlp_out(read(mlp)) if before is None else before
         return self.difference(weights.unembed(read("logits")[:, -1]))
 
 

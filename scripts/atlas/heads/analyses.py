@@ -28,8 +28,8 @@ Reasons = dict[str, str]  # analysis -> why the model cannot be served it
 def reasons(model: Model, tokens: torch.Tensor) -> Reasons:
     """Why each of the analyses that do not apply does not, on tokens [N, S]; none of those that apply."""
     found: Reasons = {}
-    if why := edges_reason(model):
-        found[EDGES] = why
+    if model.weights is None:
+        found[EDGES] = "its architecture has no live engine"
     reason = attention_reason(model, tokens)
     found |= dict.fromkeys(("patching", "attention", "detectors"), reason) if reason else {}
     reason = reason or edit_reason(model, tokens)
@@ -44,15 +44,6 @@ def reasons(model: Model, tokens: torch.Tensor) -> Reasons:
     reason = reason or heads_reason(model, stream)
     found |= {name: reason for name in ("attribution", "ov", "backup") if reason}
     return found
-
-
-def edges_reason(model: Model) -> str:
-    """Are there edge circuits for this architecture?"""
-    if model.weights is None:
-        return "its architecture has no live engine"
-    if any(block.norm_attn_out is not None for block in model.weights.blocks):
-        return "a norm stands between its heads and the residual stream"
-    return ""
 
 
 def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> bool:
