@@ -30,7 +30,8 @@ from random_models import EVERY, TOLERANCE, D, H, L, N, S, build
 
 KINDS = ("mean", "zero", "resample")
 NORMED = " normed"  # of a family: with norms behind the attention and the MLP of each layer
-FAMILIES = [*TOLERANCE, "gpt2" + NORMED, "gemma3", "olmo2", pytest.param("gemma2", marks=pytest.mark.slow)]
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma2", "gemma3")]
+FAMILIES = [*TOLERANCE, "gpt2" + NORMED, "olmo2", *SLOW]
 
 
 def behind():

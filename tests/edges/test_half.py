@@ -12,7 +12,7 @@ from atlas.model import models
 from random_models import random_prompts, save, substitute
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
+@pytest.fixture(scope="module", params=["gpt2", "llama", "gemma3", "olmo2"])
 def ablators(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("random")
     save(request.param, folder)

@@ -150,9 +150,9 @@ def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeyp
 def test_components_without_a_path_have_a_dashed_frame():
     edges = PATH | {"embed->1.0.v": -1.0}
     figure = edge_diagram.draw(membership(a=edges), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
-    assert "no path to the logits" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "on no path from embeddings to logits" in [t.get_text() for t in figure.legends[0].get_texts()]
     figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
-    assert "no path to the logits" not in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "on no path from embeddings to logits" not in [t.get_text() for t in figure.legends[0].get_texts()]
 
 
 def test_without_scores_all_edges_have_one_width():

@@ -1,20 +1,26 @@
 """What the heads of one layer read in an edge circuit, and what their projections make of it."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 
-from atlas.edges.frame import rows_in
+from atlas.edges.frame import Frame, rows_in
 from atlas.model.attention import Positions
 from atlas.model.block import Block
 
-if TYPE_CHECKING:
-    from atlas.edges.passes import Pass
-
 GROUPS = 3  # up to so many different inputs of a layer's heads are projected one after another, more of them at once
+
+
+class Reader(Protocol):
+    """What of a `Pass` is needed here."""
+
+    run: Frame
+
+    def reads(self, level: int, rows: Sequence[int], everywhere: bool) -> torch.Tensor: ...
+    def rows_of(self, part: str, layer: int, owners: Iterable[int]) -> list[int]: ...
+    def spread(self, x: torch.Tensor, n: int) -> torch.Tensor: ...
+    def positions_of(self, n: int) -> Positions: ...
 
 
 class Inputs:
@@ -24,7 +30,7 @@ class Inputs:
     scores, since that norm is of what all heads would make of what one receiver reads.
     """
 
-    def __init__(self, made: Pass, layer: int) -> None:
+    def __init__(self, made: Reader, layer: int) -> None:
         self.made, self.layer, self.block = made, layer, made.run.blocks[layer]
         self.normed: dict[tuple[int, bool], torch.Tensor] = {}  # of few sets, which other parts may read too
 
