@@ -265,7 +265,7 @@ def test_without_edges_nothing_is_said_of_them():
 def test_edge_overlap_sentences_name_the_type():
     study = study_of(LARGE)
     said = edges.overlap_findings(study.overlap, study.typology, study.main)
-    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than with other heads of the same layers")
+    assert said[0].startswith("3 of 3 pairs of edge circuits share more edges than chance gives with other heads")
     row = study.overlap[study.overlap.level == "edges"].iloc[0]
     assert f"{row.ratio:.1f} times the {row.expected:.1f} expected of random edges" in said[1]
     assert f"{row.expected_exchanged:.1f} are expected (p = 0.001, the smallest" in said[1] and "e-" not in " ".join(

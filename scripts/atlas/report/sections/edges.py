@@ -87,7 +87,7 @@ def overlap_findings(overlap: pd.DataFrame, typology: pd.DataFrame, tasks: list[
     beyond = int((pairs["p_holm"] < ALPHA).sum())
     sentences = [
         f"{beyond} of {count(len(pairs), 'pair')} of edge circuits {'shares' if beyond == 1 else 'share'} more edges "
-        f"than with other heads of the same layers in the places of their own (p < {ALPHA}, corrected for all pairs)."
+        f"than chance gives with other heads of the same layers in their places (p < {ALPHA}, corrected for all pairs)."
     ]
     for _, row in pairs.iterrows():
         sentences.append(
