@@ -149,6 +149,7 @@ def _choice(faithfulness, order):
     reported = faithfulness["order"] == order
     found = faithfulness.assign(candidate=["left" if yes else "found" for yes in reported], passes=True)
     found = found.assign(dropped=["9.9" if yes else "" for yes in reported], reported=reported)
+    found["searched"] = found["threshold"]
     return found.assign(optimism=np.where(reported, 0.2, np.nan), chosen_again=np.where(reported, 0.8, np.nan))
 
 

@@ -276,7 +276,7 @@ def test_what_is_left_of_a_circuit_is_chosen_where_it_passes(planted, monkeypatc
 def test_where_no_candidate_passes_the_best_is_reported_and_it_is_said(planted, caplog):
     ablators, _ = planted
     held_out = ablators["held_out"]
-    tried = [Candidate("a", frozenset()), Candidate("b", circuit("0.1"))]
+    tried = [Candidate("a", 20.0, frozenset()), Candidate("b", 20.0, circuit("0.1"))]
     percents = [100 * held_out.logit_diff(c.circuit).mean() for c in tried]
     _, entry = choice.chosen_at(20.0, tried, ablators, BOOTSTRAP)
     assert not entry["passes"] and entry["order"] == "ab"[int(np.argmax(percents))]
@@ -284,6 +284,22 @@ def test_where_no_candidate_passes_the_best_is_reported_and_it_is_said(planted, 
     with caplog.at_level("WARNING", logger="atlas"):
         choice.choose("t", ablators, bad, SETTINGS, None, BOOTSTRAP)
     assert "no candidate passes the floor on held_out prompts" in caplog.text
+
+
+def test_what_a_higher_floor_found_is_reported_where_the_floor_itself_is_missed(planted):
+    """What stops at the floor on its own prompts misses it on others; the report names the search of the other."""
+    ablators, found = planted
+    good = next(entry for entry in found if entry["threshold"] == 10)
+    bad = {"order": "a", "threshold": 20.0, "heads": [], "mlps": []}
+    rows, entries = choice.choose("t", ablators, [bad, good], SETTINGS, None, BOOTSTRAP)
+    assert [(e["threshold"], e["order"], e["searched"], e["passes"]) for e in entries] == [
+        (20.0, good["order"], 10.0, True),
+        (10.0, good["order"], 10.0, True),
+    ]
+    assert from_json(entries[0]) == from_json(entries[1]) == from_json(good)
+    assert set(rows[rows.threshold == 10].searched) == {10.0}, "what a lower floor found is no candidate"
+    _, named = choice.choose("t", ablators, [bad | {"order": "b"}, good | {"order": "b"}], SETTINGS, "b", BOOTSTRAP)
+    assert named[0]["searched"] == 20 and not named[0]["passes"], "a named order is taken as it was found"
 
 
 def test_without_held_out_prompts_the_prompts_searched_on_decide(planted):

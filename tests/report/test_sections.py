@@ -111,9 +111,16 @@ def test_circuit_sentence_compares_held_out_prompts_with_the_floor(value, said):
 
 
 def candidate(order, heads, **changes):
-    row = {"task": "a", "order": order, "threshold": 20, "heads": heads, "mlps": 6, "split": "held_out"}
+    row = {"task": "a", "order": order, "threshold": 20, "searched": 20, "heads": heads, "mlps": 6, "split": "held_out"}
     row |= {"metric": "percent_of_full", "value": 81.0, "dropped": "", "passes": True, "reported": False}
     return row | {"optimism": math.nan, "chosen_again": math.nan} | changes
+
+
+def test_a_circuit_of_a_search_at_another_threshold_names_it():
+    mine = candidate("random_0", 7, searched=10, reported=True, optimism=0.0, chosen_again=1.0)
+    (said,) = circuits.choice_findings(pd.DataFrame([candidate("layers", 5, searched=10), mine]), ["a"], 20, 6)
+    assert said.startswith("A: reported is what the order random 0 found at T = 10 %. It is the smallest")
+    assert "the others have 11 (layers at T = 10 %) components" in said
 
 
 def test_the_choice_is_told_with_its_candidates_and_what_it_does_to_the_score():

@@ -23,7 +23,17 @@ from atlas.core.statistics import Bootstrap
 
 log = logging.getLogger("atlas")
 
-COLUMNS: tuple[str, ...] = ("order", "threshold", "candidate", "dropped", "passes", "reported", "split", "metric")
+COLUMNS: tuple[str, ...] = (
+    "order",
+    "threshold",
+    "searched",
+    "candidate",
+    "dropped",
+    "passes",
+    "reported",
+    "split",
+    "metric",
+)
 COLUMNS += ("value", "ci_low", "ci_high", "heads", "mlps", "optimism", "chosen_again")
 FOUND, LEFT = "found", "left"  # a circuit as its search found it, and what is left of it without its droppable members
 
@@ -61,10 +71,11 @@ def droppable(ablator: Ablator, circuit: Circuit, rule: Rule, bootstrap: Bootstr
 # ---- the choice ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Candidate:
-    """A circuit that could be reported. ``order``: of the search that found it; ``dropped``: found members that it
-    lacks."""
+    """A circuit that could be reported. ``order``, ``searched``: order and threshold of the search that found it;
+    ``dropped``: found members that it lacks."""
 
     order: str
+    searched: float
     circuit: Circuit
     dropped: Circuit = EMPTY
 
@@ -125,16 +136,14 @@ def selected(
     return number, float(optimism), float(np.mean([circuits[pick] == circuits[number] for pick in picks]))
 
 
-def candidates(
-    found: Iterable[tuple[str, Circuit]], ablator: Ablator, rule: Rule, bootstrap: Bootstrap
-) -> list[Candidate]:
-    """Each found circuit (order, circuit), and what is left of it where members can be dropped; by names of orders."""
+def candidates(found: Iterable[Candidate], ablator: Ablator, rule: Rule, bootstrap: Bootstrap) -> list[Candidate]:
+    """Each found circuit, and what is left of it where members can be dropped; from the lowest floor, then by name."""
     out = []
-    for order, circuit in sorted(found, key=lambda pair: pair[0]):
-        out.append(Candidate(order, circuit))
-        dropped = droppable(ablator, circuit, rule, bootstrap)
+    for one in sorted(found, key=lambda one: (-one.searched, one.order)):
+        out.append(one)
+        dropped = droppable(ablator, one.circuit, rule, bootstrap)
         if dropped:
-            out.append(Candidate(order, circuit - dropped, dropped))
+            out.append(Candidate(one.order, one.searched, one.circuit - dropped, dropped))
     return out
 
 
@@ -153,17 +162,19 @@ def choose(
     """
     rows: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
-    for threshold in dict.fromkeys(entry["threshold"] for entry in found):
-        here = [(entry["order"], from_json(entry)) for entry in found if entry["threshold"] == threshold]
+    every = [Candidate(entry["order"], entry["threshold"], from_json(entry)) for entry in found]
+    for threshold in dict.fromkeys(one.searched for one in every):
         if fixed_order is None:
+            here = [one for one in every if one.searched <= threshold]
             tried = candidates(here, ablators["search"], settings.rule(threshold), bootstrap)
         else:
-            tried = [Candidate(order, circuit) for order, circuit in here if order == fixed_order]
+            tried = [one for one in every if (one.order, one.searched) == (fixed_order, threshold)]
         more, entry = chosen_at(threshold, tried, ablators, bootstrap)
         rows, entries = rows + more, [*entries, entry]
         sizes = f"{len(entry['heads'])} heads, {len(entry['mlps'])} MLPs"
-        said = "%s, T = %s: %s reported, found by %s (dropped: %s); %d candidates"
-        log.info(said, task, threshold, sizes, entry["order"], " ".join(entry["dropped"]) or "none", len(tried))
+        said = "%s, T = %s: %s reported, found by %s at T = %s (dropped: %s); %d candidates"
+        by = entry["order"], entry["searched"], " ".join(entry["dropped"]) or "none"
+        log.info(said, task, threshold, sizes, *by, len(tried))
         if not entry["passes"]:
             log.warning("%s, T = %s: no candidate passes the floor on %s prompts", task, threshold, entry["split"])
         if entry["close"]:
@@ -182,7 +193,8 @@ def chosen_at(
     number, optimism, again = selected(circuits, values, full.astype(float), threshold, bootstrap)
     rows = []
     for i, candidate in enumerate(tried):
-        row = {"order": candidate.order, "threshold": threshold, "candidate": candidate.kind}
+        row = {"order": candidate.order, "threshold": threshold, "searched": candidate.searched}
+        row |= {"candidate": candidate.kind}
         row |= {"dropped": " ".join(map(str, sorted(candidate.dropped)))}
         row |= {"passes": passing(percents[i], threshold), "reported": i == number}
         for name, by in ablators.items():
@@ -190,7 +202,8 @@ def chosen_at(
     if len(tried) > 1:
         rows = [row | ({"optimism": optimism, "chosen_again": again} if row["reported"] else {}) for row in rows]
     reported = tried[number]
-    entry: dict[str, Any] = {"order": reported.order, "threshold": threshold} | to_json(reported.circuit)
+    entry: dict[str, Any] = {"order": reported.order, "threshold": threshold, "searched": reported.searched}
+    entry |= to_json(reported.circuit)
     entry |= {"dropped": [str(c) for c in sorted(reported.dropped)], "candidates": len(tried), "split": split}
     entry |= {"percent_of_full": float(percents[number]), "passes": passing(percents[number], threshold)}
     entry |= {"close": bool((abs(percents - (100 - threshold)) <= CLOSE).any())}

@@ -8,12 +8,12 @@ from atlas.report import style, wording
 
 
 def draw(trace: pd.DataFrame, choice: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """A panel for each threshold: the search that found what is reported at it (`choice`: of `choice.parquet`).
+    """A panel for each search that found what is reported at a threshold (`choice`: of `choice.parquet`).
 
     `colours` has `clean` (removed candidates) and `circuit` (kept ones).
     """
-    found = choice[choice["reported"]].drop_duplicates("threshold").sort_values("threshold")
-    searches = list(zip(found["order"], found["threshold"], strict=True))
+    found = choice[choice["reported"]].drop_duplicates(["order", "searched"]).sort_values(["searched", "order"])
+    searches = list(zip(found["order"], found["searched"], strict=True))
     fig = style.figure(style.PAGE, 2.15 * len(searches) + 0.35)
     ratios = [3, 1] * len(searches)
     axes = fig.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]

@@ -112,7 +112,8 @@ def _chosen(choice: pd.DataFrame, task: str, threshold: float, all_mlps: int) ->
     tried = tried[tried["split"] == split]
     row, others = tried[tried["reported"]].iloc[0], tried[~tried["reported"]]
     left_out = row["dropped"].split()
-    text = f"{task.capitalize()}: reported is what the order {words(row['order'])} found"
+    by = words(row["order"]) + " found" + at_floor(row["searched"], threshold)
+    text = f"{task.capitalize()}: reported is what the order {by}"
     if left_out:
         text += (
             f", without {listing(left_out)}, which together cost nothing sure on the prompts searched on; "
@@ -121,7 +122,9 @@ def _chosen(choice: pd.DataFrame, task: str, threshold: float, all_mlps: int) ->
     if others.empty:
         return f"{text}; there was no other candidate."
     sizes = [
-        f"{r.heads + r.mlps:.0f} ({words(r.order)}{', some dropped' if r.dropped else ''})" for r in others.itertuples()
+        f"{r.heads + r.mlps:.0f} ({words(r.order)}{at_floor(r.searched, threshold)}"
+        f"{', some dropped' if r.dropped else ''})"
+        for r in others.itertuples()
     ]
     prompts = "held-out prompts" if split == "held_out" else "the prompts searched on, as none were held out"
     why = f"It is the smallest of {len(tried)} candidates that keep more than {100 - threshold:g} % on {prompts}"
@@ -133,6 +136,11 @@ def _chosen(choice: pd.DataFrame, task: str, threshold: float, all_mlps: int) ->
         f"bootstrap it raises the score by {number(row['optimism'], 1)} points, and "
         f"{100 * row['chosen_again']:.0f} % of the resamples choose the same circuit."
     )
+
+
+def at_floor(searched: float, threshold: float) -> str:
+    """Where a circuit was searched at another threshold than the one that it is reported at: at which."""
+    return "" if searched == threshold else f" at T = {searched:g} %"
 
 
 def split_findings(prompts: pd.DataFrame, tasks: list[str]) -> list[str]:
