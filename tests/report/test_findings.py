@@ -102,12 +102,6 @@ def test_the_command_names_the_first_model_whose_study_is_missing(tmp_path):
 
 
 # ---- chance --------------------------------------------------------------------------------------------------
-def test_holm_by_hand():
-    """Sorted 0.01, 0.02, 0.03, 0.4: times 4, 3, 2, 1, and none below the one before it."""
-    assert claims.holm([0.03, 0.4, 0.01, 0.02]) == pytest.approx([0.06, 0.4, 0.04, 0.06])
-    assert claims.holm([0.6, 0.9]) == [1.0, 1.0] and claims.holm([]) == []
-
-
 # ---- claims --------------------------------------------------------------------------------------------------
 def by_hand(tmp_path, circuits, tables, runs=None) -> Results:
     """A study of 4 layers of 4 heads: task -> heads of its circuit, tables by their place, task -> heads by run."""

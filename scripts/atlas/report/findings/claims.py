@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from atlas.core.chance import jaccard, layer_matched, shared_by_all_layers, tail
+from atlas.core.multiple import ALPHA, holm
 from atlas.report import wording
 from atlas.report.findings.reading import Results, heads, rows
 from atlas.report.wording import interval, listing, number, p_value, words
 
-ALPHA = 0.05
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
 NUMBERS, MONTHS = ("numerals", "number_words"), "months"  # the published tasks
 PUBLISHED = (*NUMBERS, MONTHS)
@@ -64,15 +64,6 @@ def mean_and_span(distribution: np.ndarray) -> tuple[float, int, int]:
     """Mean of a distribution [k] over 0, 1, ..., and its 2.5 and 97.5 percentiles."""
     low, high = (int(np.searchsorted(np.cumsum(distribution), q)) for q in (0.025, 0.975))
     return float(distribution @ np.arange(len(distribution))), low, high
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in the same order."""
-    order, corrected, least = np.argsort(p), [0.0] * len(p), 0.0
-    for place, index in enumerate(order):
-        least = max(least, min(1.0, (len(p) - place) * p[index]))
-        corrected[index] = least
-    return corrected
 
 
 # ---- claims --------------------------------------------------------------------------------------------------

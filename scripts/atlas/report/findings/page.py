@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from atlas.core.multiple import ALPHA, holm
 from atlas.report import wording
 from atlas.report.findings import claims
 from atlas.report.findings.reading import SHARED, Results, heads, of_shared, reported, rows, source_of
@@ -54,7 +55,7 @@ def corrected(table: pd.DataFrame) -> list[str]:
     """The p-values of a table's rows after Holm; a dash where a row has no random sets. Names the smallest that their
     number allows where p is that."""
     tested = table["controls"] > 0
-    values = iter(claims.holm(list(table.loc[tested, "p"])))
+    values = iter(holm(table.loc[tested, "p"]))
     out = []
     for has, p, n in zip(tested, table["p"], table["controls"], strict=True):
         floor = " (p is the smallest possible)" if has and p <= 1 / (1 + n) else ""
@@ -167,7 +168,7 @@ def _pair_rows(results: Results) -> list[list[str]]:
             number(row["expected"], 1),
             p_value(p, name=""),
         ]
-        for (_, row), p in zip(pairs.iterrows(), claims.holm(list(pairs["p"])), strict=True)
+        for (_, row), p in zip(pairs.iterrows(), holm(pairs["p"]), strict=True)
     ]
 
 
@@ -240,7 +241,7 @@ def beside(models: Models, figures: str) -> str:
         half = results.n_layers / 2
         late = sum(layer >= half for layer in everywhere) / max(1, len(everywhere))
         pairs = rows(results.read("comparison/overlap"), level="heads")
-        beyond = sum(p < claims.ALPHA for p in claims.holm(list(pairs["p_layer_matched"])))
+        beyond = sum(p < ALPHA for p in holm(pairs["p_layer_matched"]))
         parts = (sizes, results.all_heads), (mlps, results.n_layers)
         shares = [f"{number(100 * min(x) / n, 0)} to {number(100 * max(x) / n, 0)}" for x, n in parts]
         cells = [results.model, str(len(results.main)), *shares, number(100 * late, 0)]
