@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.circuit.ablation import Ablator
-from atlas.circuit.evaluation import METRICS, Patching, completeness, metrics_of, minimality, subsets, tested
+from atlas.circuit.evaluation import METRICS, Patching, completeness, metrics_of, minimality, subsets, with_p_values
 from atlas.circuit.replacement import replacement
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
@@ -67,10 +67,10 @@ def test_members_are_tested_together():
     """Of losses of 2.5, 2 and 0 standard errors the first two leave 0 out, and beside the others only the first."""
     ses = {"0.0": 2.5, "0.1": 2.0, "m0": 0.0}
     rows = [{"name": n, "value": z, "ci_low": z - 1.96, "ci_high": z + 1.96} for n, z in ses.items()]
-    found = tested(iter(rows), "nodes")
+    found = with_p_values(iter(rows), "nodes")
     assert [row["p"] for row in found] == pytest.approx([0.0124, 0.0455, 1], abs=1e-4)
     assert [row["p_holm"] for row in found] == pytest.approx([0.0373, 0.0910, 1], abs=1e-4)
-    assert {row["tests"] for row in found} == {3} and tested(iter([]), "nodes") == []
+    assert {row["tests"] for row in found} == {3} and with_p_values(iter([]), "nodes") == []
 
 
 @given(size=st.integers(0, 9), samples=st.integers(1, 40), seed=st.integers(0, 5))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from atlas.circuit.ablation import Ablator
 from atlas.core.metrics import METRICS, PAD
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
-from atlas.model import block, models
+from atlas.model import logits, models
 from random_models import COMPONENTS, ROWS, TOLERANCE, circuits_strategy, random_prompts, save, substitute
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -137,7 +137,7 @@ def test_logits_of_halves_are_summed_in_float32(model, monkeypatch):
     found = model.weights.unembed(x)
     tolerance = 1e-6 * float(w.w_u.abs().float().sum(1).max() * w.norm_final(x).abs().max())  # of float32's sums
     assert found.dtype is torch.float32 and (found - exact).abs().max() <= tolerance
-    monkeypatch.setattr(block, "WIDENED", model.d_model * 7)
+    monkeypatch.setattr(logits, "WIDENED", model.d_model * 7)
     assert (model.weights.unembed(x) - found).abs().max() <= tolerance
     answer, incorrect = torch.arange(6), torch.arange(6) + 3
     rows = torch.arange(6)

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from atlas.circuit.verdicts import of_parts
 from atlas.compare.consensus import agreement, member_rows, shared_rows
 from atlas.proof.fixtures import circuit
 from atlas.report.sections import consensus
@@ -9,6 +10,9 @@ from edge_tables import interval
 from figure_tables import LARGE, study_of
 
 EVERY = "m0 m1 m2"
+LOW, HIGH = (
+    {"control_median": middle, "control_low": middle - 5, "control_high": middle + 5} for middle in (20.0, 80.0)
+)
 SEARCHES = [("orders", "layers"), ("orders", "random_0"), ("seeds", "seed 1")]
 
 
@@ -20,12 +24,12 @@ def tables(**own):
     scores, tests = [], []
     for task in own:
         for name, value in (("core", 70), ("core and contingent", 90)):
-            row = {"task": task, "circuit": name, **interval(value, 2)}
+            row = {"task": task, "circuit": name, "split": "held_out", **interval(value, 2)}
             scores.append(row | {"metric": "percent_of_full"})
-            tests.append(row | {"question": "sufficiency", "controls": 99, "control_median": 20.0, "p": 0.01})
+            tests.append(row | {"question": "sufficiency", "controls": 99, "p": 0.01, "note": "", **LOW})
         shared_set = {"task": task, "circuit": "shared", **interval(15, 2)}
-        tests.append(shared_set | {"question": "necessity", "controls": 99, "control_median": 80.0, "p": 0.02})
-    return agreed, shared, members, pd.DataFrame(scores), pd.DataFrame(tests)
+        tests.append(shared_set | {"question": "necessity", "controls": 99, "p": 0.02, "note": "", **HIGH})
+    return agreed, shared, members, pd.DataFrame(scores), of_parts(pd.DataFrame(tests), list(own))
 
 
 def test_the_headline_counts_heads_and_mlps_apart_and_says_what_it_rests_on():
@@ -38,10 +42,11 @@ def test_the_headline_counts_heads_and_mlps_apart_and_says_what_it_rests_on():
         "share 0.8, p = 0.016; as many random MLPs (3 and 3) would share 3.0, and no overlap of these sizes could have "
         "p below 1, so it says nothing."
     )
+    least = "p = 0.01, the smallest that 99 random sets can give; 0.02 corrected for 2 tests"
     assert said[1] == (
-        "A: 3 heads and 3 of 3 MLPs are core and keep 70.0 % [68.0, 71.6] of the full model alone (random heads 20.0 "
-        "%, p = 0.01); with the contingent ones, 1 head and 0 MLPs, 90.0 % [88.0, 91.6] (random heads 20.0 %, p = "
-        "0.01)."
+        "A: 3 heads and 3 of 3 MLPs are core and keep 70.0 % [68.0, 71.6] of the full model alone on prompts held out "
+        f"(random heads 20.0 %, {least}); with the contingent ones, 1 head and 0 MLPs, 90.0 % [88.0, 91.6] (random "
+        f"heads 20.0 %, {least})."
     )
     assert any("share 3 to 4 heads" in s and "more than chance (p < 0.05) in 3 of 3" in s for s in said)
     assert any(s.startswith("Shared by both tasks in at least half of the searches: 0.1 (100 %)") for s in said)
@@ -55,7 +60,7 @@ def test_pairs_of_three_tasks_have_a_sentence_each():
     assert "keep 1 shared head (0.1) and 3 of 3 MLPs" in said[0]
     assert said[1] == (
         "The cores of a and b share 3 heads; as many random heads in the same layers (3 and 3) would share 0.8, "
-        "p = 0.016."
+        "p = 0.016; 0.062 corrected for 4 tests."
     )
     assert said[2] == (
         "The cores of a and c share 1 head; as many random heads in the same layers (3 and 2) would share 0.5, and no "
@@ -81,7 +86,8 @@ def test_the_basis_counts_searches_and_families():
 
 def test_every_task_has_a_row_for_each_part():
     study = study_of(LARGE)
-    made = consensus.table(study.consensus, study.consensus_scores, study.consensus_tests, study.main)
+    tests = of_parts(study.consensus_tests, study.main)
+    made = consensus.table(study.consensus, study.consensus_scores, tests, study.main)
     assert len(made["rows"]) == 2 * len(study.main)
     assert {len(row) for row in made["rows"]} == {len(made["header"])}
     core, both = made["rows"][:2]

@@ -102,7 +102,7 @@ def minimality(ablator: Ablator, circuit: AnyCircuit, bootstrap: Bootstrap) -> I
         yield {"name": str(member)} | interval_columns(loss)
 
 
-def tested(members: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+def with_p_values(members: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Rows of `minimality` of a circuit with ``p`` of no loss, by their intervals, and corrected for all of them."""
     rows = list(members)
     if not rows:
@@ -208,7 +208,7 @@ def assess(
             parts = progress(completeness(ablator, circuit, samples, seed, bootstrap), f"completeness of {name}")
             rows["completeness"] += [{"circuit": name} | values for values in parts]
             members = progress(minimality(ablator, circuit, bootstrap), f"minimality of {name}")
-            rows["minimality"] += [{"circuit": name} | values for values in tested(members, name)]
+            rows["minimality"] += [{"circuit": name} | values for values in with_p_values(members, name)]
         log.info("%s assessed", name)
     return rows
 
