@@ -14,6 +14,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Patch, Rectangle
 from atlas.report import style, wording
 
 LARGEST = 0.47  # radius of a node, in steps of the grid
+TALLEST = 9.5  # inches of all layers together: what fits on a page
 GHOSTS_UP_TO = 16  # heads per layer; beyond that, a row shows its kept heads side by side
 
 
@@ -55,7 +56,7 @@ def draw(
     columns = heads if ghosts else max(widest, 8)
     mlp_x, spine = columns + 0.25, -1.35
     left, right = spine - 0.95, mlp_x + 0.6
-    unit = min(0.5, style.PAGE / (right - left))  # inches
+    unit = min(0.5, style.PAGE / (right - left), TALLEST / (layers + 2.3))  # inches
     width = max(unit * (right - left), 5.6)
     fig = style.figure(width, unit * (layers + 2.3) + 1.15, layout=None)
     ax = fig.add_axes((0, 0, 1, 1))

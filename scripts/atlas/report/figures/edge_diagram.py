@@ -5,6 +5,7 @@ reads; ports are the cells q, k and v on top of a head, or of a key/value head t
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ IN_COLOUR = 120  # edges; of a larger circuit only the strongest are coloured
 COLUMNS_UP_TO = 12  # heads per layer that keep their column in every figure; beyond, rows show their heads side by side
 HEIGHT, PORT = 0.29, 0.115  # inches: of a head, and of the ports on top of it
 LEFT, RIGHT, TOP = 0.5, 1.0, 0.35  # inches: layer names, MLPs, title
+DEEP, BARE = 12, 0.17  # layers of a model in which those that no edge touches are this high, in inches
 THICK, THIN = 3.2, 0.4  # points
 RAISES, NO_PATH = (0, (2.2, 1.1)), (0, (2, 1.5))  # dashes
 Places = dict[str, tuple[float, float, float]]  # node -> centre and width
@@ -30,11 +32,11 @@ Places = dict[str, tuple[float, float, float]]  # node -> centre and width
 
 @dataclass(frozen=True)
 class Frame:
-    """Sizes of a diagram, in inches: its width, where the bar of the logits ends, and from layer to layer."""
+    """Sizes of a diagram, in inches: its width, where the bar of the logits ends, where heads of a layer stand."""
 
     width: float
     bottom: float
-    row: float
+    layers: list[float]
 
     @property
     def bar(self) -> tuple[float, float]:
@@ -74,13 +76,14 @@ def draw(
     that main tasks share) and `clean` (edges of this task alone).
     """
     graph, edges = Graph.of(model), edges_of(membership, circuit, main_tasks)
-    frame, places = _placed(_boxes(edges, graph), graph)
+    read = set(edges["receiver"])
+    used = set(edges["sender"]) | read
+    frame, places = _placed(_boxes(edges, graph), graph, used)
     fig = style.figure(max(frame.width, 5.6), frame.bottom + 0.9, layout=None)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, max(frame.width, 5.6)), ylim=(frame.bottom + 0.9, 0))
     ax.axis("off")
-    for layer in range(graph.n_layers):
-        y = places[f"m{layer}"][1] - frame.row / 2
+    for layer, y in enumerate(frame.layers):
         ax.text(0.08, y, f"layer {layer}", va="center", size=style.TINY, color=style.GREY)
     _bar(ax, frame.bar, TOP, "embed")
     _bar(ax, frame.bar, frame.bottom - 0.2, "logits")
@@ -89,8 +92,6 @@ def draw(
     largest = max(lines["size"].max(), 1e-12) if len(lines) else 1.0
     faint = len(lines) - min(len(lines), IN_COLOUR)
     _edges(ax, lines, faint, places, frame, largest if method else None, colours)
-    read = set(edges["receiver"])
-    used = set(edges["sender"]) | read
     lost = {str(c) for c in graph.without_path(_pairs(edges))} & set(places)
     for name, place in places.items():
         if name[0] != "m" or name in used:
@@ -104,17 +105,21 @@ def draw(
     return fig
 
 
-def _placed(boxes: dict[int, list[str]], graph: Graph) -> tuple[Frame, Places]:
-    """Sizes of the diagram, and where each box stands: heads of a layer in a row, its MLP to the right of them."""
+def _placed(boxes: dict[int, list[str]], graph: Graph, used: set[str]) -> tuple[Frame, Places]:
+    """Sizes of the diagram, and where each box stands: heads of a layer in a row, its MLP to the right of them.
+
+    ``used``: nodes that edges touch. In a deep model layers without one take less room.
+    """
     fixed = graph.n_heads <= COLUMNS_UP_TO and graph.n_kv_heads == graph.n_heads
     widest = max((len(row) for row in boxes.values()), default=0)
     columns = graph.n_heads if fixed else max(widest, 6)
     step = max(0.42, min(0.72, (style.PAGE - LEFT - RIGHT) / (columns + 0.5)))
     row = 0.86 if graph.n_layers <= 8 else 0.68
-    frame = Frame(LEFT + RIGHT + step * (columns + 0.5), TOP + 1.3 + row * (graph.n_layers - 0.5), row)
+    bare = {n for n in range(graph.n_layers) if graph.n_layers > DEEP and not boxes[n] and f"m{n}" not in used}
+    *layers, end = accumulate((BARE if n in bare else row for n in range(graph.n_layers)), initial=TOP + 0.75)
+    frame = Frame(LEFT + RIGHT + step * (columns + 0.5), end + 0.55 - row / 2, layers)
     places, wide = {}, min(0.5, 0.84 * step)
-    for layer in range(graph.n_layers):
-        y = TOP + 0.75 + row * layer
+    for layer, y in enumerate(frame.layers):
         for i, name in enumerate(boxes[layer]):
             column = int(name.split(".")[1]) if fixed else i + (columns - len(boxes[layer])) / 2
             shift = (0.25, 0.75)[layer % 2] if fixed else 0.5
