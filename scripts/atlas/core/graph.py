@@ -275,10 +275,17 @@ class Graph:
         return self.live(self.reached(edges))
 
     def without_path(self, edges: Iterable[Edge]) -> Circuit:
-        """Components that have edges in the circuit but lie on no path from `embed` to `logits`."""
+        """Components that have edges in the circuit but lie on no path from `embed` to `logits`.
+
+        Of heads that share a key or value all count where none of them is on a path, else those that have other edges.
+        """
         edges = frozenset(edges)
-        touched = {e.sender for e in edges} | {node for e in edges for node in self.readers(e.receiver)}
-        return frozenset(map(Component.parse, touched - {EMBED, LOGITS})) - self.nodes(self.on_paths(edges))
+        kept, touched = self.nodes(self.on_paths(edges)), {e.sender for e in edges}
+        for receiver in {e.receiver for e in edges}:
+            readers = self.readers(receiver)
+            if len(readers) == 1 or not any(Component.parse(node) in kept for node in readers):
+                touched.update(readers)
+        return frozenset(map(Component.parse, touched - {EMBED, LOGITS})) - kept
 
 
 def names(edges: Iterable[Edge]) -> list[str]:
