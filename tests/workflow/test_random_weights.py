@@ -115,6 +115,13 @@ def test_layers_are_cut_and_never_added():
         random_models.read_config("x", path.parent / "nowhere.json", None)
 
 
+def test_what_a_config_says_of_each_layer_is_cut_with_them(tmp_path):
+    path = ROOT / "presets" / "configs" / "gemma-3-270m.json"
+    config = random_models.read_config("x", path, 7)
+    assert config.layer_types == [*["sliding_attention"] * 5, "full_attention", "sliding_attention"]
+    config.save_pretrained(tmp_path)  # refuses a list of another length
+
+
 def test_a_random_model_is_a_checkpoint_of_its_own(tmp_path):
     """It loads as one, the seed decides its weights, and it is not the checkpoint whose config it took."""
     config = random_models.read_config("x", SHIPPED / "config.json", 2)

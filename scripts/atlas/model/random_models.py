@@ -31,7 +31,11 @@ def read_config(name: str, path: Path, layers: int | None) -> Any:
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise StudyError(f"layers: {layers}, but {name} has {config.num_hidden_layers}; give fewer, or none")
-        config.num_hidden_layers = layers
+        of_layers = {
+            k: v for k, v in vars(config).items() if isinstance(v, list) and len(v) == config.num_hidden_layers
+        }
+        for key, values in {"num_hidden_layers": layers, **{k: v[:layers] for k, v in of_layers.items()}}.items():
+            setattr(config, key, values)  # what is said of each layer, as which has a window, is cut with them
     return config
 
 
