@@ -3,7 +3,7 @@
 python tests/hugging_face_score.py results/MODEL/TASK CHECKPOINT [--order layers] [--threshold 20] [--batch 16]
 
 Reads the circuit and its reported score from `circuits.json` and `faithfulness.parquet`, the token ids from
-`prompts.parquet`, and runs transformers' own model with plain attention, in float32. What is not in the circuit is
+`prompts.parquet`, which of them passed the filter from `clean.parquet`, and runs transformers' own model with plain attention, in float32. What is not in the circuit is
 replaced at every position by its mean over the corrupted prompts of the search split: of a head the d_head numbers that
 the output map of its attention reads, of an MLP what reaches the residual stream (behind its norm, where it has one).
 Mean ablation over all prompts, and answers of one token, are what it knows.
@@ -78,7 +78,8 @@ def score(folder, checkpoint, order, threshold, batch):
     table = pd.read_parquet(folder / "faithfulness.parquet")
     chosen = table[(table.order == order) & (table.threshold == threshold) & (table.split == "held_out")]
     (reported,) = chosen[chosen.metric == "percent_of_full"].value
-    prompts = pd.read_parquet(folder / "prompts.parquet")
+    prompts, clean_scores = pd.read_parquet(folder / "prompts.parquet"), pd.read_parquet(folder / "clean.parquet")
+    prompts = prompts[prompts.prompt.isin(clean_scores.prompt[clean_scores.kept])]
     if prompts.layout.nunique() > 1:
         raise SystemExit(f"{folder}: prompts of {prompts.layout.nunique()} layouts; this script knows one")
 
