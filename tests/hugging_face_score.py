@@ -4,8 +4,8 @@ python tests/hugging_face_score.py results/MODEL/TASK CHECKPOINT [--order layers
 
 Reads the circuit and its reported score from `circuits.json` and `faithfulness.parquet`, the token ids from
 `prompts.parquet`, which of them passed the filter from `clean.parquet`, and runs transformers' own model with plain
-attention, in float32. What is not in the circuit is replaced at every position by its mean over the corrupted prompts of
-the search split: of a head the d_head numbers that the output map of its attention reads, of an MLP what reaches the
+attention, in float32. What is not in the circuit is replaced at every position by its mean over the corrupted prompts
+of the search split: of a head the d_head numbers that the output map of its attention reads, of an MLP what reaches the
 residual stream (behind its norm, where it has one).
 Mean ablation over all prompts, and answers of one token, are what it knows.
 """
