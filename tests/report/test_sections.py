@@ -119,7 +119,7 @@ def candidate(order, heads, **changes):
 def test_a_circuit_of_a_search_at_another_threshold_names_it():
     mine = candidate("random_0", 7, searched=10, reported=True, optimism=0.0, chosen_again=1.0)
     (said,) = circuits.choice_findings(pd.DataFrame([candidate("layers", 5, searched=10), mine]), ["a"], 20, 6)
-    assert said.startswith("A: reported is what the order random 0 found at T = 10 %. It is the smallest")
+    assert said.startswith("A: reported is what the order random 0 found at T = 10 %. Of 2 candidates it is the smallest")
     assert "the others have 11 (layers at T = 10 %) components" in said
 
 
@@ -128,7 +128,7 @@ def test_the_choice_is_told_with_its_candidates_and_what_it_does_to_the_score():
     (said,) = circuits.choice_findings(pd.DataFrame([candidate("layers", 11), mine]), ["a"], 20, 6)
     assert said == (
         "A: reported is what the order random 0 found, without 1.2 and 3.4, which together cost nothing sure on the "
-        "prompts searched on; 7 heads and 6 of 6 MLPs are left. It is the smallest of 2 candidates that keep more "
+        "prompts searched on; 7 heads and 6 of 6 MLPs are left. Of 2 candidates it is the smallest that keeps more "
         "than 80 % on held-out prompts; the others have 17 (layers) components. The choice was made on these "
         "prompts: by bootstrap it raises the score by 0.3 points, and 74 % of the resamples choose the same circuit."
     )

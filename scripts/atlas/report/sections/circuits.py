@@ -127,7 +127,7 @@ def _chosen(choice: pd.DataFrame, task: str, threshold: float, all_mlps: int) ->
         for r in others.itertuples()
     ]
     prompts = "held-out prompts" if split == "held_out" else "the prompts searched on, as none were held out"
-    why = f"It is the smallest of {len(tried)} candidates that keep more than {100 - threshold:g} % on {prompts}"
+    why = f"Of {len(tried)} candidates it is the smallest that keeps more than {100 - threshold:g} % on {prompts}"
     if not row["passes"]:
         why = f"None of {len(tried)} candidates keeps more than {100 - threshold:g} % on {prompts}; it is the smallest "
         why += "of those that cannot be told from the best"
