@@ -1,6 +1,8 @@
 """What `memory_mb: auto` takes, and that it changes no result."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from atlas.circuit.ablation import Ablator
 from atlas.core.components import all_components
 from atlas.model import memory, models
 from atlas.store import job
-from conftest import SHIPPED
+from conftest import ROOT, SHIPPED
 from random_models import load_random, random_prompts, substitute
 
 GB, MB = 2**30, 2**20
@@ -92,3 +94,38 @@ class Job:
 def test_a_job_hands_on_its_memory_where_auto_asks_for_it():
     assert job.run(Job("auto")) == {"device": "cpu", "memory_mb": "auto", "limit_mb": 4000}
     assert job.run(Job(1024)) == {"device": "cpu", "memory_mb": 1024}
+
+
+def test_freed_memory_between_pieces_in_use_goes_back_to_the_system():
+    """Half of many tensors is freed, every other one; glibc keeps them until it is told. 25 MB of 50 at least."""
+    if memory._malloc_trim() is None:
+        pytest.skip("this C library has no malloc_trim")
+    script = """
+import torch
+from pathlib import Path
+from atlas.model import memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+del_me = torch.ones(2**22)  # 16 MB, freed: from now on glibc takes what is smaller from its heap
+del del_me
+held = [torch.ones(2**16) for _ in range(400)]
+del held[::2]
+before = resident()
+memory.give_back()
+print(before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT / "scripts")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 25e6
+
+
+def test_without_that_function_nothing_happens(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    memory._malloc_trim.cache_clear()
+    memory.give_back()
+    memory._malloc_trim.cache_clear()

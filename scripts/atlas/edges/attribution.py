@@ -25,6 +25,7 @@ from atlas.edges.frame import Differences
 from atlas.edges.inputs import entered, joint
 from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
+from atlas.model import memory
 from atlas.model.block import Block
 from atlas.model.logits import at_least_float32
 from atlas.model.models import slices
@@ -38,6 +39,7 @@ def scores(ablator: EdgeAblator, points: int | None = None) -> dict[Edge, torch.
     for rows in slices(len(ablator.prompts), max(1, ablator.budget // 8 // bytes_per_prompt(ablator))):
         run = ablator.run_of(rows, 0, Differences())
         found.append(of_batch(run, ablator.answer[rows], ablator.incorrect[rows], points))
+        memory.give_back()
     return dict(zip(ablator.graph.edges, torch.cat(found, dim=1), strict=True))
 
 

@@ -19,6 +19,7 @@ from atlas.edges.attribution import ranked
 from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import NODE_CIRCUIT, REPORTED, SCORING, SEARCHING, EdgeSettings
+from atlas.model import memory
 from atlas.store.job import progress
 
 log = logging.getLogger("atlas")
@@ -76,6 +77,7 @@ class EdgeCircuits:
         text = "%s, %s %s %s: %d edges, %.1f %% of full; %d dropped (with them %.1f %%), without a path: %s"
         without = " ".join(map(str, sorted(lost))) or "none"
         log.info(text, self.task, method, ranking, setting, len(reported), percent, dropped, whole, without)
+        memory.give_back()
 
     def search(self, method: str, setting: float, start: EdgeCircuit, steps: Iterator[Step]) -> None:
         """The circuit that a search ends at, and a row for each of its evaluations."""

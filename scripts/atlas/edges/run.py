@@ -30,9 +30,10 @@ import torch
 from atlas.core.graph import EdgeMask, Graph
 from atlas.edges.frame import Differences, Frame
 from atlas.edges.passes import Pass
-from atlas.model import engine
+from atlas.model import engine, memory
 from atlas.model.engine import Engine, Substitute
 
+EACH = 32  # passes after which freed memory goes back to the system
 KEPT = 2  # passes that are remembered: the one that a search removes from, and the one before
 
 
@@ -53,6 +54,7 @@ class EdgeRun(Frame):
         self.budget = budget
         self.passes: list[Pass] = []  # the one used last at the end
         self.reference: Any = None  # what `variants` keeps of the whole model
+        self.count = 0  # passes that were made
 
     def final_residual(self, circuit: EdgeMask) -> torch.Tensor:
         """[N, K, D] at the positions of the score, with only these edges kept; all must have a path to the logits."""
@@ -71,6 +73,9 @@ class EdgeRun(Frame):
                 known.forget_reads()
         while bytes_of(self.passes) > self.budget:
             self.passes.pop(0)
+        self.count += 1
+        if self.count % EACH == 0:
+            memory.give_back()
 
     def clear(self) -> None:
         """Forget what was run."""

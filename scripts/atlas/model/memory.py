@@ -1,11 +1,13 @@
 """What `memory_mb: auto` comes to: memory beside the weights for remembered residuals and batches."""
 
+import ctypes
 import dataclasses
 import logging
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -68,3 +70,20 @@ def tensors(part: object) -> Iterator[torch.Tensor]:
     elif isinstance(part, list | tuple):
         for each in part:
             yield from tensors(each)
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, where the C library can: glibc keeps what lies between pieces in use, which
+    in searches, whose tensors change their sizes with each circuit, comes to hundreds of megabytes."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL("libc.so.6").malloc_trim
+        return found
+    except (OSError, AttributeError):  # another system, or another C library
+        return None
