@@ -10,9 +10,7 @@ job.start(snakemake)
 p = snakemake.params
 
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, SearchSettings)
-float32 = data.float32_model if settings.check_in_float32 else None
-splits = dict.fromkeys(["search", data.report_split])
-ablators = {split: data.ablator(split, model=float32) for split in splits}
+ablators = data.ablators(data.float32_model if settings.check_in_float32 else None)
 found = artifacts.read_json(snakemake.input.circuits)["circuits"]
 choice, circuits = choose(data.task, ablators, found, settings, p.fixed_order, Bootstrap(p.bootstrap, p.seed))
 job.save(snakemake, choice=choice, chosen={"circuits": circuits})

@@ -11,8 +11,7 @@ p = snakemake.params
 
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, SearchSettings)
 float32 = data.float32_model if settings.check_in_float32 else None
-splits = dict.fromkeys(["search", data.report_split])
-ablators = {split: data.ablator(split, model=float32) for split in splits}
+ablators = data.ablators(float32)
 half = data.ablator("search") if float32 else None
 bootstrap = Bootstrap(p.bootstrap, p.seed)
 trace, circuits, faithfulness = search_all(

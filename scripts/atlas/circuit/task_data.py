@@ -137,6 +137,10 @@ class TaskData:
         return replacement(name, self.model, prompts, self.means, cache)
 
     # ---- ablators ----------------------------------------------------------------------------------------
+    def ablators(self, model: models.Model | None = None) -> dict[str, Ablator]:
+        """Split -> a new ablator: of the prompts searched on; where they are others, of those reported on, too, last."""
+        return {split: self.ablator(split, model=model) for split in dict.fromkeys(["search", self.report_split])}
+
     def ablator(
         self,
         split: str,

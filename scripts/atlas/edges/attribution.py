@@ -50,7 +50,7 @@ def bytes_per_prompt(ablator: EdgeAblator) -> int:
     graph, weights, d_model = ablator.graph, ablator.engine.weights, ablator.model.d_model
     per_token = (len(graph.senders) + 4 * graph.n_layers + 4 * graph.n_heads) * d_model
     per_token += graph.n_layers * (9 * d_model + weights.mlp_flops // d_model)
-    if any(block.norm_attn_out is not None for block in weights.blocks):  # differences before and behind these norms
+    if weights.mixes_heads:  # differences before and behind these norms
         per_token += (len(graph.senders) + 3 * graph.n_heads + 2 * graph.n_layers) * d_model
     return ablator.prompts.tokens.shape[1] * per_token * weights.w_u.element_size()
 

@@ -133,7 +133,7 @@ class EdgeAblator(Ablator):
         per_row = self.engine.bytes_per_row(self.prompts.tokens.shape[1], logits=0)
         size = self.prompts.tokens.shape[1] * self.model.d_model * self.engine.weights.w_u.element_size()
         held = len(self.graph.senders) + 2 * (self.graph.n_heads + 2 * self.graph.n_kv_heads)
-        if any(block.norm_attn_out is not None for block in self.engine.blocks):
+        if self.engine.weights.mixes_heads:
             held += 3 * self.graph.n_heads + self.graph.n_layers
         return max(1, self.budget // (per_row + held * size))
 

@@ -51,7 +51,7 @@ class Frame:
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         self.positions = Positions(last if positions is None else positions)
         self.differences = differences or Differences()
-        self.mixes = any(block.norm_attn_out is not None for block in self.blocks)
+        self.mixes = engine.weights.mixes_heads
         # senders whose writes add up in the residual stream: all, or, where a norm mixes heads' writes, all but these
         self.adding = ~sum(map(self.heads_of, range(graph.n_layers))) if self.mixes else -1
         self.mixtures: list[torch.Tensor] = []  # of each layer, where they are mixed: b_O and heads' ablated writes

@@ -341,6 +341,11 @@ class Weights:
         return self.blocks[0].n_heads
 
     @property
+    def mixes_heads(self) -> bool:
+        """Whether a norm stands behind the attention, so that heads' writes do not add up in the residual stream."""
+        return any(block.norm_attn_out is not None for block in self.blocks)
+
+    @property
     def mlp_flops(self) -> int:
         """Multiply-adds of one MLP at one position."""
         return self.blocks[0].mlp.flops
