@@ -138,7 +138,7 @@ class TaskData:
 
     # ---- ablators ----------------------------------------------------------------------------------------
     def ablators(self, model: models.Model | None = None) -> dict[str, Ablator]:
-        """Split -> a new ablator: of the prompts searched on; where they are others, of those reported on, too, last."""
+        """Split -> a new ablator: of the prompts searched on; last, where they are others, of those reported on."""
         return {split: self.ablator(split, model=model) for split in dict.fromkeys(["search", self.report_split])}
 
     def ablator(
