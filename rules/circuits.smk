@@ -6,6 +6,7 @@ rule score_components:
         **computed_from(),
     output:
         **filled("results/{model}/{task}", scores="component_scores.parquet", effects="component_effects.parquet"),
+    priority: ALONE_FIRST
     log:
         "logs/{model}/{task}/score_components.log",
     benchmark:

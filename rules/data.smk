@@ -1,7 +1,8 @@
 # Models and prompts, and what a model does on them unharmed.
 
-MODEL_FIRST = 2  # priority: a study that its model cannot be served ends before anything is searched
-DATA_FIRST = 1  # priority: what is wrong with the prompts of any task is said before a search of another one begins
+MODEL_FIRST = 3  # priority: a study that its model cannot be served ends before anything is searched
+DATA_FIRST = 2  # priority: what is wrong with the prompts of any task is said before a search of another one begins
+ALONE_FIRST = 1  # priority: a search by ascending effect finds the single ablations that it needs in the memo
 
 
 rule build_random_model:

@@ -36,7 +36,7 @@ COMMANDS = {  # as it stands in the documents -> tokenizer in ../shared/tokenize
 }
 # Tasks whose words are one token each in those tokenizers, to run such a study to its end
 OWN_TASKS = {
-    f"{STUDY} presets/smollm2.yaml": """ 'study={"tasks": ["numerals", "number_words", "months", "letters"]}'""",
+    f"{STUDY} presets/smollm2.yaml": """ 'study={"tasks": ["numerals", "months"], "transfer_tasks": ["letters"]}'""",
     f"{STUDY} presets/gemma-3-270m.yaml": """ 'study={"transfer_tasks": ["numerals_plus_two"]}'""",
 }
 PYTHIA = f"{STUDY} presets/pythia-160m.yaml --config weights=random layers=1"
