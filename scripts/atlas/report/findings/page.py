@@ -107,8 +107,9 @@ def needed(models: Models, figures: str) -> str:
         "## Which heads and MLPs each task needs\n\n"
         f"![Heads of each task's circuit by layer]({figures}/circuits.svg)\n\n{table(header, body)}\n"
         "All else is ablated to its mean over corrupted prompts. Above the floor: more than "
-        f"{_floors(models)} % of full on prompts and sequences that the search never saw; a circuit that is not explains less of its task than it "
-        f"promised ({files}`<model>/<task>/chosen.json`, `<model>/comparison/controls_summary.parquet`).\n"
+        f"{_floors(models)} % of full on prompts and sequences that the search never saw; a circuit that is not there "
+        f"explains less of its task than it promised ({files}`<model>/<task>/chosen.json`, "
+        "`<model>/comparison/controls_summary.parquet`).\n"
     )
 
 
