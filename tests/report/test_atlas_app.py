@@ -234,7 +234,7 @@ def test_comparison_counts_members_and_shows_the_tests(tab, data):
     overlap = tab.text("#figure .panel:has-text('with chance') table")
     for row in compared["overlap"]:
         assert f"{row['shared']}\t{fixed(row['expected'], 1)}\t{fixed(row['jaccard'], 2)}" in overlap
-    controls = tab.text("#figure .panel:has-text('random circuits') table")
+    controls = tab.text("#figure .panel:has-text('Against random') table")
     for row in compared["controls"][:2]:
         assert estimate(row["value"], row["low"], row["high"], "%") in controls
     for other in ("order:random_0@10", "model:other-6x8"):

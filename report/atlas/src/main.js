@@ -17,6 +17,7 @@ const VIEWS = { graph, matrix, prompt, compare };
 const PHONE = 900; // px; the drawer is a sheet at the foot of the page below it
 const data = read();
 const state = makeState(render);
+let printing = false;
 const drawn = {}; // keys of what stands on the page, so that only what changed is drawn again
 
 function context() {
@@ -56,6 +57,7 @@ const strings = (patch) =>
 
 /** Draws what a change of the state touches. */
 function render() {
+  if (printing) return;
   if (!data.models.length || !data.models.some((m) => m.tasks.length)) {
     byId("finding").textContent = "This page holds no results.";
     return;
@@ -270,11 +272,13 @@ function start() {
   document.addEventListener("keydown", keys);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
   window.addEventListener("beforeprint", () => {
+    printing = true;
     document.documentElement.dataset.theme = "light";
     drawn.figure = drawn.drawer = null;
     printed();
   });
   window.addEventListener("afterprint", () => {
+    printing = false;
     drawn.figure = drawn.drawer = null;
     render();
   });

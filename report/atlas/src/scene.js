@@ -179,6 +179,6 @@ export function zoomButtons(svg, scene) {
   return [
     button("+", () => behaviour.scaleBy(svg, 1.4), { "aria-label": "Zoom in", title: "Zoom in" }),
     button("\u2212", () => behaviour.scaleBy(svg, 1 / 1.4), { "aria-label": "Zoom out", title: "Zoom out" }),
-    button("1:1", () => behaviour.transform(svg, zoomIdentity), { "aria-label": "Whole graph", title: "Whole graph" }),
+    button("Whole", () => behaviour.transform(svg, zoomIdentity), { title: "The whole graph" }),
   ];
 }
