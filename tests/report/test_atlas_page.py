@@ -8,13 +8,14 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import atlas_tables
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED
 from atlas.heads import traces
-from atlas.report.atlas import fitting, page, searched
+from atlas.report.atlas import explained, fitting, page, searched
 from atlas.report.atlas.packing import Numbering, rounded, text
 from atlas_tables import component_of, inputs_of, settings_of, sizes_of
 from figure_tables import GROUPED, HEADLESS, LARGE, MAKERS, SMALL, fake_study, study_of
@@ -77,7 +78,10 @@ def test_effects_shares_and_explanations_are_those_of_the_tables(made):
             assert [str(component_of(layers, heads, r["id"])) for r in task["roles"]] == roles["component"].tolist()
             assert [r["label"] for r in task["roles"]] == roles["label"].tolist()
             for found, row in zip(task["roles"], roles.to_dict("records"), strict=True):
-                assert all(same(value, row[key]) for key, value in found["values"].items())
+                score = row.get(f"score: {row['label']}")
+                assert found["evidence"] == ("" if score is None else f"score {score:.2f}".replace("-", "\u2212"))
+            for label, found in task["scores"].items():
+                check_column(found["value"], roles, f"score: {label}", layers, heads)
 
 
 def test_circuits_and_the_steps_of_their_searches_are_those_of_the_tables(made):
@@ -179,6 +183,26 @@ def test_comparisons_are_those_of_the_tables(made):
     assert names == shared
     if len(study.main) > 1:
         assert f"share {len([c for c in shared if '.' in c])} head" in compared["shared"]["sentence"]
+
+
+def test_a_tested_role_says_what_it_is_held_against():
+    row = {"component": "0.1", "label": "copy", "labels": "copy; self", "differs": False, "score": "ov copy"}
+    row |= {
+        "value": 0.61,
+        "ci_low": 0.5,
+        "ci_high": 0.7,
+        "null_low": 0.02,
+        "null_high": 0.11,
+        "p_holm": 0.0004,
+        "tests": 48.0,
+    }
+    row |= {"shuffled_low": float("nan"), "shuffled_high": float("nan")}
+    (found,) = explained.roles(pd.DataFrame([row]), Numbering(1, 2), {"copy": 0.25})
+    assert found["evidence"] == "ov copy 0.61 [0.50, 0.70]" and found["labels"] == ["copy", "self"]
+    assert found["null"] == "random heads 0.02 to 0.11; p < 0.001 corrected for 48 tests; no label below 0.25"
+    unlabelled = row | {"label": "unlabelled", "labels": "", "null_high": float("nan"), "p_holm": float("nan")}
+    (found,) = explained.roles(pd.DataFrame([unlabelled]), Numbering(1, 2), {"copy": 0.25})
+    assert (found["labels"], found["null"]) == ([], "")
 
 
 # ---- studies that lack something -----------------------------------------------------------------------------
