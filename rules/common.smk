@@ -170,10 +170,13 @@ def scores_of_components(wildcards):
     return {"scores": file} if wildcards.task in MAIN_TASKS else {}
 
 
+EXPORTED = {"study": "circuit.study.json", "graph": "circuit.graph.json", "dot": "circuit.dot"}
+EXPORTED |= {"attribution": "circuit.attribution.json"} if WITH_EDGES else {}
+
+
 def exports():
     """The reported circuits in the formats of other tools; and, in a study of several models, their comparison."""
-    names = ["circuit.study.json", "circuit.graph.json"]
-    files = expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=names)
+    files = expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=EXPORTED.values())
     return files + (["results/comparison/models.parquet"] if len(MODELS) > 1 else [])
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from atlas.report.atlas.packing import Numbering, mean, rounded
-from atlas.report.wording import number
+from atlas.report.wording import interval, number, p_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BACKUPS = 5  # of each ablated head, those that change most surely
-TEXT = ("component", "task", "model", "circuits", "label", "labels")
+SCORE = "score: "  # before a label, in columns of roles.parquet
 
 
 def attribution(table: pd.DataFrame, numbering: Numbering) -> dict[str, Any]:
@@ -66,31 +66,55 @@ def detectors(table: pd.DataFrame, numbering: Numbering) -> dict[str, list[Any]]
 
 
 def roles(table: pd.DataFrame, numbering: Numbering, thresholds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What each head of a circuit is called on a task, with its evidence.
-
-    ``values``: every piece of evidence that the task has, by name. ``null``: what the label is held against.
-    """
-    out = []
-    for row in table.to_dict("records"):
-        label, score = row["label"], row.get(f"score: {row['label']}", float("nan"))
-        found = {name: rounded(value) for name, value in row.items() if name not in TEXT and is_number(value)}
-        out.append(
-            {
-                "id": numbering.of_name[row["component"]],
-                "label": label,
-                "labels": [name for name in str(row["labels"]).split("; ") if name],
-                "evidence": f"score {number(score, 2)}" if score == score else "",
-                "null": f"applies from {thresholds[label]:g} on" if label in thresholds else "",
-                "differs": bool(row.get("differs", False)),
-                "values": {name: value for name, value in found.items() if value is not None},
-            }
-        )
-    return out
+    """What each head is called on a task, with the evidence for it and what that is held against, in words."""
+    return [
+        {
+            "id": numbering.of_name[row["component"]],
+            "label": row["label"],
+            "labels": [name for name in str(row["labels"]).split("; ") if name],
+            "evidence": evidence(row),
+            "null": null_of(row, thresholds),
+            "differs": bool(row["differs"]),
+        }
+        for row in table.to_dict("records")
+    ]
 
 
-def is_number(value: object) -> bool:
-    """Whether a cell is a number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def evidence(row: Mapping[str, Any]) -> str:
+    """The score that a head's label rests on, with its interval where it was tested."""
+    if "ci_low" in row:
+        return f"{row['score']} {interval(row, 2)}" if row["value"] == row["value"] else ""
+    score = row.get(f"{SCORE}{row['label']}", float("nan"))
+    return f"score {number(score, 2)}" if score == score else ""
+
+
+def null_of(row: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
+    """What that score is held against: random heads and shuffled members where it was tested, and its threshold."""
+    said = []
+    if row.get("null_high", float("nan")) == row.get("null_high"):
+        said.append(f"random heads {number(row['null_low'], 2)} to {number(row['null_high'], 2)}")
+    if row.get("shuffled_high", float("nan")) == row.get("shuffled_high"):
+        said.append(f"with members shuffled {number(row['shuffled_low'], 2)} to {number(row['shuffled_high'], 2)}")
+    if "p_holm" in row and row["p_holm"] == row["p_holm"]:
+        said.append(f"{p_value(row['p_holm'])} corrected for {row['tests']:.0f} tests")
+    if row["label"] in thresholds:
+        said.append(f"no label below {thresholds[row['label']]:g}")
+    return "; ".join(said)
+
+
+def scores(table: pd.DataFrame, numbering: Numbering) -> dict[str, dict[str, Any]]:
+    """Label -> by how much each head has it, of a task's roles: a metric that the page can show of all of them."""
+    names = [column.removeprefix(SCORE) for column in table.columns if column.startswith(SCORE)]
+    return {
+        name: {
+            "title": f"Role score: {name}",
+            "value": numbering.spread(table, f"{SCORE}{name}"),
+            "unit": "",
+            "about": f"The score by which a head is called {name} (docs/methods.md, roles).",
+        }
+        for name in names
+        if table[f"{SCORE}{name}"].notna().any()
+    }
 
 
 def written(found: Mapping[str, Any], numbering: Numbering) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from atlas.core.errors import StudyError
 from atlas.report.atlas.packing import text
+from atlas.report.wording import count
 
 FEWEST = 8  # heads whose attention is kept while prompts are
 SAID = "To keep the page small"  # how the sentence begins
@@ -69,7 +70,8 @@ def sentence(data: dict[str, Any]) -> str:
     prompts = [prompt for _, task in tasks for prompt in task["prompts"]]
     heads = max((len(prompt["attention"]["heads"]) for prompt in prompts if "attention" in prompt), default=0)
     longest = max((len(task["prompts"]) for _, task in tasks), default=0)
-    said = f"{SAID}, it holds at most {longest} prompts of a task and the attention of at most {heads} heads"
+    said = f"{SAID}, it holds at most {count(longest, 'prompt')} of a task"
+    said += f" and the attention of at most {heads} heads" if heads else ""
     thresholds = {model["name"]: len(model["thresholds"]) for model, _ in tasks}
     steps = {(m["name"], len({s["threshold"] for s in t["traces"]})) for m, t in tasks if t["traces"]}
     cut = any(n < thresholds[name] for name, n in steps)

@@ -19,10 +19,10 @@ ones are of, several_tokens, and
 - effects: kind -> value, low, high: percent of full with a component alone ablated, on the prompts searched on;
 - attribution: value, low, high (logits, positive for the answer); patching: direction -> [C];
   ov: score -> value, low, high, baseline; share: [C] of the searches that keep it, class: [C], runs (searches);
-- roles: id, label, labels, evidence, null, differs, values (name -> number); positions: roles, and for each of them
-  value, low, high (points of percent of full lost), kept; backup: [ablated, head, change, low, high, corrected p];
-- tokens: number -> top, bottom: [token, logits] that it writes, in the mean over the sampled prompts, at the last
-  position, less the mean over all tokens;
+- roles: id, label, labels, evidence and null (words), differs; scores: name -> title, value, unit, about;
+- positions: roles, and for each of them value, low, high (points of percent of full lost), kept;
+- backup: [ablated, head, change of direct attribution, low, high, corrected p];
+- tokens: number -> top, bottom: [token, logits] that it writes; tokens_about: a sentence on what these are;
 - edges: method, total (edges of the model), scored, inside (edges of the reported circuit), left_out (sentence), and
   lists sender (-1 embeddings), receiver (-2 logits), port (q, k, v or nothing), value, low, high, circuit (1 inside);
   value: change of the logit difference by the edge's ablation, so negative where the edge helps; the strongest first.

@@ -128,8 +128,8 @@ def edges(
     for edge in drawn:
         for reader in graph.readers(edge.receiver):
             value, low, high = known.get(edge, (float("nan"),) * 3)
-            cells = (_sender(edge, numbering), _receiver(reader, numbering), _port(edge))
-            cells += (rounded(value), rounded(low), rounded(high), int(edge in inside))
+            cells: list[Any] = [_sender(edge, numbering), _receiver(reader, numbering), _port(edge)]
+            cells += [rounded(value), rounded(low), rounded(high), int(edge in inside)]
             for column, cell in zip(out.values(), cells, strict=True):
                 column.append(cell)
     said = "" if len(drawn) == len(order) else f"the {len(drawn)} strongest of {len(order)} edges that were scored"

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRIC = "logit_diff"
+TOKENS_ABOUT = (
+    "What it writes at the last position, read through the final norm and the unembedding, in the mean over the "
+    "sampled prompts: logits above or below their mean over all tokens."
+)
 OF_SEARCHES = ("circuits", "traces", "effects", "positions", "edges", "share", "class", "runs")  # null elsewhere
 
 
@@ -96,12 +100,12 @@ class OfModel:
 
     def compare(self) -> dict[str, Any]:
         """COMPARE of the page."""
-        own = [self._table(name) for name in ("consensus", "shared", "shared_members")]
+        consensus, tests, members = (self._table(name) for name in ("consensus", "shared", "shared_members"))
         return {
             "overlap": compare.overlap(self._table("overlap")),
             "cross": compare.cross(self._table("cross")),
             "controls": compare.controls(self._table("controls_summary")),
-            "shared": compare.shared(self.main, *own, self.numbering),
+            "shared": compare.shared(self.main, consensus, tests, members, self.numbering),
         }
 
     # ---- a task ----------------------------------------------------------------------------------------------
@@ -123,11 +127,11 @@ class OfModel:
     def searches(self, task: str) -> dict[str, Any]:
         """OF_SEARCHES of a main task."""
         numbering, read = self.numbering, self.inputs.read
-        files = (read(name, self.name, task) for name in ("circuits", "chosen"))
+        found_by, chosen = (read(name, self.name, task) for name in ("circuits", "chosen"))
         tables = {name: self._table(name, task) for name in ("faithfulness", "choice")}
         consensus = self._table("consensus")
         found: dict[str, Any] = {
-            "circuits": searched.circuits(*files, tables, numbering, self.settings.threshold),
+            "circuits": searched.circuits(found_by, chosen, tables, numbering, self.settings.threshold),
             "traces": searched.traces(self._table("trace", task), numbering),
             "effects": searched.effects(self._table("component_effects", task), numbering),
             "positions": searched.positions(self._table("positions", task), numbering),
@@ -152,17 +156,13 @@ class OfModel:
             "backup": lambda table: explained.backup(table, numbering),
         }
         found = {name: None if table is None else makers[name](table) for name, table in tables.items()}
+        found |= {"roles": [], "scores": {}, "tokens_about": TOKENS_ABOUT}
         if roles is not None:
             roles = roles[roles["task"] == task]
             found["roles"] = explained.roles(roles, numbering, self.settings.labels)
-        return (
-            {"roles": []}
-            | found
-            | {
-                "tokens": explained.written(traces["written"], numbering),
-                "prompts": explained.prompts(traces, numbering),
-            }
-        )
+            found["scores"] = explained.scores(roles, numbering)
+        found["tokens"] = explained.written(traces["written"], numbering)
+        return found | {"prompts": explained.prompts(traces, numbering)}
 
     # ---- what is left out ------------------------------------------------------------------------------------
     def notes(self, data: Mapping[str, Any]) -> list[str]:
