@@ -27,7 +27,18 @@ COPIED = (
 )
 
 
-NOT_CLONED = (".git", ".venv", ".snakemake", "results", "logs", "benchmarks", "htmlcov", "__pycache__", "data", "node_modules")
+NOT_CLONED = (
+    ".git",
+    ".venv",
+    ".snakemake",
+    "results",
+    "logs",
+    "benchmarks",
+    "htmlcov",
+    "__pycache__",
+    "data",
+    "node_modules",
+)
 
 
 def clone(folder: Path) -> Path:

@@ -262,11 +262,11 @@ def test_the_slider_replays_the_search(tab, data):
 
 def test_as_many_edges_are_drawn_as_asked(tab, data):
     edges = task_of(data, "numerals")["edges"]
-    tab.show("edges=25")
+    tab.show("inside=0&edges=25")
     assert tab.count("#figure path.edge") == 25
     tab.page.locator("#inside").check()
     assert tab.page.locator("#edges").get_attribute("max") == str(sum(edges["circuit"]))
-    assert "inside=1" in tab.state()
+    assert "inside" not in tab.state()
 
 
 def test_a_click_traces_paths(tab, data):
@@ -282,7 +282,7 @@ def test_a_click_traces_paths(tab, data):
             known |= more
         return sum(pair[here] in known for pair in pairs)
 
-    tab.show(f"edges=40&head={name_of(i)}")
+    tab.show(f"inside=0&edges=40&head={name_of(i)}")
     assert tab.count("#figure path.edge.up") == reach(i, 1, 0)
     assert tab.count("#figure path.edge.down") == reach(i, 0, 1)
 
@@ -495,7 +495,7 @@ def test_a_thousand_heads_are_drawn_whole(browser, tmp_path):
     file.write_text(atlas_page.html(atlas_page.study(32, 32, edges=3000, prompts=1)))
     opened = Tab(browser, file)
     assert opened.count("#figure g.node") == 32 * 33
-    opened.show("edges=3000")
+    opened.show("inside=0&edges=3000")
     assert opened.count("#figure path.edge") == 3000
     opened.show("view=matrix")
     assert opened.count("#figure rect.cell") == 32 * 33

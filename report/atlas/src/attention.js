@@ -10,10 +10,14 @@ const FAINTEST = 0.05; // arcs below this weight are left out
 /** A sentence that says why there is no attention, or null. */
 export function missing(ctx, id) {
   const { model, task, prompt } = ctx;
-  if (!prompt) return task.prompts_note ?? "The page holds no prompts of this task.";
+  if (!prompt) return "The page holds no prompts of this task.";
   if (pattern(prompt, id)) return null;
   const kept = prompt.attention?.heads?.length ?? 0;
-  if (!kept) return "The page holds no attention for this task's prompts.";
+  if (!kept) {
+    return task.several_tokens
+      ? "Answers of this task have several tokens, so the page holds no attention for it."
+      : "The page holds no attention for this task's prompts.";
+  }
   return `Attention of ${nameOf(model, id)} is not in the page: it holds that of ${kept} heads, those of the circuits and the largest by effect.`;
 }
 

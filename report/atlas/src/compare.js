@@ -33,8 +33,8 @@ function pair(ctx) {
 }
 
 const LOOKS = {
-  both: { fill: "var(--circuit)", stroke: "var(--ink)", text: "in both" },
-  one: { fill: "var(--clean)", stroke: "var(--ink)", text: "in this one alone" },
+  both: { fill: "var(--circuit)", stroke: "var(--ink)", text: "in both", ink: "var(--on-circuit)" },
+  one: { fill: "var(--clean)", stroke: "var(--ink)", text: "in this one alone", ink: "var(--on-clean)" },
   none: { fill: "var(--paper)", stroke: "var(--faint)", text: "in neither" },
 };
 
@@ -74,7 +74,7 @@ export const compare = {
   draw(ctx, box) {
     const { other } = pair(ctx);
     if (ctx.circuit && other) box.append(...sides(ctx, other));
-    box.append(...crossMatrix(ctx), ...overlaps(ctx), ...controls(ctx));
+    box.append(...crossMatrix(ctx), ...overlaps(ctx), ...between(ctx), ...controls(ctx));
     if (!box.childNodes.length) box.append(h("p", {}, "This study has nothing to compare."));
   },
 
@@ -237,6 +237,35 @@ function overlaps(ctx) {
         { class: "note" },
         ctx.model.compare.overlap_about ??
           "By chance: expected overlap of random circuits with as many heads in each layer; p: hypergeometric, one-sided; Holm: corrected for all rows.",
+      ),
+    ),
+  ];
+}
+
+/** The same tests for circuits of two models of one study. */
+function between(ctx) {
+  const rows = (ctx.data.between ?? []).filter((row) => row.task == null || row.task === ctx.task.name);
+  if (!rows.length) return [];
+  const header = ["models", "counted", "shared", "by chance", "Jaccard", "p", "p (Holm)"];
+  const cells = rows.map((row) => [
+    `${row.a} and ${row.b}`,
+    row.level,
+    row.shared,
+    fixed(row.expected, 1),
+    fixed(row.jaccard, 2),
+    p(row.p),
+    p(row.p_holm),
+  ]);
+  return [
+    h(
+      "section",
+      { class: "panel full" },
+      h("h3", {}, `Circuits of ${ctx.task.words} in two models`),
+      h("div", { class: "wide" }, table(header, cells)),
+      h(
+        "p",
+        { class: "note" },
+        "Components of the same name are counted as the same; this means something only for models that were trained alike.",
       ),
     ),
   ];

@@ -3,7 +3,7 @@
 // An id is layer * (heads + 1) + head; the MLP of a layer has head = heads. Arrays over components have one value for
 // each id. Fields of the JSON are described in scripts/atlas/report/atlas/page.py; beyond those, the page shows, where
 // present: task.scores and model.scores, more metrics of components, {name: {title, value, low, high, unit, centre,
-// about}}; edges.about and tokens[id].about, sentences.
+// about}}; edges.about, a sentence.
 
 export function read() {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -112,6 +112,8 @@ export function circuitName(circuit) {
   if (circuit.label !== "reported" || !circuit.order) return own;
   return `${own} (found by ${String(circuit.order).replaceAll("_", " ")}, ${circuit.searched ?? circuit.threshold}\u00a0%)`;
 }
+
+export const hasInside = (task) => Boolean(task.edges?.circuit?.some(Boolean));
 
 /** Edges as objects, strongest first, only those of the reported edge circuit if `inside`. */
 export function edgesOf(task, inside) {

@@ -339,7 +339,7 @@ function writes(ctx, id) {
       of.top?.length ? table(["raises", "by"], list(of.top)) : null,
       of.bottom?.length ? table(["lowers", "by"], list(of.bottom)) : null,
     ),
-    of.about ? note(of.about) : null,
+    ctx.task.tokens_about ? note(ctx.task.tokens_about) : null,
   );
 }
 

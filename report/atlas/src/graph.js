@@ -6,6 +6,7 @@ import {
   at,
   circuitName,
   edgesOf,
+  hasInside,
   effect,
   isMlp,
   kinOf,
@@ -29,6 +30,9 @@ const SCHEMES = [
   ["role", "role"],
 ];
 
+/** Only edges of the reported edge circuit? Where there is one, unless the state says no. */
+const within = ({ task, state }) => hasInside(task) && state.inside !== "0";
+
 /** What is drawn: members of the circuit (at a step of its search, if one is asked for) and, of the finished one, edges. */
 function shown(ctx) {
   const { model, task, circuit, state } = ctx;
@@ -37,7 +41,7 @@ function shown(ctx) {
     trace && state.step != null ? Math.max(0, Math.min(trace.steps.length - 1, Number(state.step) || 0)) : null;
   const at = step == null ? null : membersAt(model, trace, step);
   const members = at ? at.left : new Set(circuit?.members ?? []);
-  const all = edgesOf(task, state.inside === "1");
+  const all = edgesOf(task, within(ctx));
   const most = Math.min(all.length, MOST_EDGES);
   const asked = state.edges == null ? Math.min(most, 60) : Math.max(0, Math.min(most, Number(state.edges) || 0));
   return { trace, step, at, members, edges: step == null ? all.slice(0, asked) : [], most, asked };
@@ -129,9 +133,13 @@ export const graph = {
           (n) => set({ edges: n, step: null }, { step: true }),
         ),
       );
-      made.push(
-        check("inside", "of the edge circuit only", state.inside === "1", (on) => set({ inside: on ? "1" : null })),
-      );
+      if (hasInside(task)) {
+        made.push(
+          check("inside", "of the edge circuit only", within(ctx), (on) =>
+            set({ inside: on ? null : "0", edges: null }),
+          ),
+        );
+      }
     }
     if (trace) {
       const last = trace.steps.length - 1;
@@ -245,14 +253,21 @@ export const graph = {
     const size = own
       ? ` The area of a member grows with what is lost when it alone is ablated (${own[0].replaceAll("_", " ")}).`
       : "";
+    const pool = within(ctx) ? "edges of the reported edge circuit" : "edges in the page";
     const drawn = edges.length
-      ? ` Lines: the ${edges.length} strongest of ${most} edges, by ${task.edges.method}; the width grows with the square root of the score.`
+      ? ` Lines: the ${edges.length} strongest of the ${most} ${pool}, by ${task.edges.method || "no score"}; the width grows with the square root of the score.`
       : step == null && !most
         ? " Edges were not scored for this task."
         : "";
     const how =
       " Circles are heads, squares MLPs. Click one for what it does and for the paths through it; drag to move, Ctrl and wheel to zoom.";
-    return `${what}${kept}${at ? ", measured on the search prompts" : ""}.${size}${drawn}${how}${model.threshold == null || !circuit ? "" : ` Threshold ${circuit.threshold}\u00a0%: a circuit keeps more than ${fixed(100 - circuit.threshold, 0)}\u00a0% of the full model's logit difference.`}`;
+    const dropped = circuit?.dropped?.length
+      ? ` Of what the search found, ${circuit.dropped.map((id) => nameOf(model, id)).join(", ")} ${circuit.dropped.length > 1 ? "were" : "was"} dropped afterwards.`
+      : "";
+    const floor = circuit
+      ? ` Threshold ${circuit.threshold}\u00a0%: on the search prompts the circuit keeps more than ${fixed(100 - circuit.threshold, 0)}\u00a0% of the full model's logit difference.`
+      : "";
+    return `${what}${kept}${at ? ", measured on the search prompts" : ""}.${dropped}${size}${drawn}${how}${floor}`;
   },
 
   tables(ctx) {

@@ -67,7 +67,7 @@ export function grid(
   const pad = m.cell > 14 ? 0.75 : 0.4;
   for (const id of model.ids) {
     const { x, y } = place(model, m, id, column?.(id));
-    const { fill, stroke, missing } = look(id);
+    const { fill, stroke, missing, ink } = look(id);
     const mark = cells
       .append("rect")
       .datum(id)
@@ -90,7 +90,7 @@ export function grid(
           .attr("x", x + m.cell / 2)
           .attr("y", y + m.row / 2 + 3.5)
           .attr("text-anchor", "middle")
-          .style("fill", /^(#|rgb)/.test(fill) ? inkOn(fill) : "var(--ink)")
+          .style("fill", ink ?? (/^(#|rgb)/.test(fill) ? inkOn(fill) : "var(--ink)"))
           .text(shown);
       }
     }

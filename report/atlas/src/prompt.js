@@ -108,7 +108,7 @@ export const prompt = {
     if (!p) return;
     const head = headShown(ctx);
     const half = ctx.width > 760 ? (ctx.width - 24) / 2 : ctx.width;
-    const why = head == null ? "The page holds no attention for this task's prompts." : missing(ctx, head);
+    const why = missing(ctx, head ?? 0);
     box.append(
       h(
         "div",

@@ -30,15 +30,16 @@ export function layout(model, width) {
   };
 }
 
-function curve(from, to, low, high) {
+/** From the foot of one component to the top of another; around those between them in the same column. */
+function curve(from, to, low, high, place) {
   if (Math.abs(from.y - to.y) < 1) {
-    // from a head to the MLP of its layer
-    const dip = from.y + low + 12;
+    const dip = from.y + low + 12; // to the MLP of the same layer
     return `M${from.x},${from.y + low}C${from.x},${dip} ${to.x - 14},${dip} ${to.x - high},${to.y}`;
   }
   const [y1, y2] = [from.y + low, to.y - high];
   const bend = Math.max(10, (y2 - y1) * 0.45);
-  return `M${from.x},${y1}C${from.x},${y1 + bend} ${to.x},${y2 - bend} ${to.x},${y2}`;
+  const aside = Math.abs(from.x - to.x) < place.column / 4 && y2 - y1 > place.row ? place.column * 0.55 : 0;
+  return `M${from.x},${y1}C${from.x + aside},${y1 + bend} ${to.x + aside},${y2 - bend} ${to.x},${y2}`;
 }
 
 export function backdrop(scene, model, place) {
@@ -101,6 +102,7 @@ export function drawEdges(scene, view, place, size) {
         spread(edge.receiver, place.at(edge.sender)),
         radius(edge.sender),
         radius(edge.receiver),
+        place,
       ),
     )
     .style("stroke-width", (edge) => width(Math.abs(edge.value ?? 0)).toFixed(2))
