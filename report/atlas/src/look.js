@@ -4,6 +4,8 @@ import { CLASS, diverging, KIN, roleColours, sequential } from "./colours.js";
 import { at, effect, isMlp, kinOf } from "./data.js";
 import { fixed, quantity } from "./format.js";
 
+/** A member of the circuit that the classes shown say nothing of. */
+export const UNCLASSED = { fill: "var(--ghost)", stroke: "var(--ink)" };
 const NONE = { fill: "var(--paper)", stroke: "var(--faint)" };
 
 function kinText(model, kin) {
@@ -92,7 +94,9 @@ export function drawLegend(svg, entries, x, y, width) {
     const room = 22 + entry.text.length * 6.3;
     if (across && across + room > width) [across, down] = [0, down + 18];
     const item = group.append("g").attr("transform", `translate(${across},${down})`);
-    if (entry.dash || entry.line) {
+    if (entry.note) {
+      // words alone
+    } else if (entry.dash || entry.line) {
       item
         .append("line")
         .attr("x1", 0)
