@@ -12,7 +12,6 @@ from atlas.report import pages
 from atlas.report.atlas import compare, explained, searched
 from atlas.report.atlas.packing import Numbering, rounded
 from atlas.report.atlas.tables import Inputs
-from atlas.report.findings.reading import source_of
 from atlas.report.shown import MAIN, TASK
 from atlas.report.wording import count, listing, words
 
@@ -86,7 +85,7 @@ class OfModel:
             "n_heads": self.graph.n_heads,
             "n_kv_heads": self.graph.n_kv_heads,
             "parallel": self.graph.parallel,
-            "source": f"{source_of(self.description)}.",
+            "source": self.description["architecture"],
             "warning": pages.warning(self.description),
             "kind": settings.kind,
             "threshold": rounded(settings.threshold),
