@@ -105,15 +105,12 @@ def corrupted_again(of: Explained, frame: pd.DataFrame, block: dict[str, Any], p
     found = {row["prompt"]: row for row in encoded.rows}
     partners = [found.get(prompt) for prompt in frame["prompt"]]
     same = [
-        partner is not None
-        and list(partner["tokens"]) == list(clean)
-        and len(partner["corrupted_tokens"]) == len(clean)
-        for partner, clean in zip(partners, frame["tokens"], strict=True)
+        other is not None and list(other["tokens"]) == list(clean) and len(other["corrupted_tokens"]) == len(clean)
+        for other, clean in zip(partners, frame["tokens"], strict=True)
     ]
     if not all(same):
-        raise StudyError(
-            f"tasks.{of.task}: {same.count(False)} of {len(same)} prompts have no partner of as many tokens"
-        )
+        lost = f"{same.count(False)} of {len(same)} prompts have no partner of as many tokens"
+        raise StudyError(f"tasks.{of.task}: {lost}")
     return frame.assign(corrupted_tokens=[partner["corrupted_tokens"] for partner in partners if partner])
 
 
