@@ -5,7 +5,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
-from atlas.report import contents
+from atlas.report import captions, contents
 from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, TASK, Table
 from atlas.store import places, sources
 
@@ -80,9 +80,14 @@ def in_report(row):
 
 
 def figure_files(rows):
-    """What a drawing job leaves: figures, each with its PNG, and pages."""
-    svg_and_png = ((in_report(row), *([] if row.page else [row.path.replace(".svg", ".png")])) for row in rows)
-    return [file for files in svg_and_png for file in files]
+    """What a drawing job leaves: figures, each with its PNG and PDF, and pages."""
+    beside = {row: [] if row.page else [row.path.replace(".svg", kind) for kind in (".png", ".pdf")] for row in rows}
+    return [file for row, others in beside.items() for file in (in_report(row), *others)]
+
+
+def said_of(rows):
+    """Param function: title and caption of each figure, which its files hold."""
+    return lambda wildcards: {row.name: captions.of(row, ROOT, wildcards, config) for row in rows if not row.page}
 
 
 def pages(rule):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from atlas.report import contents, drawing, shown, style
+from atlas.report import captions, contents, drawing, shown, style
 from atlas.report.shown import EDGES, GENERATION, PUBLICATION, Shown, Study, Table
 from atlas.store import artifacts, sources
 from conftest import ROOT
@@ -91,12 +91,19 @@ def test_what_shows_circuits_says_which(row, config):
 
 
 def test_captions_render(config):
-    from jinja2 import Environment, StrictUndefined
-
-    job = SimpleNamespace(wildcards={"model": "gpt2", "task": "months", "circuit": "shared"}, config=config)
+    wildcards = {"model": "gpt2", "task": "months", "circuit": "shared"}
     for path in (ROOT / "report").glob("*.rst"):
-        text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
+        text = captions.rendered(path.read_text(), wildcards, config)
         assert text.strip() and "{" not in text
+    for row in contents.SHOWN:
+        said = captions.of(row, ROOT, wildcards, config)
+        assert said["title"].startswith(row.title[:1].upper()) and "gpt2" in said["title"]
+        assert len(said["caption"]) > 20 and not set("\n`") & set(said["caption"])
+
+
+def test_a_caption_in_a_file_has_no_marks():
+    text = "Of **months** in\n``a_table.parquet``, *In order*: p * q, *all* (*sensitive*) and F*."
+    assert captions.plain(text) == "Of months in a_table.parquet, In order: p * q, all (sensitive) and F."
 
 
 def test_the_table_is_read_by_rules_alone_and_quickly():
@@ -204,11 +211,15 @@ def test_a_file_is_drawn_by_the_module_of_its_name(tmp_path, monkeypatch):
         "two": SimpleNamespace(draw=lambda: style.figure(2, 1)),
     }
     monkeypatch.setattr(drawing, "module_of", modules.get)
-    files = [str(tmp_path / f"m.{name}") for name in ("one.svg", "one.png", "one.html", "two.svg", "two.png")]
-    drawing.draw(files, {"x": "y", "note": ""}, 50, {"inputs": {"x": "0123abcd"}})
+    files = [f"{name}.{kind}" for name in ("one", "two") for kind in ("svg", "png", "pdf")] + ["one.html"]
+    files = [str(tmp_path / f"m.{name}") for name in files]
+    said = {"one": {"title": "The first"}, "two": {"caption": "What the second shows"}}
+    drawing.draw(files, {"x": "y", "note": "", "said": said}, 50, {"inputs": {"x": "0123abcd"}})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.split("/")[-1] for file in files)
     assert (tmp_path / "m.one.html").read_text() == "page of y"
     assert "0123abcd" in (tmp_path / "m.two.svg").read_text()
+    assert "<title>The first</title>" in (tmp_path / "m.one.svg").read_text()
+    assert "<desc>What the second shows</desc>" in (tmp_path / "m.two.svg").read_text()
     sizes = [re.search(r'width="([\d.]+)pt"', (tmp_path / f"m.{name}.svg").read_text())[1] for name in ("one", "two")]
     assert float(sizes[0]) < float(sizes[1])
 
@@ -224,7 +235,7 @@ def test_a_figure_has_its_note_below_it_and_no_wider_than_itself(tmp_path, monke
     monkeypatch.setattr(drawing, "module_of", lambda name: SimpleNamespace(draw=drawn))
     sizes = {}
     for said in ("", note):
-        drawing.draw([str(tmp_path / "m.one.svg")], {"note": said}, 50, {})
+        drawing.draw([str(tmp_path / "m.one.svg")], {"note": said, "said": {"one": {}}}, 50, {})
         text = (tmp_path / "m.one.svg").read_text()
         sizes[said] = [float(re.search(rf'{side}="([\d.]+)pt"', text)[1]) for side in ("width", "height")]
         words = " ".join(re.findall(r">([^<>]+)</text>", text.split('id="note"')[-1])) if said else ""

@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -95,15 +96,35 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     figure = style.figure(1, 1)
     figure.text(0.5, 0.5, "$\\notacommand$")
     with pytest.raises(ValueError, match="notacommand"):
-        style.save(figure, tmp_path / "a.svg", tmp_path / "a.png")
+        style.save(figure, tmp_path / "a.svg")
     assert not list(tmp_path.iterdir())
 
 
 def test_figures_hold_their_provenance(tmp_path):
     about = {"inputs": {"overlap": "0123abcd"}}
-    style.save(style.figure(1, 1), tmp_path / "a.svg", tmp_path / "a.png", provenance=about)
-    assert "0123abcd" in (tmp_path / "a.svg").read_text()
-    assert b"0123abcd" in (tmp_path / "a.png").read_bytes()
+    style.save(style.figure(1, 1), tmp_path / "a.svg", provenance=about)
+    for kind in ("svg", "png", "pdf"):
+        assert b"0123abcd" in (tmp_path / f"a.{kind}").read_bytes()
+
+
+def test_an_svg_says_what_it_is_and_shows(tmp_path):
+    """Its title and caption are elements of the picture itself, which screen readers read; a caption may hold < and &."""
+    style.save(style.figure(1, 1), tmp_path / "a.svg", title="Size and score: m", caption="p < 0.05 & so on")
+    root = ElementTree.parse(tmp_path / "a.svg").getroot()
+    assert root.get("role") == "img" and [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
+    assert [root[0].text, root[1].text] == ["Size and score: m", "p < 0.05 & so on"]
+    style.save(style.figure(1, 1), tmp_path / "b.svg", caption="no title")
+    assert ElementTree.parse(tmp_path / "b.svg").getroot()[0].text == "no title"
+
+
+def test_a_note_stands_right_below_what_is_drawn():
+    """However much of the figure is left empty below."""
+    fig = style.figure(3, 3, layout=None)
+    style.axes_at(fig, 0.5, 0.2, 2, 1)
+    style.write_below(fig, "a note")
+    fig.draw_without_rendering()
+    box = fig.texts[-1].get_window_extent().transformed(fig.dpi_scale_trans.inverted())
+    assert 1.3 < box.y1 < 1.8, "ticks end some 0.2 inches below the axes, at 1.8"
 
 
 def test_plots_and_summary_import_no_torch():
