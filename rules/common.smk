@@ -81,8 +81,8 @@ def in_report(row):
 
 def figure_files(rows):
     """What a drawing job leaves: figures, each with its PNG and PDF, and pages."""
-    beside = {row: [] if row.page else [row.path.replace(".svg", kind) for kind in (".png", ".pdf")] for row in rows}
-    return [file for row, others in beside.items() for file in (in_report(row), *others)]
+    kinds = [[] if row.page else [row.path.replace(".svg", kind) for kind in (".png", ".pdf")] for row in rows]
+    return [file for row, beside in zip(rows, kinds, strict=True) for file in (in_report(row), *beside)]
 
 
 def said_of(rows):

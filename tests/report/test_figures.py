@@ -108,7 +108,7 @@ def test_figures_hold_their_provenance(tmp_path):
 
 
 def test_an_svg_says_what_it_is_and_shows(tmp_path):
-    """Its title and caption are elements of the picture itself, which screen readers read; a caption may hold < and &."""
+    """Its title and caption are elements of the picture itself, for screen readers; a caption may hold < and &."""
     style.save(style.figure(1, 1), tmp_path / "a.svg", title="Size and score: m", caption="p < 0.05 & so on")
     root = ElementTree.parse(tmp_path / "a.svg").getroot()
     assert root.get("role") == "img" and [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
