@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN, PAGE = 3.3, 6.8  # inches: width of one column of a paper and of both
-TEXT, SMALL, TINY = 8, 7, 6  # points, at the size the figure is drawn
+TEXT, SMALL, TINY, LEAST = 8, 7, 6, 5.5  # points, at the size the figure is drawn
 INK, GREY, FAINT, GHOST = "#222222", "#767676", "#C4C4C4", "#E8E8E8"
 
 matplotlib.rcParams.update(
