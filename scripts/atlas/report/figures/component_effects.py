@@ -61,7 +61,9 @@ def draw(effects: pd.DataFrame, kind: str, diverging: str, colours: dict[str, st
     bar.tick_params(labelsize=style.TINY)
     bar.set_title("change\n(%)", size=style.TINY, weight="normal", loc="left")
 
-    place = (right + 1.15, 0.22, style.PAGE - right - 1.3) if beside else (0.6, rows * row_height + 0.3, style.PAGE - 0.75)
+    place = (
+        (right + 1.15, 0.22, style.PAGE - right - 1.3) if beside else (0.6, rows * row_height + 0.3, style.PAGE - 0.75)
+    )
     ax = style.axes_at(fig, *place, points_height)
     _points(ax, table, kinds, colours["circuit"], strongest)
     return fig

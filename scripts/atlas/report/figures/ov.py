@@ -69,7 +69,9 @@ def draw(ov: pd.DataFrame, membership: pd.DataFrame, main_tasks: list[str], k: i
             )
             maps.number_ticks(ax, heads, layers if column == 0 else None)
             ax.set_title(title_of(kind, score), size=style.TINY, weight="normal", pad=2)
-            ax.set_xlabel(f"random {100 * rows['baseline'].mean():.0f} %", size=style.LEAST, color=style.GREY, labelpad=1)
+            ax.set_xlabel(
+                f"random {100 * rows['baseline'].mean():.0f} %", size=style.LEAST, color=style.GREY, labelpad=1
+            )
             if column == 0:
                 ax.set_ylabel("layer", size=style.TINY, labelpad=1)
         top += lines[task] * line + 0.3

@@ -33,7 +33,9 @@ def draw(patching: pd.DataFrame, membership: pd.DataFrame, task: str, diverging:
     width, down = style.PAGE - LEFT - BAR, fig.get_size_inches()[1]
     partners = wording.words(patching["corruption"].iloc[0])
     said = "the task's own" if partners == "own" else f"of the corruption {partners}"
-    fig.text(LEFT / style.PAGE, 1 - 0.08 / down, f"{wording.words(task)}: corrupted prompts are {said}", size=style.SMALL)
+    fig.text(
+        LEFT / style.PAGE, 1 - 0.08 / down, f"{wording.words(task)}: corrupted prompts are {said}", size=style.SMALL
+    )
     _positions(fig, at, layers, (width - GAP) / 2, tall, diverging)
     _heads(fig, of_heads, (layers, heads), second, (width + GAP) / len(HEADS) - GAP, tall, circuit, diverging)
     return fig
@@ -65,7 +67,9 @@ def _positions(fig: Figure, rows: pd.DataFrame, layers: int, wide: float, tall: 
                 ax.annotate(title, (0, 1), (0, 16), "axes fraction", "offset points", weight="bold", size=style.TEXT)
             if d == 0:
                 ax.set_ylabel("layer", size=style.SMALL)
-    maps.bar(fig, style.PAGE - BAR + 0.12, TOP + 0.28, min(1.6, 2.4 * tall), diverging, norm, "change of the\nscore, 0 to 1")
+    maps.bar(
+        fig, style.PAGE - BAR + 0.12, TOP + 0.28, min(1.6, 2.4 * tall), diverging, norm, "change of the\nscore, 0 to 1"
+    )
 
 
 def _heads(
