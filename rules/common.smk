@@ -100,7 +100,7 @@ def tables_of(rule):
     """Input function: the tables that a rule's figures and pages show, for pages those of them that the study makes."""
     tables = {}
     for row in contents.BY_RULE[rule]:
-        tables |= shown.made(row.tables, STUDY) if row.page else row.tables
+        tables |= shown.made(row.tables, STUDY) if row.page else row.tables | shown.made(row.also, STUDY)
     return lambda wildcards: shown.places(tables, STUDY, **dict(wildcards.items()))
 
 

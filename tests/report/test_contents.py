@@ -43,6 +43,7 @@ def test_a_figure_takes_the_tables_and_settings_of_its_row_and_no_others(row):
     given = {*row.tables, *row.settings, *colours} - set(drawing.COLOURS)
     asked = {name for name, about in parameters.items() if about.default is inspect.Parameter.empty}
     assert asked - {row.wildcard, "note"} == given
+    assert set(row.also) <= set(parameters) - asked, "what not every study makes has a default"
 
 
 def test_every_module_of_figures_is_in_the_table():

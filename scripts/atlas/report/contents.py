@@ -175,6 +175,7 @@ SHOWN = (
         "edge circuit",
         OF_EDGES,
         tables={"model": Table("model.json"), "membership": Table("comparison/edge_membership.parquet")},
+        also=compared("roles"),
         settings=MAIN_TASKS | {"method": "derived.edge_score_method"} | look("clean", "circuit"),
         message="Draw edge circuit {wildcards.circuit} of {wildcards.model}",
         of=CIRCUIT,

@@ -30,7 +30,7 @@ def shown(choice: pd.DataFrame) -> pd.DataFrame:
 
 
 def name_of(row: pd.Series) -> str:
-    """`layers`, `layers, T = 10 %, less 2`: how it was found, from which other threshold, and how many it was dropped."""
+    """`layers`, `layers, T = 10 %, less 2`: how it was found, at which other threshold, and how many were dropped."""
     dropped = len(str(row["dropped"]).split())
     found = [wording.words(row["order"])]
     found += [f"T = {row['searched']:g} %"] if row["searched"] != row["threshold"] else []
