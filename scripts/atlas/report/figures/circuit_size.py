@@ -1,6 +1,7 @@
 """How large the circuits are and how much of the model they keep: a line for each, at every threshold and order."""
 
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -108,7 +109,7 @@ def _names(ax: Axes, rows: pd.DataFrame, places: list[float], task: str) -> None
             text = f"T = {row['threshold']:g} %"
             ax.text(-0.94, y, text, transform=at, va="center", size=style.SMALL, color=style.GREY)
         reported = bool(row["reported"])
-        look = {"weight": "bold" if reported else "normal", "size": style.SMALL}
+        look: dict[str, Any] = {"weight": "bold" if reported else "normal", "size": style.SMALL}
         ax.text(-0.04, y, name_of(row) + (" \u2605" if reported else ""), transform=at, va="center", ha="right", **look)
 
 
@@ -146,7 +147,7 @@ def _sizes(ax: Axes, rows: pd.DataFrame, places: list[float], largest: int) -> N
 
 def _legend(colours: dict[float, ColorType], splits: set[str]) -> list[Artist]:
     marks = {"search": "white", "held_out": style.INK}
-    look = {"ls": "", "marker": "o", "markersize": 4, "markeredgecolor": style.INK}
+    look: dict[str, Any] = {"ls": "", "marker": "o", "markersize": 4, "markeredgecolor": style.INK}
     handles: list[Artist] = [
         Line2D([], [], markerfacecolor=face, label=LABELS[split], **look)
         for split, face in marks.items()

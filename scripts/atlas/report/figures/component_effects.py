@@ -61,10 +61,8 @@ def draw(effects: pd.DataFrame, kind: str, diverging: str, colours: dict[str, st
     bar.tick_params(labelsize=style.TINY)
     bar.set_title("change\n(%)", size=style.TINY, weight="normal", loc="left")
 
-    place = (
-        (right + 1.15, 0.22, style.PAGE - right - 1.3) if beside else (0.6, rows * row_height + 0.3, style.PAGE - 0.75)
-    )
-    ax = style.axes_at(fig, *place, points_height)
+    left, top = (right + 1.15, 0.22) if beside else (0.6, rows * row_height + 0.3)
+    ax = style.axes_at(fig, left, top, style.PAGE - left - 0.15, points_height)
     _points(ax, table, kinds, colours["circuit"], strongest)
     return fig
 
@@ -95,11 +93,11 @@ def _map(
     ax.pcolormesh(np.arange(heads + 1) - 0.5, rows, grid, **edges)
     ax.pcolormesh(np.array([heads - 0.5, heads + 0.5]) + GAP, rows, mlps, **edges)
 
-    numbered, least = min(cell) >= NUMBERED, min(cell)
+    numbered, least, limit = min(cell) >= NUMBERED, min(cell), float(norm.vmax or 0)
     named = set(table.assign(size=table["value"].abs()).nlargest(strongest, "size")["component"])
     for row in table.itertuples():
         x, ink = (heads + GAP if row.head < 0 else row.head), style.ink_on(cmap(norm(row.value)))
-        sure, beyond = row.ci_low > 0 or row.ci_high < 0, abs(row.value) > 1.001 * norm.vmax
+        sure, beyond = row.ci_low > 0 or row.ci_high < 0, abs(row.value) > 1.001 * limit
         if row.component in named and not numbered:
             ax.add_patch(Rectangle((x - 0.5, row.layer - 0.5), 1, 1, facecolor="none", edgecolor=style.INK, lw=0.7))
         elif row.component in named:
@@ -125,8 +123,8 @@ def _points(ax: Axes, table: pd.DataFrame, kinds: list[str], colour: str, strong
     first = table[table["kind"] == kinds[0]]
     first = first.assign(size=first["value"].abs()).nlargest(strongest, "size")
     names = list(first["component"])
-    for y in range(0, len(names), 2):
-        ax.axhspan(y - 0.5, y + 0.5, color=style.GHOST, alpha=0.5, lw=0, zorder=0)
+    for stripe in range(0, len(names), 2):
+        ax.axhspan(stripe - 0.5, stripe + 0.5, color=style.GHOST, alpha=0.5, lw=0, zorder=0)
     for i, kind in enumerate(kinds):
         rows = table[table["kind"] == kind].set_index("component").reindex(names)
         y = np.arange(len(names)) + 0.76 * ((i + 0.5) / len(kinds) - 0.5)

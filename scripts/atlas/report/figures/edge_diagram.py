@@ -1,13 +1,13 @@
 """An edge circuit from the embeddings to the logits: which component's write each query, key, value or MLP reads.
 
-Rows are layers, first at the top; heads stand in columns by their roles. An edge runs from the foot of the component that
-writes to the port of the one that reads; ports are the cells q, k and v on top of a head, or of a key/value head that
-several query heads share. Of a large circuit the strongest edges are drawn, with the components at their ends.
+Rows are layers, first at the top; heads stand in columns by their roles. An edge runs from the foot of the component
+that writes to the port of the one that reads; ports are the cells q, k and v on top of a head, or of a key/value head
+that several query heads share. Of a large circuit the strongest edges are drawn, with the components at their ends.
 """
 
 import textwrap
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pandas as pd
@@ -148,10 +148,10 @@ def _placed(boxes: dict[int, list[str]], graph: Graph, used: set[str], labels: d
     wide_roles = [width * room / sum(wide_roles) for width in wide_roles]
     starts = list(accumulate(wide_roles, initial=LEFT))
     bare = [not boxes[n] and f"m{n}" not in used for n in range(graph.n_layers)]
-    row = max(ROW[0], min(ROW[1], TALL / max(1, bare.count(False))))
-    *layers, end = accumulate((BARE if empty else row for empty in bare), initial=TOP + 0.62)
-    ends = dict(zip(ordered, zip(starts, starts[1:], strict=False), strict=True))
-    frame = Frame(style.PAGE, end + 0.5 - row / 2, layers, ends)
+    high = max(ROW[0], min(ROW[1], TALL / max(1, bare.count(False))))
+    *layers, end = accumulate((BARE if empty else high for empty in bare), initial=TOP + 0.62)
+    ends = dict(zip(ordered, pairwise(starts), strict=True))
+    frame = Frame(style.PAGE, end + 0.5 - high / 2, layers, ends)
     places, wide = {}, min(0.5, 0.9 * step)
     for role, in_layers in of_role.items():
         middle = sum(ends[role]) / 2
@@ -160,7 +160,7 @@ def _placed(boxes: dict[int, list[str]], graph: Graph, used: set[str], labels: d
                 places[name] = (middle + step * (i - (len(names) - 1) / 2), layers[layer], wide)
     for layer in range(graph.n_layers):
         if f"m{layer}" in used:
-            places[f"m{layer}"] = (style.PAGE - 0.62, layers[layer] + row / 2, 0.4)
+            places[f"m{layer}"] = (style.PAGE - 0.62, layers[layer] + high / 2, 0.4)
     return frame, places
 
 

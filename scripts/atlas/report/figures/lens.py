@@ -65,7 +65,7 @@ def draw(
 
 
 def share_interval(share: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95 % score interval of shares of ``n`` prompts: of 0 and 1 as well, which resamples of them never leave."""
+    """Wilson's 95 % interval of shares of ``n`` prompts; of 0 and 1 too, which resamples of the prompts never leave."""
     z2 = REACH**2 / max(n, 1)
     middle, half = (share + z2 / 2) / (1 + z2), np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
     return middle - half, middle + half

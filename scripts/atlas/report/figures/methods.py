@@ -1,5 +1,7 @@
 """Which components and edges several methods agree on: an UpSet plot for each task and level."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -85,7 +87,7 @@ def _upset(
     if rest:
         text = f"{wording.count(len(rest), 'smaller group')}: {sum(n for _, n in rest)}"
         right = (left + side + COLUMN * columns) / across
-        look = {"size": style.TINY, "color": style.GREY, "ha": "right", "va": "bottom"}
+        look: dict[str, Any] = {"size": style.TINY, "color": style.GREY, "ha": "right", "va": "bottom"}
         fig.text(right, 1 - (top - 0.17) / down, text, **look)
 
     grid = style.axes_at(fig, left + side, top + BARS + 0.06, COLUMN * columns, deep)
