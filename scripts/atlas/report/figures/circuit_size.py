@@ -17,8 +17,9 @@ from matplotlib.typing import ColorType
 from atlas.report import style, wording
 
 METRICS = {"percent_of_full": "% of full", "faithfulness": "faithfulness"}
-ROW, HEAD, FOOT = 0.165, 0.34, 0.4  # inches: a circuit, above a task's circuits, and below them
-NAMES, ACROSS, SIZES, GAP = 1.62, 1.72, 1.15, 0.2  # inches: the names, a metric, the sizes, and between them
+ROW, HEAD, FOOT = 0.165, 0.2, 0.4  # inches: a circuit, above a task's circuits, and below them
+LINE = 0.85  # lines above the circuits of a threshold, for its name
+NAMES, ACROSS, SIZES, GAP = 1.95, 1.55, 1.1, 0.17  # inches: the names, a metric, the sizes, and between them
 SPLITS = {"search": -0.17, "held_out": 0.17}  # height of a mark in its row
 LABELS = {"search": "prompts searched on", "held_out": "prompts held out"}
 
@@ -52,7 +53,7 @@ def draw(choice: pd.DataFrame, main_tasks: list[str], threshold: float, sequenti
     thresholds = sorted(choice["threshold"].unique())
     shades = matplotlib.colormaps[sequential](np.linspace(0.1, 0.75, len(thresholds)))
     colours = dict(zip(thresholds, shades, strict=True))
-    heights = {task: ROW * (len(rows) + 0.5 * (rows["threshold"].nunique() - 1)) for task, rows in circuits.items()}
+    heights = {task: ROW * (len(rows) + LINE * rows["threshold"].nunique()) for task, rows in circuits.items()}
     down = sum(heights.values()) + (HEAD + 0.12) * len(main_tasks) + FOOT + 0.22
     fig = style.figure(style.PAGE, down, layout=None)
     spans = {metric: _span(shown(choice[choice["metric"] == metric])) for metric in METRICS}
@@ -85,9 +86,8 @@ def _span(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def _places(rows: pd.DataFrame) -> list[float]:
-    """The height of each circuit, half a line free between thresholds."""
-    groups = rows["threshold"].rank(method="dense") - 1
-    return [i + 0.5 * group for i, group in enumerate(groups)]
+    """The height of each circuit, with a line free above those of each threshold."""
+    return [i + LINE * group for i, group in enumerate(rows["threshold"].rank(method="dense"))]
 
 
 def _frame(ax: Axes, rows: pd.DataFrame, places: list[float], threshold: float, label: str) -> None:
@@ -103,13 +103,14 @@ def _frame(ax: Axes, rows: pd.DataFrame, places: list[float], threshold: float, 
 
 def _names(ax: Axes, rows: pd.DataFrame, places: list[float], task: str) -> None:
     at = ax.get_yaxis_transform()
-    ax.annotate(task, (0, 1), (-NAMES * 72 + 4, 13), "axes fraction", "offset points", weight="bold", size=style.TEXT)
+    ax.annotate(task, (0, 1), (-NAMES * 72 + 4, 6), "axes fraction", "offset points", weight="bold", size=style.TEXT)
     for i, (y, (_, row)) in enumerate(zip(places, rows.iterrows(), strict=True)):
         if i == 0 or row["threshold"] != rows.at[i - 1, "threshold"]:
             text = f"T = {row['threshold']:g} %"
-            ax.text(-0.94, y, text, transform=at, va="center", size=style.SMALL, color=style.GREY)
+            left = 0.06 / ACROSS - NAMES / ACROSS
+            ax.text(left, y - 0.9, text, transform=at, va="center", size=style.SMALL, color=style.GREY)
         reported = bool(row["reported"])
-        look: dict[str, Any] = {"weight": "bold" if reported else "normal", "size": style.SMALL}
+        look: dict[str, Any] = {"weight": "bold" if reported else "normal", "size": style.TINY}
         ax.text(-0.04, y, name_of(row) + (" \u2605" if reported else ""), transform=at, va="center", ha="right", **look)
 
 

@@ -32,7 +32,7 @@ PATCHED = (
 )  # normalised as they are: 0 as the corrupted run, 1 as the clean one
 MARKERS = ["o", "D", "s", "^", "v", "P"]
 NAMED_UP_TO = 26  # bars with a name under them
-ROW = 0.2  # inches
+ROW = 0.178  # inches
 RIGHT = {0: 2.7, 1: 3.65, 2: 4.3}  # inches from the left to minimality, by how many circuits have their numbers beside
 NUMBERS = 0.88  # inches of a circuit's numbers
 
@@ -68,7 +68,7 @@ def draw(
     looks = {c: (shades[min(i, 3)], MARKERS[i % len(MARKERS)]) for i, c in enumerate(circuits)}
     metrics = [m for m in METRICS if (evaluation["metric"] == m).any()]
     shown = [c for c in ("nodes", "edges") if c in circuits]
-    tall = max(2.3 if "edges" in shown else 2.2, ROW * len(metrics) + 0.24)
+    tall = max(2.1, ROW * len(metrics) + 0.24)
     fig = style.figure(style.PAGE, (tall + 0.42) * len(main_tasks) + 0.25, layout=None)
     down, right = fig.get_size_inches()[1], RIGHT[min(len(shown), 2)]
     for i, task in enumerate(main_tasks):
@@ -77,14 +77,14 @@ def draw(
         ax = style.axes_at(fig, 1.3, top, 0.95, ROW * len(metrics))
         _metrics(ax, scaled(evaluation[evaluation["task"] == task]), metrics, looks, shown)
         of_task, wide = minimality[minimality["task"] == task], style.PAGE - right - 0.05
-        ax = style.axes_at(fig, right, top, wide, 0.78)
+        ax = style.axes_at(fig, right, top, wide, 0.7)
         _bars(ax, of_task[of_task["circuit"] == "nodes"], colours["circuit"])
         ax.set_title("Minimality: points of % of full lost without it", size=style.SMALL, pad=3)
         side = (wide - 0.52) / 2
-        ax = style.axes_at(fig, right + side + 0.52, top + 1.22, side, 0.98)
+        ax = style.axes_at(fig, right + side + 0.52, top + 1.12, side, 0.9)
         _completeness(ax, completeness[completeness["task"] == task], looks)
         if "edges" in shown:
-            ax = style.axes_at(fig, right, top + 1.22, side, 0.98)
+            ax = style.axes_at(fig, right, top + 1.12, side, 0.9)
             _curve(ax, of_task[of_task["circuit"] == "edges"], colours["clean"])
     fig.legend(handles=_legend(looks), loc="upper left", ncols=4, borderaxespad=0.2)
     return fig
