@@ -15,7 +15,7 @@ from atlas.report.figures.patching import DIRECTIONS, changes
 
 NAMED = 10  # heads named in a panel
 WEAK = 0.05  # changes below this share of the largest need no name
-ACROSS = 3
+ACROSS = 4
 STARTED = {"denoising": "denoising: clean into corrupted", "noising": "noising: corrupted into clean"}
 
 
