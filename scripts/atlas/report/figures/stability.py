@@ -41,7 +41,7 @@ def draw(stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], 
     below = 0.32 + max(bands * (tall + 0.38), 1.15) + 0.3
     with_edges = bool((summary["level"] == "edge").any())
     panel, spread = 0.2 + 0.16 * len(families), 1.1 if with_edges else 0
-    columns = min(3, len(main_tasks))
+    columns = len(main_tasks) if len(main_tasks) <= 4 else 3
     step = panel + spread + (0.95 if with_edges else 0.55)
     down = below + math.ceil(len(main_tasks) / columns) * step
     fig = style.figure(style.PAGE, down, layout=None)
