@@ -46,6 +46,14 @@ def test_a_figure_takes_the_tables_and_settings_of_its_row_and_no_others(row):
     assert set(row.also) <= set(parameters) - asked, "what not every study makes has a default"
 
 
+def test_what_a_figure_also_shows_is_given_where_it_is_made():
+    """An edge diagram stands without roles of heads, which a study without analyses of heads lacks."""
+    (row,) = (row for row in contents.SHOWN if row.name == "edge_diagram")
+    without = dataclasses.replace(FULL, analyses=[])
+    assert row.is_shown(without) and row.is_shown(FULL)
+    assert list(shown.made(row.also, FULL)) == ["roles"] and not shown.made(row.also, without)
+
+
 def test_every_module_of_figures_is_in_the_table():
     assert {path.stem for path in FIGURES} == {row.name for row in DRAWN}
 
