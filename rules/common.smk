@@ -5,7 +5,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
-from atlas.report import contents
+from atlas.report import captions, contents
 from atlas.report.atlas.tables import TABLES as IN_ATLAS
 from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, TASK, Table
 from atlas.store import places, sources
@@ -83,9 +83,14 @@ def in_report(row):
 
 
 def figure_files(rows):
-    """What a drawing job leaves: figures, each with its PNG, and pages."""
-    svg_and_png = ((in_report(row), *([] if row.page else [row.path.replace(".svg", ".png")])) for row in rows)
-    return [file for files in svg_and_png for file in files]
+    """What a drawing job leaves: figures, each with its PNG and PDF, and pages."""
+    kinds = [[] if row.page else [row.path.replace(".svg", kind) for kind in (".png", ".pdf")] for row in rows]
+    return [file for row, beside in zip(rows, kinds, strict=True) for file in (in_report(row), *beside)]
+
+
+def said_of(rows):
+    """Param function: title and caption of each figure, which its files hold."""
+    return lambda wildcards: {row.name: captions.of(row, ROOT, wildcards, config) for row in rows if not row.page}
 
 
 def pages(rule):
@@ -98,7 +103,7 @@ def tables_of(rule):
     """Input function: the tables that a rule's figures and pages show, for pages those of them that the study makes."""
     tables = {}
     for row in contents.BY_RULE[rule]:
-        tables |= shown.made(row.tables, STUDY) if row.page else row.tables
+        tables |= shown.made(row.tables, STUDY) if row.page else row.tables | shown.made(row.also, STUDY)
     return lambda wildcards: shown.places(tables, STUDY, **dict(wildcards.items()))
 
 

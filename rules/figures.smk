@@ -27,6 +27,7 @@ for name, rows in contents.BY_RULE.items():
                 **shown_with(rows),
                 code=figure_code(rows),
                 note=rows[0].note(STUDY),
+                said=said_of(rows),
                 dpi=config["figures"]["dpi"],
             message:
                 rows[0].message

@@ -23,10 +23,13 @@ rule explain_task:
         **needs(4000, 120, gpu=True),
     params:
         **STATISTICS,
-        code=library("scripts/explain_task.py"),
+        code=library_of_task("scripts/explain_task.py"),
         run=run_settings,
+        task=task_settings,
+        prepend_bos=prepend_bos,
         allow_negative_clean=of_task("allow_negative_clean"),
         patching_prompts=config["heads"]["patching_prompts"],
+        patching_corruption=config["heads"]["patching_corruption"],
         lens_tokens=config["heads"]["lens_tokens"],
     message:
         "Explain {wildcards.task} in {wildcards.model} by patching, attribution and logit lens"

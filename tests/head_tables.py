@@ -109,14 +109,14 @@ def _patching(rows, base, layers, heads, kv_heads, strength, rng):
                     moved = (layer + 1) / layers if role == "last" else 0.6 * (role != "separators") / (1 + layer)
                     value = start + sign * moved * (1 if site == "resid_pre" else 0.3)
                     key = {"direction": direction, "site": site, "layer": layer, "head": -1, "position": position}
-                    rows.append({**base, **key, "role": role, **interval(value)})
+                    rows.append({**base, **key, "role": role, **interval(value), "corruption": "shifted"})
             for site in ("z", "q", "k", "v", "pattern"):
                 n = kv_heads if site in "kv" else heads
                 for head in range(n):
                     share = {"z": 1, "v": 0.7, "pattern": 0.4}.get(site, 0.1)
                     value = start + sign * share * strength[layer, head * heads // n] + 0.02 * rng.normal()
                     key = {"direction": direction, "site": site, "layer": layer, "head": head, "position": -1}
-                    rows.append({**base, **key, "role": "all", **interval(value)})
+                    rows.append({**base, **key, "role": "all", **interval(value), "corruption": "shifted"})
 
 
 def _attribution(rows, base, layers, heads, rng):

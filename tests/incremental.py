@@ -21,7 +21,7 @@ AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1} |
 AFTER_COMPARISON |= {"compose_heads": 1, "plot_composition": 1}
 AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1} | WRITTEN
 AFTER_STABILITY = {"plot_stability": 1, "gather_consensus": 1, "evaluate_consensus": 3} | WRITTEN
-AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1} | WRITTEN
+AFTER_LABELS = {"label_heads": 1, "plot_edge_diagram": 3, "write_head_pages": 1} | WRITTEN
 
 
 def explained(heads: int) -> Jobs:
@@ -38,14 +38,14 @@ def of_main_tasks(n: int) -> Jobs:
 
 def after_choice(n: int) -> Jobs:
     """What follows the choice of circuits of n main tasks; every task is evaluated on every main circuit."""
-    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n}
+    own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n, "plot_circuit_size": 1}
     own |= {"gather_circuits": 1, "generate": 1, "plot_generation": 1, "trace_prompts": 3}
     return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
 def after_search(n: int) -> Jobs:
     """What follows the node searches of n main tasks."""
-    return {"choose_circuit": n, "plot_circuit_size": 1} | after_choice(n)
+    return {"choose_circuit": n} | after_choice(n)
 
 
 PROMPTS = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1}
@@ -231,6 +231,7 @@ CHANGES = [
     Change("style", "the resolution (`figures.dpi`)", FIGURES, setting("figures", "dpi", value=200)),
     Change("style", "the title (`study.title`)", PAGES, setting("study", "title", value="T")),
     Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/report/figures/stability.py"),
+    Change("style", "the caption of one figure", {"plot_stability": 1}, edit="report/stability.rst"),
     Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/report/head_cards.py"),
     Change("style", "the code of the atlas page", {"write_atlas": 1}, edit="scripts/atlas/report/atlas/page.py"),
     Change("style", "the app of the atlas page", {"write_atlas": 1}, edit="scripts/atlas/report/atlas/bundle.js"),

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from ablated_heads import hooks
 from atlas.circuit import controls
+from atlas.circuit.verdicts import UNTESTABLE
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -553,3 +554,19 @@ def test_the_figure_draws_every_share(tables):
     expected = {round(100 * v) for v in (1, 2 / 3, 1 / 3)}  # of controls and of the sets themselves, without prompt 2
     assert {round(float(x)) for x in drawn[:, 0]} == expected
     assert [t.get_text() for t in figure.axes[1].texts].count("no prompt left") == 2
+
+
+def test_the_figure_says_why_a_single_head_cannot_be_told_from_random_ones(tables):
+    """Seven other heads in its layer: no p below 1 / 8. Each reason once, single heads together."""
+    _, outputs, _, summary = tables
+    reason = "only 7 such sets exist, so that p cannot fall below 0.12"
+    rows = summary.assign(state=UNTESTABLE, reason=reason, heads=["1.2", "1.3"] * (len(summary) // 2))
+    assert drawing.why_untestable(rows) == [f"Hollow in grey, no test possible. Single heads: {reason}"]
+    rows.loc[rows.index[0], ["heads", "reason"]] = "shared", "layer 0 has too few other heads"
+    said = drawing.why_untestable(rows)
+    assert len(said) == 2 and said[0].endswith("Shared: layer 0 has too few other heads")
+    assert drawing.why_untestable(rows.assign(state="like random")) == []
+    many = rows.assign(reason=[f"reason {i}" for i in range(len(rows))])
+    assert len(drawing.why_untestable(many)) <= drawing.REASONS + 1
+    figure = drawing.draw(outputs, summary.assign(state=UNTESTABLE, reason=reason), {"circuit": "#EE6677"})
+    assert any(reason in t.get_text() for t in figure.texts)

@@ -19,6 +19,7 @@ from atlas.model import activations, models
 from atlas.prompts import layouts
 from atlas.prompts.tasks import expand_members
 from atlas.store import artifacts, tensors
+from atlas.study.settings import task_block
 from conftest import load_tokenizer
 from head_prompts import study_task, tokens_of
 
@@ -170,7 +171,7 @@ def test_every_analysis_of_a_task(random_model, numerals):
     tables = explain_task.explain(numerals, wanted, explain_task.Settings(2, 3, allow_negative_clean=True))
     assert list(tables) == wanted
     for name, columns in (
-        ("patching", patching.COLUMNS),
+        ("patching", [*patching.COLUMNS, "corruption"]),
         ("attribution", attribution.COLUMNS),
         ("lens", lens.COLUMNS),
         ("lens_tokens", lens.TOKEN_COLUMNS),
@@ -197,6 +198,30 @@ def test_a_task_without_an_effect_is_refused_by_its_name(random_model, numerals)
     nothing = explained(random_model, same, numerals.layout)
     with pytest.raises(StudyError, match=r"^tasks\.numerals: .* has nothing to restore"):
         explain_task.explain(nothing, ["patching"], explain_task.Settings(2, 3))
+
+
+def test_patching_sets_prompts_beside_a_sequence_that_continues_as_well(random_model, numerals, config):
+    """`auto`: the same clean tokens, and where members stood others in order; their own where that cannot be."""
+    block = task_block(config, "numerals") | {"per_template": 16}
+    given = explain_task.Settings(4, 3, patching_corruption="auto", task=block)
+    frame, name = explain_task.patched_prompts(numerals, given)
+    assert name == "shifted" and len(frame) == 4
+    for row in frame.itertuples():
+        at = list(numerals.layout.member_positions)
+        shown, other = (
+            [int(numerals.tokenizer.decode(ids[p])) for p in at] for ids in (row.tokens, row.corrupted_tokens)
+        )
+        assert shown == list(map(int, row.members)) and other == list(range(other[0], other[0] + 4)) != shown
+        apart = np.flatnonzero(np.asarray(row.tokens) != np.asarray(row.corrupted_tokens))
+        assert apart.tolist() == at, "all but the members stays"
+    kept, name = explain_task.patched_prompts(numerals, replace(given, patching_corruption="own"))
+    assert name == "random_members" and kept.equals(layouts.spread(numerals.frame, 4))
+    few = replace(given, task=block | {"members": block["members"] | {"range": [1, 5]}})
+    kept, name = explain_task.patched_prompts(numerals, few)
+    assert name == "random_members" and kept.equals(layouts.spread(numerals.frame, 4))
+    with pytest.raises(StudyError, match=r"heads\.patching_corruption: shifted: .*auto or own will do"):
+        explain_task.patched_prompts(numerals, replace(few, patching_corruption="shifted"))
+    assert explain_task.patched_prompts(numerals, explain_task.Settings(4, 3))[1] == "own", "without a block"
 
 
 # ---- prompts -------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ def test_both_directions_are_measured_from_the_corrupted_to_the_clean_run():
 
 def test_runs_that_do_not_differ_are_refused():
     same = np.array([2.0, 3.0])
-    with pytest.raises(StudyError, match=r"prompts\.corruption"):
+    with pytest.raises(StudyError, match=r"heads\.patching_corruption or prompts\.corruption"):
         patching.patching_rows(patching.Patched([], same, same, {}), [], Bootstrap(200))
 
 

@@ -1,6 +1,7 @@
 """Prompts: what every task, corruption and template must guarantee."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,9 @@ def test_every_prompt_keeps_the_promises_of_its_task(task, corruption):
             assert all(a != b for a, b in zip(shown, wrong, strict=True))
             assert not task.follows(wrong[-2], wrong[-1]) and wrong[-1] != p["answer"]
             assert set(wrong) <= set(task.members)
+        if corruption == "shifted":
+            assert all(task.follows(a, b) for a, b in pairwise(wrong))
+            assert all(a != b for a, b in zip(shown, wrong, strict=True)) and wrong[-1] != p["answer"]
         if corruption == "permute":
             assert sorted(wrong) == sorted(shown)
         if corruption == "random_words":
@@ -148,6 +152,13 @@ def test_impossible_tasks_are_refused_by_name(changes, said):
     task = Task(**{**vars(Task("t", tuple(f"w{i}" for i in range(12)), per_template=24)), **changes})
     with pytest.raises(StudyError, match=said.replace("{", r"\{")):
         task.check()
+
+
+def test_a_sequence_that_no_other_start_continues_cannot_be_shifted():
+    """a b c -> d alone: b c d ends with the answer."""
+    task = Task("t", ("a", "b", "c", "d"), shown=3, corruption="shifted", per_template=1)
+    with pytest.raises(StudyError, match="found no `shifted` corruption of 'a b c'"):
+        make_prompts(task)
 
 
 def test_a_corruption_that_cannot_be_made_is_refused():

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from atlas.report import contents, drawing, shown, style
+from atlas.report import captions, contents, drawing, shown, style
 from atlas.report.shown import EDGES, GENERATION, PUBLICATION, Shown, Study, Table
 from atlas.store import artifacts, sources
 from conftest import ROOT
@@ -43,6 +43,15 @@ def test_a_figure_takes_the_tables_and_settings_of_its_row_and_no_others(row):
     given = {*row.tables, *row.settings, *colours} - set(drawing.COLOURS)
     asked = {name for name, about in parameters.items() if about.default is inspect.Parameter.empty}
     assert asked - {row.wildcard, "note"} == given
+    assert set(row.also) <= set(parameters) - asked, "what not every study makes has a default"
+
+
+def test_what_a_figure_also_shows_is_given_where_it_is_made():
+    """An edge diagram stands without roles of heads, which a study without analyses of heads lacks."""
+    (row,) = (row for row in contents.SHOWN if row.name == "edge_diagram")
+    without = dataclasses.replace(FULL, analyses=[])
+    assert row.is_shown(without) and row.is_shown(FULL)
+    assert list(shown.made(row.also, FULL)) == ["roles"] and not shown.made(row.also, without)
 
 
 def test_every_module_of_figures_is_in_the_table():
@@ -91,12 +100,20 @@ def test_what_shows_circuits_says_which(row, config):
 
 
 def test_captions_render(config):
-    from jinja2 import Environment, StrictUndefined
-
-    job = SimpleNamespace(wildcards={"model": "gpt2", "task": "months", "circuit": "shared"}, config=config)
+    wildcards = {"model": "gpt2", "task": "months", "circuit": "shared"}
     for path in (ROOT / "report").glob("*.rst"):
-        text = Environment(undefined=StrictUndefined).from_string(path.read_text()).render(snakemake=job)
-        assert text.strip() and "{" not in text
+        text = captions.rendered(path.read_text(), wildcards, config)
+        said = re.sub(r"^   .*\n?", "", text, flags=re.MULTILINE)  # without HTML, which is indented
+        assert said.strip() and "{" not in said and "{{" not in text and "{%" not in text
+    for row in (row for row in contents.SHOWN if not row.page):
+        said = captions.of(row, ROOT, wildcards, config)
+        assert said["title"].startswith(row.title[:1].upper()) and "gpt2" in said["title"]
+        assert len(said["caption"]) > 20 and not set("\n`") & set(said["caption"])
+
+
+def test_a_caption_in_a_file_has_no_marks():
+    text = "Of **months** in\n``a_table.parquet``, *In order*: p * q, *all* (*sensitive*) and F*."
+    assert captions.plain(text) == "Of months in a_table.parquet, In order: p * q, all (sensitive) and F."
 
 
 def test_the_table_is_read_by_rules_alone_and_quickly():
@@ -204,11 +221,15 @@ def test_a_file_is_drawn_by_the_module_of_its_name(tmp_path, monkeypatch):
         "two": SimpleNamespace(draw=lambda: style.figure(2, 1)),
     }
     monkeypatch.setattr(drawing, "module_of", modules.get)
-    files = [str(tmp_path / f"m.{name}") for name in ("one.svg", "one.png", "one.html", "two.svg", "two.png")]
-    drawing.draw(files, {"x": "y", "note": ""}, 50, {"inputs": {"x": "0123abcd"}})
+    files = [f"{name}.{kind}" for name in ("one", "two") for kind in ("svg", "png", "pdf")] + ["one.html"]
+    files = [str(tmp_path / f"m.{name}") for name in files]
+    said = {"one": {"title": "The first"}, "two": {"caption": "What the second shows"}}
+    drawing.draw(files, {"x": "y", "note": "", "said": said}, 50, {"inputs": {"x": "0123abcd"}})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.split("/")[-1] for file in files)
     assert (tmp_path / "m.one.html").read_text() == "page of y"
     assert "0123abcd" in (tmp_path / "m.two.svg").read_text()
+    assert "<title>The first</title>" in (tmp_path / "m.one.svg").read_text()
+    assert "<desc>What the second shows</desc>" in (tmp_path / "m.two.svg").read_text()
     sizes = [re.search(r'width="([\d.]+)pt"', (tmp_path / f"m.{name}.svg").read_text())[1] for name in ("one", "two")]
     assert float(sizes[0]) < float(sizes[1])
 
@@ -224,7 +245,7 @@ def test_a_figure_has_its_note_below_it_and_no_wider_than_itself(tmp_path, monke
     monkeypatch.setattr(drawing, "module_of", lambda name: SimpleNamespace(draw=drawn))
     sizes = {}
     for said in ("", note):
-        drawing.draw([str(tmp_path / "m.one.svg")], {"note": said}, 50, {})
+        drawing.draw([str(tmp_path / "m.one.svg")], {"note": said, "said": {"one": {}}}, 50, {})
         text = (tmp_path / "m.one.svg").read_text()
         sizes[said] = [float(re.search(rf'{side}="([\d.]+)pt"', text)[1]) for side in ("width", "height")]
         words = " ".join(re.findall(r">([^<>]+)</text>", text.split('id="note"')[-1])) if said else ""

@@ -42,12 +42,13 @@ def composed(study) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def make(figure: str, study):
     diagram = {"main_tasks": study.main, "model": description(study.graph), "method": "eap_ig", "colours": COLOURS}
+    diagram |= {"roles": study.roles} if hasattr(study, "roles") else {}
     return {
         "edge_diagram": lambda: edge_diagram.draw(study.edge_membership, study.main[-1], **diagram),
         "shared_edges": lambda: edge_diagram.draw(study.edge_membership, "shared", **diagram),
         "edge_curves": lambda: edge_curves.draw(study.edge_curves, study.edge_areas, study.main, COLOURS),
         "stability": lambda: stability.draw(study.stability, study.stability_summary, study.main, "viridis"),
-        "methods": lambda: methods.draw(study.methods, study.main, COLOURS),
+        "methods": lambda: methods.draw(study.methods, study.main, 20, COLOURS),
         "evaluation": lambda: evaluation.draw(
             study.evaluation, study.completeness, study.minimality, study.main, COLOURS
         ),
@@ -117,6 +118,7 @@ def curves_of(figure) -> dict:
 def test_diagram_draws_every_edge_once_and_only_the_heads_it_touches(study):
     figure = draw("edge_diagram", study)
     rows = study.edge_membership[study.edge_membership["circuit"] == study.main[-1]]
+    rows = rows.loc[rows["value"].abs().sort_values(ascending=False, kind="stable").index].head(edge_diagram.SHOWN)
     assert sorted(curves_of(figure)) == sorted(rows["sender"] + "->" + rows["receiver"])
     labels = {t.get_text() for t in figure.axes[0].texts}
     touched = set(rows["sender"]) - {"embed"} | {r.rsplit(".", 1)[0] for r in rows["receiver"] if "." in r}
@@ -139,12 +141,39 @@ def test_three_inputs_of_a_head_are_three_places():
     assert ends["q"] < ends["k"] < ends["v"]
 
 
-def test_a_large_circuit_shows_its_strongest_edges_in_colour_and_says_so(monkeypatch):
-    monkeypatch.setattr(edge_diagram, "IN_COLOUR", 2)
+def test_a_large_circuit_shows_its_strongest_edges_and_says_so(monkeypatch):
+    """Scores are -1, -2 and 0.5; the title still counts all edges, heads and MLPs."""
+    monkeypatch.setattr(edge_diagram, "SHOWN", 2)
     figure = edge_diagram.draw(membership(a=PATH), "a", ["a"], description(Graph(2, 2, 2)), "eap_ig", COLOURS)
-    faint = [name for name, p in curves_of(figure).items() if style.to_hex(p.get_edgecolor()) == style.FAINT.lower()]
-    assert faint == ["m1->logits"]
-    assert "the 2 strongest in colour" in [t.get_text() for t in figure.axes[0].texts]
+    assert set(curves_of(figure)) == {"embed->0.1.q", "0.1->m1"}
+    said = [t.get_text() for t in figure.axes[0].texts]
+    assert "Drawn: the 2 strongest edges, 86 % of the sum of all |scores|." in said
+    assert any("a: 3 edges of" in text and "1 head, 1 MLP" in text for text in said)
+
+
+def test_without_scores_the_edges_that_most_tasks_share_are_drawn(monkeypatch):
+    monkeypatch.setattr(edge_diagram, "SHOWN", 1)
+    held = membership(a=dict.fromkeys(PATH), b={"0.1->m1": None})
+    figure = edge_diagram.draw(held, "a", ["a", "b"], description(Graph(2, 2, 2)), None, COLOURS)
+    assert set(curves_of(figure)) == {"0.1->m1"}
+    assert "Drawn: the 1 most shared edges." in [t.get_text() for t in figure.axes[0].texts]
+
+
+def test_heads_stand_in_columns_by_their_roles():
+    """Roles from left to right by their layers, heads without one last; of several tasks the most frequent counts."""
+    edges = {"embed->0.0.v": -1.0, "embed->0.1.v": -1.0, "0.0->1.1.q": -2.0, "0.1->1.0.v": -3.0, "1.0->logits": -1.0}
+    rows = [("a", "0.0", "previous token"), ("a", "0.1", "unlabelled"), ("a", "1.0", "copy"), ("a", "1.1", "copy")]
+    rows += [("b", "0.0", "previous token"), ("b", "1.0", "successor"), ("c", "1.0", "copy")]
+    roles = pd.DataFrame(rows, columns=["task", "component", "label"])
+    assert edge_diagram.roles_of(roles, ["a", "b", "c"]) == {"0.0": "previous token", "1.0": "copy", "1.1": "copy"}
+    drawn = description(Graph(2, 2, 2))
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], drawn, "eap_ig", COLOURS, roles)
+    at = {t.get_text(): t.get_position()[0] for t in figure.axes[0].texts}
+    assert at["0.0"] < at["1.0"] < at["1.1"] < at["0.1"]
+    columns = [at[name] for name in ("previous token", "copy", "no role")]
+    assert columns == sorted(columns) and at["1.0"] < at["copy"] < at["1.1"]
+    figure = edge_diagram.draw(membership(a=edges), "a", ["a"], drawn, "eap_ig", COLOURS)
+    assert "no role" not in [t.get_text() for t in figure.axes[0].texts], "without roles nothing is named"
 
 
 def test_components_without_a_path_have_a_dashed_frame():
@@ -198,12 +227,12 @@ def test_without_held_out_prompts_the_searched_ones_are_shown():
 
 
 # ---- stability, methods, evaluation, positions ----------------------------------------------------------------
-def test_stability_has_a_row_for_each_component_that_any_run_keeps(study):
+def test_stability_has_a_column_for_each_component_that_any_run_keeps(study):
     rows = study.stability[study.stability["level"] == "component"]
     shares = stability.component_shares(study.stability, study.main, list(edge_tables.FAMILIES))
     assert list(shares.index) == sorted(rows["name"].unique(), key=wording.place)
     assert shares.to_numpy().sum() == pytest.approx(rows["share"].sum())
-    labels = [t.get_text() for ax in draw("stability", study).axes for t in ax.get_yticklabels()]
+    labels = [t.get_text() for ax in draw("stability", study).axes for t in ax.get_xticklabels()]
     assert set(shares.index) <= set(labels)
 
 
@@ -221,11 +250,20 @@ def test_groups_of_methods_hold_every_name_once():
 
 
 def test_groups_that_find_no_room_are_counted(study):
-    texts = [t.get_text() for ax in draw("methods", study).axes for t in ax.texts]
+    figure = draw("methods", study)
+    texts = [t.get_text() for ax in figure.axes for t in ax.texts] + [t.get_text() for t in figure.texts]
     shown = sum(int(t) for t in texts if t.isdigit())
     rest = sum(int(t.split(": ")[1]) for t in texts if "smaller group" in t)
-    names = study.methods.groupby(["task", "level"])["name"].nunique().sum()
-    assert shown + rest == names
+    table = methods.at_threshold(study.methods, 20)
+    assert shown + rest == table.groupby(["task", "level"])["name"].nunique().sum()
+
+
+def test_methods_are_node_searches_of_one_threshold_and_all_of_edges():
+    rows = [("component", "layers T=10"), ("component", "layers T=20"), ("component", "eap signed")]
+    rows += [("component", "iterative_edges T=40"), ("edge", "iterative_edges T=40"), ("component", "acdc tau=1")]
+    table = pd.DataFrame(rows, columns=["level", "method"])
+    kept = methods.at_threshold(table, 20)["method"]
+    assert list(kept) == [name for _, name in rows if name != "layers T=10"]
 
 
 def test_metrics_are_scaled_from_empty_to_full():
@@ -275,7 +313,7 @@ def test_a_study_without_edges_has_its_figures():
     levels = {name: getattr(study, name).query("level == 'component'") for name in ("stability", "stability_summary")}
     figure = stability.draw(*levels.values(), study.main, "viridis")
     assert not any(ax.get_xlabel().startswith("edges") for ax in figure.axes)
-    figure = methods.draw(study.methods.query("level == 'component'"), study.main, COLOURS)
+    figure = methods.draw(study.methods.query("level == 'component'"), study.main, 20, COLOURS)
     assert len(figure.axes) == 3 * len(study.main)
 
 

@@ -3,10 +3,13 @@
 import functools
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.markers import MarkerStyle
 
 from atlas.report import style, wording
 from atlas.report.figures import (
@@ -43,7 +46,7 @@ def make(figure: str, study):
         "search_trajectory": lambda: search_trajectory.draw(
             study.trace[task], study.choice[study.choice["task"] == task], COLOURS
         ),
-        "circuit_size": lambda: circuit_size.draw(study.faithfulness, study.main, "viridis"),
+        "circuit_size": lambda: circuit_size.draw(study.choice, study.main, study.threshold, "viridis"),
         "circuit_diagram": lambda: circuit_diagram.draw(study.membership, study.effects[task], task, **of_circuit),
         "shared_diagram": lambda: circuit_diagram.draw(study.membership, everything, "shared", **of_circuit),
         "overlap": lambda: overlap.draw(
@@ -95,15 +98,35 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     figure = style.figure(1, 1)
     figure.text(0.5, 0.5, "$\\notacommand$")
     with pytest.raises(ValueError, match="notacommand"):
-        style.save(figure, tmp_path / "a.svg", tmp_path / "a.png")
+        style.save(figure, tmp_path / "a.svg")
     assert not list(tmp_path.iterdir())
 
 
 def test_figures_hold_their_provenance(tmp_path):
     about = {"inputs": {"overlap": "0123abcd"}}
-    style.save(style.figure(1, 1), tmp_path / "a.svg", tmp_path / "a.png", provenance=about)
-    assert "0123abcd" in (tmp_path / "a.svg").read_text()
-    assert b"0123abcd" in (tmp_path / "a.png").read_bytes()
+    style.save(style.figure(1, 1), tmp_path / "a.svg", provenance=about)
+    for kind in ("svg", "png", "pdf"):
+        assert b"0123abcd" in (tmp_path / f"a.{kind}").read_bytes()
+
+
+def test_an_svg_says_what_it_is_and_shows(tmp_path):
+    """Its title and caption are elements of the picture itself, for screen readers; a caption may hold < and &."""
+    style.save(style.figure(1, 1), tmp_path / "a.svg", title="Size and score: m", caption="p < 0.05 & so on")
+    root = ElementTree.parse(tmp_path / "a.svg").getroot()
+    assert root.get("role") == "img" and [child.tag.rpartition("}")[2] for child in root][:2] == ["title", "desc"]
+    assert [root[0].text, root[1].text] == ["Size and score: m", "p < 0.05 & so on"]
+    style.save(style.figure(1, 1), tmp_path / "b.svg", caption="no title")
+    assert ElementTree.parse(tmp_path / "b.svg").getroot()[0].text == "no title"
+
+
+def test_a_note_stands_right_below_what_is_drawn():
+    """However much of the figure is left empty below."""
+    fig = style.figure(3, 3, layout=None)
+    style.axes_at(fig, 0.5, 0.2, 2, 1)
+    style.write_below(fig, "a note")
+    fig.draw_without_rendering()
+    box = fig.texts[-1].get_window_extent().transformed(fig.dpi_scale_trans.inverted())
+    assert 1.3 < box.y1 < 1.8, "ticks end some 0.2 inches below the axes, at 1.8"
 
 
 def test_plots_and_summary_import_no_torch():
@@ -169,13 +192,45 @@ def test_trajectory_separates_kept_from_removed(study):
 
 def test_circuit_size_has_one_mark_for_each_circuit_and_split(study):
     figure = draw("circuit_size", study)
-    rows = study.faithfulness[
-        (study.faithfulness["task"] == study.main[0]) & (study.faithfulness["metric"] == "percent_of_full")
-    ]
+    rows = study.choice[(study.choice["task"] == study.main[0]) & (study.choice["metric"] == "percent_of_full")]
     marks = [c for c in figure.axes[0].collections if hasattr(c, "get_sizes")]
-    assert sorted(m.get_offsets()[0, 1] for m in marks) == pytest.approx(sorted(rows["value"]))
+    assert len({m.get_offsets()[0, 1] for m in marks}) == len(rows), "each stands at a height of its own"
+    assert sorted(m.get_offsets()[0, 0] for m in marks) == pytest.approx(sorted(rows["value"]))
     hollow = [m for m in marks if m.get_facecolor()[0, :3].min() == 1]
     assert len(hollow) == (rows["split"] == "search").sum()
+
+
+def test_circuit_size_marks_what_is_reported_and_what_is_compared(study):
+    """The fake study reports what is left of one order's circuit at each threshold, less one head."""
+    figure = draw("circuit_size", study)
+    starred = [t for ax in figure.axes for t in ax.texts if "\u2605" in t.get_text()]
+    assert len(starred) == len(study.main) * study.choice["threshold"].nunique()
+    assert {t.get_text() for t in starred} == {f"{wording.words(study.order)}, less 1 \u2605"}
+    bands = [p for p in figure.axes[0].patches if style.to_hex(p.get_facecolor()) == style.GHOST.lower()]
+    assert len(bands) == 1
+
+
+def test_circuit_size_names_a_circuit_that_another_search_found():
+    row = {"order": "random_0", "threshold": 20, "searched": 10, "candidate": "found", "dropped": ""}
+    assert circuit_size.name_of(pd.Series(row)) == "random 0, T = 10 %"
+    table = pd.DataFrame(
+        [row | {"reported": False}, row | {"reported": True}, row | {"searched": 20, "reported": False}]
+    )
+    assert list(circuit_size.shown(table).index) == [1, 2], "of another threshold only what is reported"
+
+
+def test_values_beyond_the_colours_are_marked():
+    """An MLP outweighs every head: its cell has a triangle, and the colour bar goes on."""
+    effects = study_of(SMALL).effects["days"].copy()
+    mlp = (effects["head"] < 0) & (effects["metric"] == "percent_of_full") & (effects["layer"] == 0)
+    effects.loc[mlp, ["value", "ci_low", "ci_high"]] = -900.0, -950.0, -850.0
+    figure = component_effects.draw(effects, "mean", "RdBu", COLOURS)
+    wanted = MarkerStyle("v").get_path()
+    marks = [c for ax in figure.axes for c in ax.collections if isinstance(c, PathCollection)]
+    shapes = [path.vertices.shape for c in marks for path in c.get_paths()]
+    assert wanted.vertices.shape in shapes
+    few = component_effects.draw(study_of(SMALL).effects["days"], "mean", "RdBu", COLOURS)
+    assert few.axes[0].get_title("left") == "mean ablation"
 
 
 def test_kinship_counts_the_circuits_that_hold_a_component():
@@ -253,9 +308,14 @@ def test_pairs_are_compared_at_every_level_and_their_type_is_named(study):
     figure = draw("overlap", study)
     titles = [ax.get_title("left") for ax in figure.axes]
     if len(study.main) == 1:
-        assert not any("Jaccard" in title for title in titles)
+        assert not {"MLPs", "Edges"} & set(titles)
         return
-    assert titles[-3:] == ["Heads: Jaccard index", "MLPs", "Edges"]
+    assert titles[-3:] == ["Heads", "MLPs", "Edges"]
+    figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes[-3:]]
+    boxes += [ax._left_title.get_window_extent() for ax in figure.axes[-3:]]
+    named = [box for box in boxes if box.width > 0]
+    assert not any(a.overlaps(b) for i, a in enumerate(named) for b in named[:i]), "titles do not touch"
     rows = study.overlap[study.overlap["level"] == "edges"].sort_values("shared")
     texts = [t.get_text().split("\n") for t in figure.axes[-1].texts]
     assert sorted(int(t[1].split()[0]) for t in texts) == list(rows["shared"])

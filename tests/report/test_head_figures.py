@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.text import Text
 
 import head_tables
 from atlas.report import maps, style, wording
@@ -33,7 +34,7 @@ def make(figure: str, study):
         "attention": lambda: attention.draw(*seen, effects, study.main, "mean", "viridis"),
         "detectors": lambda: detectors.draw(*scores, head_tables.THRESHOLDS, "viridis"),
         "ov": lambda: ov.draw(study.ov, member_of, study.main, head_tables.K, "viridis"),
-        "backup": lambda: backup.draw(study.backup, study.main, COLOURS),
+        "backup": lambda: backup.draw(study.backup, study.main, "RdBu"),
     }[figure]()
 
 
@@ -84,10 +85,27 @@ def test_a_map_led_to_white_is_white_at_zero_and_ends_in_the_darkest_colour():
     assert style.to_hex(cmap(0.0)) == "#ffffff" and style.to_hex(cmap(1.0)) == "#440154"
 
 
-def test_names_that_would_overlap_are_left_out():
-    points = pd.DataFrame({"x": [0.0, 0.01, 0.5], "y": [0.0, 0.01, 0.5], "name": ["a", "b", "c"]})
-    assert list(maps.named(points, 5, (1, 1))["name"]) == ["a", "c"]
-    assert list(maps.named(points, 1, (1, 1))["name"]) == ["a"]
+def test_names_cover_neither_points_nor_each_other_nor_the_edge():
+    """The first points come first: each name takes the nearest free place, and one that finds none is left out."""
+    rng = np.random.default_rng(0)
+    points = pd.DataFrame(rng.uniform(0, 1, (60, 2)) ** 3, columns=["x", "y"]).assign(name="10.11")
+    fig = style.figure(2.5, 2.5, layout=None)
+    ax = style.axes_at(fig, 0.2, 0.2, 2, 2, xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+    maps.label(ax, points, "name", 40)
+    fig.draw_without_rendering()
+    boxes = [Text.get_window_extent(t) for t in ax.texts]  # of the words, without the line to their point
+    assert 12 < len(boxes) <= 40
+    at, frame = ax.transData.transform(points[["x", "y"]]), ax.get_window_extent().padded(1)
+    for i, box in enumerate(boxes):
+        inner = box.padded(-1)
+        assert not any(inner.overlaps(other.padded(-1)) for other in boxes[:i])
+        assert not any(inner.contains(*point) for point in at)
+        assert frame.x0 < inner.x0 and inner.x1 < frame.x1 and frame.y0 < inner.y0 and inner.y1 < frame.y1
+    lone = pd.DataFrame({"x": [0.5], "y": [0.5], "name": ["a"]})
+    maps.label(ax, lone.head(0), "name", 5)
+    fresh = style.axes_at(fig, 0.2, 0.2, 2, 2)
+    maps.label(fresh, lone, "name", 0)
+    assert not fresh.texts
 
 
 # ---- patching -------------------------------------------------------------------------------------------------
@@ -100,6 +118,10 @@ def test_patching_shows_changes_from_where_each_direction_starts(study):
         part = rows[(rows["direction"] == direction) & (rows["site"] == site)].sort_values(["layer", "position"])
         np.testing.assert_allclose(np.ravel(mesh.get_array()), part["value"] - (direction == "noising"))
         assert mesh.norm.vmin == -mesh.norm.vmax
+
+
+def test_patching_says_what_its_corrupted_prompts_are(study):
+    assert any("corrupted prompts are of the corruption shifted" in t for t in texts(draw("patching", study)))
 
 
 def test_patching_names_members_and_the_last_position(study):
@@ -161,6 +183,13 @@ def test_lens_shows_the_norm_lens_and_counts_prompts_lost_at_the_end(study):
     assert sum(b.get_height() for b in bars) == pytest.approx(1 + 11 / 12)
 
 
+def test_shares_of_prompts_have_the_interval_of_a_share():
+    """By hand for 3 of 10 (Wilson 1927); 0 of 10 is told from 0 for sure by no prompts."""
+    low, high = lens.share_interval(np.array([0.3, 0.0, 1.0]), 10)
+    assert low == pytest.approx([0.10779, 0.0, 0.72247], abs=1e-4)
+    assert high == pytest.approx([0.60322, 0.27753, 1.0], abs=1e-4)
+
+
 # ---- attention, detectors, OV, backup -------------------------------------------------------------------------
 def test_attention_has_a_row_for_each_head_and_a_column_for_each_variant(study):
     figure = draw("attention", study)
@@ -189,11 +218,18 @@ def test_the_weakest_heads_are_left_out_first():
     assert kept == names[3:]
 
 
-def test_detector_titles_count_the_heads_that_reach_the_threshold(study):
-    titles = [ax.get_title(loc="left") for ax in draw("detectors", study).axes[:3]]
-    for title, detector in zip(titles, ("previous", "duplicate", "induction"), strict=True):
-        n = ((study.detectors["detector"] == detector) & (study.detectors["value"] >= 0.5)).sum()
-        assert wording.count(n, "head") in title
+def test_detector_titles_count_the_heads_that_reach_the_threshold_and_name_the_highest(study):
+    axes = draw("detectors", study).axes[:3]
+    for ax, detector in zip(axes, ("previous", "duplicate", "induction"), strict=True):
+        rows = study.detectors[study.detectors["detector"] == detector]
+        n, top = (rows["value"] >= 0.5).sum(), rows.loc[rows["value"].idxmax()]
+        assert f"{wording.count(n, 'head')} from 0.5" in ax.get_title(loc="left")
+        said = f"highest: {top['layer']}.{top['head']}, {wording.interval(top, 2)}"
+        assert said in [t.get_text() for t in ax.texts]
+
+
+def test_maps_stand_in_lines_that_are_as_even_as_can_be():
+    assert ov.columns_of([7]) == 7 and ov.columns_of([8, 6]) == 8 and ov.columns_of([9, 0]) == 5
 
 
 def test_cross_types_that_no_head_writes_are_named_and_not_drawn():
@@ -229,7 +265,25 @@ def test_backup_leaves_out_the_ablated_head_and_judges_by_the_corrected_p():
     }
 
 
-def test_backup_shows_every_other_head(study):
-    ax = draw("backup", study).axes[0]
+def test_backup_maps_hold_the_changes_of_those_that_surely_change(study):
+    """All pairs of the heads shown, and a dot for each sure one; right the largest, with intervals."""
     rows = backup.others(study.backup[study.backup["task"] == study.main[0]])
-    assert sum(len(c.get_offsets()) for c in ax.collections) == len(rows)
+    changed, ablated = backup.chosen(rows)
+    place = rows[rows["name"].isin(changed) & rows["ablated"].isin(ablated)]
+    ax = draw("backup", study).axes[0]
+    np.testing.assert_allclose(np.sort(ax.collections[0].get_array().compressed()), np.sort(place["change"]))
+    dots = sum(len(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection))
+    assert dots == (place["verdict"] != "").sum()
+    sure = rows[rows["verdict"] != ""].sort_values("change", key=abs, ascending=False).head(backup.NAMED)
+    right = next(ax for ax in draw("backup", study).axes if ax.get_title("left") == "largest sure changes")
+    shown = [len(t.get_text()) > 0 for t in right.get_yticklabels()]
+    assert len(shown) == len(sure)
+
+
+def test_backup_shows_the_strongest_of_many():
+    heads = [f"{la}.{h}" for la in range(8) for h in range(8)]
+    rows = [(a, n, (i + 1) * (j + 1) / 100) for i, a in enumerate(heads) for j, n in enumerate(heads) if a != n]
+    table = pd.DataFrame(rows, columns=["ablated", "name", "change"]).assign(verdict="rises")
+    changed, ablated = backup.chosen(table)
+    assert changed == heads[-backup.CHANGED :] and ablated == heads[-backup.ABLATED :]
+    assert backup.chosen(table.assign(verdict="")) == ([], heads[: backup.ABLATED])

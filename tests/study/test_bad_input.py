@@ -172,6 +172,11 @@ def test_models_named_like_folders_of_the_results_are_refused(name):
             [{"position": 9}],
             "stability.corruptions.0: tasks.numerals.corruption.position: 9",
         ),
+        (
+            ("heads", "patching_corruption"),
+            {"position": 9},
+            "heads.patching_corruption: tasks.numerals.corruption.position: 9",
+        ),
         (("stability", "templates"), [["{m"]], "stability.templates.0: template '{m'"),
         (("generation", "prompts", "x"), {"members": ["a", "b"], "texts": [["{0", "b"]]}, "generation.prompts.x: '{0'"),
         (("generation", "prompts", "x"), {"members": ["a", "b"], "texts": [["{0!r}", "b"]]}, "not a number of steps"),

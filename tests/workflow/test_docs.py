@@ -56,6 +56,7 @@ PLANNED = {  # with --dry-run only
     "make soak": AN_HOUR,
     "make real GEMMA_TERMS=accept": AN_HOUR,
     "make findings": A_FINISHED_STUDY,
+    "make gallery": "needs a finished default study; tests/report/test_gallery.py writes such a page",
     "make commands": AN_HOUR,
     "snakemake --profile profiles/slurm": CLUSTER,
     "snakemake --profile profiles/slurm --default-resources slurm_account=mine slurm_partition=short": CLUSTER,

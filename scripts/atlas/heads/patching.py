@@ -356,7 +356,7 @@ def patching_rows(
     if effect < 1e-3 * max(1.0, abs(clean)):
         said = (
             f"the mean logit difference is {clean:.4f} on clean and {corrupted:.4f} on corrupted prompts, so patching "
-            "has nothing to restore; choose another prompts.corruption"
+            "has nothing to restore; choose another heads.patching_corruption or prompts.corruption"
         )
         if not allow_no_effect or not effect:
             raise StudyError(said)

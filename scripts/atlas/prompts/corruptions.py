@@ -88,6 +88,17 @@ def reordered(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]
     return [shown.clean[i] for i in rng.permutation(len(shown.clean))]
 
 
+def in_order(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]:
+    """Words that follow each other as the clean ones do, from a first one drawn from its pool.
+
+    Where one lacks a follower in its slot's pool, the clean words, which no acceptance takes.
+    """
+    words = [pools[0][int(rng.integers(len(pools[0])))]]
+    for pool in pools[1:]:
+        words += [word for word in pool if shown.follows(words[-1], word)][:1]
+    return words if len(words) == len(pools) else list(shown.clean)
+
+
 # ---- what will do --------------------------------------------------------------------------------------------
 def ends_well(shown: Shown, words: list[str]) -> bool:
     """The last two are not successive, and the answer is not last."""
@@ -97,6 +108,11 @@ def ends_well(shown: Shown, words: list[str]) -> bool:
 def all_changed(shown: Shown, words: list[str]) -> bool:
     """No slot keeps its word, and they end well."""
     return all(a != b for a, b in zip(words, shown.clean, strict=True)) and ends_well(shown, words)
+
+
+def elsewhere(shown: Shown, words: list[str]) -> bool:
+    """No slot keeps its word, and the answer is not last."""
+    return all(a != b for a, b in zip(words, shown.clean, strict=True)) and words[-1] != shown.answer
 
 
 def another_order(shown: Shown, words: list[str]) -> bool:
@@ -127,6 +143,8 @@ CORRUPTIONS = {
     "repeat_random": Corruption(one_for_all, neither_last_nor_answer, "members"),
     # a random order of the same members, other than the clean one, whose last two are not successive
     "permute": Corruption(reordered, another_order),
+    # the same steps from another first member: a sequence that continues as well, with another answer
+    "shifted": Corruption(in_order, elsewhere, "members"),
     # words that are no members
     "random_words": Corruption(each_slot, draws_from="random_words"),
     # one slot holds another member, and the answer is not last

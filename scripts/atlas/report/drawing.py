@@ -46,14 +46,15 @@ def arguments(tables: Mapping[str, Any], settings: Mapping[str, Any], of: Mappin
 
 
 def draw(files: list[str], given: Mapping[str, Any], dpi: int, provenance: dict[str, Any]) -> None:
-    """Write each SVG with the PNG beside it, and each page, from what is given to all of them.
+    """Write each SVG with the PNG and PDF beside it, and each page, from what is given to all of them.
 
-    ``given`` has the ``note`` that stands below each figure: which circuits it shows.
+    ``given`` has the ``note`` that stands below each figure, which circuits it shows, and ``said``: the title and
+    caption of each by its name, as `captions.of` makes them.
     """
     for file in files:
         module = module_of(name_of(file))
         if file.endswith(".svg"):
-            png = str(Path(file).with_suffix(".png"))
-            style.save(call(module.draw, given), file, png, dpi, provenance, given["note"])
+            said = given["said"][name_of(file)]
+            style.save(call(module.draw, given), file, dpi, provenance, given["note"], **said)
         elif file.endswith(".html"):
             artifacts.write_text(file, call(module.page, given))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -69,7 +68,7 @@ def draw(
     )
     for name in outlined if span == 1 else ():
         layer, _, head = wording.place(name)
-        ax.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, facecolor="none", edgecolor=style.INK, lw=0.8))
+        ax.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, facecolor="none", edgecolor=style.INK, lw=0.6))
     if dots is not None and dots.any():
         y, x = np.nonzero(dots)
         inks = [style.ink_on(colour) for colour in matplotlib.colormaps.get_cmap(cmap)(norm(grid[y, x]))[:, :3]]
@@ -86,15 +85,45 @@ def from_white(sequential: str) -> ListedColormap:
     return ListedColormap([style.tint(c[:3], min(1.0, 3 * s)) for c, s in zip(colours, shares, strict=True)])
 
 
-def named(points: pd.DataFrame, most: int, spans: tuple[float, float]) -> pd.DataFrame:
-    """The first ``most`` points (x, y) of which none lies close to an earlier one: their names do not overlap."""
-    kept: list[tuple[Any, float, float]] = []
-    for row in points.itertuples():
-        if len(kept) < most and not any(
-            abs(row.x - x) < 0.22 * spans[0] and abs(row.y - y) < 0.06 * spans[1] for _, x, y in kept
-        ):
-            kept.append((row.Index, row.x, row.y))
-    return points.loc[[index for index, _, _ in kept]]
+PLACES = [(distance, angle) for distance in (5, 11, 18, 26) for angle in (20, -20, 160, -160, 70, -70, 110, -110)]
+
+
+def label(ax: Axes, points: pd.DataFrame, name: str, most: int, size: float = style.TINY) -> None:
+    """Names beside the first ``most`` points (columns x, y and ``name``), where none covers a point or another name.
+
+    Each takes the nearest free place around its point, farther ones with a line to it; a point that has none stays
+    without a name. Limits of the axes must be set.
+    """
+    fig = ax.get_figure()
+    assert isinstance(fig, Figure)
+    scale = fig.dpi / 72  # pixels of a point
+    frame, at = ax.get_window_extent(), ax.transData.transform(points[["x", "y"]].to_numpy())
+    taken = [(x - 2.4 * scale, y - 2.4 * scale, x + 2.4 * scale, y + 2.4 * scale) for x, y in at]
+    for i, text in enumerate(points[name].head(most)):
+        wide, tall = 0.62 * size * len(text) * scale, 1.05 * size * scale
+        for distance, angle in PLACES:
+            dx, dy = (distance * scale * f(math.radians(angle)) for f in (math.cos, math.sin))
+            left, low = at[i][0] + dx - (wide if dx < 0 else 0), at[i][1] + dy - tall / 2
+            box = (left, low, left + wide, low + tall)
+            if box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1:
+                continue
+            others = taken[:i] + taken[i + 1 :]
+            if any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in others):
+                continue
+            line = {"arrowstyle": "-", "color": style.GREY, "lw": 0.4, "shrinkA": 0.5, "shrinkB": 2}
+            ax.annotate(
+                text,
+                points[["x", "y"]].iloc[i].to_list(),
+                (dx / scale, dy / scale),
+                textcoords="offset points",
+                ha="left" if dx >= 0 else "right",
+                va="center",
+                size=size,
+                zorder=5,
+                arrowprops=line if distance > PLACES[0][0] else None,
+            )
+            taken.append(box)
+            break
 
 
 def number_ticks(ax: Axes, columns: int | None, rows: int | None) -> None:

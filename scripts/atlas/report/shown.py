@@ -92,6 +92,7 @@ class Shown:
     title: str  # in the menu of the report
     category: str
     tables: dict[str, Table]  # argument of the module's `draw` (of a page: `page`), and name of the rule's input
+    also: dict[str, Table] = field(default_factory=dict)  # the same of tables that a figure takes where they are made
     settings: dict[str, str] = field(default_factory=dict)  # argument, and name of the rule's param -> dotted key
     message: str = ""  # of its job
     of: str = MODEL  # what there is one of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,8 +20,8 @@ from atlas.store.artifacts import atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMN, PAGE = 3.5, 7.2  # width of one column and of the page of a paper
-TEXT, SMALL, TINY = 8, 7, 6  # points, at the size the figure is drawn
+COLUMN, PAGE = 3.3, 6.8  # inches: width of one column of a paper and of both
+TEXT, SMALL, TINY, LEAST = 8, 7, 6, 5.5  # points, at the size the figure is drawn
 INK, GREY, FAINT, GHOST = "#222222", "#767676", "#C4C4C4", "#E8E8E8"
 
 matplotlib.rcParams.update(
@@ -54,6 +56,7 @@ matplotlib.rcParams.update(
         "hatch.linewidth": 0.7,
         "text.hinting": "none",  # letters keep their widths in the PNG, so that marks sit under their words
         "svg.fonttype": "none",  # text stays text: searchable, and editable in a drawing program
+        "pdf.fonttype": 42,  # the same; publishers ask for it
         "svg.hashsalt": "circuit-atlas",  # ids in the SVG are the same in every run
     }
 )
@@ -73,32 +76,48 @@ def axes_at(fig: Figure, left: float, top: float, width: float, height: float, *
 def save(
     fig: Figure,
     svg: Path | str,
-    png: Path | str,
     dpi: int = 150,
     provenance: dict[str, Any] | None = None,
     note: str = "",
+    title: str = "",
+    caption: str = "",
 ) -> None:
-    """Write the figure as SVG and PNG. Each file appears whole or not at all, and equal figures give equal bytes.
+    """Write the figure as SVG and, beside it, as PNG and PDF. Each file appears whole or not at all, and equal figures
+    give equal bytes.
 
-    Both files hold, as their description, where the figure comes from (``provenance``). ``note`` stands below it.
+    The files hold where the figure comes from (``provenance``), its ``title`` and what it shows (``caption``, plain
+    text): in the SVG for screen readers too. ``note`` stands below the figure.
     """
     if note:
         write_below(fig, note)
     about = json.dumps(provenance or {}, sort_keys=True)
-    for path, options in (
-        (Path(svg), {"metadata": {"Date": None, "Description": about}}),
-        (Path(png), {"metadata": {"Description": about}, "dpi": dpi}),
+    named = {"Title": title} if title else {}
+    for kind, options in (
+        ("svg", {"metadata": {"Date": None, "Description": about} | named}),
+        ("png", {"metadata": {"Description": about} | named, "dpi": dpi}),
+        ("pdf", {"metadata": {"CreationDate": None, "Keywords": about, "Subject": caption} | named}),
     ):
-        with atomic(path) as part:
-            fig.savefig(part, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.04, **options)
+        with atomic(Path(svg).with_suffix(f".{kind}")) as part:
+            fig.savefig(part, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
+            if kind == "svg":
+                Path(part).write_text(readable(Path(part).read_text(), caption))
+
+
+def readable(svg: str, caption: str) -> str:
+    """The SVG as one picture to screen readers, with what it shows behind its title."""
+    svg = svg.replace("<svg ", '<svg role="img" ', 1)
+    about = f"\n <desc>{html.escape(caption, quote=False)}</desc>" if caption else ""
+    place = re.search("</title>", svg) or re.search("<svg [^>]*>", svg)
+    assert place is not None, "matplotlib writes an <svg>"
+    return svg[: place.end()] + about + svg[place.end() :]
 
 
 def write_below(fig: Figure, note: str) -> None:
-    """A line in small print below all that is drawn, wrapped at the figure's width."""
+    """A line in small print right below all that is drawn, wrapped at the figure's width."""
     fig.draw_without_rendering()  # so that a layout of its own has placed everything
     extent, (across, down) = fig.get_tightbbox(), fig.get_size_inches()
     lines = textwrap.fill(note, int(across * 72 / (0.5 * TINY)))
-    left, top = max(extent.x0, 0.05), min(extent.y0, 0) - 0.06
+    left, top = max(extent.x0, 0.05), extent.y0 - 0.06
     fig.text(left / across, top / down, lines, size=TINY, color=GREY, ha="left", va="top", gid="note")
 
 

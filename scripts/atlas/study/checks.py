@@ -100,6 +100,12 @@ def _check_tasks(config: dict[str, Any]) -> None:
             )
         if name in study["tasks"]:
             _check_variants(name, block, config["stability"])
+        patched = config["heads"]["patching_corruption"]
+        if patched not in ("auto", "own") and "corruptions" in generator.of(block).varies:
+            try:
+                generator.of(block).check(name, block | {"corruption": patched})
+            except StudyError as error:
+                raise StudyError(f"heads.patching_corruption: {error}") from None
 
 
 def _check_variants(name: str, block: dict[str, Any], stability: dict[str, Any]) -> None:

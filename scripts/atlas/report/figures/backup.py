@@ -1,18 +1,21 @@
-"""Which heads step in when another one is ablated: direct attribution before and after."""
+"""Which heads step in when another one is ablated: how direct attribution changes, head by head."""
 
-import math
+from typing import Any
 
+import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from atlas.core.multiple import ALPHA
-from atlas.report import style, wording
+from atlas.report import maps, style, wording
 
-ACROSS = 3
-NAMED = 5  # changes listed in a panel
+NAMED, CHANGED, ABLATED = 10, 12, 36  # changes listed, and rows and columns of a map, at most
 LEAST = 0.01  # logits; smaller changes are not told apart
+ROW, MAP, LEFT = 0.13, 3.2, 0.5  # inches: of a map its rows, its width, and what stands left of it
 
 
 def others(backup: pd.DataFrame) -> pd.DataFrame:
@@ -24,59 +27,91 @@ def others(backup: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(verdict=rises.map({True: "rises", False: ""}) + falls.map({True: "falls", False: ""}))
 
 
-def draw(backup: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
-    """A column for each task: above, every head before and after each ablation; below, the norm's scale ratio."""
+def draw(backup: pd.DataFrame, main_tasks: list[str], diverging: str) -> Figure:
+    """A band for each task: left, the change of every head (row) that surely changes, whichever head (column) is
+    ablated, the strongest of both; right, the largest changes with intervals."""
     rows = others(backup)
-    columns = min(ACROSS, len(main_tasks))
-    bands = math.ceil(len(main_tasks) / columns)
-    side = min(2.0, (style.PAGE - 0.6) / columns - 0.18)
-    ablated = sorted(set(backup["ablated"]), key=wording.place)
-    band = side + 1.75
-    fig = style.figure(max(style.COLUMN, columns * (side + 0.18) + 0.6), bands * band + 0.35, layout=None)
-    ends = (backup[["before", "after"]].min().min(), backup[["before", "after"]].max().max())
-    ends = (min(ends[0], 0), max(ends[1], 0)) if len(backup) else (0, 1)
-    edge = 0.06 * (ends[1] - ends[0]) or 1
-    looks = {"rises": (colours["clean"], 11), "falls": (colours["circuit"], 11), "": (style.FAINT, 5)}
-    for i, task in enumerate(main_tasks):
-        left, top = 0.55 + (i % columns) * (side + 0.18), 0.55 + (i // columns) * band
-        ax, of_task = style.axes_at(fig, left, top, side, side), rows[rows["task"] == task]
-        ax.plot(ends, ends, color=style.GREY, lw=0.7, ls=(0, (5, 3)), zorder=1)
-        for verdict, (colour, size) in looks.items():
-            part = of_task[of_task["verdict"] == verdict]
-            ax.scatter(part["before"], part["after"], s=size, color=colour, linewidth=0, zorder=3 if verdict else 2)
-        sure = of_task[of_task["verdict"] != ""]
-        top_rows = sure.loc[sure["change"].abs().sort_values(ascending=False, kind="stable").index].head(NAMED)
-        said = [f"{r.name} without {r.ablated}: {wording.number(r.change, 2)}" for r in top_rows.itertuples()]
-        if said:
-            text = "\n".join(["largest changes", *said])
-            ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", size=5.5, linespacing=1.35)
-        ax.set(xlim=(ends[0] - edge, ends[1] + edge), ylim=(ends[0] - edge, ends[1] + edge))
-        ax.set_title(wording.words(task))
-        ax.set_xlabel("before (logits)", size=style.SMALL, labelpad=1)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
-        ax.grid()
-        low = style.axes_at(fig, left, top + side + 0.5, side, 0.6)
-        ratio = backup[backup["task"] == task].drop_duplicates("ablated").set_index("ablated")["scale_ratio"]
-        x = [ablated.index(name) for name in ratio.index]
-        low.vlines(x, 1, ratio, color=style.GREY, lw=1)
-        low.scatter(x, ratio, s=9, color=style.INK, linewidth=0, zorder=3)
-        low.axhline(1, color=style.GREY, lw=0.7)
-        low.set_xticks(range(len(ablated)), ablated, rotation=90)
-        low.set_xlim(-0.8, len(ablated) - 0.2)
-        ratios = backup["scale_ratio"]
-        spread = max(float((ratios - 1).abs().max()), 0.005) if len(ratios) else 0.1
-        low.set_ylim(1 - 1.25 * spread, 1 + 1.25 * spread)
-        low.grid(axis="y")
-        low.set_xlabel("ablated head", size=style.SMALL, labelpad=1)
-        for panel, label in ((ax, "after (logits)"), (low, "scale after\n/ before")):
-            panel.tick_params(labelsize=style.TINY, labelleft=i % columns == 0)
-            if i % columns == 0:
-                panel.set_ylabel(label, size=style.SMALL)
-    handles = [
-        Line2D([], [], ls="", marker="o", markersize=4, color=colours["clean"], label="surely higher after"),
-        Line2D([], [], ls="", marker="o", markersize=4, color=colours["circuit"], label="surely lower after"),
-        Line2D([], [], ls="", marker="o", markersize=3, color=style.FAINT, label="other heads"),
-    ]
-    fig.legend(handles=handles, loc="upper left", ncols=3, borderaxespad=0.2)
+    limit = float(rows["change"].abs().max()) if len(rows) else 1
+    norm, cmap = style.centred(limit), matplotlib.colormaps[diverging]
+    names = {task: chosen(rows[rows["task"] == task]) for task in main_tasks}
+    tall = {task: ROW * max(len(changed), 1) for task, (changed, _) in names.items()}
+    heights = {task: max(tall[task] + 0.5, 0.15 * NAMED + 0.1) for task in main_tasks}
+    fig = style.figure(style.PAGE, sum(heights.values()) + 0.5 * len(main_tasks), layout=None)
+    top = 0.25
+    for task, (changed, ablated) in names.items():
+        of_task = rows[rows["task"] == task]
+        wide = min(MAP, 0.26 * max(len(ablated), 1))
+        ax = style.axes_at(fig, LEFT, top, wide, tall[task])
+        ratios = backup[backup["task"] == task].drop_duplicates("ablated").set_index("ablated")["scale_ratio"]
+        _map(ax, of_task, changed, ablated, ratios, cmap, norm)
+        ax.annotate(wording.words(task), (0, 1), (-34, 6), "axes fraction", "offset points", weight="bold")
+        if task == main_tasks[0]:
+            maps.bar(fig, LEFT + MAP + 0.12, top + 0.1, 0.9, cmap, norm, "change\n(logits)")
+        ax = style.axes_at(fig, LEFT + MAP + 1.45, top, style.PAGE - LEFT - MAP - 1.55, 0.15 * NAMED)
+        _largest(ax, of_task, cmap, norm, limit)
+        ax.set_title("largest sure changes", size=style.SMALL, weight="normal", pad=3)
+        top += heights[task] + 0.5
     return fig
+
+
+def chosen(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """(heads that surely change, ablated heads) of a map, the strongest of each, in the order of the model.
+
+    Where nothing surely changes there are no rows, and the columns are the first ablated heads.
+    """
+    sure = rows[rows["verdict"] != ""].assign(size=lambda r: r["change"].abs())
+
+    def strongest(column: str, most: int) -> list[str]:
+        sizes = sure.groupby(column)["size"].max().sort_values(ascending=False, kind="stable")
+        return sorted(sizes.index[:most], key=wording.place)
+
+    every = sorted(set(rows["ablated"]), key=wording.place)
+    return strongest("name", CHANGED), strongest("ablated", ABLATED) or every[:ABLATED]
+
+
+def _map(
+    ax: Axes,
+    rows: pd.DataFrame,
+    changed: list[str],
+    ablated: list[str],
+    ratios: pd.Series,
+    cmap: matplotlib.colors.Colormap,
+    norm: Normalize,
+) -> None:
+    """A dot where the corrected test is sure; below each column by how much the final norm's scale changes."""
+    place = rows[rows["name"].isin(changed) & rows["ablated"].isin(ablated)]
+    at = [changed.index(n) for n in place["name"]], [ablated.index(n) for n in place["ablated"]]
+    grid, dots = np.full((max(1, len(changed)), len(ablated)), np.nan), np.zeros((max(1, len(changed)), len(ablated)))
+    grid[at], dots[at] = place["change"], place["verdict"] != ""
+    maps.draw(ax, grid, cmap, norm, dots=dots == 1, lines=style.GHOST)
+    if not changed:
+        ax.text(0.02, 0.5, "no head surely changes", transform=ax.transAxes, va="center", size=style.TINY)
+    ax.set_yticks(range(len(changed)), changed)
+    ax.set_xticks(range(len(ablated)), ablated, rotation=90)
+    ax.tick_params(labelsize=style.LEAST)
+    ax.set_ylabel("head", size=style.SMALL, labelpad=2)
+    for x, name in enumerate(ablated):
+        look: dict[str, Any] = {"size": style.LEAST, "rotation": 90, "color": style.GREY, "ha": "center", "va": "top"}
+        text = wording.number(ratios[name], 2)
+        ax.annotate(text, (x, 0), (0, -19), ("data", "axes fraction"), "offset points", **look)
+    said = "ablated head; grey: by what factor the final norm's scale changes"
+    ax.annotate(said, (0, 0), (-34, -42), "axes fraction", "offset points", size=style.TINY)
+
+
+def _largest(ax: Axes, rows: pd.DataFrame, cmap: matplotlib.colors.Colormap, norm: Normalize, limit: float) -> None:
+    sure = rows[rows["verdict"] != ""]
+    first = sure.loc[sure["change"].abs().sort_values(ascending=False, kind="stable").index].head(NAMED)
+    colours = [cmap(norm(np.sign(value) * 0.75 * limit)) for value in first["change"]]
+    y = range(len(first))
+    ax.hlines(y, first["change_ci_low"], first["change_ci_high"], color=colours, lw=1.2)
+    ax.scatter(first["change"], y, s=12, color=colours, linewidth=0, zorder=3)
+    ax.axvline(0, color=style.GREY, lw=0.7)
+    names = [f"{head} without {gone}" for head, gone in zip(first["name"], first["ablated"], strict=True)]
+    ax.set_yticks(y, names, size=style.TINY)
+    ends = (first["change_ci_low"].min(), first["change_ci_high"].max()) if len(first) else (-limit, limit)
+    ax.set(ylim=(NAMED - 0.5, -0.5), xlim=(1.06 * min(ends[0], -0.05 * limit), 1.06 * max(ends[1], 0.05 * limit)))
+    ax.set_xlabel("change (logits)", size=style.SMALL, labelpad=1)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.tick_params(labelsize=style.TINY)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")

@@ -88,6 +88,9 @@ def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
             part = rows[(rows["method"] == method) & (rows["ranking"] == ranking)].sort_values("share")
             if part.empty:
                 continue
+            ax.fill_between(
+                part["share"], part["ci_low"], part["ci_high"], color=shades[method], alpha=0.14, lw=0, zorder=2
+            )
             ax.plot(
                 part["share"],
                 part["value"],

@@ -1,11 +1,13 @@
 """An edge circuit from the embeddings to the logits: which component's write each query, key, value or MLP reads.
 
-Rows are layers, first at the top. An edge runs from the foot of the component that writes to the port of the one that
-reads; ports are the cells q, k and v on top of a head, or of a key/value head that several query heads share.
+Rows are layers, first at the top; heads stand in columns by their roles. An edge runs from the foot of the component
+that writes to the port of the one that reads; ports are the cells q, k and v on top of a head, or of a key/value head
+that several query heads share. Of a large circuit the strongest edges are drawn, with the components at their ends.
 """
 
+import textwrap
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pandas as pd
@@ -20,23 +22,27 @@ from atlas.core.graph import EMBED, LOGITS, Edge, Graph
 from atlas.report import style, wording
 from atlas.report.figures.edge_curves import RANKED
 
-IN_COLOUR = 120  # edges; of a larger circuit only the strongest are coloured
-COLUMNS_UP_TO = 12  # heads per layer that keep their column in every figure; beyond, rows show their heads side by side
+SHOWN = 45  # edges that are drawn, at most
 HEIGHT, PORT = 0.29, 0.115  # inches: of a head, and of the ports on top of it
-LEFT, RIGHT, TOP = 0.5, 1.0, 0.35  # inches: layer names, MLPs, title
-DEEP, BARE = 12, 0.17  # layers of a model in which those that no edge touches are this high, in inches
-THICK, THIN = 3.2, 0.4  # points
+LEFT, RIGHT, TOP = 0.5, 0.95, 0.86  # inches: layer names, MLPs, and what stands above the embeddings
+STEP = 0.34, 0.62  # inches from one head of a layer to the next, at least and at most
+ROW, TALL, BARE = (0.4, 0.72), 6.6, 0.1  # inches: a layer, at least and at most, all of them, and one without a box
+THICK, THIN = 3.2, 0.5  # points
 RAISES, NO_PATH = (0, (2.2, 1.1)), (0, (2, 1.5))  # dashes
+NO_ROLE = "no role"
+LEAST_ROLE = 0.5  # inches of the columns of a role, so that its name finds room
 Places = dict[str, tuple[float, float, float]]  # node -> centre and width
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Sizes of a diagram, in inches: its width, where the bar of the logits ends, where heads of a layer stand."""
+    """Sizes of a diagram, in inches: its width, where the bar of the logits ends, where heads of a layer stand, and
+    left and right end of the columns of a role."""
 
     width: float
     bottom: float
     layers: list[float]
+    roles: dict[str, tuple[float, float]]
 
     @property
     def bar(self) -> tuple[float, float]:
@@ -62,6 +68,22 @@ def edges_of(membership: pd.DataFrame, circuit: str, tasks: list[str]) -> pd.Dat
     return edges.assign(kin=kin).reset_index(drop=True)
 
 
+def strongest(edges: pd.DataFrame) -> pd.DataFrame:
+    """The SHOWN edges of largest score, weakest first; without scores those that most tasks share. With ``size``."""
+    kin = edges["kin"].map({"all": 2, "some": 1, "only": 0})
+    lines = edges.assign(size=edges["value"].abs().fillna(0), kin_order=kin)
+    lines = lines.sort_values(["size", "kin_order"], ascending=False, kind="stable").head(SHOWN)
+    return lines.iloc[::-1].drop(columns="kin_order").reset_index(drop=True)
+
+
+def roles_of(roles: pd.DataFrame | None, tasks: list[str]) -> dict[str, str]:
+    """Head -> its label, of several tasks the most frequent one; heads without one are left out."""
+    if roles is None:
+        return {}
+    own = roles[roles["task"].isin(tasks) & ~roles["label"].isin(["", "unlabelled"])]
+    return {str(name): str(labels.mode().iloc[0]) for name, labels in own.groupby("component")["label"]}
+
+
 def draw(
     membership: pd.DataFrame,
     circuit: str,
@@ -69,80 +91,103 @@ def draw(
     model: dict[str, Any],
     method: str | None,
     colours: dict[str, str],
+    roles: pd.DataFrame | None = None,
 ) -> Figure:
     """`circuit` is a main task or `shared`; `membership` has the edges of the main tasks' circuits and their scores.
 
     `model` is model.json. `method` gave the scores; without one all lines are alike. `colours` has `circuit` (edges
-    that main tasks share) and `clean` (edges of this task alone).
+    that main tasks share) and `clean` (edges of this task alone). `roles` is `roles.parquet`, where there is one.
     """
     graph, edges = Graph.of(model), edges_of(membership, circuit, main_tasks)
-    read = set(edges["receiver"])
-    used = set(edges["sender"]) | read
-    frame, places = _placed(_boxes(edges, graph), graph, used)
-    fig = style.figure(max(frame.width, 5.6), frame.bottom + 0.9, layout=None)
+    lines = strongest(edges)
+    used = set(lines["sender"]) | set(lines["receiver"])
+    labels = roles_of(roles, main_tasks if circuit == "shared" else [circuit])
+    frame, places = _placed(_boxes(lines, graph), graph, used, labels)
+    fig = style.figure(style.PAGE, frame.bottom + 0.9, layout=None)
     ax = fig.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, max(frame.width, 5.6)), ylim=(frame.bottom + 0.9, 0))
+    ax.set(xlim=(0, style.PAGE), ylim=(frame.bottom + 0.9, 0))
     ax.axis("off")
+    rows = {graph.layer_of(name) for name in places}
     for layer, y in enumerate(frame.layers):
-        ax.text(0.08, y, f"layer {layer}", va="center", size=style.TINY, color=style.GREY)
+        if layer in rows:
+            ax.text(0.08, y, f"layer {layer}", va="center", size=style.TINY, color=style.GREY)
+    _roles(ax, frame)
     _bar(ax, frame.bar, TOP, "embed")
     _bar(ax, frame.bar, frame.bottom - 0.2, "logits")
 
-    lines = edges.assign(size=edges["value"].abs().fillna(0)).sort_values("size", kind="stable")
     largest = max(lines["size"].max(), 1e-12) if len(lines) else 1.0
-    faint = len(lines) - min(len(lines), IN_COLOUR)
-    _edges(ax, lines, faint, places, frame, largest if method else None, colours)
+    _edges(ax, lines, places, frame, largest if method else None, colours)
     lost = {str(c) for c in graph.without_path(_pairs(edges))} & set(places)
     for name, place in places.items():
-        if name[0] != "m" or name in used:
-            _box(ax, name, place, read, graph, name in lost)
+        _box(ax, name, place, set(lines["receiver"]), graph, name in lost)
     _ties(ax, places, graph)
-    ax.text(0.05, 0.13, _title(circuit, edges, places, used, graph), weight="bold", va="center")
-    if faint:
-        note = f"the {IN_COLOUR} strongest in colour"
-        ax.text(frame.width - 0.1, 0.13, note, size=style.SMALL, ha="right", va="center", color=style.GREY)
-    _legend(fig, ax, lines, method, largest, bool(faint), bool(lost), len(main_tasks), colours, frame.bottom)
+    title, said = _title(circuit, edges, lines, graph)
+    ax.text(0.05, 0.13, title, weight="bold", va="center")
+    ax.text(0.05, 0.31, said, size=style.SMALL, va="center", color=style.GREY)
+    _legend(fig, ax, lines, method, largest, bool(lost), len(main_tasks), colours, frame.bottom)
     return fig
 
 
-def _placed(boxes: dict[int, list[str]], graph: Graph, used: set[str]) -> tuple[Frame, Places]:
-    """Sizes of the diagram, and where each box stands: heads of a layer in a row, its MLP to the right of them.
+def _placed(boxes: dict[int, list[str]], graph: Graph, used: set[str], labels: dict[str, str]) -> tuple[Frame, Places]:
+    """Sizes of the diagram, and where each box stands: heads of a layer in the columns of their roles, its MLP right.
 
-    ``used``: nodes that edges touch. In a deep model layers without one take less room.
+    Roles stand from left to right by the mean layer of their heads. ``used``: nodes that edges touch; layers without
+    one take little room.
     """
-    fixed = graph.n_heads <= COLUMNS_UP_TO and graph.n_kv_heads == graph.n_heads
-    widest = max((len(row) for row in boxes.values()), default=0)
-    columns = graph.n_heads if fixed else max(widest, 6)
-    step = max(0.42, min(0.72, (style.PAGE - LEFT - RIGHT) / (columns + 0.5)))
-    row = 0.86 if graph.n_layers <= 8 else 0.68
-    bare = {n for n in range(graph.n_layers) if graph.n_layers > DEEP and not boxes[n] and f"m{n}" not in used}
-    *layers, end = accumulate((BARE if n in bare else row for n in range(graph.n_layers)), initial=TOP + 0.75)
-    frame = Frame(LEFT + RIGHT + step * (columns + 0.5), end + 0.55 - row / 2, layers)
-    places, wide = {}, min(0.5, 0.84 * step)
-    for layer, y in enumerate(frame.layers):
-        for i, name in enumerate(boxes[layer]):
-            column = int(name.split(".")[1]) if fixed else i + (columns - len(boxes[layer])) / 2
-            shift = (0.25, 0.75)[layer % 2] if fixed else 0.5
-            places[name] = (LEFT + step * (column + shift + 0.25), y, wide)
-        places[f"m{layer}"] = (frame.width - 0.66, y + row / 2, 0.4)
+    of_role: dict[str, dict[int, list[str]]] = {}
+    for layer, row in boxes.items():
+        for name in row:
+            head = next((h for h in graph.readers(f"{name}.k") if h in row), name) if ".kv" in name else name
+            of_role.setdefault(labels.get(head, NO_ROLE), {}).setdefault(layer, []).append(name)
+    ordered = sorted(of_role, key=lambda role: (role == NO_ROLE, _mean_layer(of_role[role]), role))
+    columns = {role: max(map(len, of_role[role].values())) for role in ordered}
+    room = style.PAGE - LEFT - RIGHT
+    step = max(STEP[0], min(STEP[1], (room - 0.12 * len(columns)) / max(1, sum(columns.values()))))
+    wide_roles = [max(step * n, LEAST_ROLE) + 0.12 for n in columns.values()]
+    step *= min(1, room / max(sum(wide_roles), 1e-9))
+    wide_roles = [width * room / sum(wide_roles) for width in wide_roles]
+    starts = list(accumulate(wide_roles, initial=LEFT))
+    bare = [not boxes[n] and f"m{n}" not in used for n in range(graph.n_layers)]
+    high = max(ROW[0], min(ROW[1], TALL / max(1, bare.count(False))))
+    *layers, end = accumulate((BARE if empty else high for empty in bare), initial=TOP + 0.62)
+    ends = dict(zip(ordered, pairwise(starts), strict=True))
+    frame = Frame(style.PAGE, end + 0.5 - high / 2, layers, ends)
+    places, wide = {}, min(0.5, 0.9 * step)
+    for role, in_layers in of_role.items():
+        middle = sum(ends[role]) / 2
+        for layer, names in in_layers.items():
+            for i, name in enumerate(names):
+                places[name] = (middle + step * (i - (len(names) - 1) / 2), layers[layer], wide)
+    for layer in range(graph.n_layers):
+        if f"m{layer}" in used:
+            places[f"m{layer}"] = (style.PAGE - 0.62, layers[layer] + high / 2, 0.4)
     return frame, places
 
 
-def _edges(
-    ax: Axes,
-    lines: pd.DataFrame,
-    faint: int,
-    places: Places,
-    frame: Frame,
-    largest: float | None,
-    colours: dict[str, str],
-) -> None:
-    """All edges, the weakest first and lowest; the first ``faint`` without colour.
+def _mean_layer(rows: dict[int, list[str]]) -> float:
+    return sum(layer * len(row) for layer, row in rows.items()) / sum(map(len, rows.values()))
 
-    ``largest``: the score that is drawn thickest; None where there are no scores.
-    """
+
+def _roles(ax: Axes, frame: Frame) -> None:
+    """Names of the roles over their columns, bands behind every second one; without roles nothing is named."""
+    named = dict(frame.roles) if set(frame.roles) - {NO_ROLE} else {}
+    for i, (role, (left, right)) in enumerate(named.items()):
+        if i % 2 == 0:
+            high = frame.bottom - 0.2 - TOP
+            ax.add_patch(Rectangle((left, TOP), right - left, high, facecolor=style.GHOST, alpha=0.45, lw=0, zorder=0))
+        text = textwrap.fill(role, max(8, int((right - left) * 72 / (0.56 * style.TINY))))
+        ax.text((left + right) / 2, TOP - 0.05, text, size=style.TINY, ha="center", va="bottom", linespacing=1.05)
+    if named:
+        ax.text(style.PAGE - 0.62, TOP - 0.05, "MLPs", size=style.TINY, ha="center", va="bottom")
+
+
+def _edges(
+    ax: Axes, lines: pd.DataFrame, places: Places, frame: Frame, largest: float | None, colours: dict[str, str]
+) -> None:
+    """All edges, the weakest first and lowest. ``largest``: the score that is drawn thickest; None where there are no
+    scores."""
     for i, edge in enumerate(lines.itertuples()):
-        look = {"edgecolor": style.FAINT, "alpha": 0.55} if i < faint else _look(edge.kin, colours)
+        look = _look(edge.kin, colours)
         patch = PathPatch(
             _curve(edge.sender, edge.receiver, places, frame.bar, frame.bottom),
             facecolor="none",
@@ -155,13 +200,18 @@ def _edges(
         ax.add_patch(patch)
 
 
-def _title(circuit: str, edges: pd.DataFrame, places: Places, used: set[str], graph: Graph) -> str:
-    """The circuit's name and size."""
+def _title(circuit: str, edges: pd.DataFrame, lines: pd.DataFrame, graph: Graph) -> tuple[str, str]:
+    """The circuit's name and size; and which part of it is drawn."""
     name = "Shared by all main tasks" if circuit == "shared" else wording.words(circuit)
     share = f"{wording.count(len(edges), 'edge')} of {len(graph.edges)}" if len(edges) else "no edge"
-    heads = sum("." in box and ".kv" not in box for box in places)
-    mlps = sum(map(wording.is_mlp, used))
-    return f"{name}: {share}, {wording.count(heads, 'head')}, {wording.count(mlps, 'MLP')}"
+    ends = set(edges["sender"]) | {name.rsplit(".", 1)[0] if "." in name else name for name in edges["receiver"]}
+    heads, mlps = sum("." in end and ".kv" not in end for end in ends), sum(map(wording.is_mlp, ends))
+    title = f"{name}: {share}, {wording.count(heads, 'head')}, {wording.count(mlps, 'MLP')}"
+    if len(lines) == len(edges):
+        return title, "All its edges are drawn."
+    every = edges["value"].abs().sum()
+    part = f", {100 * lines['size'].sum() / every:.0f} % of the sum of all |scores|" if every else ""
+    return title, f"Drawn: the {len(lines)} {'strongest' if every else 'most shared'} edges{part}."
 
 
 def thickness(share: float) -> float:
@@ -290,7 +340,6 @@ def _legend(
     lines: pd.DataFrame,
     method: str | None,
     largest: float,
-    faint: int,
     lost: bool,
     n_tasks: int,
     colours: dict[str, str],
@@ -306,8 +355,6 @@ def _legend(
         for kin, label in names.items()
         if kin in present
     ]
-    if faint:
-        handles.append(Line2D([], [], color=style.FAINT, lw=1.2, label="weaker"))
     if method and (lines["value"] > 0).any():
         label = f"removing it would raise the logit difference, by {RANKED[method]}"
         handles.append(Line2D([], [], color=style.INK, lw=1, ls=RAISES, label=label))

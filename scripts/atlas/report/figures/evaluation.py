@@ -32,7 +32,9 @@ PATCHED = (
 )  # normalised as they are: 0 as the corrupted run, 1 as the clean one
 MARKERS = ["o", "D", "s", "^", "v", "P"]
 NAMED_UP_TO = 26  # bars with a name under them
-ROW = 0.2  # inches
+ROW = 0.178  # inches
+RIGHT = {0: 2.7, 1: 3.65, 2: 4.3}  # inches from the left to minimality, by how many circuits have their numbers beside
+NUMBERS = 0.88  # inches of a circuit's numbers
 
 
 def scaled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -66,22 +68,23 @@ def draw(
     looks = {c: (shades[min(i, 3)], MARKERS[i % len(MARKERS)]) for i, c in enumerate(circuits)}
     metrics = [m for m in METRICS if (evaluation["metric"] == m).any()]
     shown = [c for c in ("nodes", "edges") if c in circuits]
-    tall = max(2.35, ROW * len(metrics) + 0.55)
-    fig = style.figure(style.PAGE, (tall + 0.75) * len(main_tasks) + 0.3, layout=None)
-    down = fig.get_size_inches()[1]
+    tall = max(2.1, ROW * len(metrics) + 0.24)
+    fig = style.figure(style.PAGE, (tall + 0.42) * len(main_tasks) + 0.25, layout=None)
+    down, right = fig.get_size_inches()[1], RIGHT[min(len(shown), 2)]
     for i, task in enumerate(main_tasks):
-        top = 0.72 + i * (tall + 0.75)
-        fig.text(0.06 / style.PAGE, 1 - (top - 0.28) / down, wording.words(task), weight="bold", size=style.TEXT + 1)
-        ax = style.axes_at(fig, 1.32, top, 1.05, ROW * len(metrics))
+        top = 0.55 + i * (tall + 0.42)
+        fig.text(0.06 / style.PAGE, 1 - (top - 0.2) / down, wording.words(task), weight="bold", size=style.TEXT + 1)
+        ax = style.axes_at(fig, 1.3, top, 0.95, ROW * len(metrics))
         _metrics(ax, scaled(evaluation[evaluation["task"] == task]), metrics, looks, shown)
-        of_task = minimality[minimality["task"] == task]
-        ax = style.axes_at(fig, 4.62, top, 2.5, 0.78)
+        of_task, wide = minimality[minimality["task"] == task], style.PAGE - right - 0.05
+        ax = style.axes_at(fig, right, top, wide, 0.7)
         _bars(ax, of_task[of_task["circuit"] == "nodes"], colours["circuit"])
         ax.set_title("Minimality: points of % of full lost without it", size=style.SMALL, pad=3)
-        ax = style.axes_at(fig, 6.02 if "edges" in shown else 4.62, top + 1.27, 1.08, 1.08)
+        side = (wide - 0.52) / 2
+        ax = style.axes_at(fig, right + side + 0.52, top + 1.12, side, 0.9)
         _completeness(ax, completeness[completeness["task"] == task], looks)
         if "edges" in shown:
-            ax = style.axes_at(fig, 4.62, top + 1.27, 0.98, 1.08)
+            ax = style.axes_at(fig, right, top + 1.12, side, 0.9)
             _curve(ax, of_task[of_task["circuit"] == "edges"], colours["clean"])
     fig.legend(handles=_legend(looks), loc="upper left", ncols=4, borderaxespad=0.2)
     return fig
@@ -108,7 +111,7 @@ def _metrics(ax: Axes, rows: pd.DataFrame, metrics: list[str], looks: dict[str, 
             if circuit in shown:
                 text = wording.interval(row._asdict(), METRICS[row.metric][1])
                 ax.text(
-                    1.1 + 0.98 * shown.index(circuit),
+                    1.08 + NUMBERS / 0.95 * shown.index(circuit),
                     metrics.index(row.metric),
                     text,
                     size=style.TINY,
@@ -117,7 +120,7 @@ def _metrics(ax: Axes, rows: pd.DataFrame, metrics: list[str], looks: dict[str, 
                 )
     for k, circuit in enumerate(shown):
         ax.text(
-            1.1 + 0.98 * k,
+            1.08 + NUMBERS / 0.95 * k,
             1.03,
             wording.words(circuit),
             size=style.SMALL,
@@ -144,7 +147,7 @@ def _bars(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     ax.vlines(x, rows["ci_low"], rows["ci_high"], color=style.INK, lw=0.7)
     ax.axhline(0, color=style.INK, lw=0.6)
     ax.set_xlim(-0.7, max(len(rows), 8) - 0.3)
-    ax.set_xticks(x, rows["name"], rotation=90, size=5.5)
+    ax.set_xticks(x, rows["name"], rotation=90, size=style.LEAST)
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(axis="x", length=0, pad=2)
     ax.spines["bottom"].set_visible(False)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from atlas.core.multiple import REACH
 from atlas.report import style, wording
 
 ACROSS = 3
@@ -41,8 +42,11 @@ def draw(
         own = lens[lens["task"] == task].sort_values("point")
         _curve(axes[0], own, colours["clean"])
         axes[0].set_ylim(span[0] - 0.05 * (span[1] - span[0]), span[1] + 0.08 * (span[1] - span[0]))
+        lead = lens_lead[lens_lead["task"] == task]
+        low, up = share_interval(own["top1"].to_numpy(), len(lead))
+        axes[1].fill_between(own["point"] / 2, low, up, color=style.tint(colours["clean"], 0.3), lw=0)
         axes[1].plot(own["point"] / 2, own["top1"], color=colours["clean"], lw=1.2, marker="o", markersize=2.5)
-        _leads(axes[2], lens_lead[lens_lead["task"] == task], layers, colours)
+        _leads(axes[2], lead, layers, colours)
         _increments(axes[3], lens_increments[lens_increments["task"] == task], colours)
         axes[0].set_title(wording.words(task))
         for ax, label in zip(axes, labels, strict=True):
@@ -60,6 +64,13 @@ def draw(
     return fig
 
 
+def share_interval(share: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % interval of shares of ``n`` prompts; of 0 and 1 too, which resamples of the prompts never leave."""
+    z2 = REACH**2 / max(n, 1)
+    middle, half = (share + z2 / 2) / (1 + z2), np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
+    return middle - half, middle + half
+
+
 def _curve(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     x = rows["point"] / 2
     ax.fill_between(x, rows["ci_low"], rows["ci_high"], color=style.tint(colour, 0.3), lw=0)
@@ -71,8 +82,11 @@ def _leads(ax: Axes, lead: pd.DataFrame, layers: int, colours: dict[str, str]) -
     """Bars at every point; prompts on which the answer never leads are counted in words."""
     points = np.arange(2 * layers + 1)
     for column, shift, colour in (("leads", -0.5, colours["corrupted"]), ("stays", 0.5, colours["clean"])):
-        share = [(lead[column] == point).mean() for point in points]
+        share = np.array([(lead[column] == point).mean() for point in points])
         ax.bar(points / 2 + shift * WIDE_BAR, share, width=WIDE_BAR, color=colour)
+        some = share > 0
+        low, up = share_interval(share[some], len(lead))
+        ax.vlines(points[some] / 2 + shift * WIDE_BAR, low, up, color=style.INK, lw=0.6)
     never = int((lead["stays"] < 0).sum())
     if never:
         text = f"{never} of {len(lead)} end with another token"

@@ -1,13 +1,16 @@
 """Which components and edges several methods agree on: an UpSet plot for each task and level."""
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from atlas.report import style, wording
 
-COLUMN, ROW = 0.135, 0.155  # inches: an intersection, a method
-BARS, SIZES = 0.75, 0.5  # inches: height of the bars above, width of the bars at the side
+COLUMN, ROW = 0.135, 0.135  # inches: an intersection, a method
+BARS, SIZES = 0.55, 0.5  # inches: height of the bars above, width of the bars at the side
 UP_TO, AT_LEAST = 20, 6  # intersections shown if the page has room; the smaller ones are counted
 LEVELS = {"component": "components", "edge": "edges"}
 
@@ -24,8 +27,19 @@ def intersections(found: pd.DataFrame) -> tuple[list[str], list[tuple[tuple[str,
     return methods, sorted(groups.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))
 
 
-def draw(methods: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
-    """A row for each task: components left, edges right. `colours` has `clean` (bars) and `circuit` (found by all)."""
+def at_threshold(methods: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Without node searches of other thresholds, which find circuits of other sizes: `layers T=20` stays at 20."""
+    level, t = methods["level"], methods["method"].str.extract(r" T=([\d.]+)$")[0].astype(float)
+    edges = set(methods.loc[level == "edge", "method"])
+    return methods[(level == "edge") | methods["method"].isin(edges) | t.isna() | np.isclose(t, threshold)]
+
+
+def draw(methods: pd.DataFrame, main_tasks: list[str], threshold: float, colours: dict[str, str]) -> Figure:
+    """A row for each task: components left, edges right. `colours` has `clean` (bars) and `circuit` (found by all).
+
+    ``threshold``: of the node searches that are shown.
+    """
+    methods = at_threshold(methods, threshold)
     levels = [level for level in LEVELS if (methods["level"] == level).any()]
     names = [len(wording.words(m)) for m in methods["method"].unique()]
     label = 0.06 * max(names, default=0) + 0.12
@@ -34,14 +48,14 @@ def draw(methods: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) 
     columns = min(UP_TO, max(AT_LEAST, int(room / COLUMN)))
     across = side + COLUMN * columns + 0.15
     counts = methods.groupby(["task", "level"])["method"].nunique()
-    tall = [BARS + 0.7 + ROW * counts.loc[task].max() for task in main_tasks]
-    fig = style.figure(across * len(levels), sum(tall) + 0.3, layout=None)
+    tall = [BARS + 0.52 + ROW * counts.loc[task].max() for task in main_tasks]
+    fig = style.figure(across * len(levels), sum(tall) + 0.05, layout=None)
     for i, task in enumerate(main_tasks):
         for j, level in enumerate(levels):
             found = methods[(methods["task"] == task) & (methods["level"] == level)]
             if len(found):
                 title = f"{wording.words(task)}: {LEVELS[level]}"
-                _upset(fig, found, j * across, 0.4 + sum(tall[:i]), side, columns, title, colours)
+                _upset(fig, found, j * across, 0.32 + sum(tall[:i]), side, columns, title, colours)
     return fig
 
 
@@ -72,7 +86,9 @@ def _upset(
     fig.text((left + 0.08) / across, 1 - (top - 0.16) / down, title, weight="bold", va="bottom")
     if rest:
         text = f"{wording.count(len(rest), 'smaller group')}: {sum(n for _, n in rest)}"
-        bars.text(1, 1.04, text, transform=bars.transAxes, ha="right", va="bottom", size=style.TINY, color=style.GREY)
+        right = (left + side + COLUMN * columns) / across
+        look: dict[str, Any] = {"size": style.TINY, "color": style.GREY, "ha": "right", "va": "bottom"}
+        fig.text(right, 1 - (top - 0.17) / down, text, **look)
 
     grid = style.axes_at(fig, left + side, top + BARS + 0.06, COLUMN * columns, deep)
     grid.set(xlim=(-0.6, columns - 0.4), ylim=(len(methods) - 0.5, -0.5))

@@ -52,7 +52,7 @@ def draw(
     pairs = overlap[overlap["circuit_a"].isin(main_tasks) & overlap["circuit_b"].isin(main_tasks)]
     levels = [level for level in LEVELS if (pairs["level"] == level).any()]
     below = 0.2 + _step(main_tasks) * -(-len(levels) // _per_row(main_tasks))
-    fig = style.figure(style.PAGE, head + upset + 0.35 + below, layout=None)
+    fig = style.figure(style.PAGE, head + upset + 0.3 + below, layout=None)
 
     _matrix(style.axes_at(fig, LEFT, head, dots, upset), groups, tops, heights, main_tasks, membership)
     _bars(style.axes_at(fig, LEFT + dots + GAP, head, BARS, upset), groups, tops, upset, colours)
@@ -63,10 +63,14 @@ def draw(
     wide, high = CELL * (len(main_tasks) - 1), HIGH * (len(main_tasks) - 1)
     for k, level in enumerate(levels):
         row, column = divmod(k, _per_row(main_tasks))
-        left, top = _label(main_tasks) + column * (wide + 0.2), head + upset + 0.95 + row * _step(main_tasks)
+        left, top = _label(main_tasks) + column * (wide + 0.2), head + upset + 0.9 + row * _step(main_tasks)
         ax = style.axes_at(fig, left, top, wide, high)
         _jaccards(ax, pairs[pairs["level"] == level], kinds, main_tasks, sequential, named=column == 0)
-        ax.set_title(LEVELS[level] + (": Jaccard index" if column == 0 else ""), size=style.SMALL, x=0, ha="left")
+        ax.set_title(LEVELS[level], size=style.SMALL, x=0, ha="left")
+    if levels:
+        said = "Pair by pair: Jaccard index, what is shared of what is in either, and the chance of sharing as much"
+        up = 1 - (head + upset + 0.62) / fig.get_size_inches()[1]
+        fig.text(0.05 / style.PAGE, up, said, size=style.TINY, color=style.GREY, va="center")
     return fig
 
 

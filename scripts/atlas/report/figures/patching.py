@@ -11,7 +11,7 @@ HEADS = {"z": "output (z)", "q": "query", "k": "key", "v": "value", "pattern": "
 DIRECTIONS = {"denoising": "Denoising: clean into corrupted", "noising": "Noising: corrupted into clean"}
 START = {"denoising": 0, "noising": 1}  # the normalised score that a patch starts from
 LEAST = 0.01  # changes that are surely larger have a dot
-LEFT, GAP, BAR = 0.46, 0.14, 0.62  # inches
+LEFT, GAP, BAR, TOP = 0.46, 0.12, 0.62, 0.58  # inches
 
 
 def changes(patching: pd.DataFrame) -> pd.DataFrame:
@@ -27,10 +27,15 @@ def draw(patching: pd.DataFrame, membership: pd.DataFrame, task: str, diverging:
     table, circuit = changes(patching), maps.circuit_heads(membership, task)
     at, of_heads = table[table["head"] < 0], table[table["head"] >= 0]
     layers, heads = table["layer"].max() + 1, int(of_heads["head"].max()) + 1
-    tall = layers * maps.cell_height(layers)
-    second = 0.45 + len(POSITIONS) * (tall + 0.22) + 0.85
-    fig = style.figure(style.PAGE, second + 2 * (tall + 0.3) + 0.3, layout=None)
-    width = style.PAGE - LEFT - BAR
+    tall = layers * maps.cell_height(layers, 0.13, 1.5)
+    second = TOP + len(POSITIONS) * (tall + 0.2) + 0.72
+    fig = style.figure(style.PAGE, second + 2 * (tall + 0.1) + 0.25, layout=None)
+    width, down = style.PAGE - LEFT - BAR, fig.get_size_inches()[1]
+    partners = wording.words(patching["corruption"].iloc[0])
+    said = "the task's own" if partners == "own" else f"of the corruption {partners}"
+    fig.text(
+        LEFT / style.PAGE, 1 - 0.08 / down, f"{wording.words(task)}: corrupted prompts are {said}", size=style.SMALL
+    )
     _positions(fig, at, layers, (width - GAP) / 2, tall, diverging)
     _heads(fig, of_heads, (layers, heads), second, (width + GAP) / len(HEADS) - GAP, tall, circuit, diverging)
     return fig
@@ -48,7 +53,7 @@ def _positions(fig: Figure, rows: pd.DataFrame, layers: int, wide: float, tall: 
     norm = style.centred(limit(rows))
     for d, (direction, title) in enumerate(DIRECTIONS.items()):
         for s, (site, name) in enumerate(POSITIONS.items()):
-            ax = style.axes_at(fig, LEFT + d * (wide + GAP), 0.45 + s * (tall + 0.22), wide, tall)
+            ax = style.axes_at(fig, LEFT + d * (wide + GAP), TOP + s * (tall + 0.2), wide, tall)
             part = rows[(rows["direction"] == direction) & (rows["site"] == site)]
             grid = np.full((layers, len(roles)), np.nan)
             grid[part["layer"], part["position"]] = part["value"]
@@ -62,7 +67,9 @@ def _positions(fig: Figure, rows: pd.DataFrame, layers: int, wide: float, tall: 
                 ax.annotate(title, (0, 1), (0, 16), "axes fraction", "offset points", weight="bold", size=style.TEXT)
             if d == 0:
                 ax.set_ylabel("layer", size=style.SMALL)
-    maps.bar(fig, style.PAGE - BAR + 0.12, 0.75, min(1.6, 2.4 * tall), diverging, norm, "change of the\nscore, 0 to 1")
+    maps.bar(
+        fig, style.PAGE - BAR + 0.12, TOP + 0.28, min(1.6, 2.4 * tall), diverging, norm, "change of the\nscore, 0 to 1"
+    )
 
 
 def _heads(
@@ -78,7 +85,7 @@ def _heads(
     norm, (layers, heads) = style.centred(limit(rows)), size
     for d, direction in enumerate(DIRECTIONS):
         for s, (site, name) in enumerate(HEADS.items()):
-            ax = style.axes_at(fig, LEFT + s * (wide + GAP), top + d * (tall + 0.3), wide, tall)
+            ax = style.axes_at(fig, LEFT + s * (wide + GAP), top + d * (tall + 0.1), wide, tall)
             part = rows[(rows["direction"] == direction) & (rows["site"] == site)]
             grid = maps.head_grid(part)
             sure = (part["ci_low"] > LEAST) | (part["ci_high"] < -LEAST)

@@ -13,9 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from atlas.report import maps, style, wording
 from atlas.report.figures.patching import DIRECTIONS, changes
 
-NAMED = 6  # heads named in a panel
+NAMED = 10  # heads named in a panel
 WEAK = 0.05  # changes below this share of the largest need no name
-ACROSS = 3
+ACROSS = 4
+STARTED = {"denoising": "denoising: clean into corrupted", "noising": "noising: corrupted into clean"}
 
 
 def by_head(table: pd.DataFrame) -> pd.DataFrame:
@@ -41,24 +42,28 @@ def draw(patching: pd.DataFrame, membership: pd.DataFrame, main_tasks: list[str]
     norm = style.centred(max((float(p["z"].abs().max()) for p in points.values()), default=1))
     columns = min(ACROSS, len(main_tasks))
     bands = math.ceil(len(main_tasks) / columns)
-    side = min(1.95, (style.PAGE - 1.25) / columns - 0.25)
-    step = side + 0.62
-    fig = style.figure(max(columns * (side + 0.25) + 1.25, style.COLUMN), 2 * bands * step + 0.35, layout=None)
+    side = min(2.3, (style.PAGE - 1.3) / columns - 0.12)
+    step = side + 0.3
+    wide = 0.6 + columns * (side + 0.12) + 0.62
+    fig = style.figure(wide, bands * (2 * step + 0.35) + 0.3, layout=None)
     for i, task in enumerate(main_tasks):
         band, column = divmod(i, columns)
-        for d, direction in enumerate(DIRECTIONS):
-            ax = style.axes_at(fig, 0.55 + column * (side + 0.25), 0.35 + (2 * band + d) * step, side, side)
+        for d, (direction, started) in enumerate(STARTED.items()):
+            top = 0.3 + band * (2 * step + 0.35) + d * step
+            ax = style.axes_at(fig, 0.6 + column * (side + 0.12), top, side, side)
             own = [points[t, direction] for t in main_tasks]
             limits = [(min(p[k].min() for p in own), max(p[k].max() for p in own)) for k in ("pattern", "v")]
             _panel(ax, points[task, direction], maps.circuit_heads(membership, task), norm, diverging, limits)
-            ax.set_title(f"{wording.words(task)}, {direction}", size=style.SMALL)
-            ax.set_xlabel("change by pattern", size=style.SMALL)
+            if d == 0:
+                ax.set_title(wording.words(task), pad=12)
+            else:
+                ax.set_xlabel("change by pattern", size=style.SMALL, labelpad=1)
+            ax.annotate(started, (0, 1), (0, 2), "axes fraction", "offset points", size=style.TINY, color=style.GREY)
             if column == 0:
-                ax.set_ylabel("change by value", size=style.SMALL)
+                ax.set_ylabel("change by value", size=style.SMALL, labelpad=1)
             else:
                 ax.tick_params(labelleft=False)
-    left = 0.55 + columns * (side + 0.25) - 0.05
-    maps.bar(fig, left, 0.6, min(1.4, side), diverging, norm, "change by\noutput (z)")
+    maps.bar(fig, wide - 0.5, 0.6, min(1.4, side), diverging, norm, "change by\noutput (z)")
     return fig
 
 
@@ -70,26 +75,25 @@ def _panel(ax: Axes, points: pd.DataFrame, circuit: list[str], norm: Any, diverg
         ax.scatter(
             rows["pattern"],
             rows["v"],
-            s=30 if inside else 16,
+            s=20 if inside else 11,
             c=rows["z"],
             cmap=cmap,
             norm=norm,
             marker="o" if inside else "s",
             edgecolor=style.INK if inside else style.FAINT,
-            linewidth=0.9 if inside else 0.5,
+            linewidth=0.7 if inside else 0.5,
             zorder=3 if inside else 2,
         )
-    strong = points.assign(size=points["z"].abs(), x=points["pattern"], y=points["v"])
-    strong = strong[strong["size"] >= WEAK * norm.vmax].sort_values("size", ascending=False)
-    for row in maps.named(strong, NAMED, tuple(high - low for low, high in limits)).itertuples():
-        ax.annotate(row.name, (row.x, row.y), (3.5, 2.5), textcoords="offset points", size=style.TINY, zorder=4)
     puts: tuple[Callable[..., Any], ...] = (ax.set_xlim, ax.set_ylim)
     for line, (low, high), put in zip((ax.axvline, ax.axhline), limits, puts, strict=True):
         line(0, color=style.GREY, lw=0.6, zorder=1)
         low, high = min(low, 0), max(high, 0)
-        edge = 0.1 * (high - low) or 1
-        put(low - edge, high + 1.8 * edge)
+        edge = 0.13 * (high - low) or 1
+        put(low - edge, high + edge)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))
     ax.tick_params(labelsize=style.TINY)
     ax.grid()
+    strong = points.assign(size=points["z"].abs(), x=points["pattern"], y=points["v"])
+    strong = strong.sort_values("size", ascending=False, kind="stable")
+    maps.label(ax, strong, "name", min(NAMED, int((strong["size"] >= WEAK * norm.vmax).sum())))

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from atlas.report import style, wording
 
-CELL, ROW = 0.4, 0.155  # inches
-LABEL = 0.4  # inches left of a panel, for component names
+CELL, ROW = 0.35, 0.145  # inches
+LABEL = 0.36  # inches left of a panel, for component names
 ROWS_UP_TO = 48
 ROLES = ("members", "separators", "last", "bos")
 
@@ -23,7 +23,7 @@ def draw(positions: pd.DataFrame, main_tasks: list[str], diverging: str) -> Figu
     roles = [role for role in ROLES if (positions["role"] == role).any()]
     parts = {task: strongest(positions[positions["task"] == task], roles) for task in main_tasks}
     limit = max((np.nanmax(np.abs(change)) for change, _, _ in parts.values() if change.size), default=1)
-    width = LABEL + CELL * len(roles) + 0.14
+    width = LABEL + CELL * len(roles) + 0.1
     across = min(len(main_tasks), max(1, int((style.PAGE - 0.7) / width)))
     bands = [main_tasks[i : i + across] for i in range(0, len(main_tasks), across)]
     tall = [max(0.55, ROW * max(len(parts[t][0]) for t in band)) + 0.9 for band in bands]

@@ -15,8 +15,8 @@ from matplotlib.typing import ColorType
 
 from atlas.report import style, wording
 
-CELL, ROW = 0.17, 0.135  # inches
-LABEL = 0.38  # inches left of a block, for component names
+WIDE, NARROW, ROW = 0.2, 0.112, 0.125  # inches: a component's column at most and at least, and a row
+NAMES = 1.1  # inches left of the map, for names of tasks and families
 FAMILIES = {
     "orders": "search orders",
     "bootstrap": "resampled prompts",
@@ -27,44 +27,40 @@ FAMILIES = {
 LINES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2, 1, 2, 1, 2))]  # one for each family
 
 
-def draw(
-    stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], sequential: str, rows_per_block: int = 30
-) -> Figure:
-    """Above: share of runs that keep each component, in columns task x family, the same in every block of rows.
+def draw(stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], sequential: str) -> Figure:
+    """Above: share of runs that keep each component (columns), by task and family (rows).
 
     Below, task by task: mean Jaccard index of pairs of runs, and for edges the sorted shares of runs.
     """
     families = [f for f in FAMILIES if (summary["family"] == f).any()]
     shares = component_shares(stability, main_tasks, families)
-    block = LABEL + CELL * len(families) * len(main_tasks) + 0.1
-    fit = max(1, int((style.PAGE - 0.6) / block))
-    blocks = min(fit, max(1, math.ceil(len(shares) / rows_per_block)))
-    per_block = max(1, math.ceil(len(shares) / blocks))
-    head = 1.25
-    below = head + ROW * per_block + 0.75
+    room = style.PAGE - NAMES - 0.75
+    bands = max(1, math.ceil(len(shares) * NARROW / room))
+    per_band = max(1, math.ceil(len(shares) / bands))
+    wide, tall = min(WIDE, room / per_band), ROW * (len(families) + 1) * len(main_tasks)
+    below = 0.32 + max(bands * (tall + 0.38), 1.15) + 0.3
     with_edges = bool((summary["level"] == "edge").any())
-    panel, spread = 0.3 + 0.16 * len(families), 1.3 if with_edges else 0
-    columns = min(3, len(main_tasks))
-    bands = math.ceil(len(main_tasks) / columns)
-    down = below + bands * (panel + spread + 1.1) + 0.15
+    panel, spread = 0.2 + 0.16 * len(families), 1.1 if with_edges else 0
+    columns = len(main_tasks) if len(main_tasks) <= 4 else 3
+    step = panel + spread + (0.95 if with_edges else 0.55)
+    down = below + math.ceil(len(main_tasks) / columns) * step
     fig = style.figure(style.PAGE, down, layout=None)
     norm, cmap = Normalize(0, 1), matplotlib.colormaps[sequential].reversed()
-    for b in range(blocks):
-        part = shares.iloc[b * per_block : (b + 1) * per_block]
-        if len(part):
-            ax = style.axes_at(fig, b * block + LABEL, head, CELL * shares.shape[1], ROW * len(part))
-            _map(ax, part, main_tasks, families, cmap, norm)
-    bar = style.axes_at(fig, blocks * block + 0.08, head, 0.1, min(1.6, max(0.6, ROW * per_block)))
+    for b in range(bands):
+        part = shares.iloc[b * per_band : (b + 1) * per_band]
+        ax = style.axes_at(fig, NAMES, 0.32 + b * (tall + 0.38), wide * max(1, len(part)), tall)
+        _map(ax, part, main_tasks, families, cmap, norm)
+    bar = style.axes_at(fig, NAMES + wide * per_band + 0.14, 0.5, 0.1, min(1.3, max(0.6, tall - 0.2)))
     fig.colorbar(matplotlib.cm.ScalarMappable(norm, cmap), cax=bar)
     bar.set_yticks([0, 0.5, 1], ["few", "half", "all"])
     bar.tick_params(labelsize=style.TINY, length=0)
     bar.set_title("kept in\n(of the runs;\nwhite: none)", size=style.TINY, weight="normal", loc="left")
 
-    name = 1.15
+    name = 1.2
     wide = min(3, (style.PAGE - name) / columns - 0.18)
     for i, task in enumerate(main_tasks):
         band, column = divmod(i, columns)
-        left, top = name + column * (wide + 0.18), below + band * (panel + spread + 1.1)
+        left, top = name + column * (wide + 0.18), below + band * step
         ax = style.axes_at(fig, left, top, wide, panel)
         _jaccards(ax, summary[summary["task"] == task], families, sequential)
         ax.set_title(wording.words(task))
@@ -74,7 +70,7 @@ def draw(
             _survival(ax, stability[(stability["task"] == task) & (stability["level"] == "edge")], families)
             if column == 0:
                 ax.set_ylabel("share of runs")
-                ax.legend(loc="upper right", bbox_to_anchor=(-0.42 / wide, 1.02), borderaxespad=0, fontsize=style.TINY)
+                ax.legend(loc="upper right", borderaxespad=0.1, fontsize=style.TINY, handlelength=1.8)
             else:
                 ax.tick_params(labelleft=False)
     fig.legend(
@@ -100,40 +96,30 @@ def _family(summary: pd.DataFrame, family: str) -> str:
 
 
 def _map(ax: Axes, part: pd.DataFrame, tasks: list[str], families: list[str], cmap: Colormap, norm: Normalize) -> None:
-    values = part.to_numpy()
-    ax.pcolormesh(
-        np.arange(part.shape[1] + 1) - 0.5,
-        np.arange(len(part) + 1) - 0.5,
-        np.ma.masked_equal(values, 0),  # white: kept in no run
-        cmap=cmap,
-        norm=norm,
-        edgecolor=style.GHOST,
-        linewidth=0.4,
-    )
-    ax.set(xlim=(-0.5, part.shape[1] - 0.5), ylim=(len(part) - 0.5, -0.5))
-    ax.set_yticks(range(len(part)), part.index, size=style.TINY)
-    names = [FAMILIES[f] for f in families] * len(tasks)
-    ax.xaxis.tick_top()
-    ax.set_xticks(range(part.shape[1]), names, size=5.5, rotation=90)
-    ax.tick_params(length=0, pad=2)
-    ax.spines[:].set_visible(False)
+    """Tasks below each other, each with its name over the rows of its families."""
     for i, task in enumerate(tasks):
-        middle = (i + 0.5) * len(families) - 0.5
-        ax.annotate(
-            wording.words(task, 10),
-            (middle, -0.5),
-            (0, 66),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            size=style.TINY,
-            weight="bold",
+        first = i * (len(families) + 1)
+        ax.pcolormesh(
+            np.arange(len(part) + 1) - 0.5,
+            first + np.arange(len(families) + 1) + 0.5,
+            np.ma.masked_equal(part[task].to_numpy().T, 0),  # white: kept in no run
+            cmap=cmap,
+            norm=norm,
+            edgecolor=style.GHOST,
+            linewidth=0.4,
         )
-        if i:
-            ax.axvline(i * len(families) - 0.5, color=style.INK, lw=1)
+        ax.text(-0.7, first, wording.words(task), size=style.TINY, weight="bold", ha="right", va="center")
+        for k, family in enumerate(families):
+            ax.text(-0.7, first + k + 1, FAMILIES[family], size=style.LEAST, ha="right", va="center")
+    down = len(tasks) * (len(families) + 1) - 0.5
+    ax.set(xlim=(-0.5, max(1, len(part)) - 0.5), ylim=(down, -0.5), yticks=[])
+    ax.xaxis.tick_top()
+    ax.set_xticks(range(len(part)), part.index, size=style.LEAST, rotation=90)
+    ax.tick_params(length=0, pad=1)
+    ax.spines[:].set_visible(False)
     for i in range(1, len(part)):
         if wording.place(part.index[i])[0] != wording.place(part.index[i - 1])[0]:
-            ax.axhline(i - 0.5, color=style.GREY, lw=0.6)
+            ax.axvline(i - 0.5, color=style.GREY, lw=0.6)
 
 
 def _looks(sequential: str) -> dict[str, tuple[ColorType, str, float]]:
@@ -143,9 +129,10 @@ def _looks(sequential: str) -> dict[str, tuple[ColorType, str, float]]:
 
 
 def _jaccards(ax: Axes, summary: pd.DataFrame, families: list[str], sequential: str) -> None:
+    both = len(set(summary["level"]) & set(_looks(sequential))) > 1
     for level, (colour, marker, shift) in _looks(sequential).items():
         for row in summary[summary["level"] == level].itertuples():
-            y = families.index(row.family) + shift
+            y = families.index(row.family) + (shift if both else 0)
             ax.hlines(y, row.jaccard_low, row.jaccard_high, color=colour, lw=1.2)
             ax.scatter(row.jaccard, y, s=15, marker=marker, color=colour, linewidth=0, zorder=3)
             if row.expected == row.expected:
@@ -174,6 +161,7 @@ def _survival(ax: Axes, edges: pd.DataFrame, families: list[str]) -> None:
     ax.set(ylim=(0, 1.05), xlabel="edges, most frequent first")
     ax.set_xlim(left=0)
     ax.set_yticks([0, 0.5, 1])
+    ax.tick_params(labelsize=style.TINY)
     ax.grid()
 
 

@@ -13,10 +13,11 @@ from atlas.report import style, wording
 if TYPE_CHECKING:
     import pandas as pd
 
-SIZE = style.TINY  # points, monospace
-ADVANCE = 0.602 * SIZE  # width of a monospace character, in points
-BOX, LINE, GAP = 2.9 * SIZE, 4.1 * SIZE, 2.0  # height of a token's box, line to line, and between boxes, in points
-LABEL = 46  # points left of the boxes, for "clean" and "corrupted"
+SIZE = style.TINY  # points
+ADVANCE = 0.602  # width of a monospace character, of its size
+SMALLEST = 4.6  # points of the text in boxes: so small where a whole prompt then stands on one line
+BOX, LINE, GAP = 2.9 * SIZE, 3.9 * SIZE, 1.5  # height of a token's box, line to line, and between boxes, in points
+LABEL = 36  # points left of the boxes, for "clean" and "corrupted"
 MOST = 12  # prompts that are drawn
 SHOWN = {"members": "member", "last": "last, answers", "bos": "BOS", "separators": "other", "answer": "answer"}
 SHOWN |= {"incorrect": "incorrect"}
@@ -29,12 +30,13 @@ def draw(tokens: pd.DataFrame, info: dict[str, Any], colours: dict[str, str]) ->
     """
     width, prompts = 72 * style.PAGE, tokens["prompt"].unique()
     tokens = tokens[tokens["prompt"].isin(prompts[:MOST])]
+    size = size_of([rows for _, rows in tokens.groupby(["prompt", "run"], sort=False)], width - LABEL - 2)
     blocks = [
-        (prompt, [(run, _lines(rows, width - LABEL - 2)) for run, rows in group.groupby("run", sort=False)])
+        (prompt, [(run, _lines(rows, width - LABEL - 2, size)) for run, rows in group.groupby("run", sort=False)])
         for prompt, group in tokens.groupby("prompt", sort=False)
     ]
     lines = sum(len(found) for _, runs in blocks for _, found in runs)
-    height = lines * LINE + len(blocks) * 2.4 * SIZE + 6.6 * SIZE
+    height = lines * LINE + len(blocks) * 2.1 * SIZE + 5.4 * SIZE
     fig = style.figure(style.PAGE, height / 72, layout=None)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
@@ -49,12 +51,12 @@ def draw(tokens: pd.DataFrame, info: dict[str, Any], colours: dict[str, str]) ->
     for prompt, runs in blocks:
         template = tokens.loc[tokens["prompt"] == prompt, "template"].iloc[0]
         ax.text(2, y, f"prompt {prompt}   {template}", size=SIZE, va="center", color=style.GREY)
-        y += 1.6 * SIZE
+        y += 1.3 * SIZE
         for run, found in runs:
             ax.text(2, y + BOX / 2, run, size=SIZE, va="center", color=style.GREY)
             for line in found:
                 for x, across, token in line:
-                    _token(ax, LABEL + x, y, across, token, colours)
+                    _token(ax, LABEL + x, y, across, token, colours, size)
                 y += LINE
         y += 0.8 * SIZE
     return fig
@@ -65,16 +67,32 @@ def visible(string: str) -> str:
     return string.replace(" ", "␣").replace("\n", "↵") or "·"
 
 
-def _lines(rows: pd.DataFrame, room: float) -> list[list[tuple[float, float, dict[str, Any]]]]:
+def _label(token: dict[str, Any]) -> str:
+    return "<bos>" if token["role"] == "bos" else visible(token["string"])
+
+
+def _width(token: dict[str, Any], size: float) -> float:
+    """Points of a token's box."""
+    return max(len(_label(token)), len(str(token["id"]))) * ADVANCE * size + 0.6 * size
+
+
+def size_of(runs: list[pd.DataFrame], room: float) -> float:
+    """Points of the text in boxes: as large as lets every prompt stand on one line, if that can be read; else SIZE."""
+    records = [rows.to_dict("records") for rows in runs]
+    widest = max((sum(_width(token, 1) for token in tokens) for tokens in records), default=1)
+    free = room - GAP * max(map(len, records), default=0)
+    return min(SIZE, free / widest) if free / widest >= SMALLEST else SIZE
+
+
+def _lines(rows: pd.DataFrame, room: float, size: float) -> list[list[tuple[float, float, dict[str, Any]]]]:
     """Boxes (left edge, width, token) divided into lines of at most ``room`` points."""
     lines: list[list[tuple[float, float, dict[str, Any]]]] = [[]]
     x = 0.0
     for token in rows.to_dict("records"):
-        label = "<bos>" if token["role"] == "bos" else visible(token["string"])
-        across = max(len(label), len(str(token["id"]))) * ADVANCE + 4
-        if x + across > room and lines[-1]:
+        across = _width(token, size)
+        if x + across > room + 0.01 and lines[-1]:
             lines, x = [*lines, []], 0.0
-        lines[-1].append((x, across, token | {"label": label}))
+        lines[-1].append((x, across, token | {"label": _label(token)}))
         x += across + GAP
     return lines
 
@@ -90,16 +108,18 @@ def _faces(role: str, colours: dict[str, str]) -> dict[str, Any]:
     return {"facecolor": fill.get(role, "white"), "edgecolor": style.GREY if role == "incorrect" else style.FAINT}
 
 
-def _token(ax: Axes, x: float, y: float, across: float, token: dict[str, Any], colours: dict[str, str]) -> None:
+def _token(
+    ax: Axes, x: float, y: float, across: float, token: dict[str, Any], colours: dict[str, str], size: float
+) -> None:
     faces = _faces(token["role"], colours)
     ax.add_patch(Rectangle((x, y), across, BOX, linewidth=0.5, **faces))
     ink = style.ink_on(faces["facecolor"]) if faces["facecolor"] != "white" else style.INK
     middle = x + across / 2
     text: dict[str, Any] = {"ha": "center", "va": "center", "family": "monospace", "color": ink}
-    ax.text(middle, y + 0.3 * BOX, token["label"], size=SIZE, **text)
-    ax.text(middle, y + 0.74 * BOX, str(token["id"]), size=0.8 * SIZE, **text)
+    ax.text(middle, y + 0.3 * BOX, token["label"], size=size, **text)
+    ax.text(middle, y + 0.74 * BOX, str(token["id"]), size=0.8 * size, **text)
     below = text | {"color": style.GREY}
-    ax.text(middle, y + BOX + 0.45 * SIZE, str(token["position"]), size=0.7 * SIZE, **below)
+    ax.text(middle, y + BOX + 0.4 * SIZE, str(token["position"]), size=0.75 * size, **below)
 
 
 def _legend(ax: Axes, y: float, roles: list[str], colours: dict[str, str]) -> None:
