@@ -90,7 +90,7 @@ def test_a_smaller_study_has_the_sections_that_it_has_tables_for():
     nodes["overlap"] = nodes["overlap"][nodes["overlap"]["level"] != "edges"]
     less = Study(nodes, whole.info, {}, whole.model, {"lens": None}, whole.settings, {})
     html = summary.page(less)
-    gone = {"Edges", "Edges that the circuits share", "What the heads do", "Positions"}
+    gone = {"Edges", "Edges that the circuits share", "What the heads do", "Positions", "Roles"}
     assert [title for title in titles(summary.page(whole)) if title not in gone] == titles(html)
     assert "The configuration leaves out the logit lens." in html and titles(summary.tables_page(less))[:2] == [
         "clean",

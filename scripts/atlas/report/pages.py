@@ -35,9 +35,22 @@ class Section:
         return bool(self.sentences or self.table or self.pre)
 
 
-def page(title: str, lead: str, sections: Sequence[Section], short: Sequence[str] = (), warning: str = "") -> str:
-    """A page of sections; ``short``: sentences that stand above them."""
-    return frame.render(__file__, title, lead, warning, sections=sections, short=short)
+def page(
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    short: Sequence[str] = (),
+    warning: str = "",
+    cards: Sequence[tuple[str, Any]] = (),
+    reading: str = "",
+) -> str:
+    """A page of sections; ``short``: sentences that stand above them.
+
+    ``cards``: (address, card) of the cards (`cards.Card`) that stand above everything. Under cards what is written
+    folds out, each section with its first sentence too. ``reading``: how to read the numbers.
+    """
+    content = {"sections": sections, "short": short, "cards": cards, "reading": reading}
+    return frame.render(__file__, title, lead, warning, **content)
 
 
 def warning(model: dict[str, Any]) -> str:
