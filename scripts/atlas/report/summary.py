@@ -105,6 +105,7 @@ def page(study: Study) -> str:
         f"{study.settings['note']}.",
         short=[made[name].first for name in SHORT if made[name].first],
         sections=[section for section in made.values() if section.shown],
+        fold=True,
         cards=[(card.link(atlas), card) for card in cards(study)],
         reading="Brackets hold 95 % bootstrap intervals over prompts (without width where all prompts agree); those "
         "behind \u201crandom sets\u201d the middle 95 % of these. p-values, and what surely differs, are corrected for "
