@@ -158,7 +158,7 @@ def controls_card(study: Study) -> Card:
             ("whole", "circuit\u2019s heads, with their interval"),
             ("some", "random heads of the same layers, the middle 95 %; p < 0.05, corrected"),
         ],
-        view={"view": "compare", "compare": "controls"},
+        view={"view": "compare"},
     )
 
 
