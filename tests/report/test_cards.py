@@ -10,11 +10,11 @@ from atlas.report import pages, pictures, summary
 from atlas.report.cards import cards
 from atlas.report.wording import number
 from chromium import PHONE, SCREEN, opened, overflow, started
-from figure_tables import GROUPED, LARGE, SMALL, study_of
+from figure_tables import GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, study_of
 from summaries import summary_of
 
 
-@pytest.fixture(params=[LARGE, SMALL, GROUPED], scope="module")
+@pytest.fixture(params=[LARGE, SMALL, GROUPED, UNKNOWN, HEADLESS], scope="module")
 def study(request):
     return summary_of(study_of(request.param))
 
@@ -128,6 +128,9 @@ def test_roles_count_heads_of_the_circuits_that_have_a_label(study):
     card, roles, membership = by_title(study)["Roles"], study.tables["roles"], study.tables["membership"]
     inside = set(membership[membership.circuit.isin(study.main) & ~membership.component.str.startswith("m")].component)
     own = roles[roles.task.isin(study.main) & roles.component.isin(inside) & (roles.label != "unlabelled")]
+    if not inside:
+        assert "holds a head" in card.facts[0][1] and card.picture is None
+        return
     assert card.facts[0][0] == f"{own.component.nunique()} of {len(inside)}"
     counts = own.drop_duplicates(["label", "component"]).label.value_counts()
     drawn = re.findall(r'text-anchor="end">([^<]*)</text>.*?text-anchor="start">(\d+)</text>', card.picture or "")
@@ -146,9 +149,10 @@ def test_heads_outside_every_circuit_do_not_count_as_roles():
 def test_links_open_the_view_that_a_card_is_about(study):
     html = summary.page(study)
     links = re.findall(r'href="\.\./\.\./([^"]*)"', html)
-    assert len(links) == len(cards(study)) and {link.split("#")[0] for link in links} == {
-        f"{study.model['model']}/atlas.html"
-    }
+    assert len(links) == sum(card.view is not None for card in cards(study)) and {
+        link.split("#")[0] for link in links
+    } == {f"{study.model['model']}/atlas.html"}
+    assert {card.section for card in cards(study)} <= set(re.findall(r'<h2 id="(\w+)"', html))
     for task, link in zip(study.main, links, strict=False):
         assert unescape(link).endswith(f"#view=graph&task={task}")
 
@@ -202,7 +206,9 @@ def test_the_summary_in_a_browser(tmp_path):
             assert len(ends) == 6 and max(ends) <= SCREEN["height"] and overflow(page) == 0
             assert page.locator("details[open]").count() == 0
             light = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            page.get_by_text("In sentences").click()
+            page.get_by_text("in sentences").first.click()
+            assert page.locator("details[open] #circuits").count() == 1 == page.locator("details[open]").count()
+            page.get_by_role("heading", name="All findings, shortly").click()
             assert page.locator(".short li").first.is_visible()
             page.evaluate("dispatchEvent(new Event('beforeprint'))")
             assert page.locator("details:not([open])").count() == 0

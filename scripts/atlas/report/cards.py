@@ -24,7 +24,8 @@ MORE = {"sufficiency": "keep more", "necessity": "are missed more"}
 
 @dataclass(frozen=True)
 class Card:
-    """What is found about one thing. ``facts``: (number, of what); ``view``: what the atlas page is opened with.
+    """What is found about one thing. ``facts``: (number, of what); ``view``: what the atlas page is opened with;
+    ``section``: the anchor of what is written about it.
 
     ``below``: what the picture shows, for those who see it: (class of the marks, or empty; what they are).
     """
@@ -35,6 +36,7 @@ class Card:
     below: Sequence[tuple[str, str]] = ()
     view: Mapping[str, str] | None = None
     is_map: bool = False
+    section: str = ""
 
     def link(self, atlas: str) -> str:
         """The address of its view on the atlas page."""
@@ -80,6 +82,7 @@ def task_card(study: Study, task: str) -> Card:
         ],
         view={"view": "graph", "task": task},
         is_map=True,
+        section="circuits",
     )
 
 
@@ -127,6 +130,7 @@ def shared_card(study: Study) -> Card:
         below=[(name, text) for name, text in meant.items() if name in marks.values()],
         view={"view": "graph", "task": study.main[0], "colour": "sharing"},
         is_map=True,
+        section="consensus",
     )
 
 
@@ -135,8 +139,9 @@ def controls_card(study: Study) -> Card:
     summary = study.tables["controls_summary"]
     own = summary[(summary["circuit"] == summary["task"]) & summary["task"].isin(study.main)]
     if own.empty:
-        return Card("Controls", [("none", "was asked for, so nothing says that these circuits are special")])
-    facts: list[tuple[str, str]] = []
+        facts = [("None", "was asked for, so nothing says that these circuits are special")]
+        return Card("Controls", facts, section="controls")
+    facts = []
     drawn: dict[str, list[dict[str, Any]]] = {}
     for question, doing in QUESTIONS.items():
         rows = own[own["question"] == question]
@@ -159,6 +164,7 @@ def controls_card(study: Study) -> Card:
             ("some", "random heads of the same layers, the middle 95 %; p < 0.05, corrected"),
         ],
         view={"view": "compare"},
+        section="controls",
     )
 
 
@@ -169,6 +175,8 @@ def roles_card(study: Study) -> Card:
     found = roles[roles["task"].isin(study.main) & roles["component"].isin(inside) & (roles["label"] != UNLABELLED)]
     held = found.groupby("label")["component"].nunique().sort_values(ascending=False, kind="stable")
     labelled = found["component"].nunique()
+    if not inside:
+        return Card("Roles", [("No", "circuit holds a head, so there is none to explain")], section="heads")
     facts = [(f"{labelled} of {len(inside)}", "heads of the circuits have a role on a main task")]
     rest = sorted(inside - set(found["component"]), key=place)
     if rest and labelled:
@@ -182,6 +190,7 @@ def roles_card(study: Study) -> Card:
         picture=pictures.bars(counts, title) if counts else None,
         below=[("", "Heads by role; a head may have several, on different tasks.")] if counts else [],
         view={"view": "graph", "task": study.main[0], "colour": "role"},
+        section="heads",
     )
 
 

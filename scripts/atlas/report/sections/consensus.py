@@ -195,6 +195,7 @@ def section(study: Study) -> Section:
     basis = basis_of(agreed, study.tables["stability_summary"], study.settings["threshold"])
     return Section(
         title="Consensus of the searches, and what the tasks share",
+        anchor="consensus",
         **led(findings(agreed, shared, members, scores, tests, study.main, basis, study.all_mlps)),
         table=table(agreed, scores, tests, study.main),
         note="Core: in at least 90 % of a task's searches; contingent: in 10 to 90 %; what fewer keep is noise. % of "
