@@ -29,6 +29,7 @@ def started() -> Iterator[Any]:
 def opened(browser: Any, file: Path | str, viewport: dict[str, int] = SCREEN, **options: Any) -> Iterator[Any]:
     """A page of the disk; afterwards it must have asked for nothing else, and nothing may have gone wrong in it."""
     context = browser.new_context(viewport=viewport, offline=True, **options)
+    context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
