@@ -114,7 +114,10 @@ def shared_card(study: Study) -> Card:
     noun = "head is" if heads["shared"] == 1 else "heads are"
     facts = [
         (f"{heads['shared']:.0f}", f"{noun} core for {tasks}{f': {names}' if named else ''}"),
-        (number(heads["expected"], 1), f"expected of as many random heads in the same layers, {chance(heads)}"),
+        (
+            number(heads["expected"], 1 if heads["expected"] >= 1 else 2),
+            f"expected of as many random heads in the same layers, {chance(heads)}",
+        ),
         (f"{mlps['shared']:.0f} of {study.all_mlps}", f"MLPs are core for {tasks}"),
     ]
     cores = [_core(study, task) for task in study.main]

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from atlas.report.wording import place
 
 CELL, GAP, APART = 10, 2, 6  # units of a map: a square, between squares, and before the column of MLPs
-LARGEST = 132  # pixels of a map's longer side, and of a row of bars
+LARGEST = 150  # pixels of a map's longer side, and of a row of bars
 ROW, LABEL, BAR = 15, 112, 116  # pixels of a row with its label and its bar
 
 
