@@ -8,7 +8,7 @@ import pytest
 
 from atlas.report import pages, pictures, summary
 from atlas.report.cards import cards
-from chromium import PHONE, SCREEN, opened, overflow, started
+from browser import AXE, PHONE, WIDE, chromium, opened, overflow
 from figure_tables import GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, study_of
 from summaries import summary_of
 
@@ -198,11 +198,11 @@ def test_the_summary_in_a_browser(tmp_path):
     file = tmp_path / "summary.html"
     file.write_text(summary.page(summary_of(study_of(LARGE))))
     tables = tmp_path / "tables.html"
-    tables.write_text(summary.tables_page(summary_of(study_of(LARGE))))
-    with started() as browser:
+    tables.write_text(summary.tables_page(summary_of(study_of(SMALL))))
+    with chromium() as browser:
         with opened(browser, file) as page:
             ends = page.eval_on_selector_all(".card", "cards => cards.map(card => card.getBoundingClientRect().bottom)")
-            assert len(ends) == 6 and max(ends) <= SCREEN["height"] and overflow(page) == 0
+            assert len(ends) == 6 and max(ends) <= WIDE["height"] and overflow(page) == 0
             assert page.locator("details[open]").count() == 0
             light = page.evaluate("getComputedStyle(document.body).backgroundColor")
             page.get_by_text("in sentences").first.click()
@@ -211,9 +211,21 @@ def test_the_summary_in_a_browser(tmp_path):
             assert page.locator(".short li").first.is_visible()
             page.evaluate("dispatchEvent(new Event('beforeprint'))")
             assert page.locator("details:not([open])").count() == 0
-        with opened(browser, f"{file.as_uri()}#heads", PHONE, color_scheme="dark") as page:
+        with opened(browser, f"{file.as_uri()}#heads", PHONE, "dark") as page:
             assert page.locator("details[open] #heads").count() == 1 and overflow(page) == 0
             assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
         with opened(browser, tables, PHONE) as page:
             page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
             assert overflow(page) == 0 and page.locator("table").count() > 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_summary(tmp_path, scheme):
+    if not AXE.is_file():
+        pytest.skip("axe-core is not here: `npm ci` in report/atlas installs it")
+    file = tmp_path / "summary.html"
+    file.write_text(summary.page(summary_of(study_of(SMALL))))
+    with chromium() as browser, opened(browser, file, scheme=scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        page.evaluate(AXE.read_text())
+        assert page.evaluate("axe.run(document)")["violations"] == []

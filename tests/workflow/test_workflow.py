@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from snakemake.utils import update_config
 
-import chromium
 import hugging_face_score
 from atlas.report.findings import page as findings
 from atlas.report.findings.reading import Results
+from browser import PHONE, WIDE, chromium, opened, overflow
 from conftest import ROOT
 
 
@@ -207,8 +207,8 @@ def test_the_report_opens_on_its_findings_and_its_links_lead_on(study):
     report = study.folder / "report.html"
     if not report.exists():
         study.snakemake("--report", "report.html")
-    with chromium.started() as browser:
-        with chromium.opened(browser, report) as page:
+    with chromium() as browser:
+        with opened(browser, report) as page:
             frame = page.frame_locator("iframe")
             frame.locator(".card").first.wait_for()
             assert page.title() == study.config["study"]["title"]
@@ -219,17 +219,17 @@ def test_the_report_opens_on_its_findings_and_its_links_lead_on(study):
             link.click()
             card = frame.locator(f"[id='h{name}']")
             card.wait_for()
-            assert card.evaluate("card => card.getBoundingClientRect().top") < chromium.SCREEN["height"]
+            assert card.evaluate("card => card.getBoundingClientRect().top") < WIDE["height"]
             page.get_by_text("4 Circuits").click()
             page.locator("nav tbody tr", has_text="shared").locator("a").first.click()
             caption = page.locator("figure figcaption")
             caption.wait_for()
             assert "share" in caption.inner_text() and len(page.locator("figure img").get_attribute("alt")) > 10
             assert page.locator("figure img").evaluate("image => image.naturalWidth") > 100
-        with chromium.opened(browser, report, chromium.PHONE) as page:
+        with opened(browser, report, PHONE) as page:
             card = page.frame_locator("iframe").locator(".card").first
             card.wait_for()
-            assert 300 < card.bounding_box()["width"] <= chromium.PHONE["width"] and chromium.overflow(page) == 0
+            assert 300 < card.bounding_box()["width"] <= PHONE["width"] and overflow(page) == 0
 
 
 def test_every_link_of_a_page_leads_to_a_file_or_a_place_on_a_page(study):
