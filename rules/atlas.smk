@@ -39,7 +39,7 @@ rule write_atlas:
     input:
         unpack(atlas_tables),
     output:
-        page=atlas_page("{model}"),
+        page=atlas_in_report(atlas_page("{model}"), "{model}"),
     log:
         "logs/{model}/write_atlas.log",
     benchmark:
@@ -64,7 +64,7 @@ rule write_atlas_of_models:
         unpack(atlas_tables),
         between="results/comparison/models.parquet",
     output:
-        page="results/atlas.html",
+        page=atlas_in_report("results/atlas.html", "all"),
     log:
         "logs/write_atlas_of_models.log",
     benchmark:

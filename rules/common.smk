@@ -139,6 +139,12 @@ def atlas_page(model):
     return f"results/{model}/atlas.html"
 
 
+def atlas_in_report(page, of):
+    """An atlas page with its place in the report, beside the summary, whose cards lead into it."""
+    labels = {"model": of, "page": "atlas"}
+    return report(page, caption="../report/atlas.rst", category=contents.SUMMARY, labels=labels)
+
+
 def atlas_pages():
     """The atlas page of each model, and of a study of several one of them all."""
     return [*map(atlas_page, MODELS), *(["results/atlas.html"] if len(MODELS) > 1 else [])]

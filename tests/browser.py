@@ -61,3 +61,23 @@ class Tab:
 
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
+
+
+@contextmanager
+def opened(browser, file: Path | str, size: dict | None = None, scheme: str = "light") -> Iterator:
+    """A page of the disk, by path or address; afterwards it must have met no error, nor asked for anything outside."""
+    context = browser.new_context(viewport=size or WIDE, color_scheme=scheme, offline=True)
+    context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: wrong.append(asked.url) if asked.url.startswith("http") else None)
+    page.goto(file if isinstance(file, str) else file.as_uri())
+    yield page
+    context.close()
+    assert not wrong
+
+
+def overflow(page) -> int:
+    """Pixels that a page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth")

@@ -15,18 +15,12 @@ from atlas.report import head_cards, head_pages, lens_page, maps, pages, summary
 from atlas.report.sections.study import Study
 from conftest import ROOT
 from figure_tables import COLOURS, GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, study_of
+from summaries import NOTE, summary_of, tables_of
 
 
 @pytest.fixture(params=[LARGE, SMALL, GROUPED, UNKNOWN], scope="module")
 def study(request):
     return study_of(request.param)
-
-
-def tables_of(study) -> dict[str, pd.DataFrame]:
-    """All tables of a study by the names that the jobs of its pages read."""
-    made = {name: table for name, table in vars(study).items() if isinstance(table, pd.DataFrame)}
-    made |= {name: pd.concat(vars(study)[name].values()) for name in ("prompts", "effects")}
-    return made | {"attention_members": study.members}
 
 
 def test_no_module_of_the_report_imports_a_model():
@@ -40,32 +34,7 @@ def test_no_module_of_the_report_imports_a_model():
     assert not {"torch", "transformers", "transformer_lens", "matplotlib.pyplot"} & set(done.stdout.split())
 
 
-NOTE = "Node circuits: T = 20 %, order layers"
-
-
 # ---- the summary and its tables -------------------------------------------------------------------------------
-def summary_of(study) -> Study:
-    layers, heads = (study.effects[study.main[0]][key].max() + 1 for key in ("layer", "head"))
-    model = {"model": study.model, "architecture": "GPT2LMHeadModel", "n_layers": int(layers), "n_heads": int(heads)}
-    return Study(
-        tables=tables_of(study),
-        info=study.info,
-        circuits=study.edge_circuits,
-        model=model | {"compared": {"dtypes": ["float32"], "tokens": 128}},
-        left_out={},
-        settings={
-            "title": "A & B",
-            "tasks": study.tasks,
-            "main_tasks": study.main,
-            "threshold": study.threshold,
-            "order": study.order,
-            "note": NOTE,
-            "labels": head_tables.THRESHOLDS,
-        },
-        provenance={},
-    )
-
-
 @pytest.mark.parametrize("name", [LARGE, SMALL])
 def test_summary_needs_nothing_from_outside(name):
     study = study_of(name)
@@ -90,7 +59,7 @@ def test_a_smaller_study_has_the_sections_that_it_has_tables_for():
     nodes["overlap"] = nodes["overlap"][nodes["overlap"]["level"] != "edges"]
     less = Study(nodes, whole.info, {}, whole.model, {"lens": None}, whole.settings, {})
     html = summary.page(less)
-    gone = {"Edges", "Edges that the circuits share", "What the heads do", "Positions"}
+    gone = {"Edges", "Edges that the circuits share", "What the heads do", "Positions", "Roles"}
     assert [title for title in titles(summary.page(whole)) if title not in gone] == titles(html)
     assert "The configuration leaves out the logit lens." in html and titles(summary.tables_page(less))[:2] == [
         "clean",

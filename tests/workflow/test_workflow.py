@@ -2,9 +2,11 @@
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from snakemake.utils import update_config
 import hugging_face_score
 from atlas.report.findings import page as findings
 from atlas.report.findings.reading import Results
+from browser import PHONE, WIDE, chromium, opened, overflow
 from conftest import ROOT
 
 
@@ -197,6 +200,47 @@ def test_the_report_is_one_offline_file(study):
     text = (study.folder / "report.html").read_text()
     for words in ("1 Data", "2 Summary", "cross_matrix", "circuit_diagram"):
         assert words in text
+
+
+def test_the_report_opens_on_its_findings_and_its_links_lead_on(study):
+    """Links between pages, which a browser cannot follow out of a frame; captions beside figures; a phone's width."""
+    report = study.folder / "report.html"
+    if not report.exists():
+        study.snakemake("--report", "report.html")
+    with chromium() as browser:
+        with opened(browser, report) as page:
+            frame = page.frame_locator("iframe")
+            frame.locator(".card").first.wait_for()
+            assert page.title() == study.config["study"]["title"]
+            frame.locator("h2#heads").click()
+            link = frame.locator("details[open] p a[href]").first
+            link.wait_for()
+            name = link.inner_text()
+            link.click()
+            card = frame.locator(f"[id='h{name}']")
+            card.wait_for()
+            assert card.evaluate("card => card.getBoundingClientRect().top") < WIDE["height"]
+            page.get_by_text("4 Circuits").click()
+            page.locator("nav tbody tr", has_text="shared").locator("a").first.click()
+            caption = page.locator("figure figcaption")
+            caption.wait_for()
+            assert "share" in caption.inner_text() and len(page.locator("figure img").get_attribute("alt")) > 10
+            assert page.locator("figure img").evaluate("image => image.naturalWidth") > 100
+        with opened(browser, report, PHONE) as page:
+            card = page.frame_locator("iframe").locator(".card").first
+            card.wait_for()
+            assert 300 < card.bounding_box()["width"] <= PHONE["width"] and overflow(page) == 0
+
+
+def test_every_link_of_a_page_leads_to_a_file_or_a_place_on_a_page(study):
+    pages = {path.resolve(): path.read_text() for path in (study.folder / "results").rglob("*.html")}
+    links = [(page, unescape(link)) for page, html in pages.items() for link in re.findall(r'<a href="([^"]*)"', html)]
+    assert len(links) > 20
+    for page, link in links:
+        address, _, place = link.partition("#")
+        to = (page.parent / address).resolve() if address else page
+        assert to.is_file(), f"{page.name}: {link}"
+        assert to.name == "atlas.html" or not place or f'id="{place}"' in pages[to], f"{page.name}: {link}"
 
 
 def test_the_page_of_findings_is_written_from_a_finished_study(study, tmp_path):

@@ -11,13 +11,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+BRIEF = 26  # letters of a name
+
 
 def text_columns(rows: list[list[str]]) -> list[Markup]:
-    """The class of each column's cells: columns with words are set left, columns of numbers right."""
-    return [
-        Markup(' class="text"' if any(re.match(r"[^\W\d_]", cell) for cell in column) else "")
-        for column in zip(*rows, strict=True)
-    ]
+    """The class of each column's cells: columns with words are set left, columns of numbers right.
+
+    Words that are short, as names are, stay on one line (`brief`).
+    """
+    classes = []
+    for column in zip(*rows, strict=True):
+        brief = " brief" if max(map(len, column)) <= BRIEF else ""
+        text = any(re.match(r"[^\W\d_]", cell) for cell in column)
+        classes.append(Markup(' class="text{}"').format(brief) if text else Markup(""))
+    return classes
 
 
 def tied(sentence: str) -> str:

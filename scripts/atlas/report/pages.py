@@ -28,6 +28,7 @@ class Section:
     anchor: str = ""
     links: Sequence[tuple[str, str]] = ()
     pre: str = ""
+    size: str = ""  # beside its title, where it folds out
 
     @property
     def shown(self) -> bool:
@@ -35,9 +36,23 @@ class Section:
         return bool(self.sentences or self.table or self.pre)
 
 
-def page(title: str, lead: str, sections: Sequence[Section], short: Sequence[str] = (), warning: str = "") -> str:
-    """A page of sections; ``short``: sentences that stand above them."""
-    return frame.render(__file__, title, lead, warning, sections=sections, short=short)
+def page(
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    short: Sequence[str] = (),
+    warning: str = "",
+    cards: Sequence[tuple[str, Any]] = (),
+    reading: str = "",
+    fold: bool = False,
+) -> str:
+    """A page of sections; ``short``: sentences that stand above them.
+
+    ``cards``: (address, card) of the cards (`cards.Card`) that stand above everything; ``reading``: how to read their
+    numbers. ``fold``: sections fold out, with their first sentences too, and so do the sentences of ``short``.
+    """
+    content = {"sections": sections, "short": short, "cards": cards, "reading": reading, "fold": fold}
+    return frame.render(__file__, title, lead, warning, **content)
 
 
 def warning(model: dict[str, Any]) -> str:
@@ -80,16 +95,28 @@ def strongest_edges(scores: pd.DataFrame, n: int = 20) -> pd.DataFrame:
 
 
 def tables_page(tables: dict[str, pd.DataFrame], title: str, warning: str, note: str) -> str:
-    """Tables on one page, very long ones cut; the keys are their headings. ``note``: which circuits are in them."""
-    sections = [
-        Section(
-            title=words(name),
-            table=frame_table(table.head(ROWS_UP_TO)),
-            note=f"The first {ROWS_UP_TO} of {len(table)} rows." if len(table) > ROWS_UP_TO else "",
-        )
-        for name, table in tables.items()
-        if len(table)
-    ]
+    """Tables on one page, each folds out; the keys are their headings. ``note``: which circuits are in them.
+
+    Very long ones are cut, and what all rows have in common in words (the model) stands above them.
+    """
+    sections = []
+    for name, whole in tables.items():
+        if whole.empty:
+            continue
+        table, same = varying(whole)
+        said = [f"In every row: {', '.join(f'{key} {value}' for key, value in same.items())}."] if same else []
+        if len(table) > ROWS_UP_TO:
+            said.append(f"The first {ROWS_UP_TO} of {len(table)} rows.")
+        rows = frame_table(table.head(ROWS_UP_TO))
+        size = f"{len(table)} {'row' if len(table) == 1 else 'rows'}"
+        sections.append(Section(title=words(name), table=rows, note=" ".join(said), size=size))
     lead = "The tables behind the summary; value, ci_low and ci_high are a mean and its 95 % bootstrap interval."
-    lead = f"{lead} {note}."
-    return page(title, lead, sections, warning=warning)
+    return page(title, f"{lead} {note}.", sections, warning=warning, fold=True)
+
+
+def varying(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The columns that tell the rows of a table apart; and, of the others that hold words, the one value of each."""
+    words_in = [name for name in table if all(isinstance(value, str) for value in table[name])]
+    same = {name: table[name].iloc[0] for name in words_in if len(table) > 1 and table[name].nunique() == 1}
+    same = {name: value for name, value in same.items() if value}
+    return table.drop(columns=list(same)), same

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 from atlas.report import pages
+from atlas.report.cards import cards
 from atlas.report.pages import Section
 from atlas.report.sections import (
     circuits,
@@ -94,17 +95,22 @@ LISTED += ("controls_summary", "detectors", "roles", "generation", "published")
 
 
 def page(study: Study) -> str:
-    """The findings of one model."""
+    """The findings of one model: cards that fit one screen, and below them every sentence and table, folded."""
     made, model = {name: section(study) for name, section in SECTIONS.items()}, study.model
+    atlas = f"../../{model['model']}/atlas.html"
     return pages.page(
         title=f"{study.settings['title']}: {model['model']}",
         warning=pages.warning(model),
         lead=f"{model['architecture']}, {model['n_layers']} layers of {count(model['n_heads'], 'head')} and one MLP. "
-        f"{study.settings['note']}. Brackets hold 95 % bootstrap intervals over prompts (without width where all "
-        f"prompts agree); those behind \u201crandom sets\u201d the middle 95 % of these. p-values, and what surely "
-        f"differs, are corrected for the tests made together. Sentences are chosen by rule from the numbers.",
+        f"{study.settings['note']}.",
         short=[made[name].first for name in SHORT if made[name].first],
         sections=[section for section in made.values() if section.shown],
+        fold=True,
+        cards=[(card.link(atlas), card) for card in cards(study)],
+        reading="Brackets hold 95 % bootstrap intervals over prompts (without width where all prompts agree); those "
+        "behind \u201crandom sets\u201d the middle 95 % of these. p-values, and what surely differs, are corrected for "
+        "the tests made together. Maps: a row a layer, the first on top; a column a head, the MLP at the right. "
+        "Sentences are chosen by rule from the numbers.",
     )
 
 

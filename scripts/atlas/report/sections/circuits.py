@@ -225,6 +225,7 @@ def section(study: Study) -> Section:
     said += half_findings(study.searched, choice, study.main, threshold)
     return Section(
         title=f"Circuits (threshold {threshold:g} %)",
+        anchor="circuits",
         **led(said + split_findings(study.tables["prompts"], study.main)),
         table=table(choice, study.main, threshold, *sizes),
         note="% of full: logit difference of the circuit over that of the full model. Faithfulness: the same, counted "

@@ -88,9 +88,14 @@ def _versus(row: pd.Series, noun: str) -> str:
     where = " in the same layers" if noun == "heads" else ""
     sizes = listing(row["sizes"].split())
     text = f"as many random {noun}{where} ({sizes}) would share {number(row['expected'], 1)}"
+    return f"{text}, {chance(row)}"
+
+
+def chance(row: pd.Series) -> str:
+    """`p = 0.0063`, of a row of `shared`; or that no overlap of these sizes could tell anything."""
     if row["p_smallest"] >= ALPHA:
-        return f"{text}, and no overlap of these sizes could have p below {row['p_smallest']:.2g}, so it says nothing"
-    return f"{text}, {p_of_tests(row)}"
+        return f"and no overlap of these sizes could have p below {row['p_smallest']:.2g}, so it says nothing"
+    return p_of_tests(row)
 
 
 def _task(consensus: pd.DataFrame, scores: pd.DataFrame, tests: pd.DataFrame, task: str, all_mlps: int) -> str:
@@ -190,6 +195,7 @@ def section(study: Study) -> Section:
     basis = basis_of(agreed, study.tables["stability_summary"], study.settings["threshold"])
     return Section(
         title="Consensus of the searches, and what the tasks share",
+        anchor="consensus",
         **led(findings(agreed, shared, members, scores, tests, study.main, basis, study.all_mlps)),
         table=table(agreed, scores, tests, study.main),
         note="Core: in at least 90 % of a task's searches; contingent: in 10 to 90 %; what fewer keep is noise. % of "

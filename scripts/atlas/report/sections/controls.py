@@ -93,6 +93,7 @@ def section(study: Study) -> Section:
     floor = f" With {count(most, 'control')} no p lies below {1 / (1 + most):.2g}." if most else ""
     return Section(
         title="Random controls",
+        anchor="controls",
         **led(findings(summary, prompts_of(study.tables["cross"]))),
         table=table(summary),
         note="Sufficiency: only the set's heads are kept, with the circuit's MLPs. Necessity: they are ablated, and "
