@@ -17,7 +17,17 @@ SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
 
 
 # Tests of these files share a finished study; they go to one worker, and first, since they take longest
-OF_A_STUDY = ("check_data", "damage", "determinism", "incremental", "kills", "slurm", "workflow")
+OF_A_STUDY = (
+    "check_data",
+    "damage",
+    "determinism",
+    "finished",
+    "incremental",
+    "kills",
+    "notebook",
+    "slurm",
+    "workflow",
+)
 
 
 def of_a_study(file) -> bool:
