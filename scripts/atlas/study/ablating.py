@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -22,13 +22,11 @@ from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
 from atlas.model import source
 from atlas.report import wording
+from atlas.report.findings.reading import Results
 from atlas.store import artifacts, places
 from atlas.store.sources import ROOT
 from atlas.study import html
 from atlas.study.circuits import Circuit
-
-if TYPE_CHECKING:
-    from atlas.study.finished import Study, Task
 
 METRICS = ("logit_diff", "top1")
 Estimate = tuple[float, float, float]  # value, and its 95 % bootstrap interval over the prompts
@@ -80,11 +78,18 @@ def said(estimate: Estimate, unit: str, digits: int = 1, factor: float = 1) -> s
 
 
 class Ablating:
-    """Runs the model on a task's prompts with components ablated; remembers what it has run, on no disk."""
+    """Runs the model on a task's prompts with components ablated; remembers what it has run, on no disk.
 
-    def __init__(self, task: Task) -> None:
-        self.task, self.results = task, task.study.results
-        self.settings = settings_of(task)
+    checkpoint, device: as of `finished.open_study`. loaded: of all tasks of the study, holds its `model` once it runs.
+    """
+
+    def __init__(
+        self, results: Results, task: str, checkpoint: Path | str | None, device: str | None, loaded: dict[str, Any]
+    ) -> None:
+        self.results, self.task, self.checkpoint, self.loaded = results, task, checkpoint, loaded
+        self.settings = settings_of(results, task)
+        if device:
+            self.settings["run"] = self.settings["run"] | {"device": device}
         self.bootstrap = Bootstrap(self.settings["bootstrap"], self.settings["seed"])
         self._ablators: dict[tuple[str, str], Ablator] = {}
 
@@ -93,23 +98,21 @@ class Ablating:
         """The task's prompts, means and model."""
         folder = self.results.folder / self.results.model
         names = {"prompts": "prompts.parquet", "clean": "clean.parquet", "means": "means.pt"}
-        paths = {name: folder / self.task.name / file for name, file in names.items()}
-        paths |= {"model": folder / "model.json", "activations": folder / self.task.name / "activations.pt"}
+        paths = {name: folder / self.task / file for name, file in names.items()}
+        paths |= {"model": folder / "model.json", "activations": folder / self.task / "activations.pt"}
         for path in paths.values():
             if not path.is_file():
                 raise StudyError(f"{path}: missing; ablating needs it, run the study of {self.results.model} again")
-        device = {"device": self.task.study.device} if self.task.study.device else {}
         found = TaskData(
             paths,
-            {"model": self.results.model, "task": self.task.name},
-            model_folder(self.task.study),
-            self.settings["run"] | device,
+            {"model": self.results.model, "task": self.task},
+            model_folder(self.results, self.checkpoint),
+            self.settings["run"],
             **{key: self.settings[key] for key in ("kind", "legacy_mlp_means", "allow_negative_clean")},
         )
-        loaded = self.task.study.loaded
-        if "model" in loaded:
-            vars(found)["model"] = loaded["model"]  # a cached property: one model serves all tasks
-        loaded["model"] = found.model
+        if "model" in self.loaded:
+            vars(found)["model"] = self.loaded["model"]  # a cached property: one model serves all tasks
+        self.loaded["model"] = found.model
         return found
 
     def ablator(self, kind: str | None = None, split: str | None = None) -> Ablator:
@@ -119,7 +122,7 @@ class Ablating:
             raise StudyError(f"{kind!r} is no kind of ablation; there are {wording.listing(kinds.KINDS)}")
         there = sorted(set(self.data.every_prompt["split"]))
         if split not in there:
-            raise StudyError(f"{self.task.name}: has no prompts of {split!r}; there are {wording.listing(there)}")
+            raise StudyError(f"{self.task}: has no prompts of {split!r}; there are {wording.listing(there)}")
         if (kind, split) not in self._ablators:
             other = None if kind == self.settings["kind"] else kind
             self._ablators[kind, split] = self.data.ablator(split, METRICS, other)
@@ -155,7 +158,7 @@ class Ablating:
         many += " searched on" if split == "search" else ""
         how = kinds.known(kind or self.settings["kind"]).title
         return Ablation(
-            title=f"{wording.words(self.task.name)}, {title}",
+            title=f"{wording.words(self.task)}, {title}",
             about=f"{many}; ablated components are replaced by: {how}",
             per_prompt=frame.assign(**scores),
             percent=self.bootstrap.percent(left["logit_diff"], full),
@@ -169,43 +172,40 @@ def _named(circuit: Circuit) -> str:
     return wording.listing(circuit) if len(circuit) <= 6 else circuit.size
 
 
-def settings_of(task: Task) -> dict[str, Any]:
+def settings_of(results: Results, task: str) -> dict[str, Any]:
     """How the study ran and ablated on a task, from what its table `cross` came from: ``run``, ``kind``, ``bootstrap``,
     ``seed``, ``legacy_mlp_means``, ``allow_negative_clean``."""
-    results = task.study.results
-    results.read("cross", task.name)  # which checks its seal
-    found: dict[str, Any] = artifacts.table_provenance(results.folder / results.name_of("cross", task.name))
-    settings: dict[str, Any] = found["settings"]
+    results.read("cross", task)  # which checks its seal
+    settings: dict[str, Any] = artifacts.table_provenance(results.folder / results.name_of("cross", task))["settings"]
     return settings
 
 
 # ---- where the model is --------------------------------------------------------------------------------------
-def model_folder(study: Study) -> Path:
+def model_folder(results: Results, checkpoint: Path | str | None = None) -> Path:
     """The folder of the study's model, whose files are those that the study ran.
 
-    The one that was given, else the one that the study built or the cache holds, else the one that a configuration of
-    this checkout names. Raises StudyError where none holds those files.
+    ``checkpoint`` where it is given; else the one that the study built or the cache holds, else the one that a
+    configuration of this checkout names. Raises StudyError where none holds those files.
     """
-    about = study.results.description
-    for folder in folders(study):
+    about, model = results.description, results.model
+    for folder in [Path(checkpoint).expanduser()] if checkpoint else folders(results):
         if (folder / "config.json").is_file():
-            there = source.describe(study.model, folder)
-            if all(there[name] == about[name] for name in FILES):
+            there = source.describe(model, folder)
+            changed = [name for name in FILES if there[name] != about[name]]
+            if not changed:
                 return folder
-            if study.checkpoint:
-                changed = wording.listing(name for name in FILES if there[name] != about[name])
-                raise StudyError(f"{folder}: holds another model than the study ran; its {changed} differ")
-    where = f"{study.checkpoint}: holds no checkpoint" if study.checkpoint else "is not at hand"
-    raise StudyError(f"{study.model}: {where}; give its folder, open_study(..., checkpoint=)")
+            if checkpoint:
+                said = wording.listing(changed)
+                raise StudyError(f"{folder}: holds another model than the study ran; its {said} differ")
+    where = f"{checkpoint}: holds no checkpoint" if checkpoint else "its files are not at hand"
+    raise StudyError(f"{model}: {where}; give its folder, open_study(..., checkpoint=)")
 
 
-def folders(study: Study) -> Iterator[Path]:
+def folders(results: Results) -> Iterator[Path]:
     """Where the model may be, the likeliest first. Raises StudyError where a cache lost it."""
-    about, results = study.results.description, study.results
+    about = results.description
     description = results.folder / results.model / "model.json"
-    if study.checkpoint:
-        yield Path(study.checkpoint).expanduser()
-    elif about["random_weights"]:
+    if about["random_weights"]:
         yield description.parent / "checkpoint"
     elif about.get("source"):
         yield places.model_folder({"gguf": about["source"]["file"]}, False, description)
@@ -213,6 +213,6 @@ def folders(study: Study) -> Iterator[Path]:
         yield places.model_folder(about["provenance"]["settings"]["source"], False, description)
     else:
         for file in (ROOT / "config.yaml", *sorted((ROOT / "presets").glob("*.yaml"))):
-            blocks = yaml.safe_load(file.read_text()).get("models", {})
-            if "path" in blocks.get(study.model, {}):
-                yield places.below_root(blocks[study.model]["path"])
+            block = yaml.safe_load(file.read_text()).get("models", {}).get(results.model, {})
+            if "path" in block:
+                yield places.below_root(block["path"])

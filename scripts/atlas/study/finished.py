@@ -264,7 +264,8 @@ class Task:
         """What runs the model on the task's prompts."""
         from atlas.study.ablating import Ablating
 
-        return Ablating(self)
+        study = self.study
+        return Ablating(study.results, self.name, study.checkpoint, study.device, study.loaded)
 
     def ablate(self, *components: Any, kind: str | None = None, split: str | None = None) -> Ablation:
         """The model with these ablated: components, their names, or circuits; everything downstream is recomputed.
