@@ -18,8 +18,9 @@ REPORT := results/report.html
 REAL := smollm2 gemma-3-270m
 GEMMA_TERMS ?=
 BIN := $(VENV)/bin
+SITE := .venv-site
 
-.PHONY: run real findings resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run quick site real findings resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -27,6 +28,13 @@ run: $(VENV)/installed
 		$(BIN)/snakemake --report $(REPORT); \
 	fi
 	@echo "Report: $(CURDIR)/$(REPORT)"
+
+quick: $(VENV)/installed
+	$(BIN)/snakemake --cores $(CORES) quick
+
+site: $(SITE)/installed
+	$(SITE)/bin/sphinx-build -W --keep-going -q -c docs/site -d $(SITE)/doctrees . docs/site/html
+	@echo "Site: $(CURDIR)/docs/site/html/index.html"
 
 # Each study under the name of its preset and its model, so that nothing of another one is written over
 real: $(VENV)/installed
@@ -100,10 +108,15 @@ clean:
 	rm -rf results/* benchmarks logs .snakemake
 
 distclean: clean
-	rm -rf $(VENV) htmlcov .coverage .hypothesis .*_cache
+	rm -rf $(VENV) $(SITE) docs/site/html htmlcov .coverage .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: envs/requirements.txt envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt -c envs/constraints.txt
+	touch $@
+
+$(SITE)/installed: envs/site.txt envs/constraints.txt
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check -r envs/site.txt -c envs/constraints.txt
 	touch $@

@@ -146,3 +146,53 @@ rule write_summary:
         "Write the summary of {wildcards.model}"
     script:
         "../scripts/write_summary.py"
+
+
+rule write_first_page:
+    input:
+        **{
+            name: f"results/{{model}}/{MAIN_TASKS[0]}/{file}"
+            for name, file in (
+                ("info", "prompts.json"),
+                ("clean", "clean_summary.parquet"),
+                ("effects", "component_effects.parquet"),
+                ("choice", "choice.parquet"),
+                ("chosen", "chosen.json"),
+            )
+        },
+        model="results/{model}/model.json",
+    output:
+        page="results/{model}/first.html",
+    log:
+        "logs/{model}/write_first_page.log",
+    benchmark:
+        "benchmarks/{model}/write_first_page.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(1000, 10),
+    params:
+        code=library("scripts/write_first_page.py"),
+        title=config["study"]["title"],
+        task=MAIN_TASKS[0],
+        threshold=config["comparison"]["threshold"],
+        kind=config["ablation"]["kind"],
+        colours={name: config["figures"][name] for name in ("clean", "circuit")},
+    message:
+        "Write the first page of {wildcards.model}"
+    script:
+        "../scripts/write_first_page.py"
+
+
+rule quick:
+    input:
+        page=f"results/{MODELS[0]}/first.html",
+    log:
+        "logs/quick.log",
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    message:
+        "The first circuit: {input.page}"
+    shell:
+        "echo 'Open {input.page}. The same command without quick finishes the study from here.' | tee {log}"

@@ -25,6 +25,7 @@ OF_A_STUDY = (
     "incremental",
     "kills",
     "notebook",
+    "quick",
     "slurm",
     "workflow",
 )

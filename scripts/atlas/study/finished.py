@@ -27,6 +27,7 @@ from atlas.study.circuits import Circuit, names_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from atlas.core.statistics import Bootstrap
     from atlas.study.ablating import Ablating, Ablation
 
 PLACE = "results"  # a seal holds the place of its file below a folder of this name
@@ -266,6 +267,11 @@ class Task:
 
         study = self.study
         return Ablating(study.results, self.name, study.checkpoint, study.device, study.loaded)
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """That of the study: intervals of per-prompt values as its tables have them, paired over prompts."""
+        return self.ablating.bootstrap
 
     def ablate(self, *components: Any, kind: str | None = None, split: str | None = None) -> Ablation:
         """The model with these ablated: components, their names, or circuits; everything downstream is recomputed.
