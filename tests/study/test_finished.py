@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import documented
 from atlas.core.errors import StudyError
 from atlas.study.finished import open_study
 from conftest import SHIPPED
@@ -146,6 +147,18 @@ def test_means_by_answer_are_those_of_the_prompts(opened):
     for answer, rows in found.per_prompt.groupby("answer"):
         assert by.lost[answer] == pytest.approx(rows.lost.mean()) and by.prompts[answer] == len(rows)
     assert by.prompts.sum() == len(found.per_prompt)
+
+
+def test_the_lines_that_open_a_study_do(study, monkeypatch):
+    """As the README has them; the small study has other tasks."""
+    (lines,) = (block.text for block in documented.blocks() if (block.page, block.language) == ("README.md", "python"))
+    assert len(lines.strip().splitlines()) == 4, "an import, and three lines with the blank one"
+    monkeypatch.chdir(study.folder)
+    lines = lines.replace("months", "numerals")
+    *statements, last = lines.strip().splitlines()
+    names = {}
+    exec("\n".join(statements), names)
+    assert eval(last, names).title == "numerals, without 1.4 and 4.3"
 
 
 # ---- what is shown -------------------------------------------------------------------------------------------
