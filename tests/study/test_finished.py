@@ -11,7 +11,7 @@ import pytest
 import documented
 from atlas.core.errors import StudyError
 from atlas.study.finished import open_study
-from conftest import SHIPPED
+from conftest import ROOT, SHIPPED
 
 MODEL, MAIN = "ladder-6x8", ["numerals", "number_words"]
 
@@ -159,6 +159,17 @@ def test_the_lines_that_open_a_study_do(study, monkeypatch):
     names = {}
     exec("\n".join(statements), names)
     assert eval(last, names).title == "numerals, without 1.4 and 4.3"
+
+
+def test_what_the_documents_name_is_there(opened):
+    page = (ROOT / "docs" / "usage.md").read_text()
+    table = re.search(r"^\| of a study .*?\n\n", page, re.MULTILINE | re.DOTALL)[0].splitlines()[2:]
+    for line in table:
+        of_study, of_task = line.split("|")[1:3]
+        for owner, names in ((opened, of_study), (opened["numerals"], of_task)):
+            assert all(hasattr(owner, name) for name in re.findall(r"`(\w+)", names)), line
+    found = opened["numerals"].ablate("1.4")
+    assert all(len(estimate) == 3 for estimate in (found.percent, found.logit_diff, found.first))
 
 
 # ---- what is shown -------------------------------------------------------------------------------------------
