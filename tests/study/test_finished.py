@@ -163,7 +163,8 @@ def test_the_lines_that_open_a_study_do(study, monkeypatch):
 
 def test_what_the_documents_name_is_there(opened):
     page = (ROOT / "docs" / "usage.md").read_text()
-    table = re.search(r"^\| of a study .*?\n\n", page, re.MULTILINE | re.DOTALL)[0].splitlines()[2:]
+    table = re.search(r"^\| of a study .*?\n\n", page, re.MULTILINE | re.DOTALL)[0].strip().splitlines()[2:]
+    assert len(table) == 8
     for line in table:
         of_study, of_task = line.split("|")[1:3]
         for owner, names in ((opened, of_study), (opened["numerals"], of_task)):
