@@ -29,6 +29,9 @@ run: $(VENV)/installed
 	@if [ ! -f $(REPORT) ] || [ -n "$$(find results -type f -newer $(REPORT) | head -n 1)" ]; then \
 		$(BIN)/snakemake --report $(REPORT); \
 	fi
+	@for page in $$([ -f results/atlas.html ] && echo results/atlas.html || ls results/*/atlas.html); do \
+		echo "Open first: $(CURDIR)/$$page"; \
+	done
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
 quick: $(VENV)/installed
@@ -51,6 +54,7 @@ real: $(VENV)/installed
 			[ -n "$$(find results/$$study results/figures/$$study -type f -newer $$report | head -n 1)" ]; then \
 			$(BIN)/snakemake "$$@" --report $$report || exit 1; \
 		fi; \
+		echo "Open first: $(CURDIR)/results/$$study/atlas.html"; \
 		echo "Report: $(CURDIR)/$$report"; \
 	done
 

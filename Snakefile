@@ -19,6 +19,7 @@ include: "rules/heads_roles.smk"
 include: "rules/generation.smk"
 include: "rules/published.smk"
 include: "rules/figures.smk"
+include: "rules/atlas.smk"
 include: "rules/fixtures.smk"
 include: "rules/training.smk"
 
@@ -36,5 +37,6 @@ onstart:
 rule all:
     default_target: True
     input:
+        atlas_pages(),
         figures_and_pages(),
         exports(),

@@ -287,8 +287,10 @@ rule export_circuits:
         unpack(edge_tables),
         model="results/{model}/model.json",
         chosen="results/{model}/{task}/chosen.json",
+        tokens="results/{model}/{task}/tokens.parquet",
+        clean="results/{model}/{task}/clean.parquet",
     output:
-        **filled("results/{model}/{task}", study="circuit.study.json", graph="circuit.graph.json"),
+        **filled("results/{model}/{task}", **EXPORTED),
     log:
         "logs/{model}/{task}/export_circuits.log",
     benchmark:

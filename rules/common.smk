@@ -6,8 +6,11 @@ from snakemake.settings.types import DeploymentMethod
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
 from atlas.report import contents
+from atlas.report.atlas.tables import TABLES as IN_ATLAS
 from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, TASK, Table
 from atlas.store import places, sources
+
+ATLAS = "scripts/atlas/report/atlas"  # where the template of its page and what it is filled with lie
 
 
 # ---- what every rule states ----------------------------------------------------------------------------------
@@ -127,10 +130,53 @@ def figures_and_pages():
     return [file for row in contents.SHOWN for file in row.files(STUDY)]
 
 
+def atlas_page(model):
+    return f"results/{model}/atlas.html"
+
+
+def atlas_pages():
+    """The atlas page of each model, and of a study of several one of them all."""
+    return [*map(atlas_page, MODELS), *(["results/atlas.html"] if len(MODELS) > 1 else [])]
+
+
+def atlas_tables(wildcards):
+    """What an atlas page shows: of a model, or of all, under each name the files of its models and their tasks."""
+    tables, models = shown.made(IN_ATLAS, STUDY), [dict(wildcards.items())["model"]] if wildcards else MODELS
+    found = {name: [] for name in tables}
+    for model in models:
+        for name, files in shown.places(tables, STUDY, model).items():
+            found[name] += [files] if isinstance(files, str) else files
+    return found
+
+
+# What an atlas page is written with, beside its tables
+SHOWN_IN_ATLAS = {
+    "code": library("scripts/write_atlas.py", *(f"{ATLAS}/{part}" for part in ("bundle.js", "page.css"))),
+    "title": config["study"]["title"],
+    "tasks": {kind: STUDY.tasks_of(kind) for kind in (TASK, MAIN, EXPLAINED)},
+    "kind": config["ablation"]["kind"],
+    "threshold": config["comparison"]["threshold"],
+    "thresholds": config["search"]["thresholds"],
+    "orders": list(settings.order_names(config["search"]["orders"])),
+    "labels": config["heads"]["labels"],
+    "k": LARGEST_K,
+    "megabytes": config["atlas"]["megabytes"],
+}
+
+
+def scores_of_components(wildcards):
+    """What a task's prompts lose by single ablations: of main tasks."""
+    file = f"results/{wildcards.model}/{wildcards.task}/component_scores.parquet"
+    return {"scores": file} if wildcards.task in MAIN_TASKS else {}
+
+
+EXPORTED = {"study": "circuit.study.json", "graph": "circuit.graph.json", "dot": "circuit.dot"}
+EXPORTED |= {"attribution": "circuit.attribution.json"} if WITH_EDGES else {}
+
+
 def exports():
     """The reported circuits in the formats of other tools; and, in a study of several models, their comparison."""
-    names = ["circuit.study.json", "circuit.graph.json"]
-    files = expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=names)
+    files = expand("results/{model}/{task}/{name}", model=MODELS, task=MAIN_TASKS, name=EXPORTED.values())
     return files + (["results/comparison/models.parquet"] if len(MODELS) > 1 else [])
 
 

@@ -18,6 +18,7 @@ SHIPPED = ROOT / "resources" / "models" / "ladder-6x8"
 
 # Tests of these files share a finished study; they go to one worker, and first, since they take longest
 OF_A_STUDY = (
+    "atlas",
     "check_data",
     "damage",
     "determinism",

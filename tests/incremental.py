@@ -13,14 +13,15 @@ from study import ROOT, Study
 
 Jobs = dict[str, int]  # rule -> number of jobs
 
-AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1, "write_summary": 1}
+WRITTEN = {"write_summary": 1, "write_atlas": 1}
+AFTER_EVALUATION = {"gather_evaluations": 1, "plot_cross_matrix": 1, "plot_controls": 1} | WRITTEN
 AFTER_COMPARISON = {"plot_circuit_diagram": 3, "plot_edge_diagram": 3, "plot_overlap": 1, "plot_methods": 1}
 AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attribution": 1, "plot_attention": 1}
-AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1, "write_summary": 1}
+AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1} | WRITTEN
 AFTER_COMPARISON |= {"compose_heads": 1, "plot_composition": 1}
-AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1, "write_summary": 1}
-AFTER_STABILITY = {"plot_stability": 1, "gather_consensus": 1, "evaluate_consensus": 3, "write_summary": 1}
-AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1, "write_summary": 1}
+AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1} | WRITTEN
+AFTER_STABILITY = {"plot_stability": 1, "gather_consensus": 1, "evaluate_consensus": 3} | WRITTEN
+AFTER_LABELS = {"label_heads": 1, "write_head_pages": 1} | WRITTEN
 
 
 def explained(heads: int) -> Jobs:
@@ -38,7 +39,7 @@ def of_main_tasks(n: int) -> Jobs:
 def after_choice(n: int) -> Jobs:
     """What follows the choice of circuits of n main tasks; every task is evaluated on every main circuit."""
     own = {"search_edges": n, "evaluate_circuits": 3, "plot_search_trajectory": n}
-    own |= {"gather_circuits": 1, "generate": 1, "plot_generation": 1}
+    own |= {"gather_circuits": 1, "generate": 1, "plot_generation": 1, "trace_prompts": 3}
     return own | of_main_tasks(n) | AFTER_EVALUATION | explained(3)
 
 
@@ -48,7 +49,7 @@ def after_search(n: int) -> Jobs:
 
 
 PROMPTS = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1}
-PROMPTS |= {"explain_task": 1, "gather_prompts": 1, "write_data_page": 1}
+PROMPTS |= {"explain_task": 1, "gather_prompts": 1, "write_data_page": 1, "trace_prompts": 1}
 OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1, "evaluate_consensus": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
@@ -57,13 +58,13 @@ OF_A_MAIN_TASK |= after_search(1)
 NUMBER = {shown.MODEL: 1, shown.TASK: 3, shown.MAIN: 2, shown.EXPLAINED_MAIN: 2, shown.CIRCUIT: 3}
 MADE = {rule: NUMBER[rows[0].of] for rule, rows in contents.BY_RULE.items() if rule != "plot_published"}
 FIGURES = {rule: n for rule, n in MADE.items() if rule.startswith("plot_")}
-PAGES = {rule: n for rule, n in MADE.items() if rule.startswith("write_")}
+PAGES = {rule: n for rule, n in MADE.items() if rule.startswith("write_")} | {"write_atlas": 1}
 ALL = FIGURES | PAGES | {"check_model": 1, "check_analyses": 1, "make_prompts": 3, "score_clean": 3}
 ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
-ALL |= {"compose_heads": 1, "choose_circuit": 2, "gather_consensus": 1, "evaluate_consensus": 3}
+ALL |= {"compose_heads": 1, "trace_prompts": 3, "choose_circuit": 2, "gather_consensus": 1, "evaluate_consensus": 3}
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def second_model(config: dict) -> None:
 
 ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
 ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
-ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "generate": 1}
+ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "trace_prompts": 4, "generate": 1}
 ADDED_MAIN |= {"choose_circuit": 1, "gather_consensus": 1, "evaluate_consensus": 4}
 ADDED_MAIN |= dict.fromkeys(
     [
@@ -231,6 +232,11 @@ CHANGES = [
     Change("style", "the title (`study.title`)", PAGES, setting("study", "title", value="T")),
     Change("style", "the code of one figure", {"plot_stability": 1}, edit="scripts/atlas/report/figures/stability.py"),
     Change("style", "the code of the head pages", {"write_head_pages": 1}, edit="scripts/atlas/report/head_cards.py"),
+    Change("style", "the code of the atlas page", {"write_atlas": 1}, edit="scripts/atlas/report/atlas/page.py"),
+    Change("style", "the app of the atlas page", {"write_atlas": 1}, edit="scripts/atlas/report/atlas/bundle.js"),
+    Change(
+        "atlas", "more prompts to look at", {"trace_prompts": 3, "write_atlas": 1}, setting("atlas", "prompts", value=8)
+    ),
     Change("style", "the code of the summary", {"write_summary": 1}, edit="scripts/atlas/report/summary.py"),
     Change("style", "the script of all figures", FIGURES, edit="scripts/plot.py"),
     Change(
@@ -254,7 +260,7 @@ CHANGES = [
     Change(
         "library edited",
         "consensus (`consensus.py`)",
-        {"gather_consensus": 1, "evaluate_consensus": 3, "write_summary": 1},
+        {"gather_consensus": 1, "evaluate_consensus": 3} | WRITTEN,
         edit="scripts/atlas/compare/consensus.py",
     ),
     Change(
@@ -272,7 +278,7 @@ CHANGES = [
     Change(
         "analyses",
         "one left out (`heads.analyses` without backup heads)",
-        {"check_analyses": 1, "write_summary": 1},
+        {"check_analyses": 1} | WRITTEN,
         setting("heads", "analyses", value=["patching", "attribution", "lens", "attention", "detectors", "ov"]),
     ),
     Change("edges", "points of EAP-IG", {"search_edges": 2} | of_main_tasks(2), setting("edges", "points", value=3)),

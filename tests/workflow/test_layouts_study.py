@@ -1,6 +1,7 @@
 """A study on a table of prompts of several layouts, from its file to circuits, edges, positions and patching."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 import indirect_objects
 from atlas.circuit.task_data import TaskData
 from atlas.core.errors import StudyError
+from atlas.heads import traces
 from atlas.prompts import rejections
 from atlas.prompts.words import tokens_in_text
 from atlas.store import tensors
@@ -52,7 +54,7 @@ def finished(tmp_path_factory) -> Study:
     study.config["generation"]["prompts"] = {}
     study.config["search"]["never_test"] = ["0.0", "m0"]
     study.write_config(study.config)
-    study.snakemake(*(f"results/ladder-6x8/guests/{name}.parquet" for name in TABLES))
+    study.snakemake(*(f"results/ladder-6x8/guests/{name}.parquet" for name in TABLES), "results/ladder-6x8/atlas.html")
     return study
 
 
@@ -94,6 +96,27 @@ def test_searches_use_all_prompts_and_heads_are_explained_on_one_layout(folder):
     assert set(pd.read_parquet(folder / "lens_lead.parquet").prompt) == set(held_out.prompt)
     assert set(pd.read_parquet(folder / "positions.parquet").role) == {"separators", "last"}
     assert "bootstrap" in set(pd.read_parquet(folder / "stability.parquet").family)
+
+
+def test_prompts_of_every_layout_are_on_the_atlas_page(finished, folder):
+    """Each with attention over its own positions: that of the Hugging Face model, in eight bits."""
+    from transformers import GPT2LMHeadModel
+
+    page = (folder.parent / "atlas.html").read_text()
+    (task,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["models"][0]["tasks"]
+    frame = pd.read_parquet(folder / "prompts.parquet").set_index("prompt")
+    path = finished.config["models"]["ladder-6x8"]["path"]
+    network = GPT2LMHeadModel.from_pretrained(path, attn_implementation="eager")
+    assert {frame.layout[prompt["prompt"]] for prompt in task["prompts"]} == {0, 1, 2}
+    for prompt in task["prompts"]:
+        tokens = frame.tokens[prompt["prompt"]].tolist()
+        found = traces.unpacked(prompt["attention"]["bits"], len(tokens))
+        with torch.no_grad():
+            seen = network(torch.tensor([tokens]), output_attentions=True).attentions
+        for weights, number in zip(found, prompt["attention"]["heads"], strict=True):
+            layer, head = divmod(number, 3)
+            assert abs(weights - seen[layer][0, head].numpy()).max() < 0.5 / 255 + 1e-5
+        assert len(prompt["roles"]) == len(prompt["tokens"]) == len(tokens)
 
 
 def test_what_needs_one_layout_is_refused_in_one_line(finished, folder):

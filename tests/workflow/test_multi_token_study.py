@@ -1,6 +1,7 @@
 """A whole small study with answers of several tokens, as a user runs it, and what such tasks leave out."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -45,6 +46,21 @@ def folder(study, task=""):
 
 def test_a_finished_study_has_nothing_to_do(study):
     assert study.would_run() == {}
+
+
+def test_the_atlas_page_shows_what_such_tasks_have_and_says_what_they_lack(study):
+    page = (folder(study) / "atlas.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    tasks = {task["name"]: task for task in data["models"][0]["tasks"]}
+    for name, task in tasks.items():
+        assert task["several_tokens"] == (name in TASKS) and task["edges"] is None
+        assert all(("attention" in prompt) == (name not in TASKS) for prompt in task["prompts"])
+    scores = pd.read_parquet(folder(study, "numeral_pairs") / "component_scores.parquet")
+    scores = scores[(scores.metric == "logit_diff") & (scores.kind == "mean")].set_index(["prompt", "component"]).value
+    for prompt in tasks["numeral_pairs"]["prompts"]:
+        assert prompt["ablated"]["mean"][2 * 9 + 8] == pytest.approx(scores[prompt["prompt"], "m2"], rel=5.1e-4)
+    said = " ".join(data["note"])
+    assert "Answers of numeral pairs and letter pairs have several tokens" in said and "Edges are left out." in said
 
 
 def test_circuits_of_both_sorts_are_evaluated_on_tasks_of_both_sorts(study):
