@@ -1,64 +1,55 @@
-"""`snakemake --cores 2 quick`: the circuit of one task as a page, made of what the whole study makes too."""
+"""`snakemake --cores 2 quick`: an atlas page of one task, made of what the whole study makes too."""
 
 import json
-import re
 
 import pandas as pd
 import pytest
 
-from atlas.report import first_page
-from atlas.store import artifacts
+from atlas.report.atlas import first
+from atlas.report.atlas.study import Settings
+from atlas.report.atlas.tables import FIRST, Inputs
+from atlas.report.shown import MAIN, MODEL, TASK
 from study import Study, artifacts_of
 
-MODEL, TASK = "ladder-6x8", "numerals"
-PAGE = f"results/{MODEL}/first.html"
+NAME, SEARCHED = "ladder-6x8", "numerals"
+PAGE = f"results/{NAME}/first.html"
+SETTINGS = Settings("A study", "mean", 20, [20], ["layers"], {}, 5, 12)
 
 
-def given(folder, **changed):
-    """The arguments of `page`, from the tables of a finished study."""
-    names = {"info": "prompts.json", "clean": "clean_summary.parquet"}
-    names |= {"choice": "choice.parquet", "effects": "component_effects.parquet"}
-    read = {
-        name: artifacts.read_json if file.endswith(".json") else artifacts.read_table for name, file in names.items()
-    }
-    tables = {name: read[name](folder / file) for name, file in names.items()}
-    (entry,) = artifacts.read_json(folder / "chosen.json")["circuits"]
-    about = {"task": TASK, "title": "A study", "entry": entry, "kind": "mean"}
-    return about | tables | {"colours": {"clean": "#4477AA", "circuit": "#EE6677"}} | changed
-
-
-def plain(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.replace("\u00a0", " ")))
+def page_of(results) -> dict:
+    """The data of the page of a finished study's first task."""
+    folders = {of: results / NAME / ("" if of == MODEL else SEARCHED) for of in {t.of for t in FIRST.values()}}
+    files = {name: [str(folders[table.of] / table.file)] for name, table in FIRST.items()}
+    page = first.page(NAME, Inputs(files, [NAME], {TASK: [SEARCHED], MAIN: [SEARCHED]}), SETTINGS)
+    _, _, rest = page.partition('<script type="application/json" id="data">')
+    return json.loads(rest.partition("</script>")[0])
 
 
 # ---- the page ------------------------------------------------------------------------------------------------
 def test_its_numbers_are_those_of_the_tables(study):
-    folder = study.folder / "results" / MODEL / TASK
-    page = first_page.page(**given(folder))
-    text = plain(page)
+    """And of what is not computed yet it holds nothing."""
+    results = study.folder / "results"
+    data = page_of(results)
+    (model,) = data["models"]
+    (task,) = model["tasks"]
+    folder = results / NAME / SEARCHED
     entry = json.loads((folder / "chosen.json").read_text())["circuits"][0]
+    (circuit,) = [c for c in task["circuits"] if c["reported"]]
+    assert [f"{i // 9}.{i % 9}" if i % 9 < 8 else f"m{i // 9}" for i in circuit["members"]] == sorted(
+        [*entry["heads"], *entry["mlps"]], key=lambda name: (int(name.strip("m").split(".")[0]), name[0] == "m", name)
+    )
     choice = pd.read_parquet(folder / "choice.parquet")
     kept = choice[choice.reported & (choice.metric == "percent_of_full") & (choice.split == "held_out")].iloc[0]
-    size = f"{len(entry['heads'])} heads and {len(entry['mlps'])} MLPs, of 54 components"
-    assert f"{size}, keep {kept.value:.1f} % [{kept.ci_low:.1f}, {kept.ci_high:.1f}] of that lead on held-out" in text
+    assert circuit["percent"] == pytest.approx([kept.value, kept.ci_low, kept.ci_high], rel=1e-3)
     effects = pd.read_parquet(folder / "component_effects.parquet")
-    rows = effects[(effects.kind == "mean") & (effects.metric == "percent_of_full")].set_index("component")
-    shown = re.findall(r'<td class="text">([\dm.]+)</td><td>([^ ]+) \[', page)
-    assert [name for name, _ in shown] == rows.value[[*entry["heads"], *entry["mlps"]]].sort_values().index.tolist()
-    assert all(value.replace("\u2212", "-") == f"{rows.value[name]:.1f}" for name, value in shown)
-    drawn = set(re.findall(r">(\d\.\d|m\d)</text>", page))
-    assert drawn == set(rows.index), "all components of a small model, those outside the circuit faint"
-    assert page.count("<svg") == page.count("</svg>") == 1 and "<?xml" not in page
-
-
-def test_a_circuit_below_the_floor_is_said_to_be(study):
-    folder = study.folder / "results" / MODEL / TASK
-    entry = given(folder)["entry"]
-    assert "The floor is 80 %." in plain(first_page.page(**given(folder)))
-    text = plain(first_page.page(**given(folder, entry=entry | {"passes": False, "candidates": 3})))
-    assert "below the floor of 80 %: no search found a circuit" in text and "candidates" not in text
-    several = plain(first_page.page(**given(folder, entry=entry | {"candidates": 3})))
-    assert "the smallest of 3 candidates that passes" in several
+    rows = effects[(effects.kind == "mean") & (effects.metric == "percent_of_full")]
+    for row in rows.itertuples():
+        at = row.layer * 9 + (8 if row.head < 0 else row.head)
+        assert task["effects"]["mean"]["value"][at] == pytest.approx(row.value, rel=1e-3)
+    assert len(rows) == 54 and len(task["traces"]) == 1 and task["main"]
+    assert task["prompts"] == task["roles"] == data["between"] == model["compare"]["cross"] == []
+    assert task["edges"] is task["attribution"] is model["compare"]["shared"] is None
+    assert "first look at numerals" in model["warning"] and "nothing twice" in data["note"][-1]
 
 
 # ---- the target ----------------------------------------------------------------------------------------------

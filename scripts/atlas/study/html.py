@@ -31,7 +31,9 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Markup:
 
     def row(tag: str, cells: Sequence[str]) -> Markup:
         aligned = (
-            Markup('<{} style="text-align: {}; padding: 0.1em 0.7em">{}</{}>').format(Markup(tag), side, cell, Markup(tag))
+            Markup('<{} style="text-align: {}; padding: 0.1em 0.7em">{}</{}>').format(
+                Markup(tag), side, cell, Markup(tag)
+            )
             for side, cell in zip(sides, cells, strict=True)
         )
         return Markup("<tr>{}</tr>").format(Markup("").join(aligned))
