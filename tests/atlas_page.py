@@ -25,9 +25,14 @@ def html(data: dict) -> str:
 
 def study(n_layers=6, n_heads=8, seed=0, models=("ladder-6x8",), edges=400, prompts=4) -> dict:
     """Data of a study of three searched tasks and one that is only evaluated."""
-    made = [_model(name, n_layers, n_heads, np.random.default_rng([seed, i]), edges, prompts) for i, name in enumerate(models)]
+    made = [
+        _model(name, n_layers, n_heads, np.random.default_rng([seed, i]), edges, prompts)
+        for i, name in enumerate(models)
+    ]
     note = ["These data are made up.", f"Prompts are a sample: {prompts} of 96 of each task."]
-    return json.loads(json.dumps({"version": 1, "title": "A made-up study", "note": note, "models": made, "between": []}))
+    return json.loads(
+        json.dumps({"version": 1, "title": "A made-up study", "note": note, "models": made, "between": []})
+    )
 
 
 def _numbers(values) -> list:
@@ -121,7 +126,11 @@ def _task(name, n_layers, n_heads, rng, strength, n_edges, n_prompts) -> dict:
         }
         for label in ("reported", "layers", "random_0") for t, members in kept.items()
     ]  # fmt: skip
-    traces = [{"order": o, "threshold": t, "steps": _steps(rng, kept[t], size, t)} for o in ("layers", "random_0") for t in kept]
+    traces = [
+        {"order": o, "threshold": t, "steps": _steps(rng, kept[t], size, t)}
+        for o in ("layers", "random_0")
+        for t in kept
+    ]
     classes = np.where(share >= 0.9, "core", np.where(share >= 0.1, "contingent", "noise"))
     return task | {
         "circuits": circuits, "traces": traces,
@@ -149,7 +158,12 @@ def _steps(rng, members, size, threshold) -> list:
 def _edges(rng, members, n_heads, most) -> dict:
     layer = {i: i // (n_heads + 1) for i in members}
     pairs = [(-1, b) for b in members] + [(a, -2) for a in members]
-    pairs += [(a, b) for a in members for b in members if layer[a] < layer[b] or (layer[a] == layer[b] and b % (n_heads + 1) == n_heads and a < b)]
+    pairs += [
+        (a, b)
+        for a in members
+        for b in members
+        if layer[a] < layer[b] or (layer[a] == layer[b] and b % (n_heads + 1) == n_heads and a < b)
+    ]
     edges = [(a, b, port) for a, b in pairs for port in ("qkv" if b >= 0 and b % (n_heads + 1) < n_heads else [""])]
     values = rng.standard_t(2, len(edges)) * 0.1 - 0.03
     order = np.argsort(-np.abs(values), kind="stable")[:most]
@@ -165,9 +179,17 @@ def _edges(rng, members, n_heads, most) -> dict:
 def _prompt(k, name, n_layers, n_heads, rng, lost, heads) -> dict:
     words = MEMBERS[name][k % 3 : k % 3 + 5]
     fillers = ["Apple", "Bell", "Boat", "Lamp", "Ring"]
-    tokens = [piece for word, filler in zip(words[:4], fillers, strict=False) for piece in (filler, " found", " in", f" {word}", ".")]
+    tokens = [
+        piece
+        for word, filler in zip(words[:4], fillers, strict=False)
+        for piece in (filler, " found", " in", f" {word}", ".")
+    ]
     tokens += [" Ring", " found", " in"]
-    roles = [role for i in range(4) for role in ("filler", "other", "other", f"member_{i + 1}", "stop")] + ["filler", "other", "last"]
+    roles = [role for i in range(4) for role in ("filler", "other", "other", f"member_{i + 1}", "stop")] + [
+        "filler",
+        "other",
+        "last",
+    ]
     size = len(tokens)
     weights = []
     for _ in heads:

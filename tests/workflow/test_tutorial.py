@@ -38,7 +38,12 @@ def test_it_works_as_it_is_written(cloned):
     assert "ordinals: " in data and "first choice right" in data
     assert "search_nodes" in quick and "results/mine/first.html" in quick
     assert not re.search(r"^rule (search_nodes|choose_circuit|make_prompts):", whole, re.MULTILINE), "nothing twice"
-    for page in ("results/figures/mine/mine.data.html", "results/mine/first.html", "results/report.html"):
+    for page in (
+        "results/figures/mine/mine.data.html",
+        "results/mine/first.html",
+        "results/mine/atlas.html",
+        "results/report.html",
+    ):
         assert (cloned / page).is_file()
     (code,) = (block.text for block in BLOCKS if block.language == "python")
     (cloned / "tutorial.py").write_text(code)
