@@ -30,10 +30,16 @@ nitpicky = True
 
 # The menu: part -> pages; those that no part names stand in the last one
 MENU = {
-    "First steps": ["docs/tutorial", "docs/notebook", "docs/usage"],
+    "First steps": ["docs/tutorial", "docs/atlas", "docs/notebook", "docs/usage"],
     "What is found": ["docs/gallery", "docs/findings", "resources/models/ladder-6x8/README"],
     "What it means": ["docs/methods", "docs/artifacts", "docs/published", "docs/fixtures"],
-    "Your data and models": ["docs/configuration", "docs/bad_input", "docs/models", "docs/architectures"],
+    "Your data and models": [
+        "docs/configuration",
+        "docs/bad_input",
+        "docs/models",
+        "docs/architectures",
+        "docs/extending",
+    ],
     "Running it": ["docs/cluster", "docs/scale", "docs/performance", "docs/reliability", "docs/incremental"],
 }
 LAST = "The project"
