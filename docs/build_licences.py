@@ -14,6 +14,9 @@ installs them.
 
 {copyleft}
 
+`make site` installs more, in an environment of its own (`envs/site.txt`): Sphinx (BSD-2-Clause), MyST-Parser and Furo (both
+MIT), and what these need.
+
 | package | licence |
 |---|---|
 {rows}
