@@ -148,8 +148,8 @@ class Study:
 
     @property
     def figures(self) -> list[str]:
-        """Names of the figures of the whole study."""
-        return html.figures(self._figures, self.model)
+        """Names of the figures of the whole study; `shared.circuit_diagram` is of what the main tasks share."""
+        return html.figures(self._figures, self.model, self.tasks)
 
     def figure(self, name: str) -> html.Figure:
         """A figure of the whole study, as it was drawn; figures carry no seal."""

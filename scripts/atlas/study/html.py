@@ -76,10 +76,11 @@ class Figure:
         return self.path.with_suffix(".png").read_bytes()
 
 
-def figures(folder: Path, before: str) -> list[str]:
-    """Names of the figures in a folder whose files are called ``before.name.svg``."""
+def figures(folder: Path, before: str, others: Iterable[str] = ()) -> list[str]:
+    """Names of the figures in a folder whose files are called ``before.name.svg``; less those of ``others``, whose names
+    begin so: `numerals.circuit_diagram` is of a task, `shared.circuit_diagram` of the whole study."""
     found = [file.stem.removeprefix(f"{before}.") for file in folder.glob(f"{before}.*.svg")]
-    return sorted(name for name in found if "." not in name)
+    return sorted(name for name in found if name.partition(".")[0] not in set(others))
 
 
 def figure(folder: Path, before: str, name: str, there: Sequence[str]) -> Figure:
