@@ -77,7 +77,7 @@ class Figure:
 
 
 def figures(folder: Path, before: str, others: Iterable[str] = ()) -> list[str]:
-    """Names of the figures in a folder whose files are called ``before.name.svg``; less those of ``others``, whose names
+    """Names of the figures in a folder called ``before.name.svg``, less those of ``others``, whose names
     begin so: `numerals.circuit_diagram` is of a task, `shared.circuit_diagram` of the whole study."""
     found = [file.stem.removeprefix(f"{before}.") for file in folder.glob(f"{before}.*.svg")]
     return sorted(name for name in found if name.partition(".")[0] not in set(others))
