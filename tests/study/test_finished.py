@@ -182,6 +182,8 @@ def test_objects_show_themselves_as_html_with_the_numbers_of_the_tables(opened):
         markup = shown._repr_html_()
         assert type(markup) is str and said in plain(markup), shown
         assert markup.count("<div>") == markup.count("</div>") and "nan" not in markup
+    below = "not above the floor of 80 %"
+    assert [below in opened[task].circuit._repr_html_() for task in MAIN] == [opened[t].kept.value <= 80 for t in MAIN]
     picture = numerals.circuit.picture()
     assert picture.count('fill="currentColor" stroke') == len(numerals.circuit) and picture.count("<rect") == 6 * 9
     assert "not searched" in opened._repr_html_() and "days" in repr(opened)

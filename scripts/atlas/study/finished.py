@@ -199,9 +199,12 @@ class Task:
     def circuit(self) -> Circuit:
         """The circuit that the study reports and compares."""
         self._refuse_unsearched()
-        entry = self.study.results.read("comparison/circuits.json")["circuits"][self.name]
-        facts = [f"found by the order {wording.words(entry['order'])}"]
-        facts.append(f"keeps {wording.percent(self.kept)} of the logit difference of {self._said_of(self.kept)}")
+        content = self.study.results.read("comparison/circuits.json")
+        entry, threshold = content["circuits"][self.name], content["provenance"]["settings"]["threshold"]
+        facts = [f"Found by the order {wording.words(entry['order'])}."]
+        facts.append(f"It keeps {wording.percent(self.kept)} of the logit difference of {self._said_of(self.kept)}.")
+        if self.kept["value"] <= 100 - threshold:
+            facts.append(f"That is not above the floor of {100 - threshold:g} %: no search found a circuit that is.")
         return self.study.circuit(from_json(entry), f"circuit of {wording.words(self.name)}", facts)
 
     @property
@@ -209,7 +212,7 @@ class Task:
         """What nearly all searches of the task keep (docs/methods.md, consensus)."""
         self._refuse_unsearched()
         entry = self.study.results.read("comparison/consensus.json")["tasks"][self.name]
-        facts = [f"kept by nearly all of {entry['runs']} searches"]
+        facts = [f"Kept by nearly all of {entry['runs']} searches."]
         return self.study.circuit(from_json(entry["core"]), f"core of {wording.words(self.name)}", facts)
 
     @property
