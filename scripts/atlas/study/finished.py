@@ -204,7 +204,7 @@ class Task:
         facts = [f"Found by the order {wording.words(entry['order'])}."]
         facts.append(f"It keeps {wording.percent(self.kept)} of the logit difference of {self._said_of(self.kept)}.")
         if self.kept["value"] <= 100 - threshold:
-            facts.append(f"That is not above the floor of {100 - threshold:g} %: no search found a circuit that is.")
+            facts.append(f"That is not above the floor of {100 - threshold:g} %.")
         return self.study.circuit(from_json(entry), f"circuit of {wording.words(self.name)}", facts)
 
     @property
