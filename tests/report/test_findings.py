@@ -27,7 +27,8 @@ def written(made, results) -> Results:
     artifacts.write_json({"circuits": {task: {} for task in made.main}}, folder / "comparison" / "circuits.json", {})
     for name in ("membership", "overlap", "cross", "controls_summary", "roles", "shared"):
         artifacts.write_table(getattr(made, name), folder / "comparison" / f"{name}.parquet", {})
-    artifacts.write_json({"tasks": cores(made.consensus)}, folder / "comparison" / "consensus.json", {})
+    agreed = {"threshold": 20, "tasks": cores(made.consensus)}
+    artifacts.write_json(agreed, folder / "comparison" / "consensus.json", {})
     tests = made.consensus_tests.assign(control_low=20.0, control_high=40.0)
     for task in made.tasks:
         tables = {"clean_summary": made.clean, "ov": made.ov, "attention_members": made.members}
@@ -38,6 +39,8 @@ def written(made, results) -> Results:
             circuit = made.membership.loc[made.membership["circuit"] == task, "component"]
             content = {"runs": [run | {"members": list(circuit)} for run in runs]}
             artifacts.write_json(content, folder / task / "stability.json", {})
+            chosen = [{"threshold": T, "passes": T == 20} for T in (10, 20)]
+            artifacts.write_json({"circuits": chosen}, folder / task / "chosen.json", {})
         for name, table in tables.items():
             own = table[table["task"] == task].drop(columns="model", errors="ignore")
             artifacts.write_table(own, folder / task / f"{name}.parquet", {})
@@ -73,6 +76,20 @@ def test_the_page_says_where_each_of_its_numbers_stands(whole, tmp_path):
         assert f"(images/findings/{name}.svg)" in text
         assert (tmp_path / "images" / "findings" / f"{name}.svg").stat().st_size < 200_000
     assert "nan" not in text.replace("\u2013", "")
+
+
+def test_what_a_test_could_not_decide_is_said_in_the_place_of_its_p():
+    tests = pd.DataFrame(
+        {"state": ["beyond random", "untestable"], "reason": ["", "only 3 sets"], "p_holm": [0.04, 0.5]}
+    )
+    assert page.corrected(tests) == ["0.04", "untestable: only 3 sets"]
+
+
+def test_a_circuit_below_its_floor_on_held_out_prompts_is_named(whole, monkeypatch):
+    monkeypatch.setattr(Results, "passes", lambda results, task: task != "months")
+    line = {row.split(" | ")[1]: row for row in page.needed([whole], "images").splitlines() if row.startswith("| ")}
+    assert " | no | " in line["months"] and " | yes | " in line["numerals"]
+    assert "more than 80 % of full" in page.needed([whole], "images")
 
 
 def test_writing_again_changes_no_byte(whole, tmp_path):

@@ -163,9 +163,9 @@ def _writers(results: Results, tasks: Sequence[str], score: str) -> set[HEAD]:
 
 
 def _best_writer(results: Results, tasks: Sequence[str]) -> HEAD:
-    """The head whose smallest `next` score over the tasks is the largest."""
-    both = pd.concat([_ov(results, task, "next") for task in tasks])
-    layer, head = both.groupby(["layer", "head"])["value"].min().idxmax()
+    """The head whose smallest `next` score over the tasks is the largest; of several, that with the largest mean."""
+    scores = pd.concat([_ov(results, task, "next") for task in tasks]).groupby(["layer", "head"])["value"]
+    layer, head = scores.agg(["min", "mean"]).sort_values(["min", "mean"], kind="stable").index[-1]
     return int(layer), int(head)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from atlas.core.multiple import ALPHA, holm
+from atlas.circuit.verdicts import UNTESTABLE
+from atlas.core.multiple import ALPHA
 from atlas.report import wording
 from atlas.report.findings import claims
 from atlas.report.findings.reading import SHARED, Results, heads, of_shared, reported, rows, source_of
@@ -19,9 +20,10 @@ HEAD = """# Findings
 
 What models need to go on with a sequence of ordered members: {models}. `{command}` writes this page and its
 figures from the tables of finished studies, so that no number here was typed. Brackets hold 95 % bootstrap intervals
-over prompts, beside random sets the 2.5 and 97.5 percentiles of the sets; p-values of a table are corrected for its
-tests of one model (Holm). Files are those below `results/` ([artifacts.md](artifacts.md)); what the numbers mean
-stands in [methods.md](methods.md). Results are reported on prompts that the search never saw.
+over prompts, beside random sets the 2.5 and 97.5 percentiles of the sets; p-values are after Holm's correction for all
+tests of one claim ([methods.md](methods.md#tests)), and a test whose random sets could decide nothing is called
+untestable. Files are those below `results/` ([artifacts.md](artifacts.md)); what the numbers mean stands in
+[methods.md](methods.md). Results are reported on prompts that the search never saw, of sequences that it never saw.
 """
 
 
@@ -51,16 +53,13 @@ def random_sets(row: pd.Series, factor: float = 1) -> str:
     return f"{number(factor * row['control_median'], 1)} [{low}, {high}]"
 
 
-def corrected(table: pd.DataFrame) -> list[str]:
-    """The p-values of a table's rows after Holm; a dash where a row has no random sets. Names the smallest that their
-    number allows where p is that."""
-    tested = table["controls"] > 0
-    values = iter(holm(table.loc[tested, "p"]))
-    out = []
-    for has, p, n in zip(tested, table["p"], table["controls"], strict=True):
-        floor = " (p is the smallest possible)" if has and p <= 1 / (1 + n) else ""
-        out.append(f"{p_value(next(values), name='')}{floor}" if has else "\u2013")
-    return out
+def corrected(tests: pd.DataFrame) -> list[str]:
+    """A cell for each row of a table with verdicts (`circuit/verdicts.py`): its p-value after Holm; where it could not
+    decide anything, why."""
+    return [
+        f"untestable: {row['reason']}" if row["state"] == UNTESTABLE else p_value(row["p_holm"], name="")
+        for row in tests.to_dict("records")
+    ]
 
 
 def count_of(found: int, total: int) -> str:
@@ -98,16 +97,25 @@ def needed(models: Models, figures: str) -> str:
             own = heads(circuit)
             cells = [results.model, words(task), count_of(len(own), results.all_heads)]
             cells += [count_of(len(circuit) - len(own), results.n_layers)]
-            cells += [interval(kept.loc["percent_of_full"]), interval(kept.loc["faithfulness"], 2)]
+            cells += [interval(kept.loc["percent_of_full"]), "yes" if results.passes(task) else "no"]
+            cells += [interval(kept.loc["faithfulness"], 2)]
             body.append([*cells, random_sets(tests.loc[task]), p])
-    header = ["model", "task", "heads", "MLPs", "% of full kept", "faithfulness", "random heads, same MLPs", "p"]
+    header = ["model", "task", "heads", "MLPs", "% of full kept", "above the floor", "faithfulness"]
+    header += ["random heads, same MLPs: % of full", "p"]
     files = "`<model>/comparison/membership.parquet`, `<model>/<task>/evaluation.parquet`, "
     return (
         "## Which heads and MLPs each task needs\n\n"
         f"![Heads of each task's circuit by layer]({figures}/circuits.svg)\n\n{table(header, body)}\n"
-        f"All else is ablated to its mean over corrupted prompts. MLPs are counted apart, since nearly all of them are "
-        f"in every circuit ({files}`<model>/comparison/controls_summary.parquet`).\n"
+        "All else is ablated to its mean over corrupted prompts. Above the floor: more than "
+        f"{_floors(models)} % of full on prompts and sequences that the search never saw; a circuit that is not there "
+        f"explains less of its task than it promised ({files}`<model>/<task>/chosen.json`, "
+        "`<model>/comparison/controls_summary.parquet`).\n"
     )
+
+
+def _floors(models: Models) -> str:
+    """The floors of the reported circuits, in percent of full."""
+    return listing(dict.fromkeys(number(100 - results.threshold, 0) for results in models))
 
 
 def shared(models: Models, figures: str) -> str:
@@ -166,9 +174,9 @@ def _pair_rows(results: Results) -> list[list[str]]:
             row["sizes"].replace(" ", ", "),
             f"{row['shared']:.0f}",
             number(row["expected"], 1),
-            p_value(p, name=""),
+            p_value(row["p_holm"], name=""),
         ]
-        for (_, row), p in zip(pairs.iterrows(), holm(pairs["p"]), strict=True)
+        for _, row in pairs.iterrows()
     ]
 
 
@@ -178,7 +186,7 @@ def ablated(models: Models, figures: str) -> str:
     for results in models:
         tests = of_shared(results)
         for (_, row), p in zip(tests.iterrows(), corrected(tests), strict=True):
-            body.append([results.model, words(row["task"]), interval(row), random_sets(row), p, row["note"] or ""])
+            body.append([results.model, words(row["task"]), interval(row), random_sets(row), p])
         if not results.has("generation/summary"):
             continue
         tests = rows(results.read("generation/summary"), heads=SHARED, over="robust")
@@ -186,7 +194,7 @@ def ablated(models: Models, figures: str) -> str:
         for (_, row), p in zip(tests.iterrows(), corrected(tests), strict=True):
             cells = [results.model, words(row["set"]), f"{row['prompts']:.0f}", interval(row, 1, 100)]
             written.append([*cells, random_sets(row, 100), p])
-    header = ["model", "task", "% of full left", "random heads in the same layers", "p", ""]
+    header = ["model", "task", "% of full left", "random heads in the same layers", "p"]
     of_text = ["model", "prompts", "used", "% still right", "random heads in the same layers", "p"]
     return (
         "## What is lost without the shared heads\n\n"
@@ -241,7 +249,7 @@ def beside(models: Models, figures: str) -> str:
         half = results.n_layers / 2
         late = sum(layer >= half for layer in everywhere) / max(1, len(everywhere))
         pairs = rows(results.read("comparison/overlap"), level="heads")
-        beyond = sum(p < ALPHA for p in holm(pairs["p_layer_matched"]))
+        beyond = int((pairs["p_holm"] < ALPHA).sum())
         parts = (sizes, results.all_heads), (mlps, results.n_layers)
         shares = [f"{number(100 * min(x) / n, 0)} to {number(100 * max(x) / n, 0)}" for x, n in parts]
         cells = [results.model, str(len(results.main)), *shares, number(100 * late, 0)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.circuit import verdicts
 from atlas.circuit.chosen import OWN_RUN
 from atlas.core.errors import StudyError
 from atlas.report import pages, wording
@@ -93,6 +94,16 @@ class Results:
         parts = self.read("comparison/consensus.json")["tasks"]
         return {task: frozenset([*parts[task]["core"]["heads"], *parts[task]["core"]["mlps"]]) for task in self.main}
 
+    @property
+    def threshold(self) -> float:
+        """T of the circuits that are compared."""
+        return float(self.read("comparison/consensus.json")["threshold"])
+
+    def passes(self, task: str) -> bool:
+        """Whether the reported circuit of a task passes the floor on the prompts that it is reported on."""
+        entries = self.read("chosen.json", task)["circuits"]
+        return bool(next(entry["passes"] for entry in entries if entry["threshold"] == self.threshold))
+
     def searches(self, task: str) -> int:
         """How many searches of a task its core is of."""
         return int(self.read("comparison/consensus.json")["tasks"][task]["runs"])
@@ -128,9 +139,11 @@ def rows(table: pd.DataFrame, **where: object) -> pd.DataFrame:
 
 
 def of_shared(results: Results) -> pd.DataFrame:
-    """What is left of each task without the heads that all cores share, beside random sets: a row a task."""
-    tables = {task: results.read("consensus_tests", task).assign(task=task) for task in results.tasks}
-    return rows(pd.concat(tables.values(), ignore_index=True), question="necessity", circuit=SHARED)
+    """What is left of each task without the heads that all cores share, beside random sets, with its verdict: a row a
+    task."""
+    tables = [results.read("consensus_tests", task).assign(task=task) for task in results.tasks]
+    tests = verdicts.of_parts(pd.concat(tables, ignore_index=True), results.main)
+    return rows(tests, question="necessity", circuit=SHARED)
 
 
 def reported(table: pd.DataFrame) -> pd.DataFrame:
