@@ -1,5 +1,6 @@
-"""Write docs/licences.md: the licence of every package of the environment, from its own metadata (make docs)."""
+"""Write docs/licences.md: the licence of every package of the environment and of the page's script (make docs)."""
 
+import json
 import re
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +12,9 @@ PAGE = """# Licences of what the project uses
 Made by `make docs` from the metadata of the {count} packages that `envs/constraints.txt` and `envs/requirements.txt`
 pin. The project itself is under the [MIT licence](../LICENSE). None of these packages is part of the repository: `make`
 installs them.
+
+The script of the atlas page, `scripts/atlas/report/atlas/bundle.js`, holds parts of these packages of npm (or of those
+they need), with their licences at its head: {bundled}.
 
 {copyleft}
 
@@ -49,6 +53,13 @@ def licence(name: str) -> str:
     return "unknown"
 
 
+def bundled() -> str:
+    """Packages that the atlas page's script is built from, by report/atlas/package-lock.json, and their licences."""
+    lock = json.loads((HERE.parent / "report" / "atlas" / "package-lock.json").read_text())["packages"]
+    found = {path.removeprefix("node_modules/"): about for path, about in lock.items() if path and not about.get("dev")}
+    return ", ".join(f"{name} {about['version']} ({about['license']})" for name, about in sorted(found.items()))
+
+
 WORDS = {  # of a licence's text -> its name
     "Apache License": "Apache-2.0",
     "Permission is hereby granted, free of charge": "MIT",
@@ -63,7 +74,7 @@ def page() -> str:
     copyleft = [f"{name} ({text})" for name, text in found.items() if COPYLEFT.search(text)]
     said = "Copyleft, of whatever strength: " + ", ".join(copyleft) + "." if copyleft else "None is copyleft."
     rows = "\n".join(f"| {name} | {text} |" for name, text in found.items())
-    return PAGE.format(count=len(found), copyleft=said, rows=rows)
+    return PAGE.format(count=len(found), bundled=bundled(), copyleft=said, rows=rows)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,18 @@ def _model(name, n_layers, n_heads, rng, edges, prompts) -> dict:
     shared = sorted(set.intersection(*held))
     mlps = [i for i in shared if i % (n_heads + 1) == n_heads]
     return {
-        "name": name, "n_layers": n_layers, "n_heads": n_heads, "n_kv_heads": n_heads, "parallel": False,
-        "source": "Llama architecture, made-up weights.", "warning": "", "kind": "mean", "threshold": 20,
-        "thresholds": [10, 20], "orders": ["layers", "random_0"], "labels": {"successor": 0.5},
+        "name": name,
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "n_kv_heads": n_heads,
+        "parallel": False,
+        "source": "Llama architecture, made-up weights.",
+        "warning": "",
+        "kind": "mean",
+        "threshold": 20,
+        "thresholds": [10, 20],
+        "orders": ["layers", "random_0"],
+        "labels": {"successor": 0.5},
         "detectors": {
             kind: [None if i % (n_heads + 1) == n_heads else rounded(v) for i, v in enumerate(rng.random(size) ** 4)]
             for kind in ("induction", "previous token")
@@ -64,31 +73,65 @@ def _model(name, n_layers, n_heads, rng, edges, prompts) -> dict:
         "compare": {
             "overlap": [
                 {
-                    "a": a["name"], "b": b["name"], "level": "heads", "sizes": [len(held[i]), len(held[j])],
-                    "shared": len(held[i] & held[j]), "expected": rounded(len(held[i]) * len(held[j]) / size),
-                    "p": 0.0004, "p_holm": 0.0012, "jaccard": rounded(len(held[i] & held[j]) / len(held[i] | held[j])),
+                    "a": a["name"],
+                    "b": b["name"],
+                    "level": "heads",
+                    "sizes": [len(held[i]), len(held[j])],
+                    "shared": len(held[i] & held[j]),
+                    "expected": rounded(len(held[i]) * len(held[j]) / size),
+                    "p": 0.0004,
+                    "p_holm": 0.0012,
+                    "jaccard": rounded(len(held[i] & held[j]) / len(held[i] | held[j])),
                 }
-                for i, a in enumerate(main) for j, b in enumerate(main) if i < j
+                for i, a in enumerate(main)
+                for j, b in enumerate(main)
+                if i < j
             ],
             "cross": [
-                {"circuit": a["name"], "task": b["name"], "split": "held_out", "value": rounded(v), "low": rounded(v - 4), "high": rounded(v + 3)}
-                for a in main for b in tasks for v in [rng.uniform(20, 95)]
+                {
+                    "circuit": a["name"],
+                    "task": b["name"],
+                    "split": "held_out",
+                    "value": rounded(v),
+                    "low": rounded(v - 4),
+                    "high": rounded(v + 3),
+                }
+                for a in main
+                for b in tasks
+                for v in [rng.uniform(20, 95)]
             ],
             "controls": [
                 {
-                    "question": question, "circuit": task["name"], "task": task["name"], "value": rounded(v), "low": rounded(v - 4),
-                    "high": rounded(v + 4), "median": rounded(rng.uniform(-5, 20)), "control_low": -20, "control_high": 40,
-                    "controls": 100, "p": 0.0099, "p_holm": 0.03, "state": "decided", "reason": "",
+                    "question": question,
+                    "circuit": task["name"],
+                    "task": task["name"],
+                    "value": rounded(v),
+                    "low": rounded(v - 4),
+                    "high": rounded(v + 4),
+                    "median": rounded(rng.uniform(-5, 20)),
+                    "control_low": -20,
+                    "control_high": 40,
+                    "controls": 100,
+                    "p": 0.0099,
+                    "p_holm": 0.03,
+                    "state": "decided",
+                    "reason": "",
                 }
-                for task in main for question, v in (("sufficiency", rng.uniform(80, 95)), ("necessity", rng.uniform(-20, 10)))
+                for task in main
+                for question, v in (("sufficiency", rng.uniform(80, 95)), ("necessity", rng.uniform(-20, 10)))
             ],
             "shared": {
-                "tasks": [task["name"] for task in main], "heads": [i for i in shared if i not in mlps], "mlps": mlps, "expected": 1.5,
-                "p": 0.001, "p_holm": 0.001, "share": [None] * size,
-                "sentence": f"The cores of all 3 tasks share {len(shared) - len(mlps)} heads. They share {len(mlps)} of {n_layers} MLPs.",
+                "tasks": [task["name"] for task in main],
+                "heads": [i for i in shared if i not in mlps],
+                "mlps": mlps,
+                "expected": 1.5,
+                "p": 0.001,
+                "p_holm": 0.001,
+                "share": [None] * size,
+                "sentence": f"The cores of all 3 tasks share {len(shared) - len(mlps)} heads.",
             },
         },
-    }  # fmt: skip
+    }
 
 
 def _task(name, n_layers, n_heads, rng, strength, n_edges, n_prompts) -> dict:
@@ -98,22 +141,50 @@ def _task(name, n_layers, n_heads, rng, strength, n_edges, n_prompts) -> dict:
     mlp = np.arange(size) % (n_heads + 1) == n_heads
     share = np.clip(lost / np.sort(lost)[-max(6, size // 8)] - rng.random(size) * 0.3, 0, 1)
     task = {
-        "name": name, "words": name.replace("_", " "), "main": main, "metric": "logit_diff", "full": [4.218, 4.102, 4.331],
-        "prompts_of": 96, "several_tokens": False,
+        "name": name,
+        "words": name.replace("_", " "),
+        "main": main,
+        "metric": "logit_diff",
+        "full": [4.218, 4.102, 4.331],
+        "prompts_of": 96,
+        "several_tokens": False,
         "attribution": _intervals(rng, rng.normal(0, 0.3, size) * lost / 5, 0.05),
-        "patching": {way: [None if m else rounded(v) for m, v in zip(mlp, rng.normal(0, 0.2, size), strict=True)] for way in ("denoising", "noising")},
+        "patching": {
+            way: [None if m else rounded(v) for m, v in zip(mlp, rng.normal(0, 0.2, size), strict=True)]
+            for way in ("denoising", "noising")
+        },
         "ov": {kind: _intervals(rng, rng.random(size) ** 3, 0.05) for kind in ("next", "copy")},
-        "backup": [[int(order[0]), int(order[k]), rounded(v), rounded(v - 0.1), rounded(v + 0.1), 0.01] for k, v in ((3, 0.4), (5, -0.2))],
+        "backup": [
+            [int(order[0]), int(order[k]), rounded(v), rounded(v - 0.1), rounded(v + 0.1), 0.01]
+            for k, v in ((3, 0.4), (5, -0.2))
+        ],
         "roles": [
-            {"id": int(i), "label": ROLES[k % 5], "labels": [ROLES[k % 5]], "evidence": f"score {rng.random():.2f}", "null": "applies from 0.5 on", "differs": False, "values": {}}
+            {
+                "id": int(i),
+                "label": ROLES[k % 5],
+                "labels": [ROLES[k % 5]],
+                "evidence": f"score {rng.random():.2f}",
+                "null": "applies from 0.5 on",
+                "differs": False,
+                "values": {},
+            }
             for k, i in enumerate(i for i in order[: max(5, size // 10)] if not mlp[i])
         ],
         "tokens": {
-            str(i): {"top": [[f" {word}", rounded(v)] for word, v in zip(MEMBERS[name][:5], -np.sort(-rng.random(5)), strict=True)], "bottom": [[" the", -0.4]]}
+            str(i): {
+                "top": [
+                    [f" {word}", rounded(v)]
+                    for word, v in zip(MEMBERS[name][:5], -np.sort(-rng.random(5)), strict=True)
+                ],
+                "bottom": [[" the", -0.4]],
+            }
             for i in order[:12]
         },
-        "prompts": [_prompt(k, name, n_layers, n_heads, rng, lost, [int(i) for i in order if not mlp[i]][:16]) for k in range(n_prompts)],
-    }  # fmt: skip
+        "prompts": [
+            _prompt(k, name, n_layers, n_heads, rng, lost, [int(i) for i in order if not mlp[i]][:16])
+            for k in range(n_prompts)
+        ],
+    }
     keys = ("circuits", "traces", "effects", "positions", "edges", "share", "class", "runs")
     if not main:
         return task | dict.fromkeys(keys)
@@ -121,11 +192,19 @@ def _task(name, n_layers, n_heads, rng, strength, n_edges, n_prompts) -> dict:
     kept = {10: sorted(map(int, order[: max(6, size // 5)])), 20: sorted(map(int, order[: max(5, size // 8)]))}
     circuits = [
         {
-            "label": label, "order": "layers" if label == "reported" else label, "threshold": t, "searched": t, "members": members,
-            "dropped": [], "split": "held_out", "percent": _numbers([100 - t + 3.2, 100 - t - 1.1, 100 - t + 6.4]), "reported": label == "reported" and t == 20,
+            "label": label,
+            "order": "layers" if label == "reported" else label,
+            "threshold": t,
+            "searched": t,
+            "members": members,
+            "dropped": [],
+            "split": "held_out",
+            "percent": _numbers([100 - t + 3.2, 100 - t - 1.1, 100 - t + 6.4]),
+            "reported": label == "reported" and t == 20,
         }
-        for label in ("reported", "layers", "random_0") for t, members in kept.items()
-    ]  # fmt: skip
+        for label in ("reported", "layers", "random_0")
+        for t, members in kept.items()
+    ]
     traces = [
         {"order": o, "threshold": t, "steps": _steps(rng, kept[t], size, t)}
         for o in ("layers", "random_0")
@@ -133,15 +212,26 @@ def _task(name, n_layers, n_heads, rng, strength, n_edges, n_prompts) -> dict:
     ]
     classes = np.where(share >= 0.9, "core", np.where(share >= 0.1, "contingent", "noise"))
     return task | {
-        "circuits": circuits, "traces": traces,
-        "effects": {kind: _intervals(rng, percents + rng.normal(0, 1, size), 1.5) for kind in ("mean", "zero", "resample")},
+        "circuits": circuits,
+        "traces": traces,
+        "effects": {
+            kind: _intervals(rng, percents + rng.normal(0, 1, size), 1.5) for kind in ("mean", "zero", "resample")
+        },
         "positions": {
             "roles": ["member_1", "member_4", "last"],
-            **{key: [[rounded(v) if i in kept[20] else None for i, v in enumerate(rng.normal(shift, 2, size))] for _ in range(3)] for key, shift in (("value", 5), ("low", 0), ("high", 10), ("kept", 0))},
+            **{
+                key: [
+                    [rounded(v) if i in kept[20] else None for i, v in enumerate(rng.normal(shift, 2, size))]
+                    for _ in range(3)
+                ]
+                for key, shift in (("value", 5), ("low", 0), ("high", 10), ("kept", 0))
+            },
         },
-        "share": _numbers(share), "class": classes.tolist(), "runs": 12,
+        "share": _numbers(share),
+        "class": classes.tolist(),
+        "runs": 12,
         "edges": _edges(rng, kept[10], n_heads, n_edges),
-    }  # fmt: skip
+    }
 
 
 def _steps(rng, members, size, threshold) -> list:
@@ -171,9 +261,15 @@ def _edges(rng, members, n_heads, most) -> dict:
     columns = dict(zip(("sender", "receiver", "port"), map(list, list(zip(*rows, strict=True))[:3]), strict=True))
     ranked = np.array([row[3] for row in rows])
     return {
-        "method": "path patching", "total": 20000, "scored": len(edges), "inside": len(rows) // 3, "left_out": "",
-        **columns, **_intervals(rng, ranked, 0.01), "circuit": [int(i < len(rows) // 3) for i in range(len(rows))],
-    }  # fmt: skip
+        "method": "path patching",
+        "total": 20000,
+        "scored": len(edges),
+        "inside": len(rows) // 3,
+        "left_out": "",
+        **columns,
+        **_intervals(rng, ranked, 0.01),
+        "circuit": [int(i < len(rows) // 3) for i in range(len(rows))],
+    }
 
 
 def _prompt(k, name, n_layers, n_heads, rng, lost, heads) -> dict:
@@ -200,11 +296,27 @@ def _prompt(k, name, n_layers, n_heads, rng, lost, heads) -> dict:
     values = np.sort(rng.normal(0, 1, len(points))) * clean / 2
     values[-1] = clean
     return {
-        "prompt": k * 7, "split": "search", "template": 0, "tokens": tokens, "roles": roles, "answer": f" {words[4]}", "incorrect": f" {words[3]}",
-        "corrupted": [f" {MEMBERS[name][-1 - i // 5]}" if role.startswith("member") else t for i, (t, role) in enumerate(zip(tokens, roles, strict=True))],
-        "clean": rounded(clean), "ablated": {kind: _numbers(clean - lost * clean / 100 + rng.normal(0, 0.05, len(lost))) for kind in ("mean", "zero")},
-        "attribution": _numbers(rng.normal(0, 0.05, len(lost)) * lost), "rest": [["embeddings", 0.1]],
+        "prompt": k * 7,
+        "split": "search",
+        "template": 0,
+        "tokens": tokens,
+        "roles": roles,
+        "answer": f" {words[4]}",
+        "incorrect": f" {words[3]}",
+        "corrupted": [
+            f" {MEMBERS[name][-1 - i // 5]}" if role.startswith("member") else t
+            for i, (t, role) in enumerate(zip(tokens, roles, strict=True))
+        ],
+        "clean": rounded(clean),
+        "ablated": {
+            kind: _numbers(clean - lost * clean / 100 + rng.normal(0, 0.05, len(lost))) for kind in ("mean", "zero")
+        },
+        "attribution": _numbers(rng.normal(0, 0.05, len(lost)) * lost),
+        "rest": [["embeddings", 0.1]],
         "top": [[f" {words[4]}", rounded(12 + clean)], [f" {words[3]}", 12.0], [" the", 8.1]],
         "lens": {"points": points, "value": _numbers(values), "top": [[" the", " a", f" {words[4]}"] for _ in points]},
-        "attention": {"heads": heads, "bits": base64.b64encode(np.round(np.concatenate(weights) * 255).astype(np.uint8).tobytes()).decode()},
-    }  # fmt: skip
+        "attention": {
+            "heads": heads,
+            "bits": base64.b64encode(np.round(np.concatenate(weights) * 255).astype(np.uint8).tobytes()).decode(),
+        },
+    }

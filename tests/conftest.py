@@ -22,6 +22,7 @@ OF_A_STUDY = (
     "check_data",
     "damage",
     "determinism",
+    "atlas_browser",
     "finished",
     "incremental",
     "kills",

@@ -27,7 +27,18 @@ COPIED = (
 )
 
 
-NOT_CLONED = (".git", ".venv", ".snakemake", "results", "logs", "benchmarks", "htmlcov", "__pycache__", "data")
+NOT_CLONED = (
+    ".git",
+    ".venv",
+    ".snakemake",
+    "results",
+    "logs",
+    "benchmarks",
+    "htmlcov",
+    "__pycache__",
+    "data",
+    "node_modules",
+)
 
 
 def clone(folder: Path) -> Path:
@@ -68,7 +79,10 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         for name in COPIED:
             source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("node_modules"))
+            else:
+                shutil.copy(source, folder / name)
         self.config = yaml.safe_load((folder / "config.yaml").read_text())
         update_config(self.config, yaml.safe_load((folder / "presets" / "smoke.yaml").read_text()))
         self.config["study"]["transfer_tasks"] = ["days"]

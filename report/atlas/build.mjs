@@ -12,9 +12,15 @@ const target = process.argv[2] ?? join(here, "../../scripts/atlas/report/atlas/b
 
 function digest() {
   const hash = createHash("sha256");
-  const modules = readdirSync(join(here, "src")).filter((name) => name.endsWith(".js")).sort();
+  const modules = readdirSync(join(here, "src"))
+    .filter((name) => name.endsWith(".js"))
+    .sort();
   for (const path of ["package-lock.json", ...modules.map((name) => `src/${name}`)]) {
-    hash.update(path).update("\0").update(readFileSync(join(here, path))).update("\0");
+    hash
+      .update(path)
+      .update("\0")
+      .update(readFileSync(join(here, path)))
+      .update("\0");
   }
   return hash.digest("hex");
 }

@@ -28,19 +28,52 @@ export function sequential() {
 
 /** Black or white, whichever reads better on a colour. */
 export function inkOn(colour) {
-  const [r, g, b] = (colour.startsWith("#") ? colour.slice(1).match(/../g).map((x) => parseInt(x, 16)) : colour.match(/[\d.]+/g)).map(Number);
+  const [r, g, b] = (
+    colour.startsWith("#")
+      ? colour
+          .slice(1)
+          .match(/../g)
+          .map((x) => parseInt(x, 16))
+      : colour.match(/[\d.]+/g)
+  ).map(Number);
   return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#222222" : "#ffffff";
 }
 
-const PALETTE = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#dd8833", "#994455", "#999933", "#44aa99"];
-const PALETTE_DARK = ["#77aadd", "#ee8899", "#55bb77", "#ddcc66", "#88ddee", "#dd77bb", "#eeaa66", "#cc8899", "#bbbb66", "#77ccbb"];
+const PALETTE = [
+  "#4477aa",
+  "#ee6677",
+  "#228833",
+  "#ccbb44",
+  "#66ccee",
+  "#aa3377",
+  "#dd8833",
+  "#994455",
+  "#999933",
+  "#44aa99",
+];
+const PALETTE_DARK = [
+  "#77aadd",
+  "#ee8899",
+  "#55bb77",
+  "#ddcc66",
+  "#88ddee",
+  "#dd77bb",
+  "#eeaa66",
+  "#cc8899",
+  "#bbbb66",
+  "#77ccbb",
+];
 
 /** Labels in the order of their frequency, each with a colour; beyond the palette all are grey. */
 export function roleColours(task) {
   const counts = new Map();
   for (const role of task.roleOf.values()) if (role.label) counts.set(role.label, (counts.get(role.label) ?? 0) + 1);
   const palette = dark() ? PALETTE_DARK : PALETTE;
-  return new Map([...counts].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])).map(([label], i) => [label, palette[i] ?? "var(--faint)"]));
+  return new Map(
+    [...counts]
+      .sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]))
+      .map(([label], i) => [label, palette[i] ?? "var(--faint)"]),
+  );
 }
 
 export const KIN = {

@@ -3,7 +3,7 @@
 // An id is layer * (heads + 1) + head; the MLP of a layer has head = heads. Arrays over components have one value for
 // each id. Fields of the JSON are described in scripts/atlas/report/atlas/page.py; beyond those, the page shows, where
 // present: task.scores and model.scores, more metrics of components, {name: {title, value, low, high, unit, centre,
-// about}}; edges.about and tokens[id].about, sentences.
+// about}}; edges.about, a sentence.
 
 export function read() {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -91,8 +91,14 @@ export function kinOf(model, id) {
 /** Ids still there after step k of a trace (0: the full model), and the step's own ids. */
 export function membersAt(model, trace, k) {
   const left = new Set(model.ids);
-  for (const [tried, , removed] of trace.steps.slice(0, k + 1)) if (removed) for (const id of tried ?? []) left.delete(id);
-  return { left, tried: new Set(trace.steps[k]?.[0] ?? []), percent: trace.steps[k]?.[1], removed: trace.steps[k]?.[2] };
+  for (const [tried, , removed] of trace.steps.slice(0, k + 1))
+    if (removed) for (const id of tried ?? []) left.delete(id);
+  return {
+    left,
+    tried: new Set(trace.steps[k]?.[0] ?? []),
+    percent: trace.steps[k]?.[1],
+    removed: trace.steps[k]?.[2],
+  };
 }
 
 export function traceOf(task, circuit) {
@@ -106,6 +112,8 @@ export function circuitName(circuit) {
   if (circuit.label !== "reported" || !circuit.order) return own;
   return `${own} (found by ${String(circuit.order).replaceAll("_", " ")}, ${circuit.searched ?? circuit.threshold}\u00a0%)`;
 }
+
+export const hasInside = (task) => Boolean(task.edges?.circuit?.some(Boolean));
 
 /** Edges as objects, strongest first, only those of the reported edge circuit if `inside`. */
 export function edgesOf(task, inside) {
@@ -133,7 +141,8 @@ export function pattern(prompt, id) {
   const size = prompt.tokens.length;
   const start = (slot * size * (size + 1)) / 2;
   return prompt.tokens.map((_, row) =>
-    Array.from({ length: row + 1 }, (_, column) => prompt.bytes[start + (row * (row + 1)) / 2 + column] / 255));
+    Array.from({ length: row + 1 }, (_, column) => prompt.bytes[start + (row * (row + 1)) / 2 + column] / 255),
+  );
 }
 
 /** Every metric of components that a task has: {key, title, unit, scale, centre, table, about}. */
@@ -143,41 +152,124 @@ export function metricsOf(model, task, prompt) {
     if (table?.value?.some((v) => v != null)) found.push({ key, title, table, unit, scale, centre, about });
   };
   for (const [kind, table] of Object.entries(task.effects ?? {})) {
-    add(`ablation:${kind}`, `Single ablation, ${kind.replaceAll("_", " ")}`, table, "%", "diverging", 100,
-      "Percent of the full model's logit difference that is left when this component alone is ablated, over the search prompts; below 100 % the model needs it.");
+    add(
+      `ablation:${kind}`,
+      `Single ablation, ${kind.replaceAll("_", " ")}`,
+      table,
+      "%",
+      "diverging",
+      100,
+      "Percent of the full model's logit difference that is left when this component alone is ablated, over the search prompts; below 100 % the model needs it.",
+    );
   }
-  add("attribution", "Direct attribution", task.attribution, "logits", "diverging", 0,
-    "What the component writes along answer minus incorrect answer at the last position; positive: for the answer.");
+  add(
+    "attribution",
+    "Direct attribution",
+    task.attribution,
+    "logits",
+    "diverging",
+    0,
+    "What the component writes along answer minus incorrect answer at the last position; positive: for the answer.",
+  );
   for (const [way, value] of Object.entries(task.patching ?? {})) {
-    add(`patching:${way}`, `Patching, ${way}`, value?.value ? value : { value }, "share", "diverging", 0,
+    add(
+      `patching:${way}`,
+      `Patching, ${way}`,
+      value?.value ? value : { value },
+      "share",
+      "diverging",
+      0,
       way === "denoising"
         ? "Clean activation into the corrupted run; share of the gap between corrupted and clean that comes back (0: none, 1: all)."
-        : "Corrupted activation into the clean run, on the same scale (1: as clean, 0: as corrupted).");
+        : "Corrupted activation into the clean run, on the same scale (1: as clean, 0: as corrupted).",
+    );
   }
-  for (const [name, table] of Object.entries(task.ov?.value ? { [task.ov_name ?? "next"]: task.ov } : task.ov ?? {})) {
-    add(`ov:${name}`, `OV score: ${name}`, table, "share", "sequential", 0,
-      "Share of members for which the head, reading the member through its own norm (in place: at the answer position), writes the target member among the top tokens; next: the next member, copy: the member itself.");
+  for (const [name, table] of Object.entries(
+    task.ov?.value ? { [task.ov_name ?? "next"]: task.ov } : (task.ov ?? {}),
+  )) {
+    add(
+      `ov:${name}`,
+      `OV score: ${name}`,
+      table,
+      "share",
+      "sequential",
+      0,
+      "Share of members for which the head, reading the member through its own norm (in place: at the answer position), writes the target member among the top tokens; next: the next member, copy: the member itself.",
+    );
   }
   for (const [name, value] of Object.entries(model.detectors ?? {})) {
-    add(`detector:${name}`, `Detector: ${name.replaceAll("_", " ")}`, value?.value ? value : { value }, "score", "sequential", 0,
-      "Mean attention weight of that kind on repeated random tokens, 0 to 1.");
+    add(
+      `detector:${name}`,
+      `Detector: ${name.replaceAll("_", " ")}`,
+      value?.value ? value : { value },
+      "score",
+      "sequential",
+      0,
+      "Mean attention weight of that kind on repeated random tokens, 0 to 1.",
+    );
   }
   for (const source of [task.scores, model.scores]) {
     for (const [name, table] of Object.entries(source ?? {})) {
-      add(`score:${name}`, table?.title ?? name.replaceAll("_", " "), table, table?.unit ?? "", table?.centre == null ? "sequential" : "diverging",
-        table?.centre ?? 0, table?.about ?? "");
+      add(
+        `score:${name}`,
+        table?.title ?? name.replaceAll("_", " "),
+        table,
+        table?.unit ?? "",
+        table?.centre == null ? "sequential" : "diverging",
+        table?.centre ?? 0,
+        table?.about ?? "",
+      );
     }
   }
-  add("share", "Share of searches that keep it", { value: task.share }, "share", "sequential", 0,
-    "Share of all searches (orders, resamples, seeds, wordings, corruptions) whose circuit holds the component.");
+  add(
+    "share",
+    "Share of searches that keep it",
+    { value: task.share },
+    "share",
+    "sequential",
+    0,
+    "Share of all searches (orders, resamples, seeds, wordings, corruptions) whose circuit holds the component.",
+  );
   for (const [kind, value] of Object.entries(prompt?.ablated ?? {})) {
-    add(`here:${kind}`, `On prompt ${prompt.prompt}: ablated, ${kind.replaceAll("_", " ")}`, { value }, "logits", "diverging", prompt.clean,
-      `Logit difference on this prompt with the component alone ablated; ${prompt.clean ?? "?"} without ablation.`);
+    add(
+      `here:${kind}`,
+      `On prompt ${prompt.prompt}: ablated, ${kind.replaceAll("_", " ")}`,
+      { value },
+      "logits",
+      "diverging",
+      prompt.clean,
+      `Logit difference on this prompt with the component alone ablated; ${prompt.clean ?? "?"} without ablation.`,
+    );
   }
-  add("here:attribution", `On prompt ${prompt?.prompt}: direct attribution`, { value: prompt?.attribution }, "logits", "diverging", 0,
-    "As direct attribution, on this prompt alone.");
-  if (task.roleOf.size) found.push({ key: "role", title: "Role", scale: "role", about: "The first label of each component's role; see the drawer for its evidence." });
-  if (task.class?.some(Boolean)) found.push({ key: "class", title: "Stability class", scale: "class", about: "Core: at least 90 % of the searches keep it; noise: under 10 %; contingent: between." });
-  if (model.main.length) found.push({ key: "kin", title: "Shared by main tasks", scale: "kin", about: "Which main tasks' reported circuits hold the component." });
+  add(
+    "here:attribution",
+    `On prompt ${prompt?.prompt}: direct attribution`,
+    { value: prompt?.attribution },
+    "logits",
+    "diverging",
+    0,
+    "As direct attribution, on this prompt alone.",
+  );
+  if (task.roleOf.size)
+    found.push({
+      key: "role",
+      title: "Role",
+      scale: "role",
+      about: "The first label of each component's role; see the drawer for its evidence.",
+    });
+  if (task.class?.some(Boolean))
+    found.push({
+      key: "class",
+      title: "Stability class",
+      scale: "class",
+      about: "Core: at least 90 % of the searches keep it; noise: under 10 %; contingent: between.",
+    });
+  if (model.main.length)
+    found.push({
+      key: "kin",
+      title: "Shared by main tasks",
+      scale: "kin",
+      about: "Which main tasks' reported circuits hold the component.",
+    });
   return found;
 }

@@ -45,30 +45,60 @@ export function tips(node, lines) {
 
 /** A labelled drop-down list; `groups` is [[heading or "", [[value, text], ...]], ...]. */
 export function choice(id, label, groups, value, change) {
-  const options = groups.filter(([, list]) => list.length).map(([heading, list]) => {
-    const made = list.map(([key, text]) => h("option", { value: key, selected: String(key) === String(value) }, text));
-    return heading ? h("optgroup", { label: heading }, made) : made;
-  });
-  return h("label", { class: "field", for: id }, h("span", {}, label),
-    h("select", { id, onchange: (event) => change(event.target.value) }, options));
+  const options = groups
+    .filter(([, list]) => list.length)
+    .map(([heading, list]) => {
+      const made = list.map(([key, text]) =>
+        h("option", { value: key, selected: String(key) === String(value) }, text),
+      );
+      return heading ? h("optgroup", { label: heading }, made) : made;
+    });
+  return h(
+    "label",
+    { class: "field", for: id },
+    h("span", {}, label),
+    h("select", { id, onchange: (event) => change(event.target.value) }, options),
+  );
 }
 
-/** A labelled slider; `text` says what a position means. */
+/** A labelled slider; `text` says what a position means. While it moves, `change` runs once a frame at most. */
 export function slider(id, label, { min, max, value, text }, change) {
+  let waiting = null;
+  const later = (now) => {
+    if (waiting == null)
+      requestAnimationFrame(() => {
+        const last = waiting;
+        waiting = null;
+        change(last);
+      });
+    waiting = now;
+  };
   const output = h("output", { for: id }, text(value));
-  const input = h("input", { id, type: "range", min, max, step: 1, value, "aria-valuetext": text(value),
+  const input = h("input", {
+    id,
+    type: "range",
+    min,
+    max,
+    step: 1,
+    value,
+    "aria-valuetext": text(value),
     oninput: (event) => {
       const now = Number(event.target.value);
       output.textContent = text(now);
       event.target.setAttribute("aria-valuetext", text(now));
-      change(now);
-    } });
+      later(now);
+    },
+  });
   return h("label", { class: "field slider", for: id }, h("span", {}, label), input, output);
 }
 
 export function check(id, label, checked, change) {
-  return h("label", { class: "field check", for: id },
-    h("input", { id, type: "checkbox", checked, onchange: (event) => change(event.target.checked) }), h("span", {}, label));
+  return h(
+    "label",
+    { class: "field check", for: id },
+    h("input", { id, type: "checkbox", checked, onchange: (event) => change(event.target.checked) }),
+    h("span", {}, label),
+  );
 }
 
 export function button(text, click, attributes = {}) {
@@ -77,9 +107,40 @@ export function button(text, click, attributes = {}) {
 
 /** A table of text and numbers; numbers are set right. */
 export function table(header, rows, caption) {
-  const number = header.map((_, i) => rows.some((row) => typeof row[i] === "number") || rows.every((row) => /^[\u2212\d.\s%n/a]*$/.test(String(row[i] ?? ""))));
-  const cell = (tag, text, i) => h(tag, { class: number[i] ? "number" : null, scope: tag === "th" ? "col" : null }, text == null ? "" : String(text));
-  return h("table", {}, caption ? h("caption", {}, caption) : null,
-    h("thead", {}, h("tr", {}, header.map((text, i) => cell("th", text, i)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text, i) => cell("td", text, i))))));
+  const number = header.map(
+    (_, i) =>
+      rows.some((row) => typeof row[i] === "number") ||
+      rows.every((row) => /^[\u2212\d.\s%n/a]*$/.test(String(row[i] ?? ""))),
+  );
+  const cell = (tag, text, i) =>
+    h(
+      tag,
+      { class: number[i] ? "number" : null, scope: tag === "th" ? "col" : null },
+      text == null ? "" : String(text),
+    );
+  return h(
+    "table",
+    {},
+    caption ? h("caption", {}, caption) : null,
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        header.map((text, i) => cell("th", text, i)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((row) =>
+        h(
+          "tr",
+          {},
+          row.map((text, i) => cell("td", text, i)),
+        ),
+      ),
+    ),
+  );
 }

@@ -36,7 +36,9 @@ export function estimate({ value, low, high }, unit) {
 
 export function p(value) {
   if (value == null) return "n/a";
-  return value < 0.001 ? value.toExponential(1).replace("e-", `${NO_BREAK}\u00d7${NO_BREAK}10^-`) : fixed(value, 3);
+  if (value >= 0.001 || value === 0) return fixed(value, 3);
+  const [digits, power] = value.toExponential(1).split("e-");
+  return `${digits}${NO_BREAK}\u00d7${NO_BREAK}10\u207b${[...power].map((digit) => "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"[digit]).join("")}`;
 }
 
 export function count(n, noun) {
@@ -51,5 +53,10 @@ export function sizes(ids, mlp) {
 
 /** A token as it stands in a line of text: spaces and line ends made visible. */
 export function token(text) {
-  return String(text).replace(/^[ \u0120\u2581]/, "\u00b7").replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5") || "\u2205";
+  return (
+    String(text)
+      .replace(/^[ \u0120\u2581]/, "\u00b7")
+      .replaceAll("\n", "\u21b5")
+      .replaceAll("\t", "\u21e5") || "\u2205"
+  );
 }

@@ -4,12 +4,20 @@ import { headOf, isMlp, layerOf } from "./data.js";
 import { drawing } from "./look.js";
 
 /** Cell sizes for a width; never under 8 px, so that a finger or a mouse still finds them. */
-export function measure(model, width, { tallest = 30, widest = 64 } = {}) {
+export function measure(model, width, { tallest = 34, widest = 92 } = {}) {
   const left = 26;
   const cell = Math.max(9, Math.min(widest, (width - left - 6) / (model.n_heads + 1.35)));
   const height = Math.max(9, Math.min(tallest, cell, 760 / model.n_layers));
   const gap = 0.35 * cell;
-  return { left, top: 18, cell, row: height, gap, width: left + cell * (model.n_heads + 1) + gap + 6, height: 18 + height * model.n_layers };
+  return {
+    left,
+    top: 18,
+    cell,
+    row: height,
+    gap,
+    width: left + cell * (model.n_heads + 1) + gap + 6,
+    height: 18 + height * model.n_layers,
+  };
 }
 
 export function place(model, m, id, column = headOf(model, id)) {
@@ -20,35 +28,70 @@ export function place(model, m, id, column = headOf(model, id)) {
  * The map as a drawing. look(id): {fill, stroke, value, missing}; outlined: set of ids; column(id): where a head stands
  * in its row, if not at its number; extra: height left free below; text(id): what stands in a cell that has room.
  */
-export function grid(model, width, alt, { look, outlined = new Set(), selected = null, column, extra = 0, text, options } = {}) {
+export function grid(
+  model,
+  width,
+  alt,
+  { look, outlined = new Set(), selected = null, column, extra = 0, text, options } = {},
+) {
   const m = measure(model, width, options);
   const svg = drawing(Math.max(m.width, Math.min(width, 340)), m.height + extra, alt);
   const axis = svg.append("g").attr("class", "axis");
   const every = Math.ceil(14 / m.row);
   for (let layer = 0; layer < model.n_layers; layer += every) {
-    axis.append("text").attr("x", m.left - 5).attr("y", m.top + (layer + 0.5) * m.row + 3.5).attr("text-anchor", "end").text(layer);
+    axis
+      .append("text")
+      .attr("x", m.left - 5)
+      .attr("y", m.top + (layer + 0.5) * m.row + 3.5)
+      .attr("text-anchor", "end")
+      .text(layer);
   }
   const skip = Math.ceil(16 / m.cell);
   if (!column) {
     for (let head = 0; head < model.n_heads; head += skip) {
-      axis.append("text").attr("x", m.left + (head + 0.5) * m.cell).attr("y", m.top - 6).attr("text-anchor", "middle").text(head);
+      axis
+        .append("text")
+        .attr("x", m.left + (head + 0.5) * m.cell)
+        .attr("y", m.top - 6)
+        .attr("text-anchor", "middle")
+        .text(head);
     }
   }
-  axis.append("text").attr("x", m.left + (model.n_heads + 0.5) * m.cell + m.gap).attr("y", m.top - 6).attr("text-anchor", "middle").text("MLP");
+  axis
+    .append("text")
+    .attr("x", m.left + (model.n_heads + 0.5) * m.cell + m.gap)
+    .attr("y", m.top - 6)
+    .attr("text-anchor", "middle")
+    .text("MLP");
   const cells = svg.append("g").attr("class", "cells");
   const pad = m.cell > 14 ? 0.75 : 0.4;
   for (const id of model.ids) {
     const { x, y } = place(model, m, id, column?.(id));
-    const { fill, stroke, missing } = look(id);
-    const mark = cells.append("rect").datum(id).attr("x", x + pad).attr("y", y + pad).attr("width", m.cell - 2 * pad).attr("height", m.row - 2 * pad)
-      .attr("rx", Math.min(3, m.row / 6)).attr("class", missing ? "cell missing" : "cell").style("fill", fill);
+    const { fill, stroke, missing, ink } = look(id);
+    const mark = cells
+      .append("rect")
+      .datum(id)
+      .attr("x", x + pad)
+      .attr("y", y + pad)
+      .attr("width", m.cell - 2 * pad)
+      .attr("height", m.row - 2 * pad)
+      .attr("rx", Math.min(3, m.row / 6))
+      .attr("class", missing ? "cell missing" : "cell")
+      .style("fill", fill);
     if (stroke && stroke !== "none") mark.style("stroke", stroke).style("stroke-width", 0.7);
     if (outlined.has(id)) mark.classed("member", true);
     if (text && m.cell >= 34 && m.row >= 15) {
       const shown = text(id);
       if (shown) {
-        cells.append("text").datum(id).attr("class", "in-cell").attr("x", x + m.cell / 2).attr("y", y + m.row / 2 + 3.5).attr("text-anchor", "middle")
-          .style("fill", /^(#|rgb)/.test(fill) ? inkOn(fill) : "var(--ink)").text(shown);
+        cells
+          .append("text")
+          .datum(id)
+          .attr("class", "in-cell")
+          .attr("x", x + m.cell / 2)
+          .attr("y", y + m.row / 2 + 3.5)
+          .attr("text-anchor", "middle")
+          .style("fill", ink ?? (/^(#|rgb)/.test(fill) ? inkOn(fill) : "var(--ink)"))
+          .text(shown);
       }
     }
   }
@@ -65,6 +108,14 @@ export function mark(node, model, id) {
   const { m, column } = node.layout;
   const { x, y } = place(model, m, id, column?.(id));
   const frame = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  for (const [key, value] of Object.entries({ class: "here", x: x - 1, y: y - 1, width: m.cell + 2, height: m.row + 2, rx: 3 })) frame.setAttribute(key, value);
+  for (const [key, value] of Object.entries({
+    class: "here",
+    x: x - 1,
+    y: y - 1,
+    width: m.cell + 2,
+    height: m.row + 2,
+    rx: 3,
+  }))
+    frame.setAttribute(key, value);
   node.append(frame);
 }

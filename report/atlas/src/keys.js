@@ -17,9 +17,14 @@ export function moved(ctx, event, column) {
     return names.length ? { head: names[next] } : null;
   }
   if (selected == null) return { head: nameOf(model, circuit?.members[0] ?? 0) };
-  const place = (id) => (isMlp(model, id) ? model.n_heads : column?.(id) ?? headOf(model, id));
+  const place = (id) => (isMlp(model, id) ? model.n_heads : (column?.(id) ?? headOf(model, id)));
   const layer = Math.max(0, Math.min(model.n_layers - 1, layerOf(model, selected) + down));
-  const wanted = event.key === "Home" ? 0 : event.key === "End" ? model.n_heads : Math.max(0, Math.min(model.n_heads, place(selected) + across));
+  const wanted =
+    event.key === "Home"
+      ? 0
+      : event.key === "End"
+        ? model.n_heads
+        : Math.max(0, Math.min(model.n_heads, place(selected) + across));
   const next = model.ids.find((id) => layerOf(model, id) === layer && place(id) === wanted);
   if (next == null) return null;
   const patch = { head: nameOf(model, next) };

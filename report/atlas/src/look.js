@@ -4,6 +4,8 @@ import { CLASS, diverging, KIN, roleColours, sequential } from "./colours.js";
 import { at, effect, isMlp, kinOf } from "./data.js";
 import { fixed, quantity } from "./format.js";
 
+/** A member of the circuit that the classes shown say nothing of. */
+export const UNCLASSED = { fill: "var(--ghost)", stroke: "var(--ink)" };
 const NONE = { fill: "var(--paper)", stroke: "var(--faint)" };
 
 function kinText(model, kin) {
@@ -28,7 +30,9 @@ export function byClass(model, task, scheme) {
     const used = new Set(task.class ?? []);
     return {
       look: (id) => CLASS[task.class?.[id]] ?? null,
-      legend: Object.entries(CLASS).filter(([name]) => used.has(name)).map(([, entry]) => entry),
+      legend: Object.entries(CLASS)
+        .filter(([name]) => used.has(name))
+        .map(([, entry]) => entry),
       empty: "The search was not repeated for this task, so no stability is known.",
     };
   }
@@ -38,16 +42,26 @@ export function byClass(model, task, scheme) {
       const kin = kinOf(model, id);
       return kin && { ...KIN[kin], text: kinText(model, kin) };
     },
-    legend: ["all", "some", "only"].filter((kin) => used.has(kin)).map((kin) => ({ ...KIN[kin], text: kinText(model, kin) })),
+    legend: ["all", "some", "only"]
+      .filter((kin) => used.has(kin))
+      .map((kin) => ({ ...KIN[kin], text: kinText(model, kin) })),
     empty: "No task of this study has a circuit.",
   };
 }
 
-/** The end of a diverging scale: the largest distance from the centre among heads; MLPs may lie beyond it. */
+const CLIPPED = 0.02; // share of heads that may lie beyond the ends of a diverging scale
+
+/** The end of a diverging scale, a distance from the centre that few heads exceed; MLPs may lie beyond it too. */
 function reach(model, metric) {
-  const distances = (ids) => ids.map((id) => at(metric.table.value, id)).filter((v) => v != null).map((v) => Math.abs(v - metric.centre));
-  const heads = Math.max(0, ...distances(model.ids.filter((id) => !isMlp(model, id))));
-  return heads || Math.max(0, ...distances(model.ids)) || 1;
+  const distances = (ids) =>
+    ids
+      .map((id) => at(metric.table.value, id))
+      .filter((v) => v != null)
+      .map((v) => Math.abs(v - metric.centre))
+      .sort((a, b) => b - a);
+  const heads = distances(model.ids.filter((id) => !isMlp(model, id)));
+  const end = heads[Math.floor(heads.length * CLIPPED)] || heads[0] || distances(model.ids)[0] || 1;
+  return { end, beyond: distances(model.ids).filter((d) => d > end).length };
 }
 
 /** Colouring by a metric of metricsOf: look(id), and a scale or a legend. */
@@ -58,8 +72,9 @@ export function byMetric(model, task, metric) {
     return { ...classes, look: (id) => classes.look(id) ?? NONE };
   }
   const centre = metric.centre;
-  const end = metric.scale === "diverging" ? reach(model, metric) : Math.max(1e-9, ...model.ids.map((id) => at(metric.table.value, id) ?? 0));
-  const top = metric.scale === "diverging" ? end : end <= 1 ? 1 : end;
+  const largest = Math.max(1e-9, ...model.ids.map((id) => at(metric.table?.value, id) ?? 0));
+  const { end: top, beyond } =
+    metric.scale === "diverging" ? reach(model, metric) : { end: largest <= 1 ? 1 : largest, beyond: 0 };
   const colour = metric.scale === "diverging" ? (v) => diverging()((v - centre) / top) : (v) => sequential()(v / top);
   const bounds = metric.scale === "diverging" ? [centre - top, centre, centre + top] : [0, top / 2, top];
   return {
@@ -67,7 +82,7 @@ export function byMetric(model, task, metric) {
       const { value } = effect(metric.table, id);
       return value == null ? { ...NONE, missing: true } : { fill: colour(value), stroke: "none", value };
     },
-    bar: { colour, bounds, unit: metric.unit, beyond: metric.scale === "diverging" },
+    bar: { colour, bounds, unit: metric.unit, beyond },
   };
 }
 
@@ -79,12 +94,29 @@ export function drawLegend(svg, entries, x, y, width) {
     const room = 22 + entry.text.length * 6.3;
     if (across && across + room > width) [across, down] = [0, down + 18];
     const item = group.append("g").attr("transform", `translate(${across},${down})`);
-    if (entry.dash || entry.line) {
-      item.append("line").attr("x1", 0).attr("x2", 13).attr("y1", 6).attr("y2", 6).attr("class", "edge")
-        .attr("stroke-dasharray", entry.dash ?? null).style("stroke", entry.stroke).style("stroke-width", 1.8);
+    if (entry.note) {
+      // words alone
+    } else if (entry.dash || entry.line) {
+      item
+        .append("line")
+        .attr("x1", 0)
+        .attr("x2", 13)
+        .attr("y1", 6)
+        .attr("y2", 6)
+        .attr("class", "edge")
+        .attr("stroke-dasharray", entry.dash ?? null)
+        .style("stroke", entry.stroke)
+        .style("stroke-width", 1.8);
     } else {
-      item.append(entry.round ? "circle" : "rect").attr("width", 11).attr("height", 11).attr("cx", 6).attr("cy", 6).attr("r", 5.5)
-        .style("fill", entry.fill).style("stroke", entry.stroke);
+      item
+        .append(entry.round ? "circle" : "rect")
+        .attr("width", 11)
+        .attr("height", 11)
+        .attr("cx", 6)
+        .attr("cy", 6)
+        .attr("r", 5.5)
+        .style("fill", entry.fill)
+        .style("stroke", entry.stroke);
     }
     item.append("text").attr("x", 17).attr("y", 10).text(entry.text);
     across += room + 8;
@@ -97,18 +129,39 @@ export function drawBar(svg, { colour, bounds, unit, beyond }, x, y, width = 180
   const group = svg.append("g").attr("class", "legend").attr("transform", `translate(${x},${y})`);
   const steps = 48;
   for (let i = 0; i < steps; i++) {
-    group.append("rect").attr("x", (i * width) / steps).attr("width", width / steps + 0.5).attr("height", 9)
+    group
+      .append("rect")
+      .attr("x", (i * width) / steps)
+      .attr("width", width / steps + 0.5)
+      .attr("height", 9)
       .style("fill", colour(bounds[0] + ((bounds[2] - bounds[0]) * (i + 0.5)) / steps));
   }
   const digits = unit === "%" ? 1 : 2;
-  bounds.forEach((bound, i) => group.append("text").attr("x", (i * width) / 2).attr("y", 21)
-    .attr("text-anchor", ["start", "middle", "end"][i]).text(i === 2 ? quantity(bound, unit) : fixed(bound, digits)));
-  if (beyond) group.append("text").attr("x", width + 10).attr("y", 9).attr("class", "faint").text("scaled to the heads; MLPs may lie beyond");
+  bounds.forEach((bound, i) =>
+    group
+      .append("text")
+      .attr("x", (i * width) / 2)
+      .attr("y", 21)
+      .attr("text-anchor", ["start", "middle", "end"][i])
+      .text(i === 2 ? quantity(bound, unit) : fixed(bound, digits)),
+  );
+  if (beyond)
+    group
+      .append("text")
+      .attr("x", width + 10)
+      .attr("y", 9)
+      .attr("class", "faint")
+      .text(`${beyond} beyond the ends of the scale`);
   return 30;
 }
 
 /** An empty drawing; `alt` is its text alternative. */
 export function drawing(width, height, alt) {
-  return create("svg").attr("class", "figure").attr("viewBox", `0 0 ${width} ${height}`).attr("width", width).attr("height", height)
-    .attr("role", "img").attr("aria-label", alt);
+  return create("svg")
+    .attr("class", "figure")
+    .attr("viewBox", `0 0 ${width} ${height}`)
+    .attr("width", width)
+    .attr("height", height)
+    .attr("role", "img")
+    .attr("aria-label", alt);
 }

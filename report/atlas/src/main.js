@@ -17,13 +17,16 @@ const VIEWS = { graph, matrix, prompt, compare };
 const PHONE = 900; // px; the drawer is a sheet at the foot of the page below it
 const data = read();
 const state = makeState(render);
+let printing = false;
 const drawn = {}; // keys of what stands on the page, so that only what changed is drawn again
 
 function context() {
   const s = state.get();
   const model = data.models.find((m) => m.name === s.model) ?? data.models[0];
   const task = model.tasks.find((t) => t.name === s.task) ?? model.main[0] ?? model.tasks[0];
-  const asked = task.circuits.find((c) => String(c.label) === s.order && (s.threshold == null || String(c.threshold) === s.threshold));
+  const asked = task.circuits.find(
+    (c) => String(c.label) === s.order && (s.threshold == null || String(c.threshold) === s.threshold),
+  );
   const circuit = asked ?? reported(task) ?? task.circuits[0] ?? null;
   const selected = idOf(model, s.head);
   const prompts = ordered(model, task, s, selected);
@@ -31,7 +34,15 @@ function context() {
   const view = VIEWS[s.view] ?? graph;
   const wide = document.documentElement.clientWidth;
   return {
-    data, model, task, circuit, selected, prompts, prompt: shown, state: s, view,
+    data,
+    model,
+    task,
+    circuit,
+    selected,
+    prompts,
+    prompt: shown,
+    state: s,
+    view,
     metrics: metricsOf(model, task, shown),
     width: Math.max(300, byId("figure").clientWidth),
     drawerWidth: wide > PHONE ? 368 : Math.min(wide - 36, 560),
@@ -41,10 +52,12 @@ function context() {
   };
 }
 
-const strings = (patch) => Object.fromEntries(Object.entries(patch).map(([key, value]) => [key, value == null ? null : String(value)]));
+const strings = (patch) =>
+  Object.fromEntries(Object.entries(patch).map(([key, value]) => [key, value == null ? null : String(value)]));
 
 /** Draws what a change of the state touches. */
 function render() {
+  if (printing) return;
   if (!data.models.length || !data.models.some((m) => m.tasks.length)) {
     byId("finding").textContent = "This page holds no results.";
     return;
@@ -58,23 +71,44 @@ function render() {
   renew("controls", controls, () => withFocus(() => byId("controls").replaceChildren(...view.controls(ctx))));
   view.sync?.(ctx);
   const { step, edges, select, circuit } = { ...ctx.state, circuit: ctx.circuit };
-  renew("figure", [controls, paper, step, edges, select, circuit?.label, circuit?.threshold].join("|"), () => {
+  renew("figure", [controls, paper, step == null, edges, select, circuit?.label, circuit?.threshold].join("|"), () => {
     hideTip();
     const box = byId("figure");
     const from = document.createDocumentFragment();
     view.draw(ctx, from);
     box.replaceChildren(from);
-    box.setAttribute("aria-label", `${view.title}: ${view.alt(ctx)}`);
+    byId("main").classList.toggle("caption-first", Boolean(view.captionFirst));
+    drawn.step = step;
+    drawn.words = null;
+  });
+  renew("step", step, () => view.step?.(ctx, byId("figure")));
+  renew("words", [drawn.figure, step].join("|"), () => {
+    byId("figure").setAttribute("aria-label", `${view.title}: ${view.alt(ctx)}`);
     byId("caption").textContent = view.caption(ctx);
     fillTables(ctx);
   });
   view.highlight(ctx, byId("figure"));
-  renew("drawer", [ctx.model.name, ctx.task.name, ctx.selected, ctx.prompt?.prompt, ctx.circuit?.label, ctx.circuit?.threshold, ctx.state.by, paper].join("|"), () => {
-    const aside = byId("drawer");
-    withFocus(() => aside.replaceChildren(...drawer(ctx).filter(Boolean)));
-    aside.classList.toggle("open", ctx.selected != null);
-    aside.scrollTop = 0;
-  });
+  renew(
+    "drawer",
+    [
+      ctx.model.name,
+      ctx.task.name,
+      ctx.selected,
+      ctx.prompt?.prompt,
+      ctx.circuit?.label,
+      ctx.circuit?.threshold,
+      ctx.state.by,
+      paper,
+    ].join("|"),
+    () => {
+      const aside = byId("drawer");
+      withFocus(() => aside.replaceChildren(...drawer(ctx).filter(Boolean)));
+      aside.classList.toggle("open", ctx.selected != null);
+      if (drawn.chosen !== ctx.selected) aside.scrollTop = 0;
+      drawn.chosen = ctx.selected;
+    },
+  );
+  document.documentElement.dataset.shown = location.hash; // what is on the page now
 }
 
 function renew(name, key, draw) {
@@ -102,15 +136,44 @@ function header(ctx) {
   const list = (main) => model.tasks.filter((t) => Boolean(t.main) === main).map((t) => [t.name, t.words]);
   withFocus(() => {
     byId("switches").replaceChildren(
-      ...(data.models.length > 1 ? [choice("model", "Model", [["", data.models.map((m) => [m.name, m.name])]], model.name, (name) => set({ ...fresh, model: name, head: null, compare: null }))] : []),
-      choice("task", "Task", [["Searched", list(true)], ["Only evaluated", list(false)]], task.name, (name) => set({ ...fresh, task: name })));
-    byId("views").replaceChildren(...Object.entries(VIEWS).map(([key, { title }]) => button(title, () => set({ view: key }), { id: `view-${key}`, "aria-pressed": String(key === state.get().view) })));
+      ...(data.models.length > 1
+        ? [
+            choice("model", "Model", [["", data.models.map((m) => [m.name, m.name])]], model.name, (name) =>
+              set({ ...fresh, model: name, head: null, compare: null }),
+            ),
+          ]
+        : []),
+      choice(
+        "task",
+        "Task",
+        [
+          ["Searched", list(true)],
+          ["Only evaluated", list(false)],
+        ],
+        task.name,
+        (name) => set({ ...fresh, task: name }),
+      ),
+    );
+    byId("views").replaceChildren(
+      ...Object.entries(VIEWS).map(([key, { title }]) =>
+        button(title, () => set({ view: key }), {
+          id: `view-${key}`,
+          "aria-pressed": String(key === state.get().view),
+        }),
+      ),
+    );
   });
   byId("finding").replaceChildren(...finding(ctx));
   byId("title").textContent = data.title ?? "Atlas";
   byId("warning").textContent = model.warning ?? "";
   byId("warning").hidden = !model.warning;
-  byId("source").textContent = [model.name, `${count(model.n_layers, "layer")} of ${count(model.n_heads, "head")} and an MLP${model.parallel ? ", side by side" : ""}`, model.source].filter(Boolean).join(" \u00b7 ");
+  byId("source").textContent = [
+    model.name,
+    `${count(model.n_layers, "layer")} of ${count(model.n_heads, "head")} and an MLP${model.parallel ? ", side by side" : ""}`,
+    model.source,
+  ]
+    .filter(Boolean)
+    .join(" \u00b7 ");
   document.title = `${task.words}, ${model.name}: ${data.title ?? "atlas"}`;
 }
 
@@ -119,11 +182,19 @@ function finding({ model, task }) {
   const own = reported(task);
   const mlp = (id) => isMlp(model, id);
   const said = own
-    ? [h("strong", {}, `${task.words[0].toUpperCase()}${task.words.slice(1)}: `), `${sizes(own.members, mlp)}, ${own.members.length} of ${count(model.size, "component")}, keep ${circuitScore(own)} on ${splitName(own.split)}.`]
-    : [h("strong", {}, `${task.words[0].toUpperCase()}${task.words.slice(1)}: `), "no circuit was searched for on this task; those of other tasks are evaluated on it (Compare)."];
+    ? [
+        h("strong", {}, `${task.words[0].toUpperCase()}${task.words.slice(1)}: `),
+        `${sizes(own.members, mlp)}, ${own.members.length} of ${count(model.size, "component")}, keep ${circuitScore(own)} on ${splitName(own.split)}.`,
+      ]
+    : [
+        h("strong", {}, `${task.words[0].toUpperCase()}${task.words.slice(1)}: `),
+        "no circuit was searched for on this task; those of other tasks are evaluated on it (Compare).",
+      ];
   if (model.main.length > 1) {
     const every = model.ids.filter((id) => kinOf(model, id) === "all");
-    said.push(` The reported circuits of all ${count(model.main.length, "searched task")} share ${every.length ? sizes(every, mlp) : "no component"}.`);
+    said.push(
+      ` The reported circuits of all ${count(model.main.length, "searched task")} share ${every.length ? sizes(every, mlp) : "no component"}.`,
+    );
   }
   return said;
 }
@@ -137,25 +208,45 @@ function fillTables(ctx) {
     byId("table-body").replaceChildren();
     return;
   }
-  byId("table-body").replaceChildren(...ctx.view.tables(ctx).map((t) => h("section", {},
-    h("p", {}, button(`Save "${t.title}" as CSV`, () => saveCsv(fileName(ctx, t.name), t))),
-    h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": t.title }, table(t.header, t.rows, t.title)))));
+  byId("table-body").replaceChildren(
+    ...ctx.view.tables(ctx).map((t) =>
+      h(
+        "section",
+        {},
+        h(
+          "p",
+          {},
+          button(`Save "${t.title}" as CSV`, () => saveCsv(fileName(ctx, t.name), t)),
+        ),
+        h(
+          "div",
+          { class: "wide", tabindex: 0, role: "region", "aria-label": t.title },
+          table(t.header, t.rows, t.title),
+        ),
+      ),
+    ),
+  );
 }
 
 function keys(event) {
-  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey;
+  const typing =
+    /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey;
   const ctx = context();
   if (event.key === "Escape" && event.target.id !== "search") ctx.open(null);
   else if (typing) return;
   else if (event.key === "/") byId("search").focus();
   else if (/^[1-4]$/.test(event.key)) ctx.set({ view: Object.keys(VIEWS)[event.key - 1] });
-  else if (event.key === "n" || event.key === "p") byId(`${byId("view-next") ? "view" : "drawer"}-${event.key === "n" ? "next" : "previous"}`)?.click();
+  else if (event.key === "n" || event.key === "p")
+    byId(`${byId("view-next") ? "view" : "drawer"}-${event.key === "n" ? "next" : "previous"}`)?.click();
   else if (event.target.id === "figure" && /^(Arrow|Home|End)/.test(event.key)) {
     const patch = moved(ctx, event, byId("figure").querySelector("svg.figure")?.layout?.column);
     if (!patch) return;
     ctx.set(patch, { step: true });
     const now = context();
-    if (patch.head) announce(`${spoken(now.model, now.selected)}${now.task.roleOf.get(now.selected)?.label ? `, ${now.task.roleOf.get(now.selected).label}` : ""}${now.circuit?.members.includes(now.selected) ? ", in the circuit" : ""}`);
+    if (patch.head)
+      announce(
+        `${spoken(now.model, now.selected)}${now.task.roleOf.get(now.selected)?.label ? `, ${now.task.roleOf.get(now.selected).label}` : ""}${now.circuit?.members.includes(now.selected) ? ", in the circuit" : ""}`,
+      );
     if (patch.prompt) announce(`prompt ${patch.prompt}`);
   } else if (event.target.id === "figure" && event.key === "Enter") byId("drawer").focus();
   else return;
@@ -165,7 +256,12 @@ function keys(event) {
 function start() {
   byId("save-svg").addEventListener("click", () => {
     const ctx = context();
-    saveSvg(fileName(ctx, ctx.state.view), byId("figure"), `${ctx.view.title}: ${ctx.task.words}, ${ctx.model.name}`, ctx.view.caption(ctx));
+    saveSvg(
+      fileName(ctx, ctx.state.view),
+      byId("figure"),
+      `${ctx.view.title}: ${ctx.task.words}, ${ctx.model.name}`,
+      ctx.view.caption(ctx),
+    );
   });
   byId("save-csv").addEventListener("click", () => {
     const ctx = context();
@@ -174,11 +270,24 @@ function start() {
   });
   byId("theme").addEventListener("click", () => state.set({ theme: dark() ? "light" : "dark" }, { step: true }));
   byId("tables").addEventListener("toggle", () => fillTables(context()));
-  byId("notes").replaceChildren(...[...(data.note ?? []), "Attention weights are kept in steps of 1/255; n/a: not computed or not defined."].map((text) => h("li", {}, text)));
+  byId("notes").replaceChildren(
+    ...[...(data.note ?? []), "Attention weights are kept in steps of 1/255; n/a: not computed or not defined."].map(
+      (text) => h("li", {}, text),
+    ),
+  );
   document.addEventListener("keydown", keys);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
-  window.addEventListener("beforeprint", () => { document.documentElement.dataset.theme = "light"; drawn.figure = drawn.drawer = null; printed(); });
-  window.addEventListener("afterprint", () => { drawn.figure = drawn.drawer = null; render(); });
+  window.addEventListener("beforeprint", () => {
+    printing = true;
+    document.documentElement.dataset.theme = "light";
+    drawn.figure = drawn.drawer = null;
+    printed();
+  });
+  window.addEventListener("afterprint", () => {
+    printing = false;
+    drawn.figure = drawn.drawer = null;
+    render();
+  });
   let width = byId("figure").clientWidth;
   new ResizeObserver(() => {
     if (Math.abs(byId("figure").clientWidth - width) < 8) return;

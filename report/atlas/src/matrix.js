@@ -7,7 +7,11 @@ import { estimate, fixed, interval, quantity, sizes } from "./format.js";
 import { grid, mark } from "./grid.js";
 import { byMetric, drawBar, drawing, drawLegend } from "./look.js";
 
-const ORDERS = [["model", "as in the model"], ["layer", "within each layer"], ["rank", "ranked"]];
+const ORDERS = [
+  ["model", "as in the model"],
+  ["layer", "within each layer"],
+  ["rank", "ranked"],
+];
 const RANKED = 60;
 
 function chosen({ model, task, prompt, state }) {
@@ -34,7 +38,7 @@ function within(model, metric) {
 function selection({ model, state }, column) {
   const [a, b] = (state.select ?? "").split(":").map((name) => idOf(model, name));
   if (a == null || b == null) return [];
-  const place = (id) => [layerOf(model, id), isMlp(model, id) ? model.n_heads : column?.(id) ?? headOf(model, id)];
+  const place = (id) => [layerOf(model, id), isMlp(model, id) ? model.n_heads : (column?.(id) ?? headOf(model, id))];
   const [[l1, c1], [l2, c2]] = [place(a), place(b)];
   return model.ids.filter((id) => {
     const [l, c] = place(id);
@@ -56,19 +60,29 @@ function columnsOf(ctx, metric) {
 export const matrix = {
   title: "Matrix",
 
-  key: ({ model, task, state, prompt }) => [model.name, task.name, state.metric, state.sort, prompt?.prompt, Boolean(state.select)].join("|"),
+  key: ({ model, task, state, prompt }) =>
+    [model.name, task.name, state.metric, state.sort, prompt?.prompt, Boolean(state.select)].join("|"),
 
   controls(ctx) {
     const { state, set } = ctx;
     const { metrics, metric } = chosen(ctx);
     if (!metric) return [h("p", { class: "note" }, "No score of components was computed for this task.")];
     const group = (test) => metrics.filter(({ key }) => test(key)).map(({ key, title }) => [key, title]);
-    const made = [choice("metric", "Metric", [
-      ["Over all prompts", group((key) => !/^(here|role|class|kin)/.test(key))],
-      ["Classes", group((key) => /^(role|class|kin)$/.test(key))],
-      ["On one prompt", group((key) => key.startsWith("here"))],
-    ], metric.key, (key) => set({ metric: key }))];
-    if (metric.table) made.push(choice("sort", "Order", [["", ORDERS]], state.sort, (sort) => set({ sort, select: null })));
+    const made = [
+      choice(
+        "metric",
+        "Metric",
+        [
+          ["Over all prompts", group((key) => !/^(here|role|class|kin)/.test(key))],
+          ["Classes", group((key) => /^(role|class|kin)$/.test(key))],
+          ["On one prompt", group((key) => key.startsWith("here"))],
+        ],
+        metric.key,
+        (key) => set({ metric: key }),
+      ),
+    ];
+    if (metric.table)
+      made.push(choice("sort", "Order", [["", ORDERS]], state.sort, (sort) => set({ sort, select: null })));
     if (state.select) made.push(button("Clear selection", () => set({ select: null })));
     return made;
   },
@@ -86,19 +100,43 @@ export const matrix = {
     const column = columnsOf(ctx, metric);
     const digits = metric.unit === "%" ? 0 : 2;
     const svg = grid(model, width, matrix.alt(ctx), {
-      look: colours.look, outlined: new Set(circuit?.members), selected: ctx.selected, column, extra: 64,
-      text: metric.table ? (id) => (at(metric.table.value, id) == null ? null : fixed(at(metric.table.value, id), digits)) : null,
+      look: colours.look,
+      outlined: new Set(circuit?.members),
+      selected: ctx.selected,
+      column,
+      extra: 64,
+      text: metric.table
+        ? (id) => (at(metric.table.value, id) == null ? null : fixed(at(metric.table.value, id), digits))
+        : null,
     });
     const node = svg.node();
     const { m } = node.layout;
-    const down = colours.bar ? drawBar(svg, colours.bar, m.left, m.height + 8) : drawLegend(svg, colours.legend, m.left, m.height + 8, Math.max(m.width, 320) - m.left);
-    drawLegend(svg, [{ fill: "var(--paper)", stroke: "var(--ink)", text: "outlined: in the circuit shown" }], m.left, m.height + 12 + down, width);
+    const down = colours.bar
+      ? drawBar(svg, colours.bar, m.left, m.height + 8)
+      : drawLegend(svg, colours.legend, m.left, m.height + 8, Math.max(m.width, 320) - m.left);
+    drawLegend(
+      svg,
+      [{ fill: "var(--paper)", stroke: "var(--ink)", text: "outlined: in the circuit shown" }],
+      m.left,
+      m.height + 12 + down,
+      width,
+    );
     box.append(node);
     const held = selection(ctx, column);
-    select(node).selectAll("rect.cell").classed("held", (id) => held.includes(id));
+    select(node)
+      .selectAll("rect.cell")
+      .classed("held", (id) => held.includes(id));
     if (held.length) box.append(summary(ctx, metric, held));
-    tips(node, (id) => (typeof id !== "number" ? null : [spoken(model, id), wording(ctx, metric, id), metric.title,
-      circuit?.members.includes(id) ? "in the circuit shown" : "not in the circuit shown"]));
+    tips(node, (id) =>
+      typeof id !== "number"
+        ? null
+        : [
+            spoken(model, id),
+            wording(ctx, metric, id),
+            metric.title,
+            circuit?.members.includes(id) ? "in the circuit shown" : "not in the circuit shown",
+          ],
+    );
     dragging(ctx, node);
   },
 
@@ -110,14 +148,22 @@ export const matrix = {
   alt(ctx) {
     const { model, task } = ctx;
     const { metric } = chosen(ctx);
-    return metric ? `${metric.title} of every head and MLP of ${model.name} on ${task.words}: ${model.n_layers} layers from top to bottom, ${model.n_heads} heads from left to right, the MLP at the right. The table below says the same.` : "Nothing to draw.";
+    return metric
+      ? `${metric.title} of every head and MLP of ${model.name} on ${task.words}: ${model.n_layers} layers from top to bottom, ${model.n_heads} heads from left to right, the MLP at the right. The table below says the same.`
+      : "Nothing to draw.";
   },
 
   caption(ctx) {
     const { metric } = chosen(ctx);
     if (!metric) return "";
-    const cut = ctx.state.sort === "rank" ? ` The ${Math.min(RANKED, ctx.model.size)} largest of ${ctx.model.size}, by distance from ${metric.centre}${metric.unit === "%" ? "\u00a0%" : ""}; bars are 95 % intervals over prompts where there are any.` : "";
-    const order = ctx.state.sort === "layer" && metric.table ? " Heads stand by size within their layer, the largest at the left." : "";
+    const cut =
+      ctx.state.sort === "rank"
+        ? ` The ${Math.min(RANKED, ctx.model.size)} largest of ${ctx.model.size}, by distance from ${metric.centre}${metric.unit === "%" ? "\u00a0%" : ""}; bars are 95 % intervals over prompts where there are any.`
+        : "";
+    const order =
+      ctx.state.sort === "layer" && metric.table
+        ? " Heads stand by size within their layer, the largest at the left."
+        : "";
     return `${metric.about}${order}${cut} Point at a cell for its value; drag over cells to select them (or Shift and arrow keys).`;
   },
 
@@ -127,21 +173,47 @@ export const matrix = {
     if (!metric) return [];
     const held = selection(ctx, columnsOf(ctx, metric));
     const ids = [...(held.length ? held : model.ids)];
-    if (metric.table && ctx.state.sort !== "model") ids.sort((a, b) => distance(metric, b) - distance(metric, a) || a - b);
+    if (metric.table && ctx.state.sort !== "model")
+      ids.sort((a, b) => distance(metric, b) - distance(metric, a) || a - b);
     const colours = metric.table ? null : byMetric(model, task, metric);
-    return [{ title: `${metric.title}${held.length ? ", selected components" : ""}`, name: metric.key.replace(/\W+/g, "-"),
-      header: ["component", "layer", metric.unit && metric.unit !== "share" ? `value (${metric.unit})` : "value", "low", "high"],
-      rows: ids.map((id) => (metric.table
-        ? [nameOf(model, id), layerOf(model, id), at(metric.table.value, id), at(metric.table.low, id), at(metric.table.high, id)]
-        : [nameOf(model, id), layerOf(model, id), colours.look(id).text ?? "", null, null])) }];
+    return [
+      {
+        title: `${metric.title}${held.length ? ", selected components" : ""}`,
+        name: metric.key.replace(/\W+/g, "-"),
+        header: [
+          "component",
+          "layer",
+          metric.unit && metric.unit !== "share" ? `value (${metric.unit})` : "value",
+          "low",
+          "high",
+        ],
+        rows: ids.map((id) =>
+          metric.table
+            ? [
+                nameOf(model, id),
+                layerOf(model, id),
+                at(metric.table.value, id),
+                at(metric.table.low, id),
+                at(metric.table.high, id),
+              ]
+            : [nameOf(model, id), layerOf(model, id), colours.look(id).text ?? "", null, null],
+        ),
+      },
+    ];
   },
 };
 
 /** Dots with intervals, the largest first. */
 function ranking(ctx, metric, width) {
   const { model, circuit } = ctx;
-  const ids = model.ids.filter((id) => at(metric.table.value, id) != null).sort((a, b) => distance(metric, b) - distance(metric, a) || a - b).slice(0, RANKED);
-  const ends = ids.flatMap((id) => Object.values(effect(metric.table, id))).filter((v) => v != null).concat(metric.centre);
+  const ids = model.ids
+    .filter((id) => at(metric.table.value, id) != null)
+    .sort((a, b) => distance(metric, b) - distance(metric, a) || a - b)
+    .slice(0, RANKED);
+  const ends = ids
+    .flatMap((id) => Object.values(effect(metric.table, id)))
+    .filter((v) => v != null)
+    .concat(metric.centre);
   const [row, left] = [17, 58];
   const height = 34 + ids.length * row;
   const svg = drawing(Math.max(340, width), height, matrix.alt(ctx));
@@ -149,23 +221,79 @@ function ranking(ctx, metric, width) {
   const x = scaleLinear([Math.min(...ends), Math.max(...ends)], [left + 8, Math.max(340, width) - room]).nice(5);
   for (const tick of x.ticks(5)) {
     svg.append("line").attr("class", "rule").attr("x1", x(tick)).attr("x2", x(tick)).attr("y1", 20).attr("y2", height);
-    svg.append("text").attr("class", "tick").attr("x", x(tick)).attr("y", 14).attr("text-anchor", "middle").text(String(tick).replace("-", "\u2212"));
+    svg
+      .append("text")
+      .attr("class", "tick")
+      .attr("x", x(tick))
+      .attr("y", 14)
+      .attr("text-anchor", "middle")
+      .text(String(tick).replace("-", "\u2212"));
   }
-  svg.append("line").attr("class", "zero").attr("x1", x(metric.centre)).attr("x2", x(metric.centre)).attr("y1", 20).attr("y2", height);
+  svg
+    .append("line")
+    .attr("class", "zero")
+    .attr("x1", x(metric.centre))
+    .attr("x2", x(metric.centre))
+    .attr("y1", 20)
+    .attr("y2", height);
   const members = new Set(circuit?.members);
   ids.forEach((id, i) => {
     const { value, low, high } = effect(metric.table, id);
     const y = 30 + i * row;
-    const group = svg.append("g").datum(id).attr("class", `ranked${members.has(id) ? " member" : ""}`);
-    group.append("rect").attr("class", "target").attr("x", 0).attr("width", Math.max(340, width)).attr("y", y - row / 2).attr("height", row);
-    group.append("text").attr("class", "tick").attr("x", left).attr("y", y + 4).attr("text-anchor", "end").text(nameOf(model, id));
-    if (low != null && high != null) group.append("line").attr("class", "interval").attr("x1", x(low)).attr("x2", x(high)).attr("y1", y).attr("y2", y);
-    group.append(isMlp(model, id) ? "rect" : "circle").attr("class", "dot").attr("r", 4).attr("cx", x(value)).attr("cy", y).attr("x", x(value) - 4).attr("y", y - 4).attr("width", 8).attr("height", 8);
-    group.append("text").attr("class", "tick").attr("x", Math.max(340, width) - 4).attr("y", y + 4).attr("text-anchor", "end")
-      .text(width > 560 ? `${quantity(value, metric.unit)} ${interval(low, high, metric.unit)}` : quantity(value, metric.unit));
+    const group = svg
+      .append("g")
+      .datum(id)
+      .attr("class", `ranked${members.has(id) ? " member" : ""}`);
+    group
+      .append("rect")
+      .attr("class", "target")
+      .attr("x", 0)
+      .attr("width", Math.max(340, width))
+      .attr("y", y - row / 2)
+      .attr("height", row);
+    group
+      .append("text")
+      .attr("class", "tick")
+      .attr("x", left)
+      .attr("y", y + 4)
+      .attr("text-anchor", "end")
+      .text(nameOf(model, id));
+    if (low != null && high != null)
+      group.append("line").attr("class", "interval").attr("x1", x(low)).attr("x2", x(high)).attr("y1", y).attr("y2", y);
+    group
+      .append(isMlp(model, id) ? "rect" : "circle")
+      .attr("class", "dot")
+      .attr("r", 4)
+      .attr("cx", x(value))
+      .attr("cy", y)
+      .attr("x", x(value) - 4)
+      .attr("y", y - 4)
+      .attr("width", 8)
+      .attr("height", 8);
+    group
+      .append("text")
+      .attr("class", "tick")
+      .attr("x", Math.max(340, width) - 4)
+      .attr("y", y + 4)
+      .attr("text-anchor", "end")
+      .text(
+        width > 560
+          ? `${quantity(value, metric.unit)} ${interval(low, high, metric.unit)}`
+          : quantity(value, metric.unit),
+      );
   });
-  tips(svg.node(), (id) => (typeof id === "number" ? [spoken(model, id), estimate(effect(metric.table, id), metric.unit), members.has(id) ? "in the circuit shown (filled)" : "not in the circuit shown"] : null));
-  svg.node().addEventListener("click", ({ target }) => typeof target.__data__ === "number" && ctx.open(target.__data__));
+  tips(svg.node(), (id) =>
+    typeof id === "number"
+      ? [
+          spoken(model, id),
+          estimate(effect(metric.table, id), metric.unit),
+          members.has(id) ? "in the circuit shown (filled)" : "not in the circuit shown",
+        ]
+      : null,
+  );
+  svg
+    .node()
+    .addEventListener("click", ({ target }) => typeof target.__data__ === "number" && ctx.open(target.__data__));
   return svg.node();
 }
 
@@ -174,9 +302,24 @@ function summary(ctx, metric, held) {
   const { model, circuit } = ctx;
   const inside = held.filter((id) => circuit?.members.includes(id));
   const ordered = metric.table ? [...held].sort((a, b) => distance(metric, b) - distance(metric, a)) : held;
-  return h("div", { class: "card" }, h("h3", {}, `Selected: ${sizes(held, (id) => isMlp(model, id))}`),
-    h("p", {}, `${inside.length} of them in the circuit shown${inside.length ? `: ${inside.map((id) => nameOf(model, id)).join(", ")}` : ""}. The largest:`),
-    h("div", { class: "wide" }, table(["component", metric.title], ordered.slice(0, 8).map((id) => [nameOf(model, id), wording(ctx, metric, id)]))));
+  return h(
+    "div",
+    { class: "card" },
+    h("h3", {}, `Selected: ${sizes(held, (id) => isMlp(model, id))}`),
+    h(
+      "p",
+      {},
+      `${inside.length} of them in the circuit shown${inside.length ? `: ${inside.map((id) => nameOf(model, id)).join(", ")}` : ""}. The largest:`,
+    ),
+    h(
+      "div",
+      { class: "wide" },
+      table(
+        ["component", metric.title],
+        ordered.slice(0, 8).map((id) => [nameOf(model, id), wording(ctx, metric, id)]),
+      ),
+    ),
+  );
 }
 
 /** A click opens a component, a drag selects a rectangle of cells. */
@@ -190,8 +333,12 @@ function dragging(ctx, node) {
   node.addEventListener("pointermove", (event) => {
     const to = idAt(event);
     if (from == null || to == null || to === from || !event.buttons) return;
-    const held = new Set(selection({ model, state: { select: `${nameOf(model, from)}:${nameOf(model, to)}` } }, node.layout.column));
-    select(node).selectAll("rect.cell").classed("held", (id) => held.has(id));
+    const held = new Set(
+      selection({ model, state: { select: `${nameOf(model, from)}:${nameOf(model, to)}` } }, node.layout.column),
+    );
+    select(node)
+      .selectAll("rect.cell")
+      .classed("held", (id) => held.has(id));
   });
   node.addEventListener("pointerup", (event) => {
     const to = idAt(event);

@@ -11,14 +11,40 @@ function matches(ctx, text) {
   if (!wanted) return [];
   const found = [];
   const id = idOf(model, wanted.replace(/^head\s+/, ""));
-  const component = (one) => found.push({ text: spoken(model, one), about: task.roleOf.get(one)?.label ?? "component", go: () => ctx.open(one) });
+  const component = (one) =>
+    found.push({
+      text: spoken(model, one),
+      about: task.roleOf.get(one)?.label ?? "component",
+      go: () => ctx.open(one),
+    });
   if (id != null) component(id);
-  for (const one of model.ids) if (one !== id && found.length < 6 && /^[\dm]/.test(wanted) && nameOf(model, one).startsWith(wanted)) component(one);
-  for (const t of model.tasks) if (`${t.name} ${t.words}`.toLowerCase().includes(wanted)) found.push({ text: t.words, about: "task", go: () => ctx.set({ task: t.name, order: null, threshold: null, step: null, prompt: null }) });
-  for (const [one, role] of task.roleOf) if (found.length < MOST && [role.label, ...(role.labels ?? [])].join(" ").toLowerCase().includes(wanted) && one !== id) component(one);
+  for (const one of model.ids)
+    if (one !== id && found.length < 6 && /^[\dm]/.test(wanted) && nameOf(model, one).startsWith(wanted))
+      component(one);
+  for (const t of model.tasks)
+    if (`${t.name} ${t.words}`.toLowerCase().includes(wanted))
+      found.push({
+        text: t.words,
+        about: "task",
+        go: () => ctx.set({ task: t.name, order: null, threshold: null, step: null, prompt: null }),
+      });
+  for (const [one, role] of task.roleOf)
+    if (
+      found.length < MOST &&
+      [role.label, ...(role.labels ?? [])].join(" ").toLowerCase().includes(wanted) &&
+      one !== id
+    )
+      component(one);
   const number = /^(?:prompt|p|#)\s*(\d+)$/.exec(wanted);
-  for (const p of task.prompts) if (number ? p.prompt === Number(number[1]) : wanted.length > 2 && p.tokens.join("").toLowerCase().includes(wanted)) found.push({ text: `prompt ${p.prompt}`, about: `\u2026 ${token(p.answer ?? "")}`, go: () => ctx.set({ view: "prompt", prompt: p.prompt }) });
-  for (const view of ["graph", "matrix", "prompt", "compare"]) if (view.startsWith(wanted)) found.push({ text: view, about: "view", go: () => ctx.set({ view }) });
+  for (const p of task.prompts)
+    if (number ? p.prompt === Number(number[1]) : wanted.length > 2 && p.tokens.join("").toLowerCase().includes(wanted))
+      found.push({
+        text: `prompt ${p.prompt}`,
+        about: `\u2026 ${token(p.answer ?? "")}`,
+        go: () => ctx.set({ view: "prompt", prompt: p.prompt }),
+      });
+  for (const view of ["graph", "matrix", "prompt", "compare"])
+    if (view.startsWith(wanted)) found.push({ text: view, about: "view", go: () => ctx.set({ view }) });
   return found.slice(0, MOST);
 }
 
@@ -31,8 +57,27 @@ export function setUpSearch(context) {
     input.removeAttribute("aria-activedescendant");
   };
   const show = () => {
-    list.replaceChildren(...options.map((option, i) => h("li", { id: `found-${i}`, role: "option", "aria-selected": i === active ? "true" : "false", onpointerdown: (event) => { event.preventDefault(); take(i); } }, option.text, h("span", {}, ` ${option.about}`))),
-      ...(options.length || !input.value.trim() ? [] : [h("li", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, "nothing of that name")]));
+    list.replaceChildren(
+      ...options.map((option, i) =>
+        h(
+          "li",
+          {
+            id: `found-${i}`,
+            role: "option",
+            "aria-selected": i === active ? "true" : "false",
+            onpointerdown: (event) => {
+              event.preventDefault();
+              take(i);
+            },
+          },
+          option.text,
+          h("span", {}, ` ${option.about}`),
+        ),
+      ),
+      ...(options.length || !input.value.trim()
+        ? []
+        : [h("li", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, "nothing of that name")]),
+    );
     list.hidden = !list.childNodes.length;
     input.setAttribute("aria-expanded", String(!list.hidden));
     if (options.length) input.setAttribute("aria-activedescendant", `found-${active}`);

@@ -12,7 +12,10 @@ export function parse(hash) {
 export function write(state) {
   const text = Object.entries(state)
     .filter(([key, value]) => value != null && value !== "" && value !== DEFAULTS[key])
-    .map(([key, value]) => `${key}=${encodeURIComponent(value).replaceAll("%3A", ":").replaceAll("%40", "@").replaceAll("%20", "+")}`)
+    .map(
+      ([key, value]) =>
+        `${key}=${encodeURIComponent(value).replaceAll("%3A", ":").replaceAll("%40", "@").replaceAll("%20", "+")}`,
+    )
     .join("&");
   return `#${text}`;
 }
@@ -20,7 +23,6 @@ export function write(state) {
 export function makeState(changed) {
   let state = parse(location.hash);
   window.addEventListener("hashchange", () => {
-    if (write(parse(location.hash)) === write(state)) return;
     state = parse(location.hash);
     changed(state, {});
   });
@@ -31,7 +33,8 @@ export function makeState(changed) {
       state = { ...state, ...patch };
       for (const key of Object.keys(state)) if (state[key] == null) state[key] = DEFAULTS[key];
       const hash = write(state);
-      if (hash !== location.hash && !(hash === "#" && !location.hash)) history[step ? "replaceState" : "pushState"](null, "", hash);
+      if (hash !== location.hash && !(hash === "#" && !location.hash))
+        history[step ? "replaceState" : "pushState"](null, "", hash);
       changed(state, patch);
     },
   };
