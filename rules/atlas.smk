@@ -82,3 +82,40 @@ rule write_atlas_of_models:
         "Write one atlas page of {params.models}"
     script:
         "../scripts/write_atlas.py"
+
+
+rule write_first_page:
+    input:
+        unpack(first_tables),
+    output:
+        page="results/{model}/first.html",
+    log:
+        "logs/{model}/write_first_page.log",
+    benchmark:
+        "benchmarks/{model}/write_first_page.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(1000, 10),
+    params:
+        **{name: value for name, value in SHOWN_IN_ATLAS.items() if name not in ("code", "tasks")},
+        code=library("scripts/write_first_page.py", *PARTS_OF_ATLAS),
+        task=MAIN_TASKS[0],
+    message:
+        "Write the first page of {wildcards.model}"
+    script:
+        "../scripts/write_first_page.py"
+
+
+rule quick:
+    input:
+        page=f"results/{MODELS[0]}/first.html",
+    log:
+        "logs/quick.log",
+    localrule: True
+    conda:
+        "../envs/environment.yaml"
+    message:
+        "The first circuit: {input.page}"
+    shell:
+        "echo 'Open {input.page}; the same command without quick finishes the study from here' | tee {log}"

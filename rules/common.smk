@@ -6,8 +6,8 @@ from snakemake.settings.types import DeploymentMethod
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
 from atlas.report import captions, contents
-from atlas.report.atlas.tables import TABLES as IN_ATLAS
-from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, TASK, Table
+from atlas.report.atlas.tables import FIRST as IN_FIRST_PAGE, TABLES as IN_ATLAS
+from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, MODEL, OWN, TASK, Table
 from atlas.store import places, sources
 
 ATLAS = "scripts/atlas/report/atlas"  # where the template of its page and what it is filled with lie
@@ -160,9 +160,20 @@ def atlas_tables(wildcards):
     return found
 
 
+def first_tables(wildcards):
+    """What the first page of a model shows: of the first task, as soon as its circuit is chosen."""
+    return shown.places(
+        {name: Table(table.file, MODEL if table.of == MODEL else OWN) for name, table in IN_FIRST_PAGE.items()},
+        STUDY,
+        wildcards.model,
+        MAIN_TASKS[0],
+    )
+
+
+PARTS_OF_ATLAS = [f"{ATLAS}/{part}" for part in ("bundle.js", "page.css")]
 # What an atlas page is written with, beside its tables
 SHOWN_IN_ATLAS = {
-    "code": library("scripts/write_atlas.py", *(f"{ATLAS}/{part}" for part in ("bundle.js", "page.css"))),
+    "code": library("scripts/write_atlas.py", *PARTS_OF_ATLAS),
     "title": config["study"]["title"],
     "tasks": {kind: STUDY.tasks_of(kind) for kind in (TASK, MAIN, EXPLAINED)},
     "kind": config["ablation"]["kind"],

@@ -22,11 +22,14 @@ OF_A_STUDY = (
     "check_data",
     "damage",
     "determinism",
+    "atlas_browser",
+    "finished",
     "incremental",
     "kills",
+    "notebook",
+    "quick",
     "slurm",
     "workflow",
-    "atlas_browser",
 )
 
 

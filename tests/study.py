@@ -30,6 +30,7 @@ COPIED = (
 NOT_CLONED = (
     ".git",
     ".venv",
+    ".venv-site",
     ".snakemake",
     "results",
     "logs",

@@ -132,10 +132,10 @@ def test_a_strangers_generator_needs_no_other_file(greetings, config):
     assert info["counts"]["read"] == info["counts"]["prompts"] == 12 and info["hold_out"] == "prompts"
 
 
-def test_the_generator_that_the_readme_shows_makes_prompts(config, tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text()
-    (module,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "GENERATOR" in text]
-    (shown,) = re.findall(r"`additions: ({generator: .*?})`", readme)
+def test_the_generator_that_the_documents_show_makes_prompts(config, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "extending.md").read_text()
+    (module,) = [text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "GENERATOR" in text]
+    (shown,) = re.findall(r"`additions: ({generator: .*?})`", page)
     (tmp_path / "additions.py").write_text(module)
     monkeypatch.setattr(generators, "__path__", [*generators.__path__, str(tmp_path)])
     found = validated(with_task(config, yaml.safe_load(shown)), SCHEMA, ROOT / "resources" / "published")

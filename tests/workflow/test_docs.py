@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import test_presets
+import test_tutorial
 import yaml
 from snakemake.utils import update_config
 
@@ -26,6 +27,8 @@ from study import ROOT, SNAKEMAKE, in_clone
 RUN = [  # in this order, since some need what others leave
     "source .venv/bin/activate",
     "snakemake --cores 2 --configfile presets/smoke.yaml",
+    "snakemake --cores 2 quick",
+    "make quick",
     "make run",
     "make run CORES=1",
     "make resume",
@@ -70,6 +73,8 @@ PLANNED = {  # with --dry-run only
 NETWORK, ENGINE = "needs a network", "needs a container engine; tests/workflow/test_usage.py builds where one is"
 EXCEPTED = {
     "snakemake --cores 2 --sdm conda": "needs conda and a network",
+    "make site": NETWORK,
+    "pip install -e .": NETWORK,
     "pip install snakemake-executor-plugin-lsf": NETWORK,
     "pip install snakemake-executor-plugin-kubernetes": NETWORK,
     "snakemake --jobs 10 --executor kubernetes --container-image <image> --default-storage-provider s3"
@@ -123,6 +128,7 @@ def test_commands_are_found_wherever_they_are_shown(tmp_path):
 
 def test_every_command_of_the_documents_is_run_or_excepted_by_name():
     listed = [*RUN, *PLANNED_HERE, *PLANNED, *EXCEPTED, *test_presets.COMMANDS, test_presets.PYTHIA]
+    listed += test_tutorial.COMMANDS
     shown = documented.commands()
     assert len(set(listed)) == len(listed)
     assert not {command: where for command, where in shown.items() if command not in listed}, "neither run nor excepted"
@@ -234,4 +240,5 @@ def test_the_workflow_that_is_shown_uses_this_one(tmp_path):
 
 
 def test_python_blocks_are_one_of_these():
-    assert len(python_blocks()) == 3
+    """The README's first is run by tests/study/test_finished.py, that of the tutorial by test_tutorial.py."""
+    assert len(python_blocks()) == 5

@@ -54,6 +54,7 @@ from atlas.report.atlas.tables import Inputs
 from atlas.store import artifacts
 
 VERSION = 1
+ROUNDED = f"Numbers are rounded to {DIGITS} significant digits; brackets hold 95 % bootstrap intervals over prompts."
 MEGABYTE = 1e6
 FOLDER = Path(__file__).parent
 PARTS = {"style": "page.css", "script": "bundle.js"}  # marker of the template -> file
@@ -63,7 +64,7 @@ def data_of(inputs: Inputs, settings: Settings, between: str | None = None) -> d
     """What the page of these models holds. ``between``: the file of `models.parquet`, in a study of several."""
     found = [OfModel(name, inputs, settings) for name in inputs.models]
     models = [model.data() for model in found]
-    note = [f"Numbers are rounded to {DIGITS} significant digits; brackets hold 95 % bootstrap intervals over prompts."]
+    note = [ROUNDED]
     for model, data in zip(found, models, strict=True):
         said = model.notes(data)
         note += [f"{model.name}: {sentence}" for sentence in said] if len(models) > 1 else said
@@ -74,11 +75,15 @@ def data_of(inputs: Inputs, settings: Settings, between: str | None = None) -> d
 
 def page(inputs: Inputs, settings: Settings, between: str | None = None) -> str:
     """The file, of at most ``settings.megabytes`` million bytes; raises StudyError where it cannot be made so small."""
-    data = data_of(inputs, settings, between)
+    return assembled(data_of(inputs, settings, between), settings.megabytes)
+
+
+def assembled(data: dict[str, Any], megabytes: float) -> str:
+    """The same of data that were gathered before."""
     parts = {name: (FOLDER / file).read_text() for name, file in PARTS.items()}
     template = (FOLDER / "page.html").read_text()
     used = sum(len(part.encode()) for part in (template, *parts.values()))
-    return filled(template, data["title"], fitted(data, settings.megabytes * MEGABYTE - used), parts)
+    return filled(template, data["title"], fitted(data, megabytes * MEGABYTE - used), parts)
 
 
 def filled(template: str, title: str, data: str, parts: Mapping[str, str]) -> str:

@@ -38,6 +38,18 @@ TABLES = {
     **_of(MAIN, "edge_scores"),
     **_of(EXPLAINED, "patching", "attribution", "ov", "backup"),
 }
+_FIRST = (
+    "model",
+    "info",
+    "clean_summary",
+    "circuits",
+    "chosen",
+    "trace",
+    "faithfulness",
+    "choice",
+    "component_effects",
+)
+FIRST = {name: TABLES[name] for name in _FIRST}  # of the first page (first.py), which shows one task alone
 OF_MODELS = {"between": "results/comparison/models.parquet"}  # in a study of several
 
 
