@@ -8,8 +8,8 @@ import pytest
 
 from atlas.core.components import Component, heads
 from atlas.core.statistics import Bootstrap
-from atlas.heads import attention, detectors, labels, ov
-from atlas.heads.attribution import attribute, attribution_rows
+from atlas.heads import attention, detectors, labels, role_scores
+from atlas.heads.explained import Explained
 from atlas.model import models
 from atlas.proof import exact, fixtures
 from atlas.proof.planted import FILLERS, MEMBERS
@@ -21,7 +21,7 @@ from head_prompts import layout_of
 # A `finder` attends to the last member because it is a member, and copies it to a place that the unembedding does not
 # read: that it copies, and does not write the successor, is nowhere but in how the next head reads that place. So it is
 # known by what it attends to: a same-type detector; likewise the head that finds the first member. 0.3 of `position`
-# tells positions apart, and 1.1 and 1.2 of `interlock` mark a place with opposite signs; there is no word for either.
+# tells positions apart, for which there is no word; 1.1 and 1.2 of `interlock` mark the place where they look, their own.
 FINDS, NEXT, NONE = "same-type detector", "successor", labels.UNLABELLED
 PLANTED = {
     "two_heads": {"0.1": FINDS, "2.2": NEXT},
@@ -32,10 +32,13 @@ PLANTED = {
     "position": {"0.3": NONE, "1.1": FINDS, "2.2": NEXT},
     "leak": {"0.1": FINDS, "1.3": NEXT, "2.2": NEXT},
     "cancelling": {"0.1": FINDS, "1.2": NEXT, "2.0": "inhibitor", "2.3": NEXT},
-    "interlock": {"0.1": FINDS, "1.1": NONE, "1.2": NONE},
+    "interlock": {"0.1": FINDS, "1.1": "self", "1.2": "self"},
 }
 BOOTSTRAP = Bootstrap(100, 0)
 K = 5
+
+
+DRAWS = 60
 
 
 def tables_of(fixture, model) -> dict:
@@ -47,37 +50,31 @@ def tables_of(fixture, model) -> dict:
         "shuffled": attention.shuffled(prompts.tokens, layout, 0),
         "words": attention.words(prompts.tokens, fillers, layout, 0),
     }
-    rows = [
-        attention.statistic_table(attention.weights(model, tokens, layout), BOOTSTRAP).assign(variant=name)
-        for name, tokens in variants.items()
-    ]
-    succession = {a: b for a, b in zip(members, members[1:] + members[:1], strict=True)}
-    targets = ov.task_targets(succession, members)
-    scores = [
-        ov.table(ov.scores(model, prompts.tokens, layout, targets, [K], norm, prompts.answer), norm, BOOTSTRAP)
-        for norm in ("own", "in place")
-    ]
-    repeated = detectors.repeated_tokens(members, 7, 16, seed=0, bos=fixtures.ids([fixtures.BOS])[0])
-    found = detectors.table(detectors.scores(model, repeated, bos=True), BOOTSTRAP)
-    attribution = pd.DataFrame(attribution_rows(attribute(model, prompts), BOOTSTRAP))
-    tables = {
-        "attention_members": pd.concat(rows),
-        "ov": pd.concat(scores),
-        "detectors": found,
-        "attribution": attribution,
+    of = Explained(fixture.id, model, None, pd.DataFrame(fixture.rows()), layout, BOOTSTRAP)
+    settings = role_scores.Settings(DRAWS, prompts=12, seed=0)
+    bos = fixtures.ids([fixtures.BOS])[0]
+    repeated = detectors.repeated_tokens(members, 7, 16, seed=0, bos=bos)
+    drawn = detectors.null(model, repeated[:4], detectors.Settings(7, 16, True, 0, DRAWS))
+    return {
+        "role_scores": role_scores.table(of, variants, ["attention", "ov", "attribution"], settings),
+        "detectors": detectors.table(detectors.scores(model, repeated, bos=True), BOOTSTRAP, drawn),
     }
-    return tables
 
 
 @pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize("name", PLANTED)
-def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, family, tmp_path):
+def test_planted_heads_get_the_roles_that_they_were_planted_for_and_no_others_any(config, name, family, tmp_path):
+    """The heads that were not planted have random weights, and are called nothing."""
     fixture, wanted = getattr(exact, name)(family), PLANTED[name]
     assert {str(c) for c in heads(frozenset().union(*fixture.nodes.values()))} == set(wanted)
-    tables = tables_of(fixture, models.load(fixture.build(tmp_path), device="cpu"))
-    found = labels.evidence([Component.parse(c) for c in wanted], tables, K)
-    found = labels.labelled(found, config["heads"]["labels"])
-    assert dict(zip(found.component, found.label, strict=True)) == wanted
+    model = models.load(fixture.build(tmp_path), device="cpu")
+    every = labels.every_head(model.n_layers, model.n_heads)
+    tables = {name: tables_of(fixture, model)}
+    roles = labels.label_tasks({}, every, tables, K, config["heads"]["labels"])["roles"]
+    found = dict(zip(roles.component, roles.label, strict=True))
+    assert {head: label for head, label in found.items() if label != NONE} == {
+        head: label for head, label in wanted.items() if label != NONE
+    }
 
 
 def test_every_exact_fixture_has_its_labels():
