@@ -54,7 +54,8 @@ def turned(x: torch.Tensor, turn: Turn | None, part: str) -> torch.Tensor:
     if turn is None:
         return x
     rotation: torch.Tensor = getattr(turn, part)
-    return (x.to(rotation.dtype) @ rotation).to(x.dtype)
+    wide = torch.promote_types(x.dtype, rotation.dtype)
+    return (x.to(wide) @ rotation.to(wide)).to(x.dtype)
 
 
 # ---- what they see --------------------------------------------------------------------------------------------
