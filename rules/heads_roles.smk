@@ -88,7 +88,7 @@ rule score_roles:
         code=library("scripts/score_roles.py"),
         run=run_settings,
         allow_negative_clean=of_task("allow_negative_clean"),
-        analyses=ANALYSES,
+        analyses=[name for name in ("attention", "ov", "attribution") if name in ANALYSES],
         random_words=of_task("random_words"),
         draws=config["heads"]["random_heads"]["draws"],
         prompts=config["heads"]["random_heads"]["prompts"],
