@@ -55,6 +55,7 @@ rule detect_heads:
         code=library("scripts/detect_heads.py"),
         run=run_settings,
         prepend_bos=prepend_bos,
+        draws=config["heads"]["random_heads"]["draws"],
         length=config["heads"]["detectors"]["length"],
         sequences=config["heads"]["detectors"]["sequences"],
     message:
@@ -63,17 +64,53 @@ rule detect_heads:
         "../scripts/detect_heads.py"
 
 
+rule score_roles:
+    input:
+        model="results/{model}/model.json",
+        prompts="results/{model}/{task}/prompts.parquet",
+        layout="results/{model}/{task}/prompts.json",
+        clean="results/{model}/{task}/clean.parquet",
+    output:
+        **filled("results/{model}/{task}", role_scores="role_scores.parquet"),
+        **(made("results/{model}/{task}", "mlp_answers", "mlp_tokens") if "attribution" in ANALYSES else {}),
+    log:
+        "logs/{model}/{task}/score_roles.log",
+    benchmark:
+        "benchmarks/{model}/{task}/score_roles.tsv"
+    wildcard_constraints:
+        task=one_of(EXPLAINED_TASKS),
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 120, gpu=True),
+    params:
+        **STATISTICS,
+        code=library("scripts/score_roles.py"),
+        run=run_settings,
+        allow_negative_clean=of_task("allow_negative_clean"),
+        analyses=[name for name in ("attention", "ov", "attribution") if name in ANALYSES],
+        random_words=of_task("random_words"),
+        draws=config["heads"]["random_heads"]["draws"],
+        prompts=config["heads"]["random_heads"]["prompts"],
+        tokens=config["heads"]["lens_tokens"],
+    message:
+        "Score roles of the heads of {wildcards.model} on {wildcards.task} beside random heads"
+    script:
+        "../scripts/score_roles.py"
+
+
 # For labels, beside detectors and effects
-EVIDENCE = contents.of(EXPLAINED, "patching", "attribution", "attention_members", "ov")
+EVIDENCE = contents.of(EXPLAINED, "patching", "attribution", "attention_members", "ov", "role_scores")
 
 
 rule label_heads:
     input:
         unpack(as_made(EVIDENCE | {"detectors": Table("detectors.parquet")})),
+        model="results/{model}/model.json",
         circuits="results/{model}/comparison/circuits.json",
         effects=each(ON_MAIN, "component_effects.parquet"),
     output:
-        **filled("results/{model}/comparison", roles="roles.parquet"),
+        **filled("results/{model}/comparison", roles="roles.parquet", role_tests="role_tests.parquet"),
     log:
         "logs/{model}/label_heads.log",
     benchmark:
@@ -95,6 +132,6 @@ rule label_heads:
         k=LARGEST_K,
         labels=config["heads"]["labels"],
     message:
-        "Label the heads of the circuits of {wildcards.model}"
+        "Label the heads of {wildcards.model}"
     script:
         "../scripts/label_heads.py"

@@ -13,17 +13,11 @@ MEMBERS = 4
 CLAUSE = 5  # tokens of a clause; the member is its fourth
 TOKENS = CLAUSE * MEMBERS + 3
 AT = [CLAUSE * i + 3 for i in range(MEMBERS)]
-THRESHOLDS = {
-    "previous token": 0.5,
-    "induction": 0.5,
-    "duplicate": 0.5,
-    "successor": 0.5,
-    "copy": 0.5,
-    "inhibitor": 0.1,
-    "same-type detector": 0.2,
-}
+THRESHOLDS = {label: 0.5 for label in labels.LABELS} | {"inhibitor": 0.1, "same-type detector": 0.2}  # floors
+THRESHOLDS |= {"successor": 0.25, "copy": 0.25, "suppressor": 0.1, "answer writer": 0.1}
 K = 5
 PROMPTS = (3, 8)
+DETECTED = ("previous", "induction", "duplicate")
 
 
 def add(study, kv_heads=None, members=True, seed=0):
@@ -34,7 +28,7 @@ def add(study, kv_heads=None, members=True, seed=0):
     everything = [(layer, head) for layer in range(layers) for head in range(heads)]
     union = maps.union_heads(study.membership, study.main)
     found = {name: [] for name in (*COLUMNS, "patching", "attribution", "lens", "lens_tokens", "lens_lead")}
-    found |= {"lens_increments": [], "attention": []}
+    found |= {"lens_increments": [], "attention": [], "role_scores": [], "mlp_answers": [], "mlp_tokens": []}
     strength = {at: rng.gamma(0.3, 0.5) for at in everything}  # of a head in all tasks
     study.patterns = {}
     for task in study.tasks:
@@ -46,19 +40,23 @@ def add(study, kv_heads=None, members=True, seed=0):
         if members:
             _ov(found["ov"], base, everything, [t for t in study.tasks if t != task], rng)
         _backup(found["backup"], base, everything, union, rng)
+        _role_scores(found["role_scores"], base, everything, members, rng)
+        _mlps(found, base, layers, rng)
         study.patterns[task] = _patterns(base, union, rng)
     study.detectors = pd.DataFrame(
         [
             {"model": study.model, "detector": d, "layer": la, "head": h, **interval(min(0.98, rng.gamma(0.4, 0.25)))}
+            | {"null_low": 0.01, "null_high": 0.06}
             for d in ("previous", "duplicate", "induction")
             for la, h in everything
         ]
     )
+    study.detectors["p"] = np.where(study.detectors["value"] > 0.3, 1e-4, 0.3)
     for name, rows in found.items():
         table = pd.DataFrame(rows, columns=None if rows else ["model", "task", *COLUMNS[name]])
         table = backup_tests(table) if name == "backup" else table
         setattr(study, "members" if name == "attention_members" else name, table)
-    study.roles = _roles(study, union)
+    study.roles, study.role_tests = _roles(study, everything)
     return study
 
 
@@ -79,22 +77,52 @@ COLUMNS = {
 }
 
 
-def _roles(study, union):
-    pieces = []
+def _roles(study, everything):
+    """By the job's own function, of the tables above."""
+    circuits = {
+        task: frozenset(map(Component.parse, maps.circuit_heads(study.membership, task))) for task in study.main
+    }
+    tables = {}
     for task in study.tasks:
-        tables = {name: getattr(study, name) for name in ("patching", "attribution", "ov")}
-        tables = {name: table[table["task"] == task] for name, table in tables.items()}
-        tables["attention_members"] = study.members[study.members["task"] == task]
-        tables["detectors"] = study.detectors
+        of_task = {name: getattr(study, name) for name in ("patching", "attribution", "ov", "role_scores")}
+        of_task |= {"attention_members": study.members}
+        tables[task] = {name: table[table["task"] == task] for name, table in of_task.items()}
+        tables[task]["detectors"] = study.detectors
         if task in study.effects:
             table = study.effects[task]
-            tables["component_effects"] = table[table["kind"] == "mean"]
-        piece = labels.labelled(labels.evidence(list(map(Component.parse, union)), tables, K), THRESHOLDS)
-        inside = [", ".join(t for t in study.main if name in maps.circuit_heads(study.membership, t)) for name in union]
-        piece.insert(0, "circuits", inside)
-        piece.insert(0, "task", task)
-        pieces.append(piece.assign(model=study.model))
-    return labels.compared(pd.concat(pieces, ignore_index=True))
+            tables[task]["component_effects"] = table[table["kind"] == "mean"]
+    made = labels.label_tasks(circuits, [Component(*at) for at in everything], tables, K, THRESHOLDS)
+    return tuple(made[name].assign(model=study.model) for name in ("roles", "role_tests"))
+
+
+def _role_scores(rows, base, everything, members, rng):
+    """A tenth of the scores are more than random heads reach; of what heads write, half of these than when shuffled."""
+    written = ("ov next", "ov copy", "in place next", "in place copy", "attribution", "against", "suppression")
+    scores = [score for of_label in labels.SCORES.values() for score in of_label if score not in DETECTED]
+    without = ("attribution", "against", "last to self", "last to first token")
+    for score in scores if members else without:
+        for layer, head in everything:
+            sure = rng.uniform() < 0.1
+            value = rng.uniform(0.05, 0.9) if sure else rng.uniform(0, 0.3)
+            row = {**base, "score": score, "layer": layer, "head": head, **interval(value)}
+            row |= {"null_low": 0.01, "null_high": 0.31, "p": 1e-5 if sure else rng.uniform(0.1, 1)}
+            high = value - 0.02 if rng.uniform() < 0.5 else value + 0.05
+            ends = {"shuffled_low": 0.0, "shuffled_high": high} if score in written else {}
+            rows.append(row | {"shuffled_low": np.nan, "shuffled_high": np.nan} | ends)
+
+
+def _mlps(found, base, layers, rng):
+    for layer in range(layers):
+        own = {**base, "component": f"m{layer}", "layer": layer}
+        for answer in (None, " five", " six", " <b>"):
+            share = interval(rng.normal(0, 0.2), 0.05)
+            shares = {"share": share["value"], "share_low": share["ci_low"], "share_high": share["ci_high"]}
+            value = interval(rng.normal(0, 1))
+            found["mlp_answers"].append({**own, "answer": answer, "prompts": 12, **value, **shares})
+        for end, sign in (("top", 1), ("bottom", -1)):
+            for place in range(1, 7):
+                token = {"token": f" t{place}", "token_id": place, "logit": sign * (9.0 - place)}
+                found["mlp_tokens"].append({**own, "end": end, "place": place, **token})
 
 
 def _patching(rows, base, layers, heads, kv_heads, strength, rng):

@@ -49,7 +49,7 @@ def after_search(n: int) -> Jobs:
 
 
 PROMPTS = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "plot_dataset": 1, "plot_clean_accuracy": 1}
-PROMPTS |= {"explain_task": 1, "gather_prompts": 1, "write_data_page": 1, "trace_prompts": 1}
+PROMPTS |= {"explain_task": 1, "score_roles": 1, "gather_prompts": 1, "write_data_page": 1, "trace_prompts": 1}
 OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1, "evaluate_consensus": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
@@ -61,7 +61,7 @@ FIGURES = {rule: n for rule, n in MADE.items() if rule.startswith("plot_")}
 PAGES = {rule: n for rule, n in MADE.items() if rule.startswith("write_")} | {"write_atlas": 1}
 ALL = FIGURES | PAGES | {"check_model": 1, "check_analyses": 1, "make_prompts": 3, "score_clean": 3}
 ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
-ALL |= {"explain_task": 3, "explain_heads": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
+ALL |= {"explain_task": 3, "explain_heads": 3, "score_roles": 3, "score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
 ALL |= {"compose_heads": 1, "trace_prompts": 3, "choose_circuit": 2, "gather_consensus": 1, "evaluate_consensus": 3}
@@ -188,7 +188,7 @@ def second_model(config: dict) -> None:
 
 ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
 ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
-ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "trace_prompts": 4, "generate": 1}
+ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "trace_prompts": 4, "score_roles": 1, "generate": 1}
 ADDED_MAIN |= {"choose_circuit": 1, "gather_consensus": 1, "evaluate_consensus": 4}
 ADDED_MAIN |= dict.fromkeys(
     [

@@ -42,7 +42,8 @@ def test_the_planted_pair_is_found_and_no_other_head(family, tmp_path):
     model = models.load(exact.induction(family).build(tmp_path), device="cpu")
     bos = fixtures.ids([fixtures.BOS])[0]
     tokens = detectors.repeated_tokens(fixtures.ids(MEMBERS), 7, 20, seed=0, bos=bos)
-    table = detectors.table(detectors.scores(model, tokens, bos=True), Bootstrap(100, 0))
+    drawn = detectors.null(model, tokens[:4], detectors.Settings(7, 20, True, 0, draws=41))
+    table = detectors.table(detectors.scores(model, tokens, bos=True), Bootstrap(100, 0), drawn)
     found = table[table.value >= HALF]
     assert set(zip(found.detector, found.layer, found["head"], strict=True)) == {
         ("previous", 0, 2),
@@ -50,6 +51,7 @@ def test_the_planted_pair_is_found_and_no_other_head(family, tmp_path):
     }
     assert found.value.to_numpy() == pytest.approx(1, abs=1e-6), "they do nothing else"
     assert table.value.between(0, 1 + 1e-6).all()
+    assert (found.p == 1 / (1 + 41 * 12)).all() and (found.null_high < HALF).all(), "no random head comes near"
 
 
 @given(st.integers(2, 8), st.integers(1, 4), st.integers(0, 5), st.booleans())
@@ -91,17 +93,19 @@ def test_random_tokens_are_text_that_the_model_has():
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_model_is_scored_on_as_many_tokens_as_it_takes(shipped_model, bos):
     tokenizer, bootstrap = load_tokenizer("shipped"), Bootstrap(50, 0)
-    settings = detectors.Settings(length=30, sequences=4, prepend_bos=bos, seed=3)
+    settings = detectors.Settings(length=30, sequences=4, prepend_bos=bos, seed=3, draws=2)
     found = detectors.detect(shipped_model, tokenizer, {"d_vocab": 1189, "max_tokens": 40}, settings, bootstrap)
     length = 19 if bos else 20
     tokens = detectors.repeated_tokens(
         detectors.ordinary_tokens(tokenizer, 1189), length, 4, 3, tokenizer.bos_token_id if bos else None
     )
     assert tokens.shape == (4, 2 * length + bos)
-    assert found.equals(detectors.table(detectors.scores(shipped_model, tokens, bos), bootstrap))
+    drawn = detectors.null(shipped_model, tokens, settings)
+    assert found.equals(detectors.table(detectors.scores(shipped_model, tokens, bos), bootstrap, drawn))
+    assert drawn["previous"].shape == (2, 6, 8) and found["p"].between(1 / 97, 1).all()
 
 
 def test_a_bos_token_that_the_tokenizer_lacks_is_refused(shipped_model):
     tokenizer = SimpleNamespace(bos_token_id=None)
     with pytest.raises(StudyError, match="prepend_bos is true but the tokenizer has no BOS token"):
-        detectors.detect(shipped_model, tokenizer, {}, detectors.Settings(5, 1, True, 0), Bootstrap(50, 0))
+        detectors.detect(shipped_model, tokenizer, {}, detectors.Settings(5, 1, True, 0, 2), Bootstrap(50, 0))

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from atlas.core.components import Component, heads
 from atlas.core.statistics import Bootstrap
-from atlas.heads import attention, detectors, labels, ov
-from atlas.heads.attribution import attribute, attribution_rows
+from atlas.heads import attention, detectors, labels, role_scores
+from atlas.heads.explained import Explained
 from atlas.model import models
 from atlas.proof import exact, fixtures
 from atlas.proof.planted import FILLERS, MEMBERS
@@ -21,7 +22,7 @@ from head_prompts import layout_of
 # A `finder` attends to the last member because it is a member, and copies it to a place that the unembedding does not
 # read: that it copies, and does not write the successor, is nowhere but in how the next head reads that place. So it is
 # known by what it attends to: a same-type detector; likewise the head that finds the first member. 0.3 of `position`
-# tells positions apart, and 1.1 and 1.2 of `interlock` mark a place with opposite signs; there is no word for either.
+# tells positions apart, for which there is no word; 1.1 and 1.2 of `interlock` look at their own place and mark it.
 FINDS, NEXT, NONE = "same-type detector", "successor", labels.UNLABELLED
 PLANTED = {
     "two_heads": {"0.1": FINDS, "2.2": NEXT},
@@ -32,10 +33,13 @@ PLANTED = {
     "position": {"0.3": NONE, "1.1": FINDS, "2.2": NEXT},
     "leak": {"0.1": FINDS, "1.3": NEXT, "2.2": NEXT},
     "cancelling": {"0.1": FINDS, "1.2": NEXT, "2.0": "inhibitor", "2.3": NEXT},
-    "interlock": {"0.1": FINDS, "1.1": NONE, "1.2": NONE},
+    "interlock": {"0.1": FINDS, "1.1": "self", "1.2": "self"},
 }
 BOOTSTRAP = Bootstrap(100, 0)
 K = 5
+
+
+DRAWS = 60
 
 
 def tables_of(fixture, model) -> dict:
@@ -47,37 +51,31 @@ def tables_of(fixture, model) -> dict:
         "shuffled": attention.shuffled(prompts.tokens, layout, 0),
         "words": attention.words(prompts.tokens, fillers, layout, 0),
     }
-    rows = [
-        attention.statistic_table(attention.weights(model, tokens, layout), BOOTSTRAP).assign(variant=name)
-        for name, tokens in variants.items()
-    ]
-    succession = {a: b for a, b in zip(members, members[1:] + members[:1], strict=True)}
-    targets = ov.task_targets(succession, members)
-    scores = [
-        ov.table(ov.scores(model, prompts.tokens, layout, targets, [K], norm, prompts.answer), norm, BOOTSTRAP)
-        for norm in ("own", "in place")
-    ]
-    repeated = detectors.repeated_tokens(members, 7, 16, seed=0, bos=fixtures.ids([fixtures.BOS])[0])
-    found = detectors.table(detectors.scores(model, repeated, bos=True), BOOTSTRAP)
-    attribution = pd.DataFrame(attribution_rows(attribute(model, prompts), BOOTSTRAP))
-    tables = {
-        "attention_members": pd.concat(rows),
-        "ov": pd.concat(scores),
-        "detectors": found,
-        "attribution": attribution,
+    of = Explained(fixture.id, model, None, pd.DataFrame(fixture.rows()), layout, BOOTSTRAP)
+    settings = role_scores.Settings(DRAWS, prompts=12, seed=0)
+    bos = fixtures.ids([fixtures.BOS])[0]
+    repeated = detectors.repeated_tokens(members, 7, 16, seed=0, bos=bos)
+    drawn = detectors.null(model, repeated[:4], detectors.Settings(7, 16, True, 0, DRAWS))
+    return {
+        "role_scores": role_scores.table(of, variants, ["attention", "ov", "attribution"], settings),
+        "detectors": detectors.table(detectors.scores(model, repeated, bos=True), BOOTSTRAP, drawn),
     }
-    return tables
 
 
 @pytest.mark.parametrize("family", exact.FAMILIES)
 @pytest.mark.parametrize("name", PLANTED)
-def test_planted_heads_get_the_labels_that_they_were_planted_for(config, name, family, tmp_path):
+def test_planted_heads_get_the_roles_that_they_were_planted_for_and_no_others_any(config, name, family, tmp_path):
+    """The heads that were not planted have random weights, and are called nothing."""
     fixture, wanted = getattr(exact, name)(family), PLANTED[name]
     assert {str(c) for c in heads(frozenset().union(*fixture.nodes.values()))} == set(wanted)
-    tables = tables_of(fixture, models.load(fixture.build(tmp_path), device="cpu"))
-    found = labels.evidence([Component.parse(c) for c in wanted], tables, K)
-    found = labels.labelled(found, config["heads"]["labels"])
-    assert dict(zip(found.component, found.label, strict=True)) == wanted
+    model = models.load(fixture.build(tmp_path), device="cpu")
+    every = labels.every_head(model.n_layers, model.n_heads)
+    tables = {name: tables_of(fixture, model)}
+    roles = labels.label_tasks({}, every, tables, K, config["heads"]["labels"])["roles"]
+    found = dict(zip(roles.component, roles.label, strict=True))
+    assert {head: label for head, label in found.items() if label != NONE} == {
+        head: label for head, label in wanted.items() if label != NONE
+    }
 
 
 def test_every_exact_fixture_has_its_labels():
@@ -154,63 +152,63 @@ def test_missing_tables_and_variants_are_nan():
     tables = made_up_tables()
     del tables["component_effects"]
     tables["attention_members"] = tables["attention_members"].query("variant != 'words'")
-    found = labels.labelled(labels.evidence(HEADS, tables, K), {"same-type detector": 0.0})
+    found = labels.evidence(HEADS, tables, K)
     assert found.effect.isna().all() and found.last_to_members_words.isna().all()
-    assert found["score: same-type detector"].isna().all() and (found.label == labels.UNLABELLED).all()
+    assert found.last_to_members.notna().all()
 
 
-# ---- labels --------------------------------------------------------------------------------------------------
-NAMES = ["previous", "duplicate", "induction", "attribution_share"]
-NAMES += [f"{source}_{score}" for source in ("ov", "in_place") for score in ("next", "copy", "next_over_copy")]
-NAMES += [f"{query}_to_members{ending}" for query in ("last", "member") for ending in ("", "_shuffled", "_words")]
-NOTHING = dict.fromkeys(NAMES, 0.0)
+# ---- roles ---------------------------------------------------------------------------------------------------
+FLOORS = {"copy": 0.25, "successor": 0.25, "inhibitor": 0.1, "induction": 0.5, "previous member": 0.5}
+SURE = 1e-4
 
 
-def label(config, **evidence) -> tuple[str, str]:
-    row = labels.labelled(pd.DataFrame([NOTHING | evidence]), config["heads"]["labels"]).iloc[0]
-    return row.label, row.labels
+def scored(score, values, p=SURE, shuffled=np.nan) -> pd.DataFrame:
+    """Rows of `role_scores` of one score, for the heads `HEADS`."""
+    ends = {"ci_low": 0.0, "ci_high": 1.0, "null_low": 0.0, "null_high": 0.1, "shuffled_low": 0.0}
+    cells = pd.DataFrame({"layer": [h.layer for h in HEADS], "head": [h.head for h in HEADS]})
+    return cells.assign(score=score, value=values, p=p, shuffled_high=shuffled, **ends)
 
 
-def test_a_label_applies_from_its_threshold_on(config):
-    for name, evidence in (
-        ("previous token", "previous"),
-        ("induction", "induction"),
-        ("duplicate", "duplicate"),
-        ("copy", "ov_copy"),
-        ("copy", "in_place_copy"),
-    ):
-        threshold = config["heads"]["labels"][name]
-        assert label(config, **{evidence: threshold})[0] == name
-        assert label(config, **{evidence: threshold - 1e-6})[0] == labels.UNLABELLED
-    assert label(config) == (labels.UNLABELLED, "")
-    assert set(config["heads"]["labels"]) == set(labels.LABELS)
+def called(*scores, floors=FLOORS, detectors=None) -> pd.DataFrame:
+    tables = {"role_scores": pd.concat(scores)} if scores else {}
+    tables |= {} if detectors is None else {"detectors": detectors}
+    return labels.label_tasks({"a": frozenset(HEADS)}, HEADS, {"a": tables}, K, floors)["roles"]
 
 
-def test_next_and_copy_are_told_apart_by_which_is_written_more(config):
-    both = {"ov_next": 1.0, "ov_copy": 1.0}
-    assert label(config, **both, ov_next_over_copy=0.9) == ("successor", "successor")
-    assert label(config, **both, ov_next_over_copy=0.1) == ("copy", "copy")
-    assert label(config, in_place_next=1.0, in_place_next_over_copy=1.0)[0] == "successor"
+def test_a_role_holds_where_all_three_are_so():
+    """More than random heads, by Holm's p; more than with members shuffled; and from the floor on."""
+    assert called(scored("ov copy", [0.25, 0.2499]))["label"].tolist() == ["copy", labels.UNLABELLED]
+    assert called(scored("ov copy", 0.9, p=[0.024, 0.026]))["label"].tolist() == ["copy", "copy"], "0.048 and 0.048"
+    assert called(scored("ov copy", 0.9, p=[0.026, 0.5]))["label"].tolist() == [labels.UNLABELLED] * 2, "0.052"
+    assert called(scored("ov copy", 0.9, shuffled=[0.89, 0.9]))["label"].tolist() == ["copy", labels.UNLABELLED]
+    assert called(scored("ov copy", 0.9, p=np.nan))["label"].tolist() == [labels.UNLABELLED] * 2, "not tested"
+    assert called(scored("ov copy", 0.9), floors={})["label"].tolist() == [labels.UNLABELLED] * 2, "no floor"
 
 
-def test_general_patterns_come_first_and_all_labels_are_kept(config):
-    found = label(config, induction=0.9, ov_copy=0.9, attribution_share=-0.5)
-    assert found == ("induction", "induction; copy; inhibitor")
-    assert label(config, ov_copy=0.9, attribution_share=-0.5)[0] == "copy", "it takes from the answer by copying"
-    assert label(config, attribution_share=-0.5)[0] == "inhibitor"
-    assert label(config, attribution_share=0.5)[0] == labels.UNLABELLED
+def test_scores_of_one_role_are_corrected_together_and_those_of_others_apart():
+    found = called(scored("ov copy", 0.9, p=[0.02, 0.5]), scored("in place copy", 0.1, p=[0.5, 0.5]))
+    assert found["label"].tolist() == [labels.UNLABELLED] * 2 and found["p_holm"][0] == pytest.approx(0.08)
+    found = called(scored("ov copy", 0.9, p=[0.02, 0.5]), scored("ov next", 0.1, p=[0.5, 0.5]))
+    assert found["label"].tolist() == ["copy", labels.UNLABELLED] and found["p_holm"][0] == pytest.approx(0.04)
 
 
-def test_a_type_is_what_stays_when_members_move_and_goes_when_they_are_gone(config):
-    members = {"last_to_members": 0.9, "last_to_members_shuffled": 0.8}
-    assert label(config, **members, last_to_members_words=0.1)[0] == "same-type detector"
-    assert label(config, **members, last_to_members_words=0.8)[0] == labels.UNLABELLED, "position"
-    assert label(config, last_to_members=0.9)[0] == labels.UNLABELLED, "the order of members"
-    assert label(config, member_to_members=0.9, member_to_members_shuffled=0.9)[0] == "same-type detector"
+def test_the_first_label_counts_and_all_are_kept():
+    detectors = scored("induction", [0.9, 0.1]).rename(columns={"score": "detector"})
+    detectors = detectors.drop(columns=["shuffled_low", "shuffled_high"])
+    found = called(scored("ov copy", 0.9), scored("against", [0.5, 0.5]), detectors=detectors)
+    assert found["label"].tolist() == ["induction", "copy"]
+    assert found["labels"].tolist() == ["induction; copy; inhibitor", "copy; inhibitor"]
+    assert found["score"].tolist() == ["induction", "ov copy"], "the row's numbers are those of the label"
+    assert found["floor"].tolist() == [0.5, 0.25] and found["value"].tolist() == [0.9, 0.9]
 
 
-def test_a_label_without_a_threshold_never_applies():
-    assert labels.labelled(pd.DataFrame([NOTHING | {"previous": 1.0}]), {}).label.item() == labels.UNLABELLED
+def test_of_two_scores_the_one_that_holds_stands_for_the_label():
+    better = scored("last to previous member", [0.6, 0.4], p=[0.01, 0.01])
+    surer = scored("member to previous member", [0.4, 0.3], p=[0.001, 0.001])
+    found = called(better, surer)
+    assert found["label"].tolist() == ["previous member", labels.UNLABELLED]
+    assert found["score"].tolist() == ["last to previous member", "member to previous member"]
+    assert found["score: previous member"].tolist() == [0.6, 0.3]
 
 
 def test_other_labels_in_other_tasks_are_flagged():
@@ -218,23 +216,28 @@ def test_other_labels_in_other_tasks_are_flagged():
     assert labels.compared(table).differs.tolist() == [False, False, True, True]
 
 
-def test_heads_of_all_circuits_are_labelled_on_every_task(config):
-    """Each task by its own tables; ``circuits`` names the circuits that have the head, MLPs are no heads."""
-    circuits = {"a": frozenset({*HEADS, Component(1)}), "b": frozenset(HEADS[:1])}
-    tables = {"a": made_up_tables(), "c": made_up_tables()}
-    tables["c"]["ov"] = tables["c"]["ov"].assign(value=0.0)
-    tables["c"]["detectors"] = tables["c"]["detectors"].assign(value=0.0)
-    del tables["c"]["component_effects"]
-    found = labels.label_tasks(circuits, tables, K, config["heads"]["labels"])
-    assert list(found.columns[:5]) == ["task", "component", "layer", "head", "circuits"]
-    assert list(zip(found.task, found.component, found.circuits, strict=True)) == [
-        (task, name, of) for task in "ac" for name, of in (("0.0", "a, b"), ("1.3", "a"))
+def test_every_head_of_the_model_is_tested_on_every_task():
+    """Each task by its own tables; ``circuits`` names the circuits that have the head."""
+    circuits = {"a": frozenset({HEADS[0], Component(1)}), "b": frozenset(HEADS[:1])}
+    tables = {task: made_up_tables() for task in "ac"}
+    tables["a"]["role_scores"] = scored("ov copy", 0.9)
+    tables["c"]["role_scores"] = scored("ov copy", [0.9, 0.1])
+    found = labels.label_tasks(circuits, HEADS, tables, K, FLOORS)
+    roles, tests = found["roles"], found["role_tests"]
+    assert list(roles.columns[:5]) == ["task", "component", "layer", "head", "circuits"]
+    assert list(zip(roles.task, roles.component, roles.circuits, strict=True)) == [
+        (task, name, of) for task in "ac" for name, of in (("0.0", "a, b"), ("1.3", ""))
     ]
-    for task, rows in found.groupby("task"):
-        alone = labels.labelled(labels.evidence(HEADS, tables[task], K), config["heads"]["labels"])
-        pd.testing.assert_frame_equal(rows[list(alone)].reset_index(drop=True), alone)
-    wide = found.pivot(index="component", columns="task", values="label")
-    assert found.differs.tolist() == (wide["a"] != wide["c"]).tolist() * 2 and found.differs.any()
+    assert roles["label"].tolist() == ["copy", "copy", "copy", labels.UNLABELLED]
+    assert roles["differs"].tolist() == [False, True, False, True]
+    assert roles["effect"].tolist() == [40.0, 39.5, 40.0, 39.5]
+    own = tests[tests.label == "copy"]
+    assert own["claim"].unique().tolist() == ["copy"] and own["tests"].unique().tolist() == [2]
+    assert own["holds"].tolist() == [True, True, True, False]
+
+
+def test_the_default_floors_name_every_label_in_order(config):
+    assert list(config["heads"]["labels"]) == list(labels.LABELS)
 
 
 def test_labels_need_no_torch():

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 import head_tables
-from atlas.report import head_cards, head_pages, lens_page, maps, pages, summary, wording
+from atlas.report import head_cards, head_pages, lens_page, maps, pages, role_words, summary, wording
 from atlas.report.sections.study import Study
 from conftest import ROOT
 from figure_tables import COLOURS, GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, study_of
@@ -148,7 +149,7 @@ def test_pages_are_the_same_again(name):
 
 def test_pages_are_those_of_the_analyses_that_a_study_makes():
     study = study_of(SMALL)
-    least = {name: tables_of(study)[name] for name in ("roles", "membership", "effects", "prompts")}
+    least = {name: tables_of(study)[name] for name in ("roles", "role_tests", "membership", "effects", "prompts")}
     made = written(study, patterns=False, **least)
     assert set(made) == {"heads"} and "Ablated alone" in made["heads"] and "Direct attribution" not in made["heads"]
     lens = {name: tables_of(study)[name] for name in ("lens_tokens", "lens_lead")}
@@ -161,7 +162,7 @@ def test_pages_are_those_of_the_analyses_that_a_study_makes():
 
 def test_circuits_without_heads_have_every_page():
     made = study_of(HEADLESS)
-    assert "<section" not in cards(made) and "No circuit holds a head." in head_page("patterns", made)
+    assert 'id="h0.' not in cards(made) and "No circuit holds a head." in head_page("patterns", made)
 
 
 def test_every_head_has_one_card_and_links_lead_to_one(study):
@@ -174,10 +175,50 @@ def test_every_head_has_one_card_and_links_lead_to_one(study):
 
 def test_cards_flag_the_heads_whose_label_differs():
     study = study_of(LARGE)
-    differ = set(study.roles.loc[study.roles["differs"], "component"])
-    assert differ and differ < set(study.roles["component"])
-    for card in cards(study).split('<section class="card"')[1:]:
+    inside = study.roles[study.roles["circuits"] != ""]
+    differ = set(inside.loc[inside["differs"], "component"])
+    assert differ and differ < set(inside["component"])
+    for card in re.findall(r'<section class="card" id="h\d.*?</section>', cards(study), re.DOTALL):
         assert ("Its label differs between tasks." in card) == (re.search(r'id="h([\d.]+)"', card)[1] in differ)
+
+
+def card_of(study, name: str) -> str:
+    return re.search(rf'<section class="card" id="h{re.escape(name)}">.*?</section>', cards(study), re.DOTALL)[0]
+
+
+def test_cards_give_each_role_with_its_score_and_what_it_is_held_against(study):
+    inside = study.roles[study.roles["circuits"] != ""]
+    for row in inside.to_dict("records"):
+        card = card_of(study, row["component"])
+        said = f"{role_words.evidence(row)}; <span"
+        assert said in card and f">{escape(role_words.null(row))}.</span>" in card
+        assert row["label"] == "unlabelled" or f">{row['label']}</span>" in card
+        assert wording.number(row["value"], 2) in said and wording.number(row["null_high"], 2) in role_words.null(row)
+
+
+def test_the_page_names_every_head_in_no_circuit_that_has_a_role(study):
+    outside = study.roles[(study.roles["circuits"] == "") & (study.roles["label"] != "unlabelled")]
+    html = cards(study)
+    table = html[html.index('id="others"') : html.index('id="labels"')] if len(outside) else ""
+    assert ('id="others"' in html) == bool(len(outside))
+    rows = dict(re.findall(r'">([^<]+)</span>\s*</td>(.*?)</tr>', table, re.DOTALL))
+    assert set(rows) == set(outside["label"])
+    for (label, task), own in outside.groupby(["label", "task"]):
+        cells = re.findall(r"<td class=\"text\">(.*?)</td>", rows[label])
+        assert cells[study.tasks.index(task)] == ", ".join(own["component"])
+
+
+def test_each_mlp_has_a_card_with_what_it_writes(study):
+    for name, own in study.mlp_answers.groupby("component"):
+        card = card_of(study, name)
+        inside = study.membership[study.membership["component"] == name]["circuit"]
+        assert ("In no circuit." in card) == (not set(inside) & set(study.main))
+        for task in study.tasks:
+            row = own[(own["task"] == task) & own["answer"].isna()].iloc[0]
+            share = {"value": row["share"], "ci_low": row["share_low"], "ci_high": row["share_high"]}
+            assert f"<td>{wording.interval(row, 2)}</td>" in card
+            assert f"<td>{wording.interval(share, 1, 100)}</td>" in card
+        assert "\u00b7t1 8.0<br>\u00b7t2 7.0" in card and "\u00b7t1 \u22128.0" in card and "&lt;b&gt;" in card
 
 
 def test_cards_give_each_tasks_value_with_its_interval():
@@ -185,7 +226,7 @@ def test_cards_give_each_tasks_value_with_its_interval():
     name = maps.union_heads(study.membership, study.main)[0]
     layer, _, head = wording.place(name)
     rows = study.attribution[(study.attribution["layer"] == layer) & (study.attribution["head"] == head)]
-    card = next(c for c in cards(study).split('<section class="card"') if f'id="h{name}"' in c)
+    card = card_of(study, name)
     for task in study.tasks:
         row = rows[rows["task"] == task].iloc[0]
         assert f"<td>{wording.interval(row, 2)}</td>" in card
@@ -239,7 +280,7 @@ def test_lens_page_shows_the_tokens_escaped_and_marks_the_answer():
 
 
 def test_tables_that_a_study_leaves_out_have_the_columns_of_those_it_makes():
-    from atlas.heads import attention, attribution, detectors, ov, patching
+    from atlas.heads import attention, attribution, detectors, mlp_writes, ov, patching
 
     assert {
         "attention": ["variant", *attention.ROLE_COLUMNS],
@@ -247,5 +288,7 @@ def test_tables_that_a_study_leaves_out_have_the_columns_of_those_it_makes():
         "patching": patching.COLUMNS,
         "attribution": attribution.COLUMNS,
         "ov": ov.COLUMNS,
+        "mlp_answers": mlp_writes.ANSWERS,
+        "mlp_tokens": mlp_writes.TOKENS,
     } == head_cards.OF_TASKS
     assert head_cards.DETECTORS == detectors.COLUMNS

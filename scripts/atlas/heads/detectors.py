@@ -7,12 +7,16 @@ that have one: in [0, 1], and 1 for a head that does nothing else.
 
 TransformerLens's `detect_head` divides the same sum by the number of all rows instead, so that its duplicate and
 induction scores end at about one half; ours = theirs x rows / positions that have the weight.
+
+Beside each score stands what random heads (`random_heads.py`) score on the first `NULL_TEXTS` of the same texts:
+``null_low`` to ``null_high`` hold 95 % of them, and ``p`` is how often one reaches the head's score. They are empty
+where the architecture has no live engine.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,10 @@ import torch
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap, column_means
+from atlas.heads import random_heads
 from atlas.heads.attention import head_rows, pattern_hook
+from atlas.heads.reads import rows
+from atlas.model.attention import all_positions
 from atlas.model.models import Model
 from atlas.store.job import progress
 
@@ -31,7 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atlas")
 DETECTORS = ("previous", "duplicate", "induction")
-COLUMNS = ["detector", "layer", "head", "value", "ci_low", "ci_high"]
+COLUMNS = ["detector", "layer", "head", "value", "ci_low", "ci_high", "null_low", "null_high", "p"]
+NULL_TEXTS = 4  # a text has a hundred places to look from
 
 
 def repeated_tokens(
@@ -56,12 +64,14 @@ def half_length(wanted: int, max_tokens: int | None, bos: bool) -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the configuration: ``sequences`` of twice ``length`` random tokens, after a BOS token if ``prepend_bos``."""
+    """Of the configuration: ``sequences`` of twice ``length`` random tokens, after a BOS token if ``prepend_bos``; and
+    ``draws`` of random heads."""
 
     length: int
     sequences: int
     prepend_bos: bool
     seed: int
+    draws: int
 
 
 def detect(
@@ -79,7 +89,8 @@ def detect(
     length = half_length(settings.length, description["max_tokens"], settings.prepend_bos)
     tokens = repeated_tokens(candidates, length, settings.sequences, settings.seed, bos)
     log.info("%d sequences of %d random tokens, twice", settings.sequences, length)
-    return table(scores(model, tokens, settings.prepend_bos), bootstrap)
+    found = scores(model, tokens, settings.prepend_bos)
+    return table(found, bootstrap, null(model, tokens[:NULL_TEXTS], settings))
 
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
@@ -118,13 +129,35 @@ def scores(model: Model, tokens: torch.Tensor, bos: bool) -> dict[str, np.ndarra
     return out
 
 
-def table(found: dict[str, np.ndarray], bootstrap: Bootstrap) -> pd.DataFrame:
-    """Rows of `COLUMNS`, of detector -> scores [n, L, H]; intervals over the n random sequences."""
+def null(model: Model, tokens: torch.Tensor, settings: Settings) -> dict[str, np.ndarray]:
+    """Detector -> mean scores of random heads [draws, L, H] on tokens from `repeated_tokens`; none of an architecture
+    without a live engine."""
+    if model.weights is None:
+        return {}
+    wanted = targets((tokens.shape[1] - settings.prepend_bos) // 2, settings.prepend_bos)
+    out = {name: np.zeros((settings.draws, model.n_layers, model.n_heads)) for name in DETECTORS}
+    with torch.no_grad():
+        stream = random_heads.residuals(model, tokens)
+        at = all_positions(tokens.shape[1], stream[0].device)
+        drawn = random_heads.turns(model.d_model, settings.draws, settings.seed, model.device)
+        for draw, turn in enumerate(progress(drawn, "random heads")):
+            for layer, block in enumerate(model.weights.blocks):
+                pattern = rows(block, block.norm1(stream[layer]), at, turn)
+                for name, (queries, keys) in wanted.items():
+                    out[name][draw, layer] = pattern[:, :, queries, keys].float().mean((0, -1)).cpu().numpy()
+    return out
+
+
+def table(found: dict[str, np.ndarray], bootstrap: Bootstrap, drawn: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Rows of `COLUMNS`, of detector -> scores [n, L, H]; intervals over the n random sequences; ``drawn``: `null`."""
     pieces = []
     for name, values in found.items():
         n, n_layers, n_heads = values.shape
         columns = column_means(bootstrap, values.reshape(n, -1))
-        piece = head_rows(n_layers, n_heads).assign(**columns)
+        piece = head_rows(n_layers, n_heads).assign(**columns, null_low=np.nan, null_high=np.nan, p=np.nan)
+        if name in drawn:
+            piece["null_low"], piece["null_high"] = np.percentile(drawn[name], [2.5, 97.5])
+            piece["p"] = random_heads.p_values(values.mean(0), drawn[name]).ravel()
         piece.insert(0, "detector", name)
         pieces.append(piece)
     return pd.concat(pieces, ignore_index=True)

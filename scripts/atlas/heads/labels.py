@@ -1,22 +1,27 @@
-"""What a head is called: labels by stated thresholds, from the evidence of the other analyses.
+"""What a head is called: roles that pass a test, from the scores and evidence of the other analyses.
 
-Each label has one score, and applies where the score reaches its threshold in ``heads.labels``. Several may apply;
-`LABELS` is the order of precedence, and a head's label is the first that applies.
+A role has one score or two, each tested for every head of the model, and a head has it where one of them
 
-- `previous token`, `induction`, `duplicate`: the detector's score. General patterns of attention come first: an
-  induction head copies too, but that is not all there is to say of it.
-- `successor`: share of instances whose next member the head writes into the top k, if in most of them it writes the
-  next member more than the member itself; the larger of OV score (own norm) and in place. In place does not tell a head
-  that makes the next member from one that moves what others have made. `copy`: the same of the member itself, if in
-  most instances it does not write the next one more.
-- `inhibitor`: minus the direct attribution, as a share of the logit difference: what the head takes from the answer. A
-  copying head takes from it too, by raising the last member; that is called copying.
-- `same-type detector`: attention that members attract by being members: weight on the shown members, in order or
-  shuffled (the smaller), less that on the same positions when they hold words that are no members; from the answer
-  position or from members to earlier ones (the larger). A head that goes by position has 0.
+- is one that random heads do not reach: Holm's p, over the heads of the model and the scores of the role on a task, is
+  below 0.05 (`random_heads.py`);
+- lies above what 97.5 % of the same scores of the same head give with members shuffled, of what a head writes;
+- and is no less than the role's *floor* in ``heads.labels``: smaller ones are no summary of a head, however certain.
+
+Several roles may apply; `LABELS` is the order of precedence, and a head's label is the first that applies. What a head
+does on any text comes first, then what it writes, then where it looks, from the telling to the plain.
+
+- `previous token`, `induction`, `duplicate`: the detectors' scores, on repeated random tokens.
+- `successor`, `copy`: share of instances in which, of all members of the task, it raises the next one (the one it
+  reads) most: from a member alone, or at the answer position.
+- `inhibitor`, `answer writer`: what it takes from, or adds to, the logit difference by itself, as a share of it.
+  A copying head takes from it too, by raising the last member; that is called copying.
+- `same-type detector`: attention that members attract by being members.
+- `suppressor`: it lowers the members that have been shown, against those that have not, as a share of the difference.
+- `previous member`, `earlier members`, `same slot`, `delimiter`, `own clause`, `first token`, `self`: where most of its
+  attention goes, from the answer position or from members (`reads.py`).
 
 What a head copies within the residual stream, to a place that the unembedding does not read, no score of its own can
-tell: another head may read that place as anything. Such a head is known by what it attends to.
+tell: another head may read that place as anything. Such a head is known by where it looks.
 """
 
 from __future__ import annotations
@@ -28,13 +33,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from atlas.core import components
 from atlas.core.components import Circuit, Component
+from atlas.core.multiple import ALPHA, corrected
 
 log = logging.getLogger("atlas")
 
-LABELS = ("previous token", "induction", "duplicate", "successor", "copy", "inhibitor", "same-type detector")
+SCORES = {  # label -> its scores, of `detectors` and `role_scores`
+    "previous token": ("previous",),
+    "induction": ("induction",),
+    "duplicate": ("duplicate",),
+    "successor": ("ov next", "in place next"),
+    "copy": ("ov copy", "in place copy"),
+    "inhibitor": ("against",),
+    "same-type detector": ("type from last", "type from members"),
+    "suppressor": ("suppression",),
+    "answer writer": ("attribution",),
+    "previous member": ("last to previous member", "member to previous member"),
+    "earlier members": ("last to earlier members", "member to earlier members"),
+    "same slot": ("last to same slot", "member to same slot"),
+    "delimiter": ("last to delimiters", "member to delimiters"),
+    "own clause": ("last to own clause", "member to own clause"),
+    "first token": ("last to first token", "member to first token"),
+    "self": ("last to self", "member to self"),
+}
+LABELS = tuple(SCORES)
 UNLABELLED = "unlabelled"
+NULLS = ["null_low", "null_high", "shuffled_low", "shuffled_high"]
+TESTED = ["component", "layer", "head", "label", "score", "value", "ci_low", "ci_high", *NULLS, "floor", "p"]
+TESTED += ["claim", "tests", "p_holm", "holds"]
+OF_LABEL = ["score", "value", "ci_low", "ci_high", *NULLS, "floor", "p", "tests", "p_holm"]  # in `roles.parquet`
 
 
 # ---- evidence ------------------------------------------------------------------------------------------------
@@ -96,65 +123,97 @@ def cells(table: pd.DataFrame | None, where: dict[str, Any], value: str) -> dict
     return dict(zip(zip(table.layer, table["head"], strict=True), table[value], strict=True))
 
 
-# ---- labels --------------------------------------------------------------------------------------------------
-def scores(row: pd.Series) -> dict[str, float]:
-    """Label -> its score, from one row of evidence; nan where the evidence is missing."""
+# ---- roles ---------------------------------------------------------------------------------------------------
+def tests(tables: Mapping[str, pd.DataFrame], floors: Mapping[str, float]) -> pd.DataFrame:
+    """Rows of `TESTED`: every score of every role, for every head of the model on one task.
 
-    def written(score: str, leads: bool) -> float:
-        """The larger share over both sources, of those where the next member leads in most instances, or does not."""
-        shares = [(row[f"{source}_{score}"], row[f"{source}_next_over_copy"] > 0.5) for source in ("ov", "in_place")]
-        return max((x if lead == leads else 0.0 for x, lead in shares if not np.isnan(x)), default=np.nan)
-
-    def attracted(query: str) -> float:
-        least = np.minimum(row[f"{query}_to_members"], row[f"{query}_to_members_shuffled"])
-        more: float = least - row[f"{query}_to_members_words"]
-        return more
-
-    same_type = [x for x in (attracted("last"), attracted("member")) if not np.isnan(x)]
-    return {
-        "previous token": row["previous"],
-        "induction": row["induction"],
-        "duplicate": row["duplicate"],
-        "successor": written("next", True),
-        "copy": written("copy", False),
-        "inhibitor": -row["attribution_share"],
-        "same-type detector": max(same_type, default=np.nan),
-    }
-
-
-def labelled(found: pd.DataFrame, thresholds: dict[str, float]) -> pd.DataFrame:
-    """Evidence with columns ``label``, ``labels`` (all that apply, joined by `; `) and a score for each label.
-
-    ``thresholds``: label -> the smallest score for which it applies; a label that is not named never applies.
+    ``tables``: `role_scores` of the task and `detectors` of the model, as far as there are any. ``floors``: label ->
+    floor; a label without one never holds. Nor does a score that was not tested, whose p is nan.
     """
-    columns = [scores(row) for row in found.to_dict("records")]
+    found = [pd.DataFrame(columns=["score", "layer", "head"])]
+    if "role_scores" in tables:
+        found.append(tables["role_scores"])
+    if "detectors" in tables:
+        found.append(tables["detectors"].rename(columns={"detector": "score"}))
+    label_of = {score: label for label, scores in SCORES.items() for score in scores}
+    rows = pd.concat([table for table in found if len(table)] or found, ignore_index=True).reindex(
+        columns=["score", "layer", "head", "value", "ci_low", "ci_high", *NULLS, "p"]
+    )
+    rows = rows.assign(label=rows.score.map(label_of), component=list(map(_name, rows.layer, rows["head"])))
+    rows = rows[rows.label.notna()].assign(floor=rows.label.map(dict(floors)))
+    rows = corrected(rows, rows.label)
+    shuffled = rows.shuffled_high.astype(float)
+    above = shuffled.isna() | (rows.value > shuffled)
+    rows["holds"] = (rows.p_holm < ALPHA) & above & (rows.value >= rows.floor.astype(float))
+    order = rows.label.map({label: i for i, label in enumerate(LABELS)})
+    return rows.assign(order=order).sort_values(["order", "score", "layer", "head"], ignore_index=True)[TESTED]
+
+
+def _name(layer: Any, head: Any) -> str:
+    return str(Component(int(layer), int(head)))
+
+
+def labelled(found: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+    """Evidence with a score for each label, ``label``, ``labels`` (all that apply, joined by `; `), and of the score
+    that the label rests on the columns `OF_LABEL`; of an unlabelled head those of the score that comes nearest.
+
+    ``tested``: `tests`. Of a label's scores the one that holds counts, else the one with the smaller p.
+    """
+    nearest = tested.assign(least=tested.value / tested.floor.astype(float)).sort_values(
+        ["holds", "p_holm", "least"], ascending=[False, True, False], kind="stable"
+    )
+    best = nearest.drop_duplicates(["component", "label"])
     out = found.copy()
+    values = best.pivot(index="component", columns="label", values="value").reindex(out.component)
     for label in LABELS:
-        out[f"score: {label}"] = [c[label] for c in columns]
-    applying = [[x for x in LABELS if x in thresholds and c[x] >= thresholds[x]] for c in columns]
+        out[f"score: {label}"] = values[label].to_numpy() if label in values else np.nan
+    held = best[best.holds].groupby("component")["label"].agg(set)
+    applying = [[x for x in LABELS if x in held.get(name, ())] for name in out.component]
     out["label"] = [a[0] if a else UNLABELLED for a in applying]
     out["labels"] = ["; ".join(a) for a in applying]
-    return out
+    of_label = best.set_index(["component", "label"])
+    first = nearest.drop_duplicates("component").set_index("component")
+    rows = [
+        of_label.loc[(name, label)] if label != UNLABELLED else first.loc[name] if name in first.index else None
+        for name, label in zip(out.component, out.label, strict=True)
+    ]
+    for column in OF_LABEL:
+        out[column] = [None if row is None else row[column] for row in rows]
+    numbers = [column for column in OF_LABEL if column != "score"]
+    return out.astype(dict.fromkeys(numbers, float))
 
 
 def label_tasks(
-    circuits: Mapping[str, Circuit], tables: Mapping[str, dict[str, pd.DataFrame]], k: int, thresholds: dict[str, float]
-) -> pd.DataFrame:
-    """`comparison/roles.parquet` less its model: the heads of all ``circuits`` on every task, labelled.
+    circuits: Mapping[str, Circuit],
+    heads: Sequence[Component],
+    tables: Mapping[str, dict[str, pd.DataFrame]],
+    k: int,
+    floors: Mapping[str, float],
+) -> dict[str, pd.DataFrame]:
+    """`roles`, one row of each of the model's ``heads`` on every task, and `role_tests`, less their model.
 
     ``circuits``: name -> circuit; a head's column ``circuits`` names those that have it. ``tables``: task -> its tables
-    (`evidence`).
+    (`evidence`, `tests`).
     """
-    heads, pieces = components.heads(frozenset().union(*circuits.values())), []
     of_circuits = [", ".join(name for name, circuit in circuits.items() if head in circuit) for head in heads]
+    roles, all_tests = [], []
     for task, found in tables.items():
-        piece = labelled(evidence(heads, found, k), thresholds)
+        tested = tests(found, floors)
+        piece = labelled(evidence(heads, found, k), tested)
         piece.insert(0, "task", task)
         piece.insert(4, "circuits", of_circuits)
-        pieces.append(piece)
-        counts = piece["label"].value_counts()
-        log.info("%s: %s", task, ", ".join(f"{n} {label}" for label, n in counts.items()))
-    return compared(pd.concat(pieces, ignore_index=True))
+        roles.append(piece)
+        tested.insert(0, "task", task)
+        all_tests.append(tested)
+        counts = piece["label"][piece["circuits"] != ""].value_counts()
+        log.info("%s, heads of circuits: %s", task, ", ".join(f"{n} {label}" for label, n in counts.items()))
+    tested = pd.concat(all_tests, ignore_index=True)
+    return {"roles": compared(pd.concat(roles, ignore_index=True)), "role_tests": tested}
+
+
+def every_head(n_layers: int, n_heads: int) -> list[Component]:
+    """All heads of a model, layer by layer."""
+    return [Component(layer, head) for layer in range(n_layers) for head in range(n_heads)]
 
 
 def compared(found: pd.DataFrame) -> pd.DataFrame:

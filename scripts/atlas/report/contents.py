@@ -72,8 +72,8 @@ SUMMARISED = {
 }
 ON_CARDS = {
     "detectors": Table("detectors.parquet"),
-    **of(EXPLAINED, "patching", "attribution", "attention", "attention_members", "ov"),
-    **compared("roles", "membership"),
+    **of(EXPLAINED, "patching", "attribution", "attention", "attention_members", "ov", "mlp_answers", "mlp_tokens"),
+    **compared("roles", "role_tests", "membership"),
     "effects": Table("component_effects.parquet", EXPLAINED_MAIN),
     **of(EXPLAINED_MAIN, "prompts"),
 }

@@ -1,4 +1,5 @@
-"""A page of cards: for every head of a circuit its label, a picture, and the evidence of every task side by side."""
+"""A page of cards: for every head of a circuit its roles, a picture, and the evidence of every task side by side; what
+the other heads of the model are called; and a card for every MLP."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,30 +10,13 @@ from markupsafe import Markup
 from matplotlib.colors import to_hex
 from matplotlib.typing import ColorType
 
-from atlas.heads.labels import LABELS
-from atlas.report import frame, maps
+from atlas.core.multiple import ALPHA
+from atlas.heads.labels import LABELS, UNLABELLED
+from atlas.report import card_pictures, frame, maps, mlp_cards, role_words
 from atlas.report.figures import attention
 from atlas.report.figures.ov import LEAST, title_of
 from atlas.report.wording import count, interval, listing, number, place, words
 
-MEANING = {
-    "previous token": "repeated random tokens: mean weight on the token before",
-    "induction": "repeated random tokens: mean weight on the token after the earlier copy",
-    "duplicate": "repeated random tokens: mean weight on the earlier copy",
-    "successor": "share of instances whose next member it writes into the top k, and more than the member itself",
-    "copy": "the same of the member itself, written more than the next one",
-    "inhibitor": "what its direct attribution takes from the logit difference, as a share of it",
-    "same-type detector": "attention to members, in order or shuffled, less that to other words in their places",
-}
-SHADES = {  # of label chips; the label itself is always written out
-    "previous token": "#cfe3f5",
-    "induction": "#d9d2ee",
-    "duplicate": "#f3d3e6",
-    "successor": "#c9e8cd",
-    "copy": "#f7e3b5",
-    "inhibitor": "#f8cdc8",
-    "same-type detector": "#cdeae8",
-}
 MEMBERS = [  # statistic, variant, name
     ("last to last member", "in order", "last to last member"),
     *[("last to members", variant, f"last to members, {variant}") for variant in ("in order", "shuffled", "words")],
@@ -49,8 +33,10 @@ OF_TASKS = {
     "patching": ["direction", "site", "layer", "head", "position", "role", *MEAN],
     "attribution": ["part", "name", "layer", "head", *MEAN],
     "ov": ["norm", "layer", "head", "score", "k", *MEAN, "baseline", "instances"],
+    "mlp_answers": ["component", "layer", "answer", "prompts", *MEAN, "share", "share_low", "share_high"],
+    "mlp_tokens": ["component", "layer", "end", "place", "token", "token_id", "logit"],
 }
-DETECTORS = ["detector", "layer", "head", *MEAN]
+DETECTORS = ["detector", "layer", "head", *MEAN, "null_low", "null_high", "p"]
 SOURCES = {"own": "through its norm", "in place": "in place"}  # the norm of block 1 stays in the tables
 DASH, RANDOM = "\u2013", "; random "
 Place = tuple[str, int, int]  # task, layer, head
@@ -65,7 +51,8 @@ def chosen(tables: Mapping[str, pd.DataFrame], kind: str) -> dict[str, pd.DataFr
     empty = {name: pd.DataFrame(columns=["task", *columns]) for name, columns in OF_TASKS.items()}
     found = empty | {"detectors": pd.DataFrame(columns=DETECTORS)} | dict(tables)
     effects, patching, attribution = (found[name] for name in ("effects", "patching", "attribution"))
-    return {name: found[name] for name in ("roles", "attention", "ov", "detectors")} | {
+    same = ("roles", "role_tests", "membership", "attention", "ov", "detectors", "mlp_answers", "mlp_tokens")
+    return {name: found[name] for name in same} | {
         "members": found["attention_members"],
         "effects": effects[(effects["kind"] == kind) & (effects["metric"] == "percent_of_full")],
         "patching": patching[(patching["site"] == "z") & (patching["head"] >= 0)],
@@ -124,77 +111,51 @@ def lines(tables: dict[str, pd.DataFrame], k: int) -> list[tuple[str, str, Cell]
     return out
 
 
-# ---- pictures ------------------------------------------------------------------------------------------------
-def score_picture(rows: pd.DataFrame, thresholds: dict[str, Any], tasks: list[str], colours: list[str]) -> str:
-    """SVG: the score of every label in every main task, and its threshold."""
-    left, wide, step = 132, 190, 17
-    down = step * len(LABELS) + 22
-    parts = [f'<svg width="{left + wide + 18}" height="{down}" role="img" aria-label="scores of labels">']
-
-    def x(value: float) -> float:
-        return left + wide * min(max(value, -0.1), 1.05)
-
-    for share in (0, 0.5, 1):
-        at = x(share)
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="2" y2="{down - 18}" stroke="#ddd"/>')
-        parts.append(f'<text x="{at:.1f}" y="{down - 5}" text-anchor="middle">{share:g}</text>')
-    for i, label in enumerate(LABELS):
-        y = step * (i + 0.5) + 3
-        parts.append(f'<text x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-        if label in thresholds:
-            at = x(thresholds[label])
-            parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y - 7:.1f}" y2="{y + 7:.1f}" stroke="#222"/>')
-        for t, task in enumerate(tasks):
-            value = rows.loc[rows["task"] == task, f"score: {label}"]
-            if len(value) and value.iloc[0] == value.iloc[0]:
-                at, shift = x(value.iloc[0]), 3.2 * (t - (len(tasks) - 1) / 2)
-                title = f"<title>{words(task)}: {value.iloc[0]:.2f}</title>"
-                dot = f'<circle cx="{at:.1f}" cy="{y + shift:.1f}" r="3" fill="{colours[t]}">{title}</circle>'
-                parts.append(dot)
-    return "".join([*parts, "</svg>"])
-
-
-def attention_picture(
-    rows: pd.DataFrame, queries: list[str], keys: list[str], task: str, shade: Callable[[float], str]
-) -> str:
-    """SVG: mean weights of one head between roles, queries downwards; ``shade``: weight -> colour."""
-    cell, left, top = 14, 30, 4
-    across, down = left + cell * len(keys) + 4, top + cell * len(queries) + 36
-    parts = [f'<svg width="{max(across, 110)}" height="{down}" role="img" aria-label="attention, {words(task)}">']
-    grid = attention.role_grid(rows, queries, keys)
-    for q, query in enumerate(queries):
-        y = top + cell * q
-        parts.append(f'<text x="{left - 4}" y="{y + 11}" text-anchor="end">{attention.short(query)}</text>')
-        for j, key in enumerate(keys):
-            value = grid[q, j]
-            fill = shade(value) if value == value else "#e8e8e8"
-            title = f"<title>{query} to {key}: {value:.2f}</title>" if value == value else ""
-            box = f'x="{left + cell * j}" y="{y}" width="{cell - 1}" height="{cell - 1}"'
-            parts.append(f'<rect {box} fill="{fill}">{title}</rect>')
-    for j, key in enumerate(keys):
-        at = left + cell * (j + 0.5) + 3
-        base = top + cell * len(queries) + 4
-        parts.append(f'<text transform="translate({at:.1f} {base}) rotate(90)">{attention.short(key)}</text>')
-    return "".join([*parts, "</svg>"])
-
-
 # ---- the page ------------------------------------------------------------------------------------------------
 def page(tables: dict[str, pd.DataFrame], settings: Mapping[str, Any], model: str) -> str:
-    """One card for each head of ``roles``.
+    """One card for each head of a circuit, and each MLP; one line for each role that other heads have.
 
     ``tables``: those of `chosen`, all tasks together; ``settings``: ``title``, ``main_tasks``, ``tasks``, ``labels``
-    (thresholds), ``k``, ``sequential``.
+    (floors), ``k``, ``sequential``, ``note``.
     """
-    roles, main, tasks = tables["roles"], settings["main_tasks"], settings["tasks"]
+    main, tasks = settings["main_tasks"], settings["tasks"]
     colours = [to_hex(c) for c in _task_colours(len(main), settings["sequential"])]
-    evidence, detected = lines(tables, settings["k"]), index(tables["detectors"].assign(task=""), "detector")
+    heads = head_cards(tables, settings, colours)
+    floors = settings["labels"]
+    return frame.render(
+        __file__,
+        title=f"{settings['title']}: heads of {model}",
+        lead=f"{count(len(heads), 'head')} of the circuits of {listing(map(words, main))}. {settings['note']}.",
+        cards=heads,
+        tasks=[words(task) for task in tasks],
+        names=tasks,
+        main=main,
+        shades=role_words.SHADES,
+        colours=list(zip(map(words, main), colours, strict=True)),
+        meanings=[(label, role_words.MEANING[label], floors.get(label)) for label in LABELS],
+        differ=[card["name"] for card in heads if card["differs"]],
+        outside=others(tables["roles"], tasks),
+        mlps=mlp_cards.cards(tables, main, tasks, colours),
+    )
+
+
+def head_cards(
+    tables: Mapping[str, pd.DataFrame], settings: Mapping[str, Any], colours: list[str]
+) -> list[dict[str, Any]]:
+    """What is on the card of each head that a circuit has, in the order of the model."""
+    main, tasks, roles = settings["main_tasks"], settings["tasks"], tables["roles"]
+    roles, tests = roles[roles["circuits"] != ""], tables["role_tests"]
+    evidence, detected = lines(dict(tables), settings["k"]), index(tables["detectors"].assign(task=""), "detector")
+    tested = index(tests, "score")
+    shown = roles["component"].unique()
+    evidence += role_lines(tests[tests["component"].isin(shown)], tested)
     pictures = _attention_pictures(tables["attention"], roles, main, settings["sequential"])
     cards = []
-    for name in sorted(roles["component"].unique(), key=place):
+    for name in sorted(shown, key=place):
         own = roles[roles["component"] == name]
         layer, _, head = place(name)
-        circuits = [c for c in str(own["circuits"].iloc[0]).split(", ") if c]
-        labels = dict(zip(own["task"], own["label"], strict=True))
+        circuits = str(own["circuits"].iloc[0]).split(", ")
+        by_task = {row["task"]: row for row in own.to_dict("records")}
         scores = [
             f"{detector} {interval(detected[at], 2)}"
             for detector in ("previous", "duplicate", "induction")
@@ -205,12 +166,14 @@ def page(tables: dict[str, pd.DataFrame], settings: Mapping[str, Any], model: st
                 "name": name,
                 "circuits": listing(map(words, circuits)),
                 "inside": circuits,
-                "labels": [labels.get(task, "") for task in tasks],
-                "also": sorted({"; ".join(s.split("; ")[1:]) for s in own["labels"] if "; " in s}),
+                "labels": [by_task[task]["label"] if task in by_task else "" for task in tasks],
+                "said": [_said(by_task[task]) for task in tasks if task in by_task],
                 "differs": bool(own["differs"].any()),
                 "groups": _groups(evidence, layer, head, tasks).items(),
                 "detectors": listing(scores),
-                "scores": Markup(score_picture(own, settings["labels"], main, colours)),
+                "scores": Markup(
+                    card_pictures.score_picture(tests[tests["component"] == name], settings["labels"], main, colours)
+                ),
                 "maps": [
                     (words(task), Markup(pictures[where]), colour)
                     for task, colour in zip(main, colours, strict=True)
@@ -218,19 +181,53 @@ def page(tables: dict[str, pd.DataFrame], settings: Mapping[str, Any], model: st
                 ],
             }
         )
-    return frame.render(
-        __file__,
-        title=f"{settings['title']}: heads of {model}",
-        lead=f"{count(len(cards), 'head')} of the circuits of {listing(map(words, main))}. {settings['note']}.",
-        cards=cards,
-        tasks=[words(task) for task in tasks],
-        names=tasks,
-        main=main,
-        shades=SHADES,
-        colours=list(zip(map(words, main), colours, strict=True)),
-        thresholds=[(n, MEANING[n], settings["labels"].get(n)) for n in LABELS],
-        differ=[card["name"] for card in cards if card["differs"]],
-    )
+    return cards
+
+
+def _said(row: Mapping[str, Any]) -> dict[str, str]:
+    """Of one head on one task: its label, the others that apply, the score that it rests on, and its nulls."""
+    return {
+        "task": words(row["task"]),
+        "label": row["label"],
+        "also": ", ".join(str(row["labels"]).split("; ")[1:]),
+        "evidence": role_words.evidence(row),
+        "null": role_words.null(row),
+        "lacking": role_words.lacking(row),
+    }
+
+
+def role_lines(tests: pd.DataFrame, tested: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> list[tuple[str, str, Cell]]:
+    """Lines as `lines` has them, of the scores by which some head of ``tests`` is more than random heads reach.
+
+    ``tested``: `index` of all tests, by score.
+    """
+
+    def of(score: str) -> Cell:
+        def cell(at: Place) -> str:
+            row = tested.get((*at, score))
+            if not row or row["value"] != row["value"]:
+                return DASH
+            star = " *" if row["p_holm"] < ALPHA else ""
+            return f"{interval(row, 2)}{star}{RANDOM}{role_words.span(row, 'null')}"
+
+        return cell
+
+    sure = set(tests.loc[tests["p_holm"] < ALPHA, "score"])
+    scores = [score for score in dict.fromkeys(tests["score"]) if score in sure]
+    group = "Beside random heads (*: more than they reach)"
+    return [(group, role_words.name_of(score), of(score)) for score in scores]
+
+
+def others(roles: pd.DataFrame, tasks: list[str]) -> list[tuple[str, list[str]]]:
+    """(label, for each task the heads outside every circuit that it is the label of) of labels that one has."""
+    outside = roles[(roles["circuits"] == "") & (roles["label"] != UNLABELLED)]
+    out = []
+    for label in LABELS:
+        own = outside[outside["label"] == label]
+        of_tasks = [sorted(own.loc[own["task"] == task, "component"], key=place) for task in tasks]
+        if len(own):
+            out.append((label, [", ".join(names) or DASH for names in of_tasks]))
+    return out
 
 
 def _groups(
@@ -253,7 +250,7 @@ def _attention_pictures(
     queries, keys = attention.axes_of(found)
     cmap, heads = maps.from_white(sequential), {place(name)[::2] for name in roles["component"]}
     return {
-        (layer, head, task): attention_picture(rows, queries, keys, task, lambda v: to_hex(cmap(v)))
+        (layer, head, task): card_pictures.attention_picture(rows, queries, keys, task, lambda v: to_hex(cmap(v)))
         for (layer, head, task), rows in found[found["task"].isin(main)].groupby(["layer", "head", "task"])
         if (layer, head) in heads
     }

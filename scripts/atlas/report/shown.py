@@ -30,6 +30,8 @@ MADE_BY |= {name: name for name in ("patching", "attribution", "detectors", "ov"
 MADE_BY |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")
 MADE_BY |= dict.fromkeys(("lens", "lens_tokens", "lens_lead", "lens_increments"), "lens")
 MADE_BY |= {"generation/summary": GENERATION, "comparison/published": PUBLICATION, "comparison/roles": HEADS}
+MADE_BY |= {"comparison/role_tests": HEADS, "role_scores": HEADS}
+MADE_BY |= dict.fromkeys(("mlp_answers", "mlp_tokens"), "attribution")
 
 
 @dataclass(frozen=True)

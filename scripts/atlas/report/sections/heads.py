@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from atlas.core.multiple import ALPHA
+from atlas.core.multiple import ALPHA, holm
 from atlas.heads.labels import LABELS, UNLABELLED
+from atlas.report import role_words
 from atlas.report.lens_page import point_name
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study, led, prompts_of, surely
@@ -17,41 +18,76 @@ NAMED = 3  # heads that a sentence names
 LEAST = 0.01  # logits; smaller changes of a head's attribution are not counted as backup
 
 
-def label_findings(roles: pd.DataFrame, main: list[str], thresholds: dict[str, Any], prompts: str) -> list[str]:
-    """How the heads of the circuits are called, and which are called differently from task to task."""
-    if roles.empty:
+def label_findings(roles: pd.DataFrame, main: list[str], floors: dict[str, Any], prompts: str) -> list[str]:
+    """What the heads of the circuits are called, which have no role and why, and which are called differently from task
+    to task; then the model's other heads."""
+    inside, outside = roles[roles["circuits"] != ""], roles[roles["circuits"] == ""]
+    if inside.empty:
         return ["No circuit holds a head, so there is none to explain."]
-    names = sorted(roles["component"].unique(), key=place)
-    of_main = roles[roles["task"].isin(main)]
-    parts, labelled = [], set()
-    for label in LABELS:
-        held = of_main[of_main["label"] == label].groupby("component")["task"].agg(list)
-        if len(held):
-            heads = [f"{name} ({_tasks(held[name], main)})" for name in sorted(held.index, key=place)]
-            parts.append(f"{label}: {listing(heads)}")
-            labelled |= set(held.index)
+    names = sorted(inside["component"].unique(), key=place)
+    of_main = inside[inside["task"].isin(main)]
+    parts, labelled = _by_label(of_main, main)
     total = f"the {count(len(names), 'head')} in any circuit"
     if parts:
-        first = f"Of {total}, {len(labelled)} reach the threshold of a label on a main task ({prompts}): "
+        verb = "has" if len(labelled) == 1 else "have"
+        first = f"Of {total}, {len(labelled)} {verb} a role on a main task, beyond random heads ({prompts}): "
         first += f"{'; '.join(parts)}."
     else:
-        first = f"None of {total} reaches the threshold of any label on a main task ({prompts})."
-    sentences = [first]
-    if parts and len(names) > len(labelled):
-        rest = listing(name for name in names if name not in labelled)
-        sentences.append(f"Unlabelled on every main task: {rest}.")
+        first = f"None of {total} has a role on a main task, beyond random heads ({prompts})."
+    sentences = [first, _rule(of_main)]
+    sentences += _unlabelled(of_main[~of_main["component"].isin(labelled)])
     sentences += _differences(of_main, "main tasks")
-    others = roles[~roles["task"].isin(main)]
+    others = inside[~inside["task"].isin(main)]
     if len(others):
-        both = _different(roles) - _different(of_main)
+        both = _different(inside) - _different(of_main)
         if both:
             verb = "is" if len(both) == 1 else "are"
             named = listing(sorted(both, key=place))
             sentences.append(f"Counting the other tasks, {named} {verb} called differently on some of them too.")
-    never = [label for label in LABELS if label not in thresholds]
+    if len(outside):
+        rest = outside[outside["task"].isin(main) & (outside["label"] != UNLABELLED)]
+        held = rest.groupby("label")["component"].nunique()
+        kinds = listing(f"{label} {held[label]}" for label in LABELS if label in held) or "none"
+        sentences.append(
+            f"Of the {count(outside['component'].nunique(), 'head')} in no circuit, "
+            f"{rest['component'].nunique()} have a role on a main task ({kinds})."
+        )
+    never = [label for label in LABELS if label not in floors]
     if never:
-        sentences.append(f"No threshold is set for {listing(never)}, so no head can be called that.")
+        sentences.append(f"No floor is set for {listing(never)}, so no head can be called that.")
     return sentences
+
+
+def _by_label(roles: pd.DataFrame, main: list[str]) -> tuple[list[str], set[str]]:
+    """(`copy: 0.1 (all main tasks) and 1.2 (months)` for each label, the heads that have one)."""
+    parts, labelled = [], set()
+    for label in LABELS:
+        held = roles[roles["label"] == label].groupby("component")["task"].agg(list)
+        if len(held):
+            heads = [f"{name} ({_tasks(held[name], main)})" for name in sorted(held.index, key=place)]
+            parts.append(f"{label}: {listing(heads)}")
+            labelled |= set(held.index)
+    return parts, labelled
+
+
+def _rule(roles: pd.DataFrame) -> str:
+    """What a role is, or that none was tested."""
+    if roles["p"].isna().all():
+        return "No role was tested: random heads, against which roles are tested, need a model with a live engine."
+    return (
+        "A role is a score that random heads of this model do not reach (p < 0.05, corrected over all its heads), that "
+        "lies above the same score with members shuffled, and above its floor."
+    )
+
+
+def _unlabelled(roles: pd.DataFrame) -> list[str]:
+    """The heads that have no role on any main task, each with what its nearest score lacks."""
+    why: dict[str, list[str]] = {}
+    for name in sorted(roles["component"].unique(), key=place):
+        own = roles[roles["component"] == name].sort_values("p_holm", kind="stable")
+        why.setdefault(role_words.lacking(own.iloc[0].to_dict()), []).append(name)
+    parts = [f"{listing(names)} ({reason})" for reason, names in why.items()]
+    return [f"Unlabelled on every main task: {'; '.join(parts)}."] if parts else []
 
 
 def _tasks(tasks: list[str], main: list[str]) -> str:
@@ -75,30 +111,25 @@ def _differences(roles: pd.DataFrame, where: str) -> list[str]:
     return sentences or [f"No head is called differently on different {where}."]
 
 
-def _known(row: Mapping[str, Any], thresholds: dict[str, Any]) -> str:
-    """The label of one head on one task with its score, or how near it comes to a label."""
+def _known(row: Mapping[str, Any]) -> str:
+    """The label of one head on one task with its score and nulls, or how near it comes to a label."""
+    evidence = role_words.evidence(row)
+    said = f" ({evidence}; {role_words.null(row)})" if evidence else ""
     if row["label"] != UNLABELLED:
-        return f"it is called {row['label']} there (score {number(row['score: ' + row['label']], 2)})"
-    scores = {label: row[f"score: {label}"] for label in thresholds if row[f"score: {label}"] == row[f"score: {label}"]}
-    if not scores:
-        return "it has no label there"
-    near = max(scores, key=lambda label: scores[label] / thresholds[label])
-    score, threshold = number(scores[near], 2), number(thresholds[near], 2)
-    return f"it has no label there, and comes nearest to {near} (score {score}, threshold {threshold})"
+        return f"it is called {row['label']} there{said}"
+    return f"it has no label there: {role_words.lacking(row)}{said}"
 
 
-def evidence_findings(
-    roles: pd.DataFrame, attribution: pd.DataFrame | None, tasks: list[str], thresholds: dict[str, Any]
-) -> list[str]:
+def evidence_findings(roles: pd.DataFrame, attribution: pd.DataFrame | None, tasks: list[str]) -> list[str]:
     """The head that matters most on each task, with what is known of it; and what writes for and against the answer."""
     sentences = []
     for task in tasks:
-        own = roles[(roles["task"] == task) & roles["effect"].notna()]
+        own = roles[(roles["task"] == task) & roles["effect"].notna() & (roles["circuits"] != "")]
         if len(own):
             row = own.loc[own["effect"].idxmax()]
             sentences.append(
                 f"{words(task).capitalize()}: ablating {row['component']} costs most of all heads of the circuits, "
-                f"{number(row['effect'], 1)} points of % of full; {_known(row, thresholds)}."
+                f"{number(row['effect'], 1)} points of % of full; {_known(row)}."
             )
         rows = None
         if attribution is not None:
@@ -168,14 +199,15 @@ def lens_findings(lens: pd.DataFrame, lead: pd.DataFrame, increments: pd.DataFra
     return sentences
 
 
-def detector_findings(detectors: pd.DataFrame, thresholds: dict[str, Any]) -> list[str]:
-    """Heads with a general pattern of attention."""
+def detector_findings(detectors: pd.DataFrame, floors: dict[str, Any]) -> list[str]:
+    """Heads with a general pattern of attention, which random heads do not have."""
     parts = []
     for detector, label in (("previous", "previous token"), ("duplicate", "duplicate"), ("induction", "induction")):
         rows = detectors[detectors["detector"] == detector]
-        if rows.empty or label not in thresholds:
+        if rows.empty or label not in floors:
             continue
-        names = [f"{r.layer}.{r.head}" for r in rows[rows["value"] >= thresholds[label]].itertuples()]
+        held = rows[(rows["value"] >= floors[label]) & (holm(rows["p"]) < ALPHA)]
+        names = [f"{r.layer}.{r.head}" for r in held.itertuples()]
         top = rows.loc[rows["value"].idxmax()]
         largest = f"{top['layer']}.{top['head']} {interval(top, 2)}"
         parts.append(f"{label}: {listing(names)}" if names else f"{label}: none (largest {largest})")
@@ -208,21 +240,22 @@ def backup_findings(backup: pd.DataFrame, tasks: list[str]) -> list[str]:
     return sentences
 
 
-def findings(tables: dict[str, Any], main: list[str], thresholds: dict[str, Any], prompts: str) -> list[str]:
+def findings(tables: dict[str, Any], main: list[str], floors: dict[str, Any], prompts: str) -> list[str]:
     """Everything above that the study makes, of these ``prompts``; the first sentence stands in the short version."""
-    found = label_findings(tables["roles"], main, thresholds, prompts)
-    found += evidence_findings(tables["roles"], tables.get("attribution"), main, thresholds)
+    found = label_findings(tables["roles"], main, floors, prompts)
+    found += evidence_findings(tables["roles"], tables.get("attribution"), main)
     found += patching_findings(tables["patching"], main) if "patching" in tables else []
     if "lens" in tables:
         found += lens_findings(tables["lens"], tables["lens_lead"], tables["lens_increments"], main)
-    found += detector_findings(tables["detectors"], thresholds) if "detectors" in tables else []
+    found += detector_findings(tables["detectors"], floors) if "detectors" in tables else []
     return found + (backup_findings(tables["backup"], main) if "backup" in tables else [])
 
 
 def table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
-    """Every head with its label on every task; a star where they differ."""
-    wide = roles.pivot(index="component", columns="task", values="label").reindex(columns=tasks)
+    """Every head of a circuit with its label on every task; a star where they differ."""
+    roles = roles[roles["circuits"] != ""]
     differs = set(roles.loc[roles["differs"], "component"])
+    wide = roles.pivot(index="component", columns="task", values="label").reindex(columns=tasks)
     rows = [
         [f"head {name}{' *' if name in differs else ''}", *wide.loc[name].fillna("\u2013")]
         for name in sorted(wide.index, key=place)
@@ -231,8 +264,9 @@ def table(roles: pd.DataFrame, tasks: list[str]) -> dict[str, Any] | None:
 
 
 def links(roles: pd.DataFrame, model: str) -> list[tuple[str, str]]:
-    """(address, name) of every head's card, relative to the summary's folder."""
-    return [(f"{model}.heads.html#h{name}", name) for name in sorted(roles["component"].unique(), key=place)]
+    """(address, name) of the card of every head of a circuit, relative to the summary's folder."""
+    names = roles.loc[roles["circuits"] != "", "component"].unique()
+    return [(f"{model}.heads.html#h{name}", name) for name in sorted(names, key=place)]
 
 
 def section(study: Study) -> Section:
@@ -247,7 +281,7 @@ def section(study: Study) -> Section:
         **led(findings(study.tables, explained, study.settings["labels"], prompts_of(study.tables["cross"]))),
         table=table(roles, study.tasks),
         links=links(roles, study.model["model"]),
-        note="Labels by the thresholds of heads.labels; a star: another label on another task. The cards of the heads, "
-        "their attention patterns and the tokens of the logit lens are pages of their own beside this one, in the "
-        "report under 8 Heads.",
+        note="Labels by tests against random heads and shuffled members, with the floors of heads.labels; a star: "
+        "another label on another task. The cards of the heads, their attention patterns and the tokens of the logit "
+        "lens are pages of their own beside this one, in the report under 8 Heads.",
     )
