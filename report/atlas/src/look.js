@@ -77,7 +77,10 @@ export function byMetric(model, task, metric) {
   const colour = (value) => paint(both ? root((value - metric.centre) / top) : value / top);
   const bar = {
     unit: metric.unit,
-    note: [both ? "colour grows with the square root of the distance" : null, beyond ? `${beyond} beyond the ends` : null],
+    note: [
+      both ? "colour grows with the square root of the distance" : null,
+      beyond ? `${beyond} beyond the ends` : null,
+    ],
     shade: (share) => paint(both ? 2 * share - 1 : share),
     labels: both ? [-1, -0.25, 0, 0.25, 1].map((share) => metric.centre + top * share) : [0, top / 2, top],
   };

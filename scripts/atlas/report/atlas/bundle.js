@@ -1,4 +1,4 @@
-/* sources sha256:bf0f1a478c82b9a44d367035380fa923d3cead7a48dcbee8f8e0b1c1c154d5c1
+/* sources sha256:a97535c9fb43eb191de4f4367466c02bf4bf47ce412ea0dc92b7b5a24de65ccd
 
 d3-array 3.2.5, d3-color 3.1.1, d3-dispatch 3.0.2, d3-drag 3.0.1, d3-format 3.1.3, d3-interpolate 3.0.2, d3-scale 4.0.3, d3-selection 3.0.1, d3-shape 3.2.1, d3-time 3.1.1, d3-time-format 4.1.1, d3-timer 3.0.2, d3-transition 3.0.2, d3-zoom 3.0.1:
 
