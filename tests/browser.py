@@ -36,7 +36,7 @@ class Tab:
     def __init__(self, browser, file: Path, scheme: str = "light", size: dict | None = None):
         self.address = file.as_uri()
         self.page = browser.new_page(viewport=size or WIDE, color_scheme=scheme, accept_downloads=True)
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(120_000)  # a slow machine is no failure
         self.said: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.said.append(message.text))

@@ -4,7 +4,7 @@ import { inkOn } from "./colours.js";
 import { at, circuitName, isMlp, nameOf, reported, spoken } from "./data.js";
 import { choice, h, table, tips } from "./dom.js";
 import { circuitScore, links, splitName } from "./drawer.js";
-import { estimate, fixed, p, quantity, sizes } from "./format.js";
+import { estimate, fixed, p, sizes } from "./format.js";
 import { grid } from "./grid.js";
 import { byMetric, drawing, drawLegend } from "./look.js";
 
@@ -294,7 +294,7 @@ function crossMatrix(ctx) {
     centre: 0,
     table: { value: cells.map((c) => Math.max(0, c.value ?? 0)) },
   };
-  const { colour } = byMetric({ ids: cells.map((_, i) => i) }, null, metric).bar;
+  const { colour } = byMetric({ ids: cells.map((_, i) => i) }, null, metric);
   tasks.forEach((task, j) =>
     svg
       .append("text")
@@ -373,22 +373,22 @@ function controls(ctx) {
         "div",
         { class: "wide" },
         table(
-          ["question", "circuit", "task", "percent of full", "median of controls", "p", ""],
+          ["question", "circuit", "task", "percent of full", "median of controls [95 % of them]", "p (Holm)", ""],
           rows.map((row) => [
             row.question,
             words(ctx, row.circuit),
             words(ctx, row.task),
             estimate(row, "%"),
-            quantity(row.median, "%"),
-            p(row.p),
-            row.reason ?? row.state ?? "",
+            estimate({ value: row.median, low: row.control_low, high: row.control_high }, "%"),
+            p(row.p_holm ?? row.p),
+            [row.state, row.reason].filter(Boolean).join(": "),
           ]),
         ),
       ),
       h(
         "p",
         { class: "note" },
-        "Controls are random circuits with as many heads in each layer; p is the share of them at least as extreme, the circuit counted in.",
+        "Sufficiency: only the circuit is kept; necessity: its heads are ablated. Controls are random sets with as many heads in each layer; p: the share of them at least as extreme, the circuit counted in, corrected for all questions.",
       ),
     ),
   ];

@@ -19,9 +19,9 @@ import {
 } from "./data.js";
 import { button, byId, check, choice, h, slider, tips } from "./dom.js";
 import { count, estimate, fixed, quantity, sizes } from "./format.js";
-import { byClass, drawing, drawLegend } from "./look.js";
+import { byClass, drawing, drawLegend, UNCLASSED } from "./look.js";
 import { backdrop, drawEdges, drawNodes, layout, zoomButtons } from "./scene.js";
-import { stepText, trajectory } from "./steps.js";
+import { moveCursor, stepText, trajectory } from "./steps.js";
 
 const MOST_EDGES = 3000;
 const SCHEMES = [
@@ -183,11 +183,18 @@ export const graph = {
     const own = ownEffects(model, task);
     const lost = (id) => Math.max(0, 100 - (at(own?.[1].value, id) ?? 100));
     const place = layout(model, Math.min(ctx.width, 1080));
-    const largest = Math.max(1e-9, ...[...view.members].filter((id) => !isMlp(model, id)).map(lost));
+    const largest = Math.max(1e-9, ...model.ids.filter((id) => !isMlp(model, id)).map(lost));
     const radius = scaleSqrt([0, largest], [place.smallest, place.largest]).clamp(true);
-    const size = (id) => (id < 0 ? 0 : view.members.has(id) ? radius(lost(id)) : place.smallest * 0.62);
+    const size = (id, { members }) => (members.has(id) ? radius(lost(id)) : place.smallest * 0.62);
     const classes = byClass(model, task, state.colour);
-    const legend = [...classes.legend, { fill: "var(--paper)", stroke: "var(--faint)", text: "not in this circuit" }];
+    const legend = [
+      ...classes.legend,
+      ...([...view.members].some((id) => !classes.look(id))
+        ? [{ ...UNCLASSED, text: "in this circuit, of none of these" }]
+        : []),
+      { fill: "var(--paper)", stroke: "var(--faint)", text: "not in this circuit" },
+    ];
+    if (!classes.legend.length) legend.push({ note: true, text: classes.empty });
     if (view.edges.length)
       legend.push(
         { line: true, stroke: "var(--grey)", text: "edge that helps" },
@@ -205,8 +212,10 @@ export const graph = {
       .attr("viewBox", `0 0 ${Math.max(place.width, 340)} ${place.bottom + 44 + taken}`);
     const node = svg.node();
     node.view = view;
+    node.again = (now) => drawNodes(scene, ctx, now, place, size, classes);
     box.append(h("div", { class: "zoom" }, ...zoomButtons(svg, scene)), node);
     if (view.trace) box.append(trajectory(ctx, view, Math.min(ctx.width, 1080)));
+    moveCursor(box, view.step);
     tips(node, (datum) =>
       typeof datum === "number" ? describe(ctx, datum) : datum?.receiver !== undefined ? edgeText(ctx, datum) : null,
     );
@@ -216,6 +225,15 @@ export const graph = {
       else if (!target.closest(".node")) ctx.open(null);
     });
     graph.highlight(ctx, box);
+  },
+
+  /** Another step of the same search: components come and go, the rest stays. */
+  step(ctx, box) {
+    const node = box.querySelector("svg.figure");
+    node.view = shown(ctx);
+    node.again(node.view);
+    node.setAttribute("aria-label", graph.alt(ctx));
+    moveCursor(box, node.view.step);
   },
 
   highlight(ctx, box) {

@@ -71,14 +71,19 @@ function render() {
   renew("controls", controls, () => withFocus(() => byId("controls").replaceChildren(...view.controls(ctx))));
   view.sync?.(ctx);
   const { step, edges, select, circuit } = { ...ctx.state, circuit: ctx.circuit };
-  renew("figure", [controls, paper, step, edges, select, circuit?.label, circuit?.threshold].join("|"), () => {
+  renew("figure", [controls, paper, step == null, edges, select, circuit?.label, circuit?.threshold].join("|"), () => {
     hideTip();
     const box = byId("figure");
     const from = document.createDocumentFragment();
     view.draw(ctx, from);
     box.replaceChildren(from);
     byId("main").classList.toggle("caption-first", Boolean(view.captionFirst));
-    box.setAttribute("aria-label", `${view.title}: ${view.alt(ctx)}`);
+    drawn.step = step;
+    drawn.words = null;
+  });
+  renew("step", step, () => view.step?.(ctx, byId("figure")));
+  renew("words", [drawn.figure, step].join("|"), () => {
+    byId("figure").setAttribute("aria-label", `${view.title}: ${view.alt(ctx)}`);
     byId("caption").textContent = view.caption(ctx);
     fillTables(ctx);
   });
@@ -99,7 +104,8 @@ function render() {
       const aside = byId("drawer");
       withFocus(() => aside.replaceChildren(...drawer(ctx).filter(Boolean)));
       aside.classList.toggle("open", ctx.selected != null);
-      aside.scrollTop = 0;
+      if (drawn.chosen !== ctx.selected) aside.scrollTop = 0;
+      drawn.chosen = ctx.selected;
     },
   );
   document.documentElement.dataset.shown = location.hash; // what is on the page now
@@ -161,13 +167,9 @@ function header(ctx) {
   byId("title").textContent = data.title ?? "Atlas";
   byId("warning").textContent = model.warning ?? "";
   byId("warning").hidden = !model.warning;
-  byId("source").textContent = [
-    model.name,
-    `${count(model.n_layers, "layer")} of ${count(model.n_heads, "head")} and an MLP${model.parallel ? ", side by side" : ""}`,
-    model.source,
-  ]
-    .filter(Boolean)
-    .join(" \u00b7 ");
+  const shape = `${count(model.n_layers, "layer")} of ${count(model.n_heads, "head")} and an MLP`;
+  const source = (model.source ?? "").replace(model.warning || "\n", "").trim(); // the warning stands above
+  byId("source").textContent = `${model.name} \u00b7 ${source || shape}`;
   document.title = `${task.words}, ${model.name}: ${data.title ?? "atlas"}`;
 }
 

@@ -4,6 +4,7 @@ import { scaleSqrt } from "d3-scale";
 import { zoom, zoomIdentity } from "d3-zoom";
 import { headOf, isMlp, layerOf, nameOf } from "./data.js";
 import { button } from "./dom.js";
+import { UNCLASSED } from "./look.js";
 
 /** Sizes for a width, and where a component (or an end, -1 and -2) stands. */
 export function layout(model, width) {
@@ -83,7 +84,7 @@ export function backdrop(scene, model, place) {
 export function drawEdges(scene, view, place, size) {
   const largest = Math.max(1e-12, ...view.edges.map((edge) => Math.abs(edge.value ?? 0)));
   const width = scaleSqrt([0, largest], [0.5, 4]);
-  const radius = (id) => (id < 0 ? 8 : size(id));
+  const radius = (id) => (id < 0 ? 8 : size(id, view));
   const spread = (id, other) => {
     // the ends are wide bars: edges meet them above or below the other component
     const here = place.at(id);
@@ -109,29 +110,33 @@ export function drawEdges(scene, view, place, size) {
     .style("stroke-opacity", (edge) => (0.25 + 0.5 * Math.sqrt(Math.abs(edge.value ?? 0) / largest)).toFixed(2));
 }
 
+/** All components; called again for another step, it draws only those anew that came or went. */
 export function drawNodes(scene, ctx, view, place, size, classes) {
   const { model } = ctx;
   const touched = new Set(view.edges.flatMap((edge) => [edge.sender, edge.receiver]));
+  const status = (id) => (view.members.has(id) ? "member" : touched.has(id) ? "touched" : "ghost");
   const nodes = scene
-    .append("g")
-    .attr("class", "nodes")
-    .selectAll("g")
-    .data(model.ids)
+    .selectAll("g.nodes")
+    .data([null])
     .join("g")
-    .attr(
-      "class",
-      (id) =>
-        `node ${view.members.has(id) ? "member" : touched.has(id) ? "touched" : "ghost"}${view.at?.tried.has(id) ? " tried" : ""}`,
-    )
-    .attr("transform", (id) => `translate(${place.at(id).x.toFixed(1)},${place.at(id).y.toFixed(1)})`);
+    .attr("class", "nodes")
+    .selectAll("g.node")
+    .data(model.ids)
+    .join((entering) =>
+      entering
+        .append("g")
+        .attr("transform", (id) => `translate(${place.at(id).x.toFixed(1)},${place.at(id).y.toFixed(1)})`),
+    );
   nodes.each(function draw(id) {
-    const node = select(this);
+    const look = `node ${status(id)}${view.at?.tried.has(id) ? " tried" : ""}`;
+    if (this.look === look) return;
+    this.look = look;
+    this.replaceChildren();
+    const node = select(this).attr("class", look);
     const member = view.members.has(id);
-    const r = touched.has(id) && !member ? place.smallest * 0.8 : size(id);
-    const look = (member && classes.look(id)) || {
-      fill: member ? "var(--ghost)" : "var(--paper)",
-      stroke: member ? "var(--ink)" : touched.has(id) ? "var(--grey)" : "var(--faint)",
-    };
+    const r = touched.has(id) && !member ? place.smallest * 0.8 : size(id, view);
+    const outside = { fill: "var(--paper)", stroke: touched.has(id) ? "var(--grey)" : "var(--faint)" };
+    const paint = member ? (classes.look(id) ?? UNCLASSED) : outside;
     const shape = isMlp(model, id)
       ? node
           .append("rect")
@@ -141,7 +146,7 @@ export function drawNodes(scene, ctx, view, place, size, classes) {
           .attr("height", 1.8 * r)
           .attr("rx", 1.5)
       : node.append("circle").attr("r", r);
-    shape.attr("class", "shape").datum(id).style("fill", look.fill).style("stroke", look.stroke);
+    shape.attr("class", "shape").datum(id).style("fill", paint.fill).style("stroke", paint.stroke);
     // A larger target than the mark
     node
       .append("rect")

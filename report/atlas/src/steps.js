@@ -14,6 +14,12 @@ export function stepText(model, trace, k) {
   return `${names}: ${quantity(percent, "%")} left without, ${removed ? "removed" : "kept"}`;
 }
 
+/** Where the slider stands; nothing for the finished circuit. */
+export function moveCursor(box, step) {
+  const node = box.querySelector("svg.trajectory");
+  node?.querySelector(".cursor").setAttribute("transform", `translate(${step == null ? -99 : node.placeOf(step)},0)`);
+}
+
 /** Percent of full after every step of the search; the floor is the threshold's. */
 export function trajectory(ctx, view, width) {
   const { model, set } = ctx;
@@ -72,14 +78,6 @@ export function trajectory(ctx, view, width) {
     .attr("r", 2)
     .attr("cx", ({ i }) => x(i))
     .attr("cy", ({ step }) => y(step[1] ?? low));
-  if (view.step != null)
-    svg
-      .append("line")
-      .attr("class", "cursor")
-      .attr("x1", x(view.step))
-      .attr("x2", x(view.step))
-      .attr("y1", 14)
-      .attr("y2", height - 20);
   svg
     .append("text")
     .attr("class", "tick")
@@ -93,7 +91,14 @@ export function trajectory(ctx, view, width) {
     .attr("y", height - 7)
     .attr("text-anchor", "end")
     .text(steps.length - 1);
-  const node = svg.node();
+  svg
+    .append("line")
+    .attr("class", "cursor")
+    .attr("y1", 14)
+    .attr("y2", height - 20)
+    .attr("transform", "translate(-99,0)");
+  const node = svg.classed("trajectory", true).node();
+  node.placeOf = x;
   const where = (event) => {
     const box = node.getBoundingClientRect();
     return Math.max(0, Math.min(steps.length - 1, Math.round(x.invert(((event.clientX - box.left) * w) / box.width))));
