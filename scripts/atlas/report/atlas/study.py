@@ -13,7 +13,7 @@ from atlas.report.atlas import compare, explained, searched
 from atlas.report.atlas.packing import Numbering, rounded
 from atlas.report.atlas.tables import Inputs
 from atlas.report.shown import MAIN, TASK
-from atlas.report.wording import count, listing, words
+from atlas.report.wording import listing, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,5 +203,5 @@ class OfModel:
         return (
             f"Prompts are a sample, spread over first members and wordings: {listing(parts)}. On tasks that were "
             "searched they are prompts searched on, whose components were ablated one at a time; circuits are scored "
-            f"on prompts held out, where there are any. {count(len(tasks), 'task')} in all."
+            "on prompts held out, where there are any."
         )
