@@ -191,7 +191,7 @@ def test_cards_give_each_role_with_its_score_and_what_it_is_held_against(study):
     for row in inside.to_dict("records"):
         card = card_of(study, row["component"])
         said = f"{role_words.evidence(row)}; <span"
-        assert said in card and f">{escape(role_words.null(row))}.</span>" in card
+        assert said in card and f">{escape(role_words.null(row))}</span>." in card
         assert row["label"] == "unlabelled" or f">{row['label']}</span>" in card
         assert wording.number(row["value"], 2) in said and wording.number(row["null_high"], 2) in role_words.null(row)
 

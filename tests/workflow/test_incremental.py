@@ -95,7 +95,7 @@ def test_models_are_compared_where_a_study_has_several(study):
             {"search_edges", "compose_heads", "plot_edge_curves", "plot_edge_diagram", "plot_composition"},
         ),
         (("generation", "prompts"), {}, {"generate", "plot_generation"}),
-        (("heads", "analyses"), [], {"explain_task", "explain_heads", "detect_heads", "label_heads"}),
+        (("heads", "analyses"), [], {"explain_task", "explain_heads", "detect_heads", "score_roles", "label_heads"}),
     ],
 )
 def test_what_a_study_leaves_out_has_no_jobs(study, key, value, rules):

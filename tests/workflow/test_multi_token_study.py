@@ -23,7 +23,15 @@ TASKS = {
     "numeral_pairs": {"members": PAIRS, "templates": ["{m}"], "multi_token": True},
     "letter_pairs": {"members": LETTERS, "templates": ["{m}"], "shown": 3, "multi_token": True},
 }
-EXPLAINED = ("explain_task", "explain_heads", "label_heads", "write_head_pages", "plot_patching", "plot_lens")
+EXPLAINED = (
+    "explain_task",
+    "explain_heads",
+    "score_roles",
+    "label_heads",
+    "write_head_pages",
+    "plot_patching",
+    "plot_lens",
+)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def score_picture(tests: pd.DataFrame, floors: Mapping[str, Any], tasks: Sequenc
     parts = [f'<svg viewBox="0 0 {left + wide + 18} {down}" width="{left + wide + 18}" height="{down}" {said}>']
 
     def x(value: float) -> float:
-        return left + wide * min(max(value, -0.1), 1.05)
+        return left + wide * min(max(value, -0.05), 1.05)
 
     for share in (0, 0.5, 1):
         at = x(share)

@@ -197,23 +197,25 @@ def _said(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def role_lines(tests: pd.DataFrame, tested: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> list[tuple[str, str, Cell]]:
-    """Lines as `lines` has them, of the scores by which some head of ``tests`` is more than random heads reach.
+    """Lines as `lines` has them, of the scores by which a head is more than random heads reach on some task.
 
     ``tested``: `index` of all tests, by score.
     """
 
+    rows = tests[tests["p_holm"] < ALPHA]
+    sure = set(zip(rows["layer"], rows["head"], rows["score"], strict=True))
+
     def of(score: str) -> Cell:
         def cell(at: Place) -> str:
             row = tested.get((*at, score))
-            if not row or row["value"] != row["value"]:
+            if not row or (*at[1:], score) not in sure or row["value"] != row["value"]:
                 return DASH
             star = " *" if row["p_holm"] < ALPHA else ""
             return f"{interval(row, 2)}{star}{RANDOM}{role_words.span(row, 'null')}"
 
         return cell
 
-    sure = set(tests.loc[tests["p_holm"] < ALPHA, "score"])
-    scores = [score for score in dict.fromkeys(tests["score"]) if score in sure]
+    scores = [score for score in dict.fromkeys(tests["score"]) if score in set(rows["score"])]
     group = "Beside random heads (*: more than they reach)"
     return [(group, role_words.name_of(score), of(score)) for score in scores]
 

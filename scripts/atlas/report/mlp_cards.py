@@ -50,7 +50,9 @@ def cards(
             if len(of_task := single[(single["component"] == name) & (single["task"] == task)])
         ]
         circuits = listing(map(words, inside))
-        found.append({"name": name, "circuits": circuits, "rows": list(rows.items()), "pictures": pictures})
+        found.append(
+            {"name": name, "inside": inside, "circuits": circuits, "rows": list(rows.items()), "pictures": pictures}
+        )
     return found
 
 
