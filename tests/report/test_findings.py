@@ -144,7 +144,7 @@ def by_hand(tmp_path, circuits, tables, runs=None) -> Results:
 
 
 def necessity(p, tasks=TASKS):
-    spread = {"controls": 40, "control_median": 90.0, "control_low": 80.0, "control_high": 99.0, "note": ""}
+    spread = {"controls": 100, "control_median": 90.0, "control_low": 80.0, "control_high": 99.0, "note": ""}
     row = {"question": "necessity", "circuit": "shared", **spread}
     return {f"{task}/consensus_tests": [{**row, **interval(20, 2), "p": p}] for task in tasks}
 
@@ -174,6 +174,13 @@ def test_a_task_without_random_sets_decides_nothing(tmp_path):
     assert claims.shared_circuit(by_hand(tmp_path / "a", SAME, tables)).verdict == claims.UNTESTED
     tables["numerals/consensus_tests"] = [tables["numerals/consensus_tests"][0] | {"p": 0.5}]
     assert claims.shared_circuit(by_hand(tmp_path / "b", SAME, tables)).verdict == claims.FAILS
+
+
+def test_random_sets_too_few_to_decide_are_said_to_be(tmp_path):
+    tables = {name: [row | {"controls": 3, "p": 0.25} for row in found] for name, found in necessity(0.01).items()}
+    found = claims.shared_circuit(by_hand(tmp_path, SAME, tables))
+    assert found.verdict == claims.UNTESTED
+    assert found.effect.count("untestable: 3 random sets, so that p cannot fall below 0.25") == 3
 
 
 def test_what_a_study_lacks_is_not_tested(tmp_path):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from atlas.circuit.verdicts import BEYOND, LIKE, UNTESTABLE
 from atlas.core.chance import jaccard, layer_matched, shared_by_all_layers, tail
-from atlas.core.multiple import ALPHA, holm
+from atlas.core.multiple import ALPHA
 from atlas.report import wording
-from atlas.report.findings.reading import Results, heads, rows
+from atlas.report.findings.reading import Results, heads, of_shared, rows
 from atlas.report.wording import interval, listing, number, p_value, words
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
@@ -70,8 +71,8 @@ def mean_and_span(distribution: np.ndarray) -> tuple[float, int, int]:
 def shared_circuit(results: Results) -> Claim:
     """The cores of numerals, number words and months (what 90 % of the searches of each keep) share heads beyond chance
     with the heads per layer held, and all three tasks need the heads that the cores of all main tasks share: less is
-    left without them than without random heads, p below 0.05 after Holm. Not tested where some task has no random set
-    to compare with."""
+    left without them than without random heads, p below 0.05 after Holm. Not tested where the random sets of some task
+    can decide nothing."""
     claim = "numerals, number words and months share a sub-circuit that each of them needs"
     lacking = not_searched(results)
     if lacking:
@@ -95,21 +96,24 @@ def shared_circuit(results: Results) -> Claim:
 
 def _needed(results: Results) -> tuple[str, bool | None]:
     """What is left of the published tasks without the heads that all cores share; do all three need them? None: no
-    answer, as a task has no random set to compare with and those that have one need them."""
-    tests = [rows(results.read("consensus_tests", t), question="necessity", circuit="shared") for t in PUBLISHED]
-    pairs = [(t, table.iloc[0]) for t, table in zip(PUBLISHED, tests, strict=True) if len(table)]
-    pairs = [(task, row) for task, row in pairs if row["controls"]]
-    if not pairs:
+    answer, as the random sets of some task could decide nothing and no other task can do without them."""
+    tests = of_shared(results, results.main).set_index("task").reindex(PUBLISHED)
+    tests = tests[tests["value"].notna()]
+    if tests.empty:
         return "no random set to compare an ablation of the shared heads with", None
-    corrected = holm([row["p"] for _, row in pairs])
-    parts = [
-        f"{words(task)} {interval(row)} % of full (random sets {number(row['control_median'], 1)} "
-        f"[{number(row['control_low'], 1)}, {number(row['control_high'], 1)}], {p_value(q)} after Holm)"
-        for (task, row), q in zip(pairs, corrected, strict=True)
-    ]
+    parts = []
+    for task, row in tests.iterrows():
+        sets = "no random sets"
+        if row["controls"]:
+            low, high = (number(row[key], 1) for key in ("control_low", "control_high"))
+            sets = f"random sets {number(row['control_median'], 1)} [{low}, {high}]"
+        undecided = row["state"] == UNTESTABLE
+        said = f"untestable: {row['reason']}" if undecided else f"{p_value(row['p_holm'])} after Holm"
+        parts.append(f"{words(str(task))} {interval(row)} % of full ({sets}, {said})")
     said = f"without the heads that the cores of all {len(results.main)} main tasks share there is left of "
-    answer = None if len(pairs) < len(PUBLISHED) else True
-    return said + listing(parts), answer if max(corrected) < ALPHA else False
+    if LIKE in set(tests["state"]):
+        return said + listing(parts), False
+    return said + listing(parts), True if list(tests["state"]) == [BEYOND] * len(PUBLISHED) else None
 
 
 def next_member_head(results: Results) -> Claim:

@@ -127,13 +127,14 @@ def shared(models: Models, figures: str) -> str:
     ]
     for results in models:
         found = rows(results.read("comparison/shared"), tasks=" ".join(results.main))
-        for level, what in (("heads", "heads"), ("mlps", "MLPs")):
+        for level, what in (("heads", "head"), ("mlps", "MLP")):
             core = rows(found, level=level, family="core").iloc[0]
             others = rows(found, level=level)["shared"][found["family"] != "core"]
             named = f": {listing(core['members'].split())}" if core["members"] else ""
             single = f"{others.min()} to {others.max()} in {len(others)} single searches" if len(others) else "untried"
             of_all = (
-                f"`{results.model}`: the cores of all {len(results.main)} tasks share {core['shared']} {what}{named}"
+                f"`{results.model}`: the cores of all {len(results.main)} tasks share "
+                f"{wording.count(core['shared'], what)}{named}"
             )
             chance = f"{number(core['expected'], 2)} by chance ({p_value(core['p'])}, where the smallest possible is"
             chance += f" {p_value(core['p_smallest'], name='')})"

@@ -138,10 +138,10 @@ def rows(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     return table
 
 
-def of_shared(results: Results) -> pd.DataFrame:
-    """What is left of each task without the heads that all cores share, beside random sets, with its verdict: a row a
-    task."""
-    tables = [results.read("consensus_tests", task).assign(task=task) for task in results.tasks]
+def of_shared(results: Results, tasks: Iterable[str] | None = None) -> pd.DataFrame:
+    """What is left of each of these tasks (all of them) without the heads that all cores share, beside random sets and
+    with its verdict: a row a task."""
+    tables = [results.read("consensus_tests", task).assign(task=task) for task in tasks or results.tasks]
     tests = verdicts.of_parts(pd.concat(tables, ignore_index=True), results.main)
     return rows(tests, question="necessity", circuit=SHARED)
 
