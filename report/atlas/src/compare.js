@@ -294,7 +294,7 @@ function crossMatrix(ctx) {
     centre: 0,
     table: { value: cells.map((c) => Math.max(0, c.value ?? 0)) },
   };
-  const { colour } = byMetric({ ids: cells.map((_, i) => i) }, null, metric).bar;
+  const { colour } = byMetric({ ids: cells.map((_, i) => i) }, null, metric);
   tasks.forEach((task, j) =>
     svg
       .append("text")

@@ -49,20 +49,18 @@ export function byClass(model, task, scheme) {
   };
 }
 
-const CLIPPED = 0.02; // share of heads that may lie beyond the ends of a diverging scale
-
-/** The end of a diverging scale, a distance from the centre that few heads exceed; MLPs may lie beyond it too. */
+/** The end of a diverging scale: the largest distance from the centre of a head; MLPs may lie beyond it. */
 function reach(model, metric) {
-  const distances = (ids) =>
-    ids
-      .map((id) => at(metric.table.value, id))
-      .filter((v) => v != null)
-      .map((v) => Math.abs(v - metric.centre))
-      .sort((a, b) => b - a);
+  const distances = (ids) => {
+    const values = ids.map((id) => at(metric.table.value, id)).filter((value) => value != null);
+    return values.map((value) => Math.abs(value - metric.centre));
+  };
   const heads = distances(model.ids.filter((id) => !isMlp(model, id)));
-  const end = heads[Math.floor(heads.length * CLIPPED)] || heads[0] || distances(model.ids)[0] || 1;
-  return { end, beyond: distances(model.ids).filter((d) => d > end).length };
+  const top = Math.max(0, ...heads) || Math.max(0, ...distances(model.ids)) || 1;
+  return { top, beyond: distances(model.ids).filter((distance) => distance > top).length };
 }
+
+const root = (share) => Math.sign(share) * Math.sqrt(Math.abs(share));
 
 /** Colouring by a metric of metricsOf: look(id), and a scale or a legend. */
 export function byMetric(model, task, metric) {
@@ -71,18 +69,28 @@ export function byMetric(model, task, metric) {
     const classes = byClass(model, task, scheme);
     return { ...classes, look: (id) => classes.look(id) ?? NONE };
   }
-  const centre = metric.centre;
-  const largest = Math.max(1e-9, ...model.ids.map((id) => at(metric.table?.value, id) ?? 0));
-  const { end: top, beyond } =
-    metric.scale === "diverging" ? reach(model, metric) : { end: largest <= 1 ? 1 : largest, beyond: 0 };
-  const colour = metric.scale === "diverging" ? (v) => diverging()((v - centre) / top) : (v) => sequential()(v / top);
-  const bounds = metric.scale === "diverging" ? [centre - top, centre, centre + top] : [0, top / 2, top];
+  // Of diverging scales colour grows with the square root: a few components do most, and the rest should be seen too
+  const both = metric.scale === "diverging";
+  const largest = Math.max(1e-9, ...model.ids.map((id) => at(metric.table.value, id) ?? 0));
+  const { top, beyond } = both ? reach(model, metric) : { top: largest <= 1 ? 1 : largest, beyond: 0 };
+  const paint = both ? diverging() : sequential();
+  const colour = (value) => paint(both ? root((value - metric.centre) / top) : value / top);
+  const bar = {
+    unit: metric.unit,
+    note: [
+      both ? "colour grows with the square root of the distance" : null,
+      beyond ? `${beyond} beyond the ends` : null,
+    ],
+    shade: (share) => paint(both ? 2 * share - 1 : share),
+    labels: both ? [-1, -0.25, 0, 0.25, 1].map((share) => metric.centre + top * share) : [0, top / 2, top],
+  };
   return {
     look: (id) => {
       const { value } = effect(metric.table, id);
       return value == null ? { ...NONE, missing: true } : { fill: colour(value), stroke: "none", value };
     },
-    bar: { colour, bounds, unit: metric.unit, beyond },
+    bar,
+    colour,
   };
 }
 
@@ -124,8 +132,8 @@ export function drawLegend(svg, entries, x, y, width) {
   return entries.length ? down + 18 : 0;
 }
 
-/** A colour bar with three numbers. */
-export function drawBar(svg, { colour, bounds, unit, beyond }, x, y, width = 180) {
+/** A colour bar with its numbers; gives its height. */
+export function drawBar(svg, { shade, labels, unit, note }, x, y, width = 260) {
   const group = svg.append("g").attr("class", "legend").attr("transform", `translate(${x},${y})`);
   const steps = 48;
   for (let i = 0; i < steps; i++) {
@@ -134,25 +142,19 @@ export function drawBar(svg, { colour, bounds, unit, beyond }, x, y, width = 180
       .attr("x", (i * width) / steps)
       .attr("width", width / steps + 0.5)
       .attr("height", 9)
-      .style("fill", colour(bounds[0] + ((bounds[2] - bounds[0]) * (i + 0.5)) / steps));
+      .style("fill", shade((i + 0.5) / steps));
   }
-  const digits = unit === "%" ? 1 : 2;
-  bounds.forEach((bound, i) =>
+  const last = labels.length - 1;
+  labels.forEach((label, i) =>
     group
       .append("text")
-      .attr("x", (i * width) / 2)
+      .attr("x", (i * width) / last)
       .attr("y", 21)
-      .attr("text-anchor", ["start", "middle", "end"][i])
-      .text(i === 2 ? quantity(bound, unit) : fixed(bound, digits)),
+      .attr("text-anchor", i === 0 ? "start" : i === last ? "end" : "middle")
+      .text(i === last ? quantity(label, unit) : fixed(label, unit === "%" ? 1 : 2)),
   );
-  if (beyond)
-    group
-      .append("text")
-      .attr("x", width + 10)
-      .attr("y", 9)
-      .attr("class", "faint")
-      .text(`${beyond} beyond the ends of the scale`);
-  return 30;
+  group.append("text").attr("y", 34).attr("class", "faint").text(note.filter(Boolean).join("; "));
+  return note.some(Boolean) ? 42 : 28;
 }
 
 /** An empty drawing; `alt` is its text alternative. */

@@ -167,13 +167,9 @@ function header(ctx) {
   byId("title").textContent = data.title ?? "Atlas";
   byId("warning").textContent = model.warning ?? "";
   byId("warning").hidden = !model.warning;
-  byId("source").textContent = [
-    model.name,
-    `${count(model.n_layers, "layer")} of ${count(model.n_heads, "head")} and an MLP${model.parallel ? ", side by side" : ""}`,
-    model.source,
-  ]
-    .filter(Boolean)
-    .join(" \u00b7 ");
+  const shape = `${count(model.n_layers, "layer")} of ${count(model.n_heads, "head")} and an MLP`;
+  const source = (model.source ?? "").replace(model.warning || "\n", "").trim(); // the warning stands above
+  byId("source").textContent = `${model.name} \u00b7 ${source || shape}`;
   document.title = `${task.words}, ${model.name}: ${data.title ?? "atlas"}`;
 }
 

@@ -104,7 +104,7 @@ export const matrix = {
       outlined: new Set(circuit?.members),
       selected: ctx.selected,
       column,
-      extra: 64,
+      extra: 76,
       text: metric.table
         ? (id) => (at(metric.table.value, id) == null ? null : fixed(at(metric.table.value, id), digits))
         : null,

@@ -345,11 +345,10 @@ function ablation(ctx, width) {
     look: colours.look,
     selected: ctx.selected,
     outlined: new Set(ctx.circuit?.members),
-    extra: 40,
+    extra: 52,
     options: { widest: 46, tallest: 24 },
   });
-  drawBar(svg, colours.bar, 26, svg.node().layout.m.height + 8, 140);
-  svg.select(".faint").remove();
+  drawBar(svg, colours.bar, 26, svg.node().layout.m.height + 8, 230);
   const node = svg.node();
   tips(node, (id) =>
     typeof id === "number"

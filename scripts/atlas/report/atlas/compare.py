@@ -75,12 +75,15 @@ def shared(
     ids = sorted(numbering.of_name[name] for name in set.intersection(*cores))
     heads = [i for i in ids if not numbering.components[i].is_mlp]
     out: dict[str, Any] = {"tasks": list(tasks), "heads": heads, "mlps": [i for i in ids if i not in heads]}
-    row = tests[(tests["family"] == "core") & (tests["level"] == "heads") & (tests["tasks"] == " ".join(tasks))]
+
+    def of_all(table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["tasks"].map(lambda names: set(names.split(" ")) == set(tasks)).astype(bool)]
+
+    row = of_all(tests[(tests["family"] == "core") & (tests["level"] == "heads")])
     out |= {"expected": None, "p": None, "p_holm": None}
     if len(row):
         out |= {name: rounded(row[name].iloc[0]) for name in ("expected", "p", "p_holm")}
-    every = members[members["tasks"] == " ".join(tasks)]
-    out["share"] = numbering.spread(every, "share")
+    out["share"] = numbering.spread(of_all(members), "share")
     return out | {"sentence": sentence(out, numbering.n_layers)}
 
 

@@ -8,8 +8,9 @@ data:
 - version, title, note: sentences on what was left out and what numbers are of; models: one, or all of the study;
   between: rows of `overlap` (below) with their task, of pairs of models.
 
-A model: name, n_layers, n_heads, n_kv_heads, parallel, source and warning (sentences), kind (of ablation, of searches),
-threshold, thresholds, orders, labels (label -> smallest score), detectors: name -> [C], tasks, compare.
+A model: name, n_layers, n_heads, n_kv_heads, parallel, source (architecture), warning (sentences on its weights), kind
+(of ablation, of searches), threshold, thresholds, orders, labels (label -> smallest score), detectors: name -> [C],
+tasks, compare.
 
 A task: name, words, main (was it searched?), metric, full: interval (logits), prompts_of: the prompts that the sampled
 ones are of, several_tokens, and

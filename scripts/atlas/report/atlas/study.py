@@ -12,9 +12,8 @@ from atlas.report import pages
 from atlas.report.atlas import compare, explained, searched
 from atlas.report.atlas.packing import Numbering, rounded
 from atlas.report.atlas.tables import Inputs
-from atlas.report.findings.reading import source_of
 from atlas.report.shown import MAIN, TASK
-from atlas.report.wording import count, listing, words
+from atlas.report.wording import listing, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +85,7 @@ class OfModel:
             "n_heads": self.graph.n_heads,
             "n_kv_heads": self.graph.n_kv_heads,
             "parallel": self.graph.parallel,
-            "source": f"{source_of(self.description)}.",
+            "source": self.description["architecture"],
             "warning": pages.warning(self.description),
             "kind": settings.kind,
             "threshold": rounded(settings.threshold),
@@ -204,5 +203,5 @@ class OfModel:
         return (
             f"Prompts are a sample, spread over first members and wordings: {listing(parts)}. On tasks that were "
             "searched they are prompts searched on, whose components were ablated one at a time; circuits are scored "
-            f"on prompts held out, where there are any. {count(len(tasks), 'task')} in all."
+            "on prompts held out, where there are any."
         )
