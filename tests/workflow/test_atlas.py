@@ -135,6 +135,7 @@ def test_attention_is_that_of_the_hugging_face_model(study, data, folder):
         assert "".join(prompt["tokens"]).strip() == frame.text[prompt["prompt"]].strip()
 
 
+@pytest.mark.slow
 def test_a_page_has_room_for_what_it_is_told(study):
     """Too small a room ends the job with one line; a page at the limit is within it, and says what it lacks."""
     page = study.folder / "results" / MODEL / "atlas.html"

@@ -13,7 +13,9 @@ from study import Study, artifacts_of
 
 NAME, SEARCHED = "ladder-6x8", "numerals"
 PAGE = f"results/{NAME}/first.html"
-SETTINGS = Settings("A study", "mean", 20, [20], ["layers"], {}, 5, 12)
+SETTINGS = Settings(
+    "A study", kind="mean", threshold=20, thresholds=[20], orders=["layers"], labels={}, k=5, megabytes=12
+)
 
 
 def page_of(results) -> dict:
