@@ -90,8 +90,8 @@ def _panel(ax: Axes, points: pd.DataFrame, circuit: list[str], norm: Any, diverg
         low, high = min(low, 0), max(high, 0)
         edge = 0.13 * (high - low) or 1
         put(low - edge, high + edge)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))  # so that labels of two panels do not touch
+    ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.tick_params(labelsize=style.TINY)
     ax.grid()
     strong = points.assign(size=points["z"].abs(), x=points["pattern"], y=points["v"])
