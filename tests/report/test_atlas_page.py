@@ -199,7 +199,7 @@ def test_a_tested_role_says_what_it_is_held_against():
     row |= {"shuffled_low": float("nan"), "shuffled_high": float("nan")}
     (found,) = explained.roles(pd.DataFrame([row]), Numbering(1, 2), {"copy": 0.25})
     assert found["evidence"] == "ov copy 0.61 [0.50, 0.70]" and found["labels"] == ["copy", "self"]
-    assert found["null"] == "random heads 0.02 to 0.11; p < 0.001 corrected for 48 tests; no label below 0.25"
+    assert found["null"] == "random heads 0.02 to 0.11; p < 0.001 corrected for 48 tests; its floor is 0.25"
     unlabelled = row | {"label": "unlabelled", "labels": "", "null_high": float("nan"), "p_holm": float("nan")}
     (found,) = explained.roles(pd.DataFrame([unlabelled]), Numbering(1, 2), {"copy": 0.25})
     assert (found["labels"], found["null"]) == ([], "")

@@ -98,7 +98,7 @@ def null_of(row: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
     if "p_holm" in row and row["p_holm"] == row["p_holm"]:
         said.append(f"{p_value(row['p_holm'])} corrected for {row['tests']:.0f} tests")
     if row["label"] in thresholds:
-        said.append(f"no label below {thresholds[row['label']]:g}")
+        said.append(f"its floor is {thresholds[row['label']]:g}")
     return "; ".join(said)
 
 
