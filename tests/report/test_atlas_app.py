@@ -134,6 +134,15 @@ def test_a_page_of_nothing_but_sizes_says_so(browser, tmp_path):
     opened.page.close()
 
 
+def test_a_window_that_opens_as_a_sliver_is_no_mistake(browser, file):
+    """As a busy machine's does, before it gets its size."""
+    opened = Tab(browser, file, size={"width": 20, "height": 20})
+    for view in VIEWS:
+        opened.show(f"view={view}&head=2.3")
+    assert not opened.said
+    opened.page.close()
+
+
 # ---- numbers -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("i", [0, 5, 8, 21, 44, 53], ids=name_of)
 def test_the_drawer_shows_the_numbers_of_the_data(tab, data, i):

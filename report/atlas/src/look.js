@@ -145,14 +145,16 @@ export function drawBar(svg, { shade, labels, unit, note }, x, y, width = 260) {
       .style("fill", shade((i + 0.5) / steps));
   }
   const last = labels.length - 1;
-  labels.forEach((label, i) =>
+  const every = width < 250 && last === 4 ? 2 : 1; // where five numbers have no room
+  labels.forEach((label, i) => {
+    if (i % every) return;
     group
       .append("text")
       .attr("x", (i * width) / last)
       .attr("y", 21)
       .attr("text-anchor", i === 0 ? "start" : i === last ? "end" : "middle")
-      .text(i === last ? quantity(label, unit) : fixed(label, unit === "%" ? 1 : 2)),
-  );
+      .text(i === last ? quantity(label, unit) : fixed(label, unit === "%" ? 1 : 2));
+  });
   group.append("text").attr("y", 34).attr("class", "faint").text(note.filter(Boolean).join("; "));
   return note.some(Boolean) ? 42 : 28;
 }

@@ -45,7 +45,7 @@ function context() {
     view,
     metrics: metricsOf(model, task, shown),
     width: Math.max(300, byId("figure").clientWidth),
-    drawerWidth: wide > PHONE ? 368 : Math.min(wide - 36, 560),
+    drawerWidth: wide > PHONE ? 368 : Math.max(280, Math.min(wide - 36, 560)), // a window may open as a sliver
     set: (patch, how) => state.set(strings(patch), how),
     open: (id) => state.set({ head: id == null ? null : nameOf(model, id) }),
     tip: (lines, event) => showTip(lines, event.clientX, event.clientY),
@@ -91,6 +91,7 @@ function render() {
   renew(
     "drawer",
     [
+      view.title,
       ctx.model.name,
       ctx.task.name,
       ctx.selected,
@@ -103,7 +104,7 @@ function render() {
     () => {
       const aside = byId("drawer");
       withFocus(() => aside.replaceChildren(...drawer(ctx).filter(Boolean)));
-      aside.classList.toggle("open", ctx.selected != null);
+      document.body.classList.toggle("sheet", ctx.selected != null && view !== prompt); // the Prompt view shows the same
       if (drawn.chosen !== ctx.selected) aside.scrollTop = 0;
       drawn.chosen = ctx.selected;
     },
