@@ -10,6 +10,7 @@ import edge_tables
 import figure_tables
 import head_tables
 from atlas.core.errors import StudyError
+from atlas.report import wording
 from atlas.report.findings import claims, page
 from atlas.report.findings.reading import Results, rows
 from atlas.store import artifacts
@@ -83,6 +84,11 @@ def test_what_a_test_could_not_decide_is_said_in_the_place_of_its_p():
         {"state": ["beyond random", "untestable"], "reason": ["", "only 3 sets"], "p_holm": [0.04, 0.5]}
     )
     assert page.corrected(tests) == ["0.04", "untestable: only 3 sets"]
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.0495, "0.0495"), (0.0504, "0.0504"), (0.04, "0.04"), (0.0312, "0.031")])
+def test_a_p_value_beside_the_limit_shows_its_side(p, said):
+    assert wording.p_value(p, name="") == said and wording.p_value(p) == f"p = {said}"
 
 
 def test_a_circuit_below_its_floor_on_held_out_prompts_is_named(whole, monkeypatch):

@@ -53,12 +53,16 @@ def percent(row: Mapping[str, Any], factor: float = 1) -> str:
 
 
 def p_value(p: float, name: str = "p") -> str:
-    """`p = 0.03`, `p < 0.001`, or `no p` where none was computed; without a name `0.03`, `< 0.001` and a dash."""
+    """`p = 0.03`, `p < 0.001`, or `no p` where none was computed; without a name `0.03`, `< 0.001` and a dash.
+
+    Three digits where two would read 0.05, so that a reader sees on which side of it p lies.
+    """
     if p != p:
         return f"no {name}" if name else "\u2013"
     if p < 0.001:
         return f"{name} < 0.001".strip()
-    return f"{name} = {p:.2g}" if name else f"{p:.2g}"
+    said = f"{p:.2g}" if f"{p:.2g}" != "0.05" else f"{p:.3g}"
+    return f"{name} = {said}" if name else said
 
 
 def p_of_tests(row: Mapping[str, Any], draws: float = 0, p: str = "p", noun: str = "random set") -> str:

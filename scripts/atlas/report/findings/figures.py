@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from atlas.report import style
 from atlas.report.findings import claims
@@ -41,6 +42,7 @@ def circuits(models: Sequence[Results]) -> Figure:
             at = [layer for layer, n in enumerate(counts) if n]
             ax.scatter(at, [y] * len(at), s=[14 * counts[layer] for layer in at], color=colour, linewidth=0, zorder=3)
         ax.set_title(f"{results.model}: heads of each circuit by layer; area: number of heads")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("layer")
     return fig
 
