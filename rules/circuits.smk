@@ -6,11 +6,11 @@ rule score_components:
         **computed_from(),
     output:
         **filled("results/{model}/{task}", scores="component_scores.parquet", effects="component_effects.parquet"),
-    priority: ALONE_FIRST
     log:
         "logs/{model}/{task}/score_components.log",
     benchmark:
         "benchmarks/{model}/{task}/score_components.tsv"
+    priority: ALONE_FIRST
     conda:
         "../envs/environment.yaml"
     resources:
