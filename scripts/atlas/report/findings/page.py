@@ -21,7 +21,7 @@ from atlas.report.findings.reading import (
     rows,
     source_of,
 )
-from atlas.report.wording import interval, listing, number, p_value, words
+from atlas.report.wording import interval, listing, number, p_of_tests, p_value, words
 
 Models = Sequence[Results]
 LISTED = 12  # heads of a model whose labels are told
@@ -133,8 +133,8 @@ def shared(models: Models, figures: str) -> str:
                 f"`{results.model}`: the cores of all {len(results.main)} tasks share "
                 f"{wording.count(core['shared'], what)}{named}"
             )
-            chance = f"{number(core['expected'], 2)} by chance ({p_value(core['p'])}, where the smallest possible is"
-            chance += f" {p_value(core['p_smallest'], name='')})"
+            chance = f"{number(core['expected'], 2)} by chance ({p_of_tests(core)}; smallest possible p: "
+            chance += f"{p_value(core['p_smallest'], name='')})"
             out.append(f"- {of_all}; {chance}; {single} {cited(results.name_of('comparison/shared'))}.")
     of_cores = ["model", "task", "searches", "core: heads", "MLPs", "contingent: heads", "MLPs"]
     of_cores += ["core alone, % of full", "with contingent, % of full"]
