@@ -91,6 +91,15 @@ def test_a_p_value_beside_the_limit_shows_its_side(p, said):
     assert wording.p_value(p, name="") == said and wording.p_value(p) == f"p = {said}"
 
 
+def test_what_cores_share_is_corrected_for_the_tests_made_together(whole):
+    found = rows(whole.read("comparison/shared"), family="core", level="heads", tasks=" ".join(whole.main)).iloc[0]
+    said = f"({wording.p_value(found['p'])}; "
+    corrected = wording.p_value(found["p_holm"], name="")
+    text = page.shared([whole], "images")
+    assert found["tests"] > 1 and f"corrected for {found['tests']:.0f} tests" in text
+    assert f"{said}{corrected} corrected" in text or f"{said}the same corrected" in text
+
+
 def test_a_circuit_below_its_floor_on_held_out_prompts_is_named(whole, monkeypatch):
     monkeypatch.setattr(Results, "passes", lambda results, task: task != "months")
     line = {row.split(" | ")[1]: row for row in page.needed([whole], "images").splitlines() if row.startswith("| ")}

@@ -16,7 +16,7 @@ from atlas.circuit.verdicts import BEYOND, LIKE, UNTESTABLE
 from atlas.core.chance import jaccard, layer_matched, shared_by_all_layers, tail
 from atlas.core.multiple import ALPHA
 from atlas.report import wording
-from atlas.report.findings.reading import Results, heads, of_shared, rows
+from atlas.report.findings.reading import Results, decision, heads, of_shared, random_sets, rows
 from atlas.report.wording import interval, listing, number, p_value, words
 
 HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested"
@@ -103,13 +103,9 @@ def _needed(results: Results) -> tuple[str, bool | None]:
         return "no random set to compare an ablation of the shared heads with", None
     parts = []
     for task, row in tests.iterrows():
-        sets = "no random sets"
-        if row["controls"]:
-            low, high = (number(row[key], 1) for key in ("control_low", "control_high"))
-            sets = f"random sets {number(row['control_median'], 1)} [{low}, {high}]"
-        undecided = row["state"] == UNTESTABLE
-        said = f"untestable: {row['reason']}" if undecided else f"{p_value(row['p_holm'])} after Holm"
-        parts.append(f"{words(str(task))} {interval(row)} % of full ({sets}, {said})")
+        sets = f"random sets {random_sets(row)}" if row["controls"] else "no random sets"
+        after = "" if row["state"] == UNTESTABLE else " after Holm"
+        parts.append(f"{words(str(task))} {interval(row)} % of full ({sets}, {decision(row)}{after})")
     said = f"without the heads that the cores of all {len(results.main)} main tasks share there is left of "
     if LIKE in set(tests["state"]):
         return said + listing(parts), False

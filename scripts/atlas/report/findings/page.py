@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from atlas.circuit.verdicts import UNTESTABLE
 from atlas.core.multiple import ALPHA
 from atlas.report import wording
 from atlas.report.findings import claims
-from atlas.report.findings.reading import SHARED, Results, heads, of_shared, reported, rows, source_of
-from atlas.report.wording import interval, listing, number, p_value, words
+from atlas.report.findings.reading import (
+    SHARED,
+    Results,
+    decision,
+    heads,
+    of_shared,
+    random_sets,
+    reported,
+    rows,
+    source_of,
+)
+from atlas.report.wording import interval, listing, number, p_of_tests, p_value, words
 
 Models = Sequence[Results]
 LISTED = 12  # heads of a model whose labels are told
@@ -45,21 +54,9 @@ def cited(*files: str) -> str:
     return f"({', '.join(f'`{name}`' for name in dict.fromkeys(files))})"
 
 
-def random_sets(row: pd.Series, factor: float = 1) -> str:
-    """Median and spread of a row's random sets; a dash where there are none."""
-    if not row["controls"]:
-        return "\u2013"
-    low, high = (number(factor * row[key], 1) for key in ("control_low", "control_high"))
-    return f"{number(factor * row['control_median'], 1)} [{low}, {high}]"
-
-
 def corrected(tests: pd.DataFrame) -> list[str]:
-    """A cell for each row of a table with verdicts (`circuit/verdicts.py`): its p-value after Holm; where it could not
-    decide anything, why."""
-    return [
-        f"untestable: {row['reason']}" if row["state"] == UNTESTABLE else p_value(row["p_holm"], name="")
-        for row in tests.to_dict("records")
-    ]
+    """A cell for each row of a table with verdicts: its p-value after Holm, or why it could not decide anything."""
+    return [decision(row, name="") for _, row in tests.iterrows()]
 
 
 def count_of(found: int, total: int) -> str:
@@ -136,8 +133,8 @@ def shared(models: Models, figures: str) -> str:
                 f"`{results.model}`: the cores of all {len(results.main)} tasks share "
                 f"{wording.count(core['shared'], what)}{named}"
             )
-            chance = f"{number(core['expected'], 2)} by chance ({p_value(core['p'])}, where the smallest possible is"
-            chance += f" {p_value(core['p_smallest'], name='')})"
+            chance = f"{number(core['expected'], 2)} by chance ({p_of_tests(core)}; smallest possible p: "
+            chance += f"{p_value(core['p_smallest'], name='')})"
             out.append(f"- {of_all}; {chance}; {single} {cited(results.name_of('comparison/shared'))}.")
     of_cores = ["model", "task", "searches", "core: heads", "MLPs", "contingent: heads", "MLPs"]
     of_cores += ["core alone, % of full", "with contingent, % of full"]

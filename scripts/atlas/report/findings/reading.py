@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.circuit import verdicts
-from atlas.circuit.chosen import OWN_RUN
+from atlas.circuit.chosen import OWN_RUN, entry_at
 from atlas.core.errors import StudyError
 from atlas.report import pages, wording
 from atlas.store import artifacts
@@ -40,12 +40,17 @@ class Results:
         """A table, or the content of a JSON file, of the model or of one of its tasks."""
         cited = self.name_of(name, task)
         if cited not in self._read:
-            path = self.folder / cited
-            if not path.is_file():
-                raise StudyError(f"{path}: missing; run the study of {self.model} to its end first")
+            path = self.existing(cited)
             reader = artifacts.read_json if path.suffix == ".json" else artifacts.read_table
             self._read[cited] = reader(path)
         return self._read[cited]
+
+    def existing(self, cited: str) -> Path:
+        """The path of a file as it is cited; raises StudyError where it is missing."""
+        path = self.folder / cited
+        if not path.is_file():
+            raise StudyError(f"{path}: missing; run the study of {self.model} to its end first")
+        return path
 
     def has(self, name: str, task: str | None = None) -> bool:
         return (self.folder / self.name_of(name, task)).is_file()
@@ -101,8 +106,7 @@ class Results:
 
     def passes(self, task: str) -> bool:
         """Whether the reported circuit of a task passes the floor on the prompts that it is reported on."""
-        entries = self.read("chosen.json", task)["circuits"]
-        return bool(next(entry["passes"] for entry in entries if entry["threshold"] == self.threshold))
+        return bool(entry_at(self.existing(self.name_of("chosen.json", task)), self.threshold)["passes"])
 
     def searches(self, task: str) -> int:
         """How many searches of a task its core is of."""
@@ -144,6 +148,22 @@ def of_shared(results: Results, tasks: Iterable[str] | None = None) -> pd.DataFr
     tables = [results.read("consensus_tests", task).assign(task=task) for task in tasks or results.tasks]
     tests = verdicts.of_parts(pd.concat(tables, ignore_index=True), results.main)
     return rows(tests, question="necessity", circuit=SHARED)
+
+
+def random_sets(row: pd.Series, factor: float = 1) -> str:
+    """Median and spread of a row's random sets; a dash where there are none."""
+    if not row["controls"]:
+        return "\u2013"
+    low, high = (wording.number(factor * row[key], 1) for key in ("control_low", "control_high"))
+    return f"{wording.number(factor * row['control_median'], 1)} [{low}, {high}]"
+
+
+def decision(row: pd.Series, name: str = "p") -> str:
+    """The p-value after Holm of a row with its verdict (`circuit/verdicts.py`), as `wording.p_value` writes it; why,
+    where the test could not decide anything."""
+    if row["state"] == verdicts.UNTESTABLE:
+        return f"untestable: {row['reason']}"
+    return wording.p_value(row["p_holm"], name)
 
 
 def reported(table: pd.DataFrame) -> pd.DataFrame:
