@@ -92,7 +92,7 @@ def test_the_first_sentence_is_of_the_reported_circuit(tab, study, table):
 
 
 def test_the_cross_matrix_is_that_of_the_table(tab, table):
-    cross = table("cross")
+    cross = table("comparison/cross")
     cross = cross[cross["metric"] == "percent_of_full"]
     tab.show("view=compare&task=numerals")
     cells = tab.texts("#figure .panel:has-text('evaluated on tasks') text.in-cell")
