@@ -1,7 +1,7 @@
 """Traces of single prompts: attention against Hugging Face's own, sums of attribution, what components write, packing.
 
 Attention is kept in eight bits, half a step of which is 0.5 / 255; the rest as in `random_models`, but that the rotary
-angles of Hugging Face's models are float32 even where their weights are float64, which their logits show in the 7th digit.
+angles of Hugging Face's models are float32 even where their weights are float64: logits show it in the 7th digit.
 """
 
 import json
