@@ -4,12 +4,12 @@ Patching one edge, or one component, at a time measures; attribution differentia
 it looks. Under `mean` and `resample` clean and ablated embeddings differ in members alone, so attention that finds its
 place by positions and flags stays where it is. Notation as in `exact`.
 
-`eap`, `relp`, `atp` look at the clean run: `relp` finds what `eap` does. Attention is all or nothing, where its slope is
-0, and every planned unit is fed G or more, or -G / 2 or less, where its activation is a line through 0 or nothing, which
-is what `relp` takes it for. Where planned units have no bias between them and the line through 0 (heads alone) both
-are the exact effect of the edge. Into an MLP they are not: a unit of `linear_units` has slope 2 at f = 1 and is silent
-below f = 1/2, so `eap` gives such an edge 7/4 of its effect under `mean` and twice it otherwise, and so does `relp` in
-GPT-2. In Llama the unit is a gate times the constant 1, of which `relp` passes half to each: 7/8 and once.
+`eap`, `relp`, `atp` look at the clean run: `relp` finds what `eap` does. Attention is all or nothing, where its slope
+is 0, and every planned unit is fed G or more, or -G / 2 or less, where its activation is a line through 0 or nothing,
+which is what `relp` takes it for. Among heads alone both are the exact effect of the edge. Into an MLP they are not: a
+unit of `linear_units` has slope 2 at f = 1 and is silent below f = 1/2, so `eap` gives such an edge 7/4 of its effect
+under `mean` and twice it otherwise, and so does `relp` in GPT-2. In Llama the unit is a gate times the constant 1, and
+`relp` passes half to each: 7/8 and once.
 
 A component's score is the sum over the edges out of it: nothing for 1.2 of `cancelling`, whose two edges cancel.
 
