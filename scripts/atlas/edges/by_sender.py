@@ -104,7 +104,7 @@ class Moved:
         return x.repeat(self.copies, *[1] * (x.dim() - 1))
 
     def values(self, answer: torch.Tensor, incorrect: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """(number of a receiver, gradient . what is read of the sender, of it and those behind it [C, N, receivers])."""
+        """(number of a receiver, gradient . what is read of the sender by it and those behind it [C, N, receivers])."""
         read: dict[Any, torch.Tensor] = {}
         entered: dict[int, torch.Tensor] = {}
         run, graph = self.run, self.run.graph
