@@ -33,10 +33,10 @@ def every_kind(
     """
     tables: dict[str, list[pd.DataFrame]] = {"scores": [], "effects": [], "attribution": [], "accuracy": []}
     for kind, ablator in ablators:
-        found = (*component_effects([(kind, ablator)], metrics, bootstrap),)
-        found += of_kind(kind, ablator, methods, points, bootstrap)
-        for table, part in zip(tables.values(), found, strict=True):
-            table.append(part)
+        effects = component_effects([(kind, ablator)], metrics, bootstrap)
+        attributed = of_kind(kind, ablator, methods, points, bootstrap)
+        for parts, part in zip(tables.values(), (*effects, *attributed), strict=True):
+            parts.append(part)
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
 
 

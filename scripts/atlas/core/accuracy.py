@@ -21,7 +21,8 @@ def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[...] correlation along the last axis of x and y [..., E]; nan where either does not vary."""
     x, y = (a - a.mean(-1, keepdims=True) for a in (x, y))
     size = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    return np.divide((x * y).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+    found: np.ndarray = np.divide((x * y).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+    return found
 
 
 def ranks(x: np.ndarray) -> np.ndarray:
