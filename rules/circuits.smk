@@ -28,7 +28,7 @@ rule score_components:
         kinds=config["scores"]["kinds"],
         metrics=config["scores"]["metrics"],
         attribution=config["scores"]["attribution"],
-        points=config["edges"]["points"],
+        points=config["scores"]["points"],
     message:
         "Ablate each component of {wildcards.model} on {wildcards.task}"
     script:
@@ -62,7 +62,7 @@ rule search_nodes:
         kind=config["ablation"]["kind"],
         thresholds=config["search"]["thresholds"],
         orders=settings.order_names(config["search"]["orders"]),
-        points=config["edges"]["points"],
+        points=config["scores"]["points"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
     message:
         "Search circuits of {wildcards.model} for {wildcards.task}"
@@ -220,6 +220,7 @@ rule search_stability:
         resamples=config["stability"],
         edges=config["stability"]["edges"] if WITH_EDGES else None,
         points=config["edges"]["points"],
+        node_points=config["scores"]["points"],
         ranking=config["edges"]["rankings"][0],
         seed=config["statistics"]["seed"],
     message:

@@ -27,7 +27,7 @@ others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "o
 
 settings = job.settings(snakemake, SearchSettings)
 rule, float32 = settings.rule(p.threshold), data.float32_model if settings.check_in_float32 else None
-again = (p.legacy_mlp_means, p.allow_negative_clean, float32, Estimate(p.kind, p.points))
+again = (p.legacy_mlp_means, p.allow_negative_clean, float32, Estimate(p.kind, p.node_points))
 node_search, edge_search = stability.NodeSearch(data.task, order, p.orders[order], rule, p.batch, *again), None
 if p.edges:
     count, graph = len(reported_edges(artifacts.read_json(inputs.edge_circuits))), Graph.of(data.description)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from atlas.circuit import attributed, attribution, node_methods
 from atlas.circuit.ablation import Ablator
@@ -25,6 +26,7 @@ from atlas.edges import attribution as edge_attribution
 from atlas.edges.engine import EdgeAblator, graph_of, with_embeddings
 from atlas.model import activations
 from atlas.prompts.batch import Prompts
+from conftest import ROOT
 from random_models import COMPONENTS, TOLERANCE, VOCAB, N, S, load_random, random_prompts, substitute
 
 SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in ("neox", "neox sequential", "gemma2", "gemma3", "olmo2")]
@@ -190,6 +192,14 @@ def test_tables_hold_scores_and_how_near_they_come(gpt2, caplog):
     hooks = [("mean", Ablator(gpt2, prompts, substitute(torch.arange(len(prompts.rows()))), use_engine=False))]
     assert attributed.every_kind(hooks, ["logit_diff"], methods, 2, Bootstrap(50, 0))["attribution"].empty
     assert "no attribution of components" in caplog.text
+
+
+def test_the_schema_names_an_order_for_every_method():
+    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+    orders = schema["properties"]["search"]["properties"]["orders"]["items"]["then"]["enum"]
+    assert {name for name in orders if node_methods.of_order(name)} == {
+        f"{node_methods.ASCENDING}{method}" for method in node_methods.METHODS
+    }
 
 
 def test_passes_are_counted():
