@@ -5,7 +5,13 @@ rule score_components:
     input:
         **computed_from(),
     output:
-        **filled("results/{model}/{task}", scores="component_scores.parquet", effects="component_effects.parquet"),
+        **filled(
+            "results/{model}/{task}",
+            scores="component_scores.parquet",
+            effects="component_effects.parquet",
+            attribution="node_attribution.parquet",
+            accuracy="node_accuracy.parquet",
+        ),
     log:
         "logs/{model}/{task}/score_components.log",
     benchmark:
@@ -21,6 +27,8 @@ rule score_components:
         run=run_settings,
         kinds=config["scores"]["kinds"],
         metrics=config["scores"]["metrics"],
+        attribution=config["scores"]["attribution"],
+        points=config["scores"]["points"],
     message:
         "Ablate each component of {wildcards.model} on {wildcards.task}"
     script:
@@ -54,6 +62,7 @@ rule search_nodes:
         kind=config["ablation"]["kind"],
         thresholds=config["search"]["thresholds"],
         orders=settings.order_names(config["search"]["orders"]),
+        points=config["scores"]["points"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
     message:
         "Search circuits of {wildcards.model} for {wildcards.task}"
@@ -96,6 +105,7 @@ rule search_edges:
         **filled(
             "results/{model}/{task}",
             scores="edge_scores.parquet",
+            accuracy="edge_accuracy.parquet",
             trace="edge_trace.parquet",
             circuits="edge_circuits.json",
         ),
@@ -210,6 +220,7 @@ rule search_stability:
         resamples=config["stability"],
         edges=config["stability"]["edges"] if WITH_EDGES else None,
         points=config["edges"]["points"],
+        node_points=config["scores"]["points"],
         ranking=config["edges"]["rankings"][0],
         seed=config["statistics"]["seed"],
     message:

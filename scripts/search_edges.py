@@ -14,5 +14,5 @@ inputs, p = snakemake.input, snakemake.params
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, EdgeSettings)
 nodes = {threshold: circuit_at(inputs.chosen, threshold) for threshold in p.thresholds}
 ablator, bootstrap = edge_ablator(data, "search"), Bootstrap(p.bootstrap, p.seed)
-scores, trace, circuits = edge_circuits.search(data.task, ablator, nodes, settings, bootstrap, p.allow_negative_clean)
-job.save(snakemake, scores=scores, trace=trace, circuits=circuits)
+found = edge_circuits.search(data.task, ablator, nodes, settings, bootstrap, p.allow_negative_clean)
+job.save(snakemake, **dict(zip(("scores", "trace", "circuits", "accuracy"), found, strict=True)))

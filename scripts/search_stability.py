@@ -1,6 +1,7 @@
 """Search a task's circuit again on other data, in the order that found the reported one, and record what survives."""
 
 from atlas.circuit import stability
+from atlas.circuit.attribution import Settings as Estimate
 from atlas.circuit.chosen import OWN_RUN, entry_at
 from atlas.circuit.search import SearchSettings
 from atlas.circuit.task_data import TaskData
@@ -26,7 +27,7 @@ others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "o
 
 settings = job.settings(snakemake, SearchSettings)
 rule, float32 = settings.rule(p.threshold), data.float32_model if settings.check_in_float32 else None
-again = (p.legacy_mlp_means, p.allow_negative_clean, float32)
+again = (p.legacy_mlp_means, p.allow_negative_clean, float32, Estimate(p.kind, p.node_points))
 node_search, edge_search = stability.NodeSearch(data.task, order, p.orders[order], rule, p.batch, *again), None
 if p.edges:
     count, graph = len(reported_edges(artifacts.read_json(inputs.edge_circuits))), Graph.of(data.description)

@@ -75,8 +75,11 @@ class Oracle:
             if (bias := block.get_submodule(path).bias) is not None:
                 writes[f"bias {layer}"] = bias.expand_as(writes["embed"])
             writes[str(Component(layer))] = mlp if self.parallel else self.mlp(layer, block, read(f"m{layer}"))
-        logits, cap = self.model.get_output_embeddings()(self.final(read("logits"))[:, -1]), self.option("final")
-        return cap * torch.tanh(logits / cap) if cap else logits, writes, reads
+        return self.capped(self.model.get_output_embeddings()(self.final(read("logits"))[:, -1])), writes, reads
+
+    def capped(self, logits):
+        cap = self.option("final")
+        return cap * torch.tanh(logits / cap) if cap else logits
 
     def option(self, which):
         """The cap of logits (`final`) or of scores (`attn`), or None."""
@@ -111,7 +114,10 @@ class Oracle:
             "gpt2": lambda: block.attn.c_proj.weight[own],
             "gpt_neox": lambda: block.attention.dense.weight[:, own].T,
         }.get(self.family, lambda: block.self_attn.o_proj.weight[:, own].T)()
-        return scores.softmax(-1) @ v @ w_o
+        return self.pattern(layer, h, scores) @ v @ w_o
+
+    def pattern(self, layer, h, scores):
+        return scores.softmax(-1)
 
     def project(self, block, h, part, x):
         if self.family == "gpt2":

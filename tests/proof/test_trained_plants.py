@@ -65,5 +65,5 @@ def test_the_planted_nodes_alone_do_the_task(fixture, ablators, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", NODE_METHODS)
 def test_every_node_search_finds_the_planted_nodes(fixture, ablators, method, kind):
-    found, _ = certify.search(method, ablators[kind], 20.0)
+    found, _ = certify.search(method, ablators[kind], 20.0, kind)
     assert (found,) == fixture.returns(method, kind), certify.names(found)

@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.circuit import attribution
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
+from atlas.circuit.node_methods import of_order
 from atlas.circuit.precision import Decisions, Differences, dtype_of, searched
 from atlas.circuit.search import Rule, SearchSettings, Settle, Step, run, tried_at_once
 from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
@@ -72,7 +74,8 @@ def every_search(
 
     What one search shows of how far the half may be off counts for those before it too, which then run again.
     """
-    alone = alone_percents(ablator) if "ascending_effect" in orders else {}
+    estimate = attribution.Settings(settings.kind, settings.points)
+    alone = {name: alone_of(ablator, name, estimate) for name in orders}
     differences = Differences(half, ablator) if half else None
     found: dict[tuple[str, float], tuple[list[Step], Decisions | None]] = {}
     waiting = [(name, threshold) for name in orders for threshold in thresholds]
@@ -83,7 +86,7 @@ def every_search(
             def search(by: Ablator, settle: Settle, name: str = name, rule: Rule = rule) -> Iterator[Step]:
                 everything, percents = by.everything, by.percents_of_full
                 batch = tried_at_once(settings.batch, by.model.device, lambda: by.evaluations)
-                return run(name, orders[name], rule, everything, percents, alone, batch, settle)
+                return run(name, orders[name], rule, everything, percents, alone[name], batch, settle)
 
             found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, differences)
             log.info("%s, T = %s: %d evaluations", name, threshold, len(found[name, threshold][0]))
@@ -94,6 +97,19 @@ def every_search(
 def alone_percents(ablator: Ablator) -> dict[Component, float]:
     """Component -> percent of full with that component alone ablated."""
     return {c: ablator.percent_of_full(ablator.everything - {c}) for c in ablator.everything}
+
+
+def alone_of(ablator: Ablator, order: str, settings: attribution.Settings) -> dict[Component, float]:
+    """What a search order goes by: percent of full with each component alone ablated, measured for `ascending_effect`,
+    estimated to first order for one by attribution; nothing for others. Raises StudyError without a live engine."""
+    if order == "ascending_effect":
+        return alone_percents(ablator)
+    method = of_order(order)
+    if method is None:
+        return {}
+    full = ablator.logit_diff(ablator.everything).mean()
+    scored = attribution.function_of(method)(ablator, settings)
+    return {component: 100 * float(1 + values.mean() / full) for component, values in scored.items()}
 
 
 def trace_row(step: Step) -> dict[str, Any]:

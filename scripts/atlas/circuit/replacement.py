@@ -11,6 +11,7 @@ from atlas.circuit.kinds import known
 from atlas.circuit.unablated import collected
 from atlas.core.errors import StudyError
 from atlas.model import activations, engine
+from atlas.model.logits import at_least_float32
 from atlas.model.models import Model
 from atlas.prompts.batch import Prompts, Rows
 
@@ -63,6 +64,35 @@ def replacement(
         )
     used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
     return Replacement(used["z"], used["mlp_out"], rows.group)
+
+
+def embeddings(kind: str, model: Model, rows: Rows, reference: Rows | None = None) -> torch.Tensor:
+    """[1 or R, S, D] the ablated embeddings of a kind of ablation, row i for row i; of a model with an engine.
+
+    ``reference``: the rows of the search split, which means run over (default: ``rows`` themselves). Raises ValueError
+    on a kind that says nothing of embeddings.
+    """
+    weights, of, reference = model.weights, known(kind), reference or rows
+    assert weights is not None
+
+    def embed(tokens: torch.Tensor) -> torch.Tensor:
+        return at_least_float32(weights.embed(tokens.to(model.device))).cpu()
+
+    if of.aligned:
+        return embed(rows.corrupted_tokens)
+    if kind == "zero":
+        return torch.zeros_like(embed(rows.tokens[:1]))
+    if of.means_of is None:
+        raise ValueError(f"{kind}: no kind of ablation of embeddings")
+    written = embed(reference.corrupted_tokens if of.run == "corrupted" else reference.tokens).double()
+    s, n_groups = rows.tokens.shape[1], int(reference.group.max()) + 1
+    there = torch.ones(written.shape[:2], dtype=torch.double)
+    if reference.length is not None:  # padding enters no mean
+        there = (torch.arange(written.shape[1]) < reference.length[:, None]).double()
+    sums = written.new_zeros(n_groups, *written.shape[1:]).index_add_(0, reference.group, written * there[..., None])
+    sizes = there.new_zeros(n_groups, there.shape[1]).index_add_(0, reference.group, there).clamp(min=1)
+    means = (sums / sizes[..., None]).to(embed(rows.tokens[:1]).dtype)[:, :s]
+    return means if len(means) == 1 else means[rows.group]
 
 
 def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas.circuit.node_methods import ASCENDING
 from atlas.circuit.speculation import Speculation
 from atlas.core.components import AnyCircuit, Component, Site
 
@@ -56,13 +57,16 @@ class Rule:
 @dataclass(frozen=True)
 class SearchSettings:
     """The keys of `search` in a configuration that say when a component may go, how many are tried at once, and whether
-    a search in a half takes close decisions in float32 (`precision`)."""
+    a search in a half takes close decisions in float32 (`precision`); and what orders by attribution go by, the kind of
+    ablation and the number of points (`attribution.Settings`)."""
 
     relative_tolerance: float | None
     never_test: Sequence[str]
     visit: dict[str, Sequence[str]]
     batch: int | str
     check_in_float32: bool = True
+    kind: str = "mean"
+    points: int = 5
 
     def rule(self, threshold: float) -> Rule:
         """The rule at a threshold."""
@@ -108,7 +112,8 @@ def by_layers(rule: Rule) -> Order:
 
 
 def by_effect(rule: Rule, percent_alone: dict[Component, float]) -> Order:
-    """Smallest effect first: ``percent_alone`` is the percent of full with that component alone ablated."""
+    """Smallest effect first: ``percent_alone`` is the percent of full with that component alone ablated, or an estimate
+    of it."""
 
     def order(sweep: int, direction: str, kept: AnyCircuit) -> list[Component]:
         visited = [c for c in kept if ("mlp" if c.is_mlp else "head") in rule.visit[direction]]
@@ -234,9 +239,10 @@ def run(
     batch: int | Speculation = 1,
     settle: Settle = as_scored,
 ) -> Iterator[Step]:
-    """The search of a study that goes by this name: layers, ascending_effect, random_<seed> or bisect.
+    """The search of a study that goes by this name: layers, ascending_effect or by a method of attribution
+    (ascending_relp), random_<seed> or bisect.
 
-    ``alone``: percent of full with each component alone ablated, for ascending_effect.
+    ``alone``: percent of full with each component alone ablated, measured or estimated, for an ascending order.
     """
     if name == "bisect":
         return bisect_search(everything, rule, by_layers(rule), percents, settle)
@@ -244,7 +250,7 @@ def run(
         by_chance(rule, seed)
         if seed is not None
         else by_effect(rule, alone)
-        if name == "ascending_effect"
+        if name.startswith(ASCENDING)
         else by_layers(rule)
     )
     return node_search(everything, rule, order, percents, batch, settle)

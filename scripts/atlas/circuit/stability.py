@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ import torch
 
 from atlas.circuit import search
 from atlas.circuit.ablation import Ablator
+from atlas.circuit.attribution import Settings as Estimate
 from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.kinds import KINDS
 from atlas.circuit.legacy import LegacyAblator
-from atlas.circuit.node_circuits import alone_percents
+from atlas.circuit.node_circuits import alone_of
 from atlas.circuit.precision import Differences, searched
 from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.unablated import answer_logits, collected
@@ -239,7 +240,8 @@ class Run:
 @dataclass(frozen=True)
 class NodeSearch:
     """The search that found the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`,
-    ``batch`` as in the configuration; ``float32``: where searches run in a half, the model of close decisions."""
+    ``batch`` as in the configuration; ``float32``: where searches run in a half, the model of close decisions;
+    ``estimate``: of an order by attribution."""
 
     task: str
     order: str
@@ -249,6 +251,7 @@ class NodeSearch:
     legacy_mlp_means: bool = False
     allow_negative_clean: bool = False
     float32: Model | None = None
+    estimate: Estimate = field(default_factory=Estimate)
 
     def ablator(self, model: Model, data: Dataset) -> Ablator:
         if self.legacy_mlp_means:
@@ -260,7 +263,7 @@ class NodeSearch:
         everything = ablator.everything
         full, empty = map(ablator.logit_diff, (everything, frozenset()))
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
-        alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
+        alone = alone_of(ablator, self.order, self.estimate)
 
         def steps(by: Ablator, settle: search.Settle) -> Iterator[search.Step]:
             batch = search.tried_at_once(self.batch, model.device, lambda: by.evaluations)

@@ -5,7 +5,9 @@ the logit difference with respect to what r reads, before its norm. It estimates
 order: positive means that ablating the edge raises the metric. `eap` takes g from the clean run (Syed et al. 2023).
 `eap_ig` averages g over m runs whose embeddings lie between the ablated and the clean ones, at k = (i - 1/2) / m for
 i = 1..m (Hanna et al. 2024 give the idea; midpoints are this project's choice), and leaves the writes those of the
-clean run. All runs are of the whole, unablated model.
+clean run. `relp` takes g from the clean run as `eap` does, of a model that computes the same and whose gradient is that
+of relevance patching (`model.frozen`); edges into queries and keys, which are constants there, score 0. All runs are of
+the whole, unablated model.
 
 Where a norm stands behind the attention, what a head's edge carries enters that norm: to first order its receiver reads
 of the difference what the norm's derivative makes of it, taken where the gradient is, so that the score is the
@@ -27,17 +29,21 @@ from atlas.edges.passes import Pass
 from atlas.edges.run import EdgeRun
 from atlas.model import memory
 from atlas.model.block import Block
+from atlas.model.engine import Engine
+from atlas.model.frozen import FrozenWeights, frozen
 from atlas.model.logits import at_least_float32
 from atlas.model.models import slices
 
 RANKINGS = ("signed", "absolute")
 
 
-def scores(ablator: EdgeAblator, points: int | None = None) -> dict[Edge, torch.Tensor]:
-    """Edge -> score per prompt [N], for every edge; ``points``: m of `eap_ig`, or None for `eap`."""
-    found = []
-    for rows in slices(len(ablator.prompts), max(1, ablator.budget // 8 // bytes_per_prompt(ablator))):
-        run = ablator.run_of(rows, 0, Differences())
+def scores(ablator: EdgeAblator, points: int | None = None, relevance: bool = False) -> dict[Edge, torch.Tensor]:
+    """Edge -> score per prompt [N], for every edge; ``points``: m of `eap_ig`, or None for `eap`; ``relevance``:
+    whether gradients are those of relevance patching."""
+    found, engine = [], Engine(frozen(ablator.engine.weights)) if relevance else ablator.engine
+    per_prompt = bytes_per_prompt(ablator) + relevance * bytes_when_frozen(ablator)
+    for rows in slices(len(ablator.prompts), max(1, ablator.budget // 8 // per_prompt)):
+        run = ablator.run_of(rows, 0, Differences(), engine)
         found.append(of_batch(run, ablator.answer[rows], ablator.incorrect[rows], points))
         memory.give_back()
     return dict(zip(ablator.graph.edges, torch.cat(found, dim=1), strict=True))
@@ -53,6 +59,13 @@ def bytes_per_prompt(ablator: EdgeAblator) -> int:
     if weights.mixes_heads:  # differences before and behind these norms
         per_token += (len(graph.senders) + 3 * graph.n_heads + 2 * graph.n_layers) * d_model
     return ablator.prompts.tokens.shape[1] * per_token * weights.w_u.element_size()
+
+
+def bytes_when_frozen(ablator: EdgeAblator) -> int:
+    """What a prompt takes beside that where patterns and ratios of MLPs are constants, tensors of their own."""
+    weights, s = ablator.engine.weights, ablator.prompts.tokens.shape[1]
+    per_token = ablator.graph.n_heads * s + weights.mlp_flops // ablator.model.d_model
+    return ablator.graph.n_layers * s * per_token * weights.w_u.element_size()
 
 
 def of_batch(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, points: int | None) -> torch.Tensor:
@@ -101,8 +114,9 @@ def behind_norms(run: EdgeRun, differences: torch.Tensor, mixtures: list[torch.T
 class WayBack:
     """Gradients of the summed logit difference, and where they were taken.
 
-    by_read: by what `layer_with_reads` notes, and by the final residual. entered: what enters each layer [N, S, D];
-    mixtures: what the heads and b_O of each layer give before the norm behind them [N, S, D].
+    by_read: by what `layer_with_reads` notes, and by the final residual, without what is a constant. entered: what
+    enters each layer [N, S, D]; mixtures: what the heads and b_O of each layer give before the norm behind them
+    [N, S, D].
     """
 
     by_read: dict[Any, torch.Tensor]
@@ -129,19 +143,22 @@ def way_back(run: EdgeRun, answer: torch.Tensor, incorrect: torch.Tensor, share:
         read[LOGITS] = x
         metric = engine.weights.logit_diff(run.positions.take(x)[:, 0], answer, incorrect).sum()
         names = list(read)
-        by_read = dict(zip(names, torch.autograd.grad(metric, [read[name] for name in names]), strict=True))
+        constants = isinstance(engine.weights, FrozenWeights)  # queries and keys
+        found = torch.autograd.grad(metric, [read[name] for name in names], allow_unused=constants)
+        by_read = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
     return WayBack(by_read, entered, mixtures)
 
 
 def gradients(run: EdgeRun, way: WayBack) -> Iterator[tuple[int, torch.Tensor]]:
     """(number of a receiver, gradients of the summed logit difference by the inputs before the norm of this receiver
-    and those behind it, [receivers, n, S, D]); all of them in the end, a few at a time because together they are large.
+    and those behind it, [receivers, n, S, D]); in the end all but constants, a few at a time because together they are
+    large.
 
     Takes them out of ``way``.
     """
     graph, by_read = run.graph, way.by_read
     for layer, block in enumerate(run.engine.blocks):
-        for part in "qkv":
+        for part in (part for part in "qkv" if (layer, part) in by_read):
             yield graph.row(layer, part), by_input_of_heads(block, part, way.entered[layer], by_read.pop((layer, part)))
         yield graph.row(layer, "m"), by_read.pop(f"m{layer}")[None]
     yield len(graph.receivers) - 1, by_read.pop(LOGITS)[None]  # zero but at the position of the score

@@ -11,7 +11,7 @@ from typing import Any
 
 from atlas.circuit.search import Step
 from atlas.core.graph import Edge, EdgeCircuit
-from atlas.edges import attribution, searches
+from atlas.edges import attribution, by_sender, searches
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import EdgeSettings
 from atlas.store.job import progress
@@ -34,6 +34,16 @@ def eap(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Sco
 def eap_ig(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
     """The same by ``settings.points`` gradients, between ablated and clean embeddings (Hanna et al. 2024)."""
     return dict(attribution.scores(ablator, settings.points))
+
+
+def eap_ig_activations(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    """The same between the ablated and the clean write of each edge's sender, which alone moves."""
+    return dict(by_sender.scores(ablator, settings.points))
+
+
+def relp(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Scores:
+    """As `eap`, by the gradient of relevance patching (arXiv 2508.21258)."""
+    return dict(attribution.scores(ablator, relevance=True))
 
 
 def acdc(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:

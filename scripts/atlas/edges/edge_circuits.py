@@ -10,13 +10,14 @@ import pandas as pd
 
 from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.search import Step
+from atlas.core import accuracy
 from atlas.core.components import Circuit
 from atlas.core.errors import StudyError
-from atlas.core.graph import Edge, EdgeCircuit, names
+from atlas.core.graph import LOGITS, Edge, EdgeCircuit, names
 from atlas.core.statistics import Bootstrap, column_means
 from atlas.edges import searches
 from atlas.edges.attribution import ranked
-from atlas.edges.by_method import function_of
+from atlas.edges.by_method import Scores, function_of
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import NODE_CIRCUIT, REPORTED, SCORING, SEARCHING, EdgeSettings
 from atlas.model import memory
@@ -24,6 +25,7 @@ from atlas.store.job import progress
 
 log = logging.getLogger("atlas")
 
+ACCURACY_COLUMNS = ("method", *accuracy.COLUMNS)
 SCORE_COLUMNS = ("method", "sender", "receiver", "value", "ci_low", "ci_high")
 TRACE_COLUMNS = ("method", "setting", "step", "sender", "receiver", "percent", "removed", "close", "edges")
 
@@ -92,9 +94,10 @@ class EdgeCircuits:
 
 def score(
     task: str, ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings, bootstrap: Bootstrap
-) -> tuple[pd.DataFrame, dict[str, dict[Edge, float]]]:
-    """Rows of `edge_scores` by every method of the settings that scores; and method -> edge -> mean score."""
-    tables, means = [], {}
+) -> tuple[pd.DataFrame, dict[str, dict[Edge, float]], pd.DataFrame]:
+    """Rows of `edge_scores` by every method of the settings that scores; method -> edge -> mean score; and rows of
+    `edge_accuracy`, of the others beside `path_patching` on the edges that this scored."""
+    tables, means, exact, near = [], {}, dict[Edge, Any](), []
     for method in SCORING:
         if method in settings.methods:
             scored = function_of(method)(ablator, start, settings)
@@ -103,8 +106,25 @@ def score(
             edges = pd.DataFrame(scored.keys(), columns=["sender", "receiver"])
             tables.append(edges.assign(method=method, **estimates))
             log.info("%s: %s of %d edges", task, method, len(scored))
+            if method == "path_patching":
+                exact = scored
+            elif exact:
+                near += [{"method": method} | row for row in beside(exact, scored, bootstrap)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    return table.reindex(columns=list(SCORE_COLUMNS)), means
+    found = pd.DataFrame(near, columns=list(ACCURACY_COLUMNS))
+    return table.reindex(columns=list(SCORE_COLUMNS)), means, found
+
+
+def beside(exact: Scores, scored: Scores, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
+    """Rows (group, metric, value, interval) of estimates of edges beside their effects: all edges, and by what they end
+    in."""
+    effect, estimate = (np.stack([np.asarray(of[edge]) for edge in exact], axis=1) for of in (exact, scored))
+    ends = np.array([edge.receiver if edge.receiver == LOGITS else edge.receiver[-1] for edge in exact])
+    is_mlp = np.array([edge.receiver[0] == "m" for edge in exact])
+    groups = {"edges": np.ones(len(exact), dtype=bool)}
+    groups |= {f"into {part}": (ends == part) & ~is_mlp for part in "qkv"}
+    groups |= {"into MLPs": is_mlp, "into logits": ends == LOGITS}
+    return accuracy.rows(estimate, effect, groups, bootstrap)
 
 
 def search(
@@ -114,8 +134,8 @@ def search(
     settings: EdgeSettings,
     bootstrap: Bootstrap,
     allow_negative_clean: bool = False,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """`edge_scores`, `edge_trace`, and the content of `edge_circuits.json`, of one task.
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """`edge_scores`, `edge_trace`, the content of `edge_circuits.json`, and `edge_accuracy`, of one task.
 
     nodes: threshold -> node circuit. Circuits are, in this order: the edges among each node circuit; those that
     searches end at, the reported one first; of each method that scores and each ranking, the highest-scored edges, as
@@ -125,7 +145,7 @@ def search(
     refuse_no_effect(task, found.full, found.empty, allow_negative_clean)
     among = {threshold: ablator.graph.among(circuit) for threshold, circuit in nodes.items()}
     start = found.start(among, allow_negative_clean)
-    scores, means = score(task, ablator, start, settings, bootstrap)
+    scores, means, near = score(task, ablator, start, settings, bootstrap)
     for threshold, edges in among.items():
         found.add(NODE_CIRCUIT, "", threshold, edges)
     for method in [REPORTED.name, *(m for m in SEARCHING if m in settings.methods and m != REPORTED.name)]:
@@ -139,4 +159,4 @@ def search(
     log.info("%s: %d forward passes over %d prompts", task, ablator.evaluations, len(ablator.prompts))
     trace = pd.DataFrame(found.trace, columns=list(TRACE_COLUMNS))
     graph = {"graph": asdict(ablator.graph), "total_edges": len(ablator.everything)}
-    return scores, trace, graph | {"circuits": found.circuits}
+    return scores, trace, graph | {"circuits": found.circuits}, near

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from atlas.circuit.ablation import Ablator
-from atlas.circuit.replacement import Replacement
+from atlas.circuit.replacement import Replacement, embeddings
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, Edge, EdgeCircuit, EdgeMask, Graph
 from atlas.edges import variants
@@ -19,7 +19,6 @@ from atlas.edges.run import EdgeRun
 from atlas.model import families
 from atlas.model.block import Weights
 from atlas.model.engine import Engine, Substitute
-from atlas.model.logits import at_least_float32
 from atlas.model.models import Model, slices
 from atlas.prompts.batch import Prompts
 
@@ -58,26 +57,8 @@ def with_embeddings(
 
     ``reference``: the prompts of the search split, which means run over (default: ``prompts`` themselves).
     """
-    weights = engine_of(model).weights
-    reference = reference or prompts
-
-    def embed(tokens: torch.Tensor) -> torch.Tensor:
-        return at_least_float32(weights.embed(tokens.to(model.device))).cpu()
-
-    match kind:
-        case "zero":
-            values = torch.zeros_like(embed(prompts.tokens[:1]))
-        case "resample":
-            values = embed(prompts.corrupted_tokens)
-        case "mean" | "mean_clean":
-            tokens = reference.corrupted_tokens if kind == "mean" else reference.tokens
-            sizes = torch.bincount(reference.group).view(-1, 1, 1)
-            written = embed(tokens).double()
-            sums = written.new_zeros(len(sizes), *written.shape[1:]).index_add_(0, reference.group, written)
-            means = (sums / sizes).to(embed(tokens[:1]).dtype)[:, : prompts.tokens.shape[1]]
-            values = means if len(means) == 1 else means[prompts.group]
-        case _:
-            raise ValueError(f"unknown ablation kind {kind!r}")
+    engine_of(model)  # refuses where there is none
+    values = embeddings(kind, model, prompts.rows(), (reference or prompts).rows())
     return EdgeReplacement(substitute.z, substitute.mlp_out, substitute.rows, values)
 
 
@@ -142,10 +123,11 @@ class EdgeAblator(Ablator):
         budget, differences = self.budget // len(self.batches), Differences()  # of one batch at a time
         self.live = [self.run_of(batch, budget, differences) for batch in self.batches]
 
-    def run_of(self, batch: slice, budget: int, differences: Differences) -> EdgeRun:
-        """Runs of some prompts; ``budget``: bytes of passes that it may remember."""
+    def run_of(self, batch: slice, budget: int, differences: Differences, engine: Engine | None = None) -> EdgeRun:
+        """Runs of some prompts; ``budget``: bytes of passes that it may remember. ``engine``: another of the model."""
         tokens, at = self.prompts.tokens[batch].to(self.model.device), None if self.at is None else self.at[batch]
-        return EdgeRun(self.engine, self.graph, tokens, self.substitute.reader(batch), at, budget, differences)
+        engine = engine or self.engine
+        return EdgeRun(engine, self.graph, tokens, self.substitute.reader(batch), at, budget, differences)
 
     def key(self, circuit: EdgeCircuit) -> bytes:
         return self.graph.circuit(circuit).digest

@@ -7,12 +7,16 @@ Parsed by Snakemake in every job: imports nothing heavy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atlas.circuit.node_methods import EACH_POINT, EACH_SENDER, NO_PASSES, ONE_PASS
+
 
 @dataclass(frozen=True)
 class EdgeMethod:
     """name: in configurations and tables. title: in figures and sentences. about: in the configuration's reference.
 
     scores: it gives edges a score, M(without the edge) - M(full) or an estimate; the others search circuits.
+    passes: how many forward and backward passes over all prompts it takes, beside the circuits that it evaluates, as
+    `node_methods.gradient_passes` counts them.
     few_passes: it scores all edges of a model in so few passes that it is run again on every resample
     (`stability.edges`). preferred: among the methods that a study ran, the scores of the highest stand beside edges in
     tables and figures.
@@ -23,6 +27,7 @@ class EdgeMethod:
     title: str
     about: str
     scores: bool
+    passes: str = NO_PASSES
     few_passes: bool = False
     preferred: int = 0
     setting: str = ""
@@ -32,9 +37,30 @@ _ALL = (
     EdgeMethod("path_patching", "path patching", "each edge ablated alone", scores=True, preferred=1),
     EdgeMethod("acdc", "ACDC", "edges removed that cost less than tau", scores=False, setting="tau"),
     EdgeMethod("iterative_edges", "iterative", "edges removed down to a floor", scores=False, setting="T"),
-    EdgeMethod("eap", "EAP", "attribution by the gradient", scores=True, few_passes=True, preferred=2),
+    EdgeMethod("eap", "EAP", "attribution by the gradient", scores=True, passes=ONE_PASS, few_passes=True, preferred=2),
     EdgeMethod(
-        "eap_ig", "EAP-IG", "the same, averaged over embeddings between", scores=True, few_passes=True, preferred=3
+        "eap_ig",
+        "EAP-IG",
+        "the same, averaged over embeddings between",
+        scores=True,
+        passes=EACH_POINT,
+        few_passes=True,
+        preferred=3,
+    ),
+    EdgeMethod(
+        "eap_ig_activations",
+        "EAP-IG over activations",
+        "the same, averaged over writes of the sender between",
+        scores=True,
+        passes=EACH_SENDER,
+    ),
+    EdgeMethod(
+        "relp",
+        "RelP",
+        "attribution by the gradient of relevance patching",
+        scores=True,
+        passes=ONE_PASS,
+        few_passes=True,
     ),
 )
 METHODS = {method.name: method for method in _ALL}

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from atlas.prompts.batch import Prompts
 
 KINDS = ("mean", "zero", "resample")
-NODE_METHODS = ("layers", "ascending_effect", "random", "bisect", "speculative")
+ASCENDING = ("ascending_effect", "ascending_atp", "ascending_relp", "ascending_ig")
+NODE_METHODS = ("layers", *ASCENDING, "random", "bisect", "speculative")
 THRESHOLD = 20.0
 ROUNDS = 2  # rows per first member, with different fillers
 FILLER = "filler"
@@ -78,7 +79,8 @@ class Fixture:
     nodes: kind -> true components. edges: kind -> true edges. full: D x LOGIT of the whole model.
     expected: the first entry that applies says what a node search returns.
     edges_expected: method -> kind -> the sets of which the method returns one; a missing entry is not fixed by design.
-        (acdc: tau 1, signed; path_patching, eap, eap_ig: all edges whose score is not 0.)
+        (acdc: tau 1, signed; methods that score: all edges whose score is not 0.)
+    attributed: method that scores components -> kind -> all whose score is not 0, likewise.
     slots: the tokens of a prompt after BOS, `filler` or a (clean, corrupted) pair of offsets.
     """
 
@@ -95,6 +97,7 @@ class Fixture:
     effects: tuple[Effect, ...]
     expected: tuple[Expected, ...]
     edges_expected: Mapping[str, Mapping[str, tuple[EdgeCircuit, ...]]] = field(default_factory=dict)
+    attributed: Mapping[str, Mapping[str, Circuit]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -204,15 +207,6 @@ def all_of(*sets: dict[str, Any]) -> dict[str, Any]:
     return {kind: tuple(s[kind] for s in sets) for kind in KINDS}
 
 
-def while_attention_stays(truth: dict[str, Any]) -> dict[str, Any]:
-    """What `eap_ig` finds where each step is linear, or has a slope somewhere, between ablated and clean embeddings.
-
-    Under `mean` and `resample` these differ in members alone, so no head attends elsewhere on the way. Under `zero`
-    positions and flags shrink too, and what it finds depends on the number of points.
-    """
-    return {kind: (truth[kind],) for kind in KINDS if kind != "zero"}
-
-
 def less(found: dict[str, Any], names: str) -> dict[str, Any]:
     """Kind -> what ``found`` has for it, without the edges of ``names`` (see `edges`)."""
     return {kind: found[kind] - edges(names) for kind in KINDS}
@@ -221,7 +215,6 @@ def less(found: dict[str, Any], names: str) -> dict[str, Any]:
 def solved(truth: dict[str, Any], eap: dict[str, Any]) -> dict[str, Any]:
     """Every method that measures effects finds the truth; gradients find ``eap``.
 
-    Gradients do not see what a sharp softmax attends to: its slope is below 1e-13. (`eap_ig` is stated by fixtures
-    where nothing but values carries the difference.)
+    Gradients do not see what a sharp softmax attends to: its slope is below 1e-13. (Other attribution: `attributed`.)
     """
     return {m: all_of(truth) for m in ("path_patching", "acdc", "iterative_edges")} | {"eap": all_of(eap)}

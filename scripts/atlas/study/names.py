@@ -3,6 +3,7 @@
 from typing import Any
 
 from atlas.circuit.kinds import KINDS
+from atlas.circuit.node_methods import METHODS as NODE_METHODS
 from atlas.core.metrics import METRICS
 from atlas.edges.methods import METHODS
 
@@ -10,6 +11,7 @@ from atlas.edges.methods import METHODS
 NAMES: dict[str, dict[str | None, str]] = {
     "metric": {name: metric.title for name, metric in METRICS.items()},
     "ablation_kind": {name: kind.title for name, kind in KINDS.items()},
+    "node_method": {name: method.about for name, method in NODE_METHODS.items()},
     "edge_method": {name: method.about for name, method in METHODS.items()},
     "repeated_edge_method": {name: method.about for name, method in METHODS.items() if method.few_passes}
     | {None: "no edges"},
