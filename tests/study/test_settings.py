@@ -90,6 +90,14 @@ def test_presets_are_good(config, preset):
         ("search/thresholds", [20, 120], ["search.thresholds.1: 120", "< 100"]),
         ("search/thresholds", [], ["search.thresholds: []", "at least 1"]),
         ("search/orders", ["alphabetical"], ["search.orders.0: 'alphabetical'", "ascending_effect"]),
+        ("search/orders", [{"annealed": -1}], ["search.orders.0.annealed: -1", ">= 0"]),
+        ("search/orders", [{}], ["search.orders.0: {}", "at least 1"]),
+        (
+            "search/orders",
+            [{"random": 0, "annealed": 0}],
+            ["search.orders.0: {'random': 0, 'annealed': 0}", "at most 1"],
+        ),
+        ("search/annealed_evaluations", 0, ["search.annealed_evaluations: 0", ">= 1"]),
         ("search/never_test", ["9-1"], ["search.never_test.0: '9-1'", "9.1"]),
         ("models/ladder-6x8/dtype", "int8", ["models.ladder-6x8.dtype: 'int8'", "float32"]),
         ("models/ladder-6x8", {}, ["models.ladder-6x8", "path"]),
@@ -134,7 +142,7 @@ def test_the_rule_or_an_order_names_what_is_reported(config):
 
 
 def test_order_names():
-    assert order_names(["layers", {"random": 4}]) == {"layers": None, "random_4": 4}
+    assert order_names(["layers", {"random": 4}, {"annealed": 4}]) == {"layers": None, "random_4": 4, "annealed_4": 4}
 
 
 def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config):

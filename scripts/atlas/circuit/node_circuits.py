@@ -8,8 +8,9 @@ import pandas as pd
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
+from atlas.circuit.orders import anneals, run
 from atlas.circuit.precision import Decisions, Differences, dtype_of, searched
-from atlas.circuit.search import Rule, SearchSettings, Settle, Step, run, tried_at_once
+from atlas.circuit.search import Rule, SearchSettings, Settle, Step, tried_at_once
 from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
@@ -85,7 +86,8 @@ def every_search(
                 batch = tried_at_once(settings.batch, by.model.device, lambda: by.evaluations)
                 return run(name, orders[name], rule, everything, percents, alone, batch, settle)
 
-            found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, differences)
+            both = None if anneals(name) else differences  # an annealed search runs in float32
+            found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, both)
             log.info("%s, T = %s: %d evaluations", name, threshold, len(found[name, threshold][0]))
         waiting = [key for key, (_, decisions) in found.items() if decisions and not decisions.hold()]
     return found
@@ -100,7 +102,8 @@ def trace_row(step: Step) -> dict[str, Any]:
     """One evaluation of a search, with the numbers of heads and MLPs that are left after it."""
     row = {"sweep": step.sweep, "direction": step.direction} | group_columns(step.components)
     row |= {"percent": step.percent, "removed": step.removed, "close": step.close}
-    return row | {"heads": len(heads(step.left)), "mlps": len(mlps(step.left))}
+    row |= {"heads": len(heads(step.left)), "mlps": len(mlps(step.left))}
+    return row | {"returned": " ".join(map(str, step.returned))}
 
 
 def kept(ablator: Ablator, circuit: Circuit, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:

@@ -37,6 +37,16 @@ class Replacement:
         return read
 
 
+@dataclass(frozen=True)
+class Fitted(Replacement):
+    """A replacement by fitted constants, with that of the embeddings, which edges read: [R, S, D] by ``rows``."""
+
+    embedded: torch.Tensor
+
+    def to(self, device: str) -> Fitted:
+        return Fitted(*(x.to(device) for x in (self.z, self.mlp_out, self.rows, self.embedded)))
+
+
 def replacement(
     kind: str, model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any] | None = None
 ) -> Replacement:
@@ -44,8 +54,11 @@ def replacement(
 
     ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
     ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
+    ``optimal``: the constants of `optimal.fitted` under that name in ``means``, with those of the embeddings.
     """
     of, rows = known(kind), prompts.rows()
+    if of.run not in means:
+        raise StudyError(f"ablation kind {kind}: its constants were not fitted; name it in scores.kinds")
     used, s = means[of.run], rows.tokens.shape[1]
     if not same_lengths(prompts, rows, means, used["z"].shape[2]):
         raise StudyError(
@@ -53,7 +66,7 @@ def replacement(
         )
     if of.aligned:
         return corrupted_runs(model, prompts, cache)
-    if not of.means_of:
+    if not of.means_of and not of.fitted:
         first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
         return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
     if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
@@ -61,8 +74,10 @@ def replacement(
             "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
             "mean; search on such prompts too, or use zero or resample"
         )
-    used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
-    return Replacement(used["z"], used["mlp_out"], rows.group)
+    z, mlp_out = (used[name][:, :, :s] for name in ("z", "mlp_out"))  # other prompts of the task may be longer
+    if of.fitted:
+        return Fitted(z, mlp_out, rows.group, used["embed"][:, :s])
+    return Replacement(z, mlp_out, rows.group)
 
 
 def same_lengths(prompts: Prompts, rows: Rows, means: dict[str, Any], s: int) -> bool:

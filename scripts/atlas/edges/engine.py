@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from atlas.circuit.ablation import Ablator
-from atlas.circuit.replacement import Replacement
+from atlas.circuit.replacement import Fitted, Replacement
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, Edge, EdgeCircuit, EdgeMask, Graph
 from atlas.edges import variants
@@ -76,6 +76,10 @@ def with_embeddings(
             sums = written.new_zeros(len(sizes), *written.shape[1:]).index_add_(0, reference.group, written)
             means = (sums / sizes).to(embed(tokens[:1]).dtype)[:, : prompts.tokens.shape[1]]
             values = means if len(means) == 1 else means[prompts.group]
+        case "optimal":
+            assert isinstance(substitute, Fitted)
+            values = substitute.embedded
+            values = values if len(values) == 1 else values[prompts.group]
         case _:
             raise ValueError(f"unknown ablation kind {kind!r}")
     return EdgeReplacement(substitute.z, substitute.mlp_out, substitute.rows, values)
