@@ -154,6 +154,11 @@ def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config
     assert message(transfer) == ""
     assert message(main).startswith("study.tasks: 'months' is multi_token") and "edges.methods: []" in message(main)
     assert message(changed(main, "edges/methods", [])) == ""
+    said = message(changed(changed(transfer, "scores/kinds", ["optimal"]), "ablation/kind", "optimal"))
+    assert said.startswith("ablation.kind: optimal") and "'days'" in said
+    assert message(changed(transfer, "scores/kinds", ["mean", "optimal"])) == "", "of main tasks alone"
+    several = changed(changed(main, "edges/methods", []), "scores/kinds", ["mean", "optimal"])
+    assert message(several).startswith("scores.kinds: optimal") and "'months'" in message(several)
     for several, name in ((transfer, "days"), (changed(main, "edges/methods", []), "months")):
         said = message(changed(several, "search/legacy_mlp_means", True))
         assert said.startswith("search.legacy_mlp_means: true") and repr(name) in said

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from atlas.circuit.kinds import KINDS
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
 from atlas.edges.methods import REPORTED
@@ -129,6 +130,15 @@ def _check_several_tokens(config: dict[str, Any]) -> None:
             f"study.tasks: {searched[0]!r} is multi_token, and edges are searched on answers of one token alone; "
             "set edges.methods: [], or name it in study.transfer_tasks"
         )
+    for key, kind, tasks in (
+        ("ablation.kind", config["ablation"]["kind"], several),
+        *(("scores.kinds", kind, searched) for kind in config["scores"]["kinds"]),
+    ):
+        if tasks and KINDS[kind].fitted:
+            raise StudyError(
+                f"{key}: {kind} is fitted on answers of one token alone, and {tasks[0]!r} is multi_token; leave one of "
+                "the two out"
+            )
     if several and config["search"]["legacy_mlp_means"]:
         raise StudyError(
             f"search.legacy_mlp_means: true reproduces code for answers of one token, and {several[0]!r} is "
