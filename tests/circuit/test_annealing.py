@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.annealing import annealed_search
-from atlas.circuit.orders import anneals, run
-from atlas.circuit.search import Rule, by_layers, node_search
+from atlas.circuit.orders import run
+from atlas.circuit.search import Rule, by_layers, jumps, node_search
 from atlas.core.components import Component, all_components
 from atlas.proof import certify, exact
 
@@ -111,7 +111,7 @@ def test_on_planted_models_it_equals_brute_force(planted, name, kind):
 
 
 def test_orders_are_told_by_their_names():
-    assert anneals("annealed_3") and not anneals("random_3") and not anneals("layers")
+    assert jumps("annealed_3") and not jumps("random_3") and not jumps("layers")
     everything = frozenset(all_components(1, 2))
     steps = list(run("annealed_1", 1, Rule(20, evaluations=50), everything, lambda cs: [100.0 for _ in cs], {}))
     assert steps[-1].left == frozenset()

@@ -7,8 +7,7 @@ import pytest
 from atlas.circuit import cross
 from atlas.circuit.effects import component_effects
 from atlas.circuit.node_circuits import search_all
-from atlas.circuit.orders import anneals
-from atlas.circuit.search import SearchSettings
+from atlas.circuit.search import SearchSettings, jumps
 from atlas.core.components import all_components, from_json, heads
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
@@ -55,8 +54,8 @@ def test_a_trace_replays_its_search(searched):
         assert steps.step.tolist() == list(range(1, entry["evaluations"] + 1))
         gone = {name for names in steps.component[steps.removed] for name in names.split()}
         left = {str(c) for c in all_components(3, 4)} - gone
-        assert anneals(entry["order"]) or left == {*entry["heads"], *entry["mlps"]}
-        assert anneals(entry["order"]) == any(steps.returned)
+        assert jumps(entry["order"]) or left == {*entry["heads"], *entry["mlps"]}
+        assert jumps(entry["order"]) == any(steps.returned)
         assert (steps.heads.iloc[-1], steps.mlps.iloc[-1]) == (len(entry["heads"]), len(entry["mlps"]))
 
 

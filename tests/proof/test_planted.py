@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from atlas.circuit import gates
 from atlas.circuit.ablation import Ablator
 from atlas.core.components import all_components
 from atlas.core.errors import StudyError
@@ -205,11 +206,12 @@ def test_solvable_fixtures_are_solved():
                 assert all(fixture.returns(method, kind) == (fixture.nodes[kind],) for kind in KINDS)
 
 
-def test_certify_writes_a_row_for_every_method_kind_and_threshold(built):
+def test_certify_writes_a_row_for_every_method_kind_and_threshold(built, monkeypatch):
+    monkeypatch.setattr(gates, "PENALTIES", (1e-3, 1e-1))  # others would end alike
     fixture = by_name("leak", "gpt2")
     rows = certify.certify(fixture, built(fixture))
-    nodes = [row for row in rows if row["method"] in NODE_METHODS]
-    assert len(nodes) == len(NODE_METHODS) * len([*KINDS, OPTIMAL]) * 2
+    nodes = [row for row in rows if row["method"] in (*NODE_METHODS, "gates")]
+    assert len(nodes) == (len(NODE_METHODS) * len([*KINDS, OPTIMAL]) + 1) * 2
     assert len(rows) - len(nodes) == len(METHODS) * len(KINDS)
     assert all(row["as_expected"] for row in rows)
     assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in nodes} == {(20, 1, 0.67), (10, 1, 1)}

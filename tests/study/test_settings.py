@@ -159,6 +159,12 @@ def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config
     assert message(changed(transfer, "scores/kinds", ["mean", "optimal"])) == "", "of main tasks alone"
     several = changed(changed(main, "edges/methods", []), "scores/kinds", ["mean", "optimal"])
     assert message(several).startswith("scores.kinds: optimal") and "'months'" in message(several)
+    said = message(changed(changed(main, "edges/methods", []), "search/orders", [{"gates": 0}]))
+    assert said.startswith("search.orders: gates") and "'months'" in said
+    tolerant = changed(config, "search/relative_tolerance", 5)
+    assert message(changed(tolerant, "search/orders", [{"gates": 0}])).startswith(
+        "search.orders: gates shut all at once"
+    )
     for several, name in ((transfer, "days"), (changed(main, "edges/methods", []), "months")):
         said = message(changed(several, "search/legacy_mlp_means", True))
         assert said.startswith("search.legacy_mlp_means: true") and repr(name) in said

@@ -8,9 +8,9 @@ import pandas as pd
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
-from atlas.circuit.orders import anneals, run
+from atlas.circuit.orders import gates_of, run
 from atlas.circuit.precision import Decisions, Differences, dtype_of, searched
-from atlas.circuit.search import Rule, SearchSettings, Settle, Step, tried_at_once
+from atlas.circuit.search import Rule, SearchSettings, Settle, Step, jumps, tried_at_once
 from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
@@ -48,6 +48,8 @@ def search_all(
             trace.append(owner | {"step": asked} | trace_row(step) | {"dtype": dtype})
         percent = on_search.percent_of_full(circuit)
         entry = owner | to_json(circuit) | {"percent_of_full": percent, "evaluations": len(steps)}
+        if gates_made := [step.penalty for step in steps if step.penalty is not None]:
+            entry["penalty"] = gates_made[-1]
         circuits.append(entry | ({"in_half": decisions.to_json()} if decisions else {}))
         for split, ablator in ablators.items():
             faithfulness += [owner | {"split": split} | row for row in kept(ablator, circuit, bootstrap)]
@@ -75,6 +77,7 @@ def every_search(
     """
     alone = alone_percents(ablator) if "ascending_effect" in orders else {}
     differences = Differences(half, ablator) if half else None
+    gates = {name: gates_of(name, seed, ablator, settings.rule(thresholds[0])) for name, seed in orders.items()}
     found: dict[tuple[str, float], tuple[list[Step], Decisions | None]] = {}
     waiting = [(name, threshold) for name in orders for threshold in thresholds]
     while waiting:
@@ -84,9 +87,9 @@ def every_search(
             def search(by: Ablator, settle: Settle, name: str = name, rule: Rule = rule) -> Iterator[Step]:
                 everything, percents = by.everything, by.percents_of_full
                 batch = tried_at_once(settings.batch, by.model.device, lambda: by.evaluations)
-                return run(name, orders[name], rule, everything, percents, alone, batch, settle)
+                return run(name, orders[name], rule, everything, percents, alone, batch, settle, gates[name])
 
-            both = None if anneals(name) else differences  # an annealed search runs in float32
+            both = None if jumps(name) else differences  # those that do run in float32
             found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, both)
             log.info("%s, T = %s: %d evaluations", name, threshold, len(found[name, threshold][0]))
         waiting = [key for key, (_, decisions) in found.items() if decisions and not decisions.hold()]

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 
+from atlas.circuit.ablation import Ablator
 from atlas.circuit.annealing import annealed_search
+from atlas.circuit.gates import Gates, gates_search
 from atlas.circuit.search import (
+    ANNEALED,
+    GATES,
     Percents,
     Rule,
     Settle,
@@ -13,17 +17,19 @@ from atlas.circuit.search import (
     by_chance,
     by_effect,
     by_layers,
+    jumps,
     node_search,
 )
 from atlas.circuit.speculation import Speculation
 from atlas.core.components import AnyCircuit, Component
 
-ANNEALED = "annealed"
 
-
-def anneals(name: str) -> bool:
-    """Whether the search of an order takes components back, annealed_<seed>; its steps are then no list of removals."""
-    return name.split("_")[0] == ANNEALED
+def gates_of(name: str, seed: int | None, ablator: Ablator, rule: Rule) -> Gates | None:
+    """The gates that the search of an order learns, on an ablator's prompts; None where it learns none."""
+    if name.split("_")[0] != GATES:
+        return None
+    assert seed is not None
+    return Gates(ablator, rule, seed)
 
 
 def run(
@@ -35,16 +41,22 @@ def run(
     alone: dict[Component, float],
     batch: int | Speculation = 1,
     settle: Settle = as_scored,
+    gates: Gates | None = None,
 ) -> Iterator[Step]:
-    """The search of a study that goes by this name: layers, ascending_effect, random_<seed>, bisect or annealed_<seed>.
+    """The search of a study that goes by this name: layers, ascending_effect, random_<seed>, bisect, annealed_<seed> or
+    gates_<seed>.
 
-    ``alone``: percent of full with each component alone ablated, for ascending_effect. An annealed search compares
-    scores with one another, not with a bound alone, and takes no ``settle`` (`precision`): ``percents`` are exact.
+    ``alone``: percent of full with each component alone ablated, for ascending_effect. ``gates``: `gates_of` the name.
+    An annealed search compares scores with one another, not with a bound alone, and gates are learned by one model, so
+    both take no ``settle`` (`precision`): ``percents`` are exact.
     """
+    assert settle is as_scored or not jumps(name)
+    if gates is not None:
+        return gates_search(everything, rule, percents, gates)
     if name == "bisect":
         return bisect_search(everything, rule, by_layers(rule), percents, settle)
-    if anneals(name):
-        assert seed is not None and settle is as_scored
+    if jumps(name):
+        assert seed is not None and name.startswith(ANNEALED)
         return annealed_search(everything, rule, percents, seed)
     order = (
         by_chance(rule, seed)

@@ -17,6 +17,15 @@ KINDS = ("head", "mlp")
 CLOSE = 1e-4  # percentage points: 1e-6 of the full model's score, about what float32 sums in another order differ by
 
 
+# Orders with a search of their own, by the first word of their names
+ANNEALED, GATES = "annealed", "gates"
+
+
+def jumps(name: str) -> bool:
+    """Whether the steps of the search of an order are no list of removals: annealed_<seed>, gates_<seed>."""
+    return name.split("_")[0] in (ANNEALED, GATES)
+
+
 @dataclass(frozen=True)
 class Rule:
     """When a component may go, and what is visited.
@@ -80,7 +89,7 @@ class Step:
     annealed searches only.
 
     close: the percent lies within CLOSE of a bound, so that floating point can flip the decision. returned: components
-    that were put back at the same time (`annealing`).
+    that were put back at the same time (`annealing`). penalty: at which gates found ``left`` (`gates`).
     """
 
     sweep: int
@@ -91,6 +100,7 @@ class Step:
     left: AnyCircuit
     close: bool = False
     returned: tuple[Any, ...] = ()
+    penalty: float | None = None
 
 
 Percents = Callable[[list[AnyCircuit]], list[float]]  # percent of full with only each circuit intact

@@ -25,7 +25,7 @@ from atlas.circuit.kinds import KINDS
 from atlas.circuit.legacy import LegacyAblator
 from atlas.circuit.node_circuits import alone_percents
 from atlas.circuit.optimal import fitted
-from atlas.circuit.orders import anneals
+from atlas.circuit.orders import gates_of
 from atlas.circuit.orders import run as search_in_order
 from atlas.circuit.precision import Differences, searched
 from atlas.circuit.replacement import Replacement, replacement
@@ -272,13 +272,14 @@ class NodeSearch:
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = alone_percents(ablator) if self.order == "ascending_effect" else {}
 
+        gates = gates_of(self.order, self.seed, ablator, self.rule)
+
         def steps(by: Ablator, settle: search.Settle) -> Iterator[search.Step]:
             batch = search.tried_at_once(self.batch, model.device, lambda: by.evaluations)
-            return search_in_order(
-                self.order, self.seed, self.rule, everything, by.percents_of_full, alone, batch, settle
-            )
+            percents = by.percents_of_full
+            return search_in_order(self.order, self.seed, self.rule, everything, percents, alone, batch, settle, gates)
 
-        in_half = self.float32 and not anneals(self.order)
+        in_half = self.float32 and not search.jumps(self.order)
         differences = Differences(self.ablator(model, data), ablator) if in_half else None
         made, _ = searched(f"{data.family}, {data.name}", steps, self.rule, ablator, differences)
         found: Circuit = made[-1].left if made else everything

@@ -10,7 +10,7 @@ import pandas as pd
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.optimal import fitted
-from atlas.circuit.orders import run
+from atlas.circuit.orders import gates_of, run
 from atlas.circuit.replacement import replacement
 from atlas.circuit.search import Rule
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps
@@ -61,9 +61,11 @@ def search(method: str, ablator: Ablator, threshold: float) -> tuple[Circuit, in
     if method == "ascending_effect":
         alone = {c: percents([everything - {c}])[0] for c in sorted(everything)}
     name = "layers" if method == "speculative" else method
-    seed = SEED if method in ("random", "annealed") else None
+    seed = SEED if method in ("random", "annealed", "gates") else None
     batch, found = (BATCH if method == "speculative" else 1), everything
-    for step in run(name, seed, Rule(threshold, evaluations=EVALUATIONS), everything, percents, alone, batch):
+    rule = Rule(threshold, evaluations=EVALUATIONS)
+    gates = gates_of(name, seed, ablator, rule)
+    for step in run(name, seed, rule, everything, percents, alone, batch, gates=gates):
         found = step.left
     return found, asked
 
@@ -138,7 +140,7 @@ def certify(fixture: Fixture, folder: Path | str) -> list[dict[str, Any]]:
         rows += certify_edges(fixture, {kind: ablators[kind] for kind in KINDS})
     for kind, shared in ablators.items():
         for threshold in fixture.thresholds:
-            for method in NODE_METHODS:
+            for method in (*NODE_METHODS, *fixture.gated(kind)):
                 ablator = Ablator(shared.model, shared.prompts, shared.substitute)
                 started = time.perf_counter()
                 found, asked = search(method, ablator, threshold)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from atlas.prompts.batch import Prompts
 
 KINDS = ("mean", "zero", "resample")
+GATES = "gates"  # a node search of the fixtures and kind below, whose effects have slopes (docs/fixtures.md)
+GATED, GATED_KIND = ("two_heads", "head_and_mlp", "leak"), "mean"
 OPTIMAL = "optimal"  # of nodes alone; what it must give is what `mean` gives (docs/fixtures.md)
 NODE_METHODS = ("layers", "ascending_effect", "random", "bisect", "speculative", "annealed")
 THRESHOLD = 20.0
@@ -104,6 +106,10 @@ class Fixture:
     @property
     def thresholds(self) -> tuple[float, ...]:
         return tuple(dict.fromkeys(e.threshold for e in self.expected))
+
+    def gated(self, kind: str) -> tuple[str, ...]:
+        """The methods beside NODE_METHODS that are certified under a kind."""
+        return (GATES,) if self.name in GATED and kind == GATED_KIND else ()
 
     def returns(self, method: str, kind: str, threshold: float = THRESHOLD) -> tuple[Circuit, ...]:
         """The circuits of which a node search must return one."""

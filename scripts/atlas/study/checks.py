@@ -42,6 +42,11 @@ def check(config: dict[str, Any]) -> None:
         raise StudyError(f"scores.kinds: {config['ablation']['kind']}, the kind of ablation.kind, is not among {kinds}")
     if generation_prompt_sets(config) and not {*config["generation"]["sets"], *config["generation"]["own"]}:
         raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
+    if search["relative_tolerance"] is not None and any("gates" in order for order in search["orders"]):
+        raise StudyError(
+            "search.orders: gates shut all at once, and search.relative_tolerance bounds single removals; set that to "
+            "null"
+        )
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
 
@@ -139,6 +144,11 @@ def _check_several_tokens(config: dict[str, Any]) -> None:
                 f"{key}: {kind} is fitted on answers of one token alone, and {tasks[0]!r} is multi_token; leave one of "
                 "the two out"
             )
+    if searched and any("gates" in order for order in config["search"]["orders"]):
+        raise StudyError(
+            f"search.orders: gates are learned on answers of one token alone, and {searched[0]!r} is multi_token; "
+            "leave one of the two out"
+        )
     if several and config["search"]["legacy_mlp_means"]:
         raise StudyError(
             f"search.legacy_mlp_means: true reproduces code for answers of one token, and {several[0]!r} is "

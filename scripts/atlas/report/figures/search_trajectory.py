@@ -4,11 +4,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from atlas.circuit.orders import ANNEALED, anneals
+from atlas.circuit.search import ANNEALED, GATES, jumps
 from atlas.report import style, wording
 
 WALK = "removals and returns"  # over the part of an annealed search in which components also come back
 WITH_WALKS = ("candidate removed, or move made", "candidate kept, or move refused")
+PART = {GATES: "penalty"}  # what the sweeps of a search are
 
 
 def draw(trace: pd.DataFrame, choice: pd.DataFrame, colours: dict[str, str]) -> Figure:
@@ -18,7 +19,7 @@ def draw(trace: pd.DataFrame, choice: pd.DataFrame, colours: dict[str, str]) -> 
     """
     found = choice[choice["reported"]].drop_duplicates(["order", "searched"]).sort_values(["searched", "order"])
     searches = list(zip(found["order"], found["searched"], strict=True))
-    labels = WITH_WALKS if any(map(anneals, found["order"])) else ("candidate removed", "candidate kept")
+    labels = WITH_WALKS if any(map(jumps, found["order"])) else ("candidate removed", "candidate kept")
     fig = style.figure(style.PAGE, 2.15 * len(searches) + 0.35)
     ratios = [3, 1] * len(searches)
     axes = fig.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
@@ -72,8 +73,10 @@ def _search(
         if sweep % 2 == 0:
             ax.axvspan(start, end, color=style.GHOST, alpha=0.6, zorder=0, lw=0)
         direction = steps["direction"].iloc[0]
-        arrow = {"backward": f"{sweep} \u2191", "forward": f"{sweep} \u2193", ANNEALED: ""}[direction]
-        text = f"sweep {sweep}, {direction}" if end - start > 0.2 * width else arrow
+        arrow = {"backward": f"{sweep} \u2191", "forward": f"{sweep} \u2193", ANNEALED: "", GATES: f"{sweep}"}[
+            direction
+        ]
+        text = f"{PART.get(direction, 'sweep')} {sweep}, {direction}" if end - start > 0.2 * width else arrow
         text = WALK if direction == ANNEALED else text
         ax.text(
             (start + end) / 2, high + 0.15 * span, text, ha="center", va="center", size=style.TINY, color=style.GREY
