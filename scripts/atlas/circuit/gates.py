@@ -7,10 +7,10 @@ model's prediction plus ``penalty`` times the expected number of gates that are 
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from atlas.circuit.ablation import Ablator
@@ -25,7 +25,7 @@ from atlas.store.job import progress
 log = logging.getLogger("atlas")
 
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1  # temperature and stretch of the distribution, as published
-PENALTIES = tuple(10.0**k for k in np.linspace(-3, 0, 7))  # nats a component, one after the other, each from the last
+PENALTIES = tuple(10.0 ** (k / 2 - 3) for k in range(7))  # nats a component, one after the other, each from the last
 ROWS = 48  # prompts of a step
 STEPS, SETTLED = 200, 60  # for each penalty, at most; and without a change of the open gates
 RATE = 0.1  # of Adam
@@ -107,7 +107,7 @@ class Gated:
 
 def open_chance(log_alpha: torch.Tensor) -> torch.Tensor:
     """The chance that a gate is not shut, of a hard concrete distribution."""
-    return torch.sigmoid(log_alpha - BETA * np.log(-LOW / HIGH))
+    return torch.sigmoid(log_alpha - BETA * math.log(-LOW / HIGH))
 
 
 def drawn(log_alpha: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
