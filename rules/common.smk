@@ -3,6 +3,7 @@ import functools
 
 from snakemake.settings.types import DeploymentMethod
 
+from atlas.circuit.kinds import KINDS
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
 from atlas.report import captions, contents
@@ -244,6 +245,12 @@ def run_settings(wildcards):
 def of_task(key):
     """Param function: a key of a task's block over the defaults of `prompts`."""
     return lambda wildcards: settings.task_block(config, wildcards.task)[key]
+
+
+def fits_constants(wildcards):
+    """Param function: whether a stage reads constants of optimal ablation on a task's prompts."""
+    kinds = [config["ablation"]["kind"], *(config["scores"]["kinds"] if wildcards.task in MAIN_TASKS else [])]
+    return any(KINDS[kind].fitted for kind in kinds)
 
 
 def task_settings(wildcards):

@@ -208,6 +208,7 @@ rule cache_activations:
         dtype=config["activations"]["dtype"],
         groups=config["ablation"]["groups"],
         allow_negative_clean=of_task("allow_negative_clean"),
+        fit=fits_constants,
     message:
         "Cache activations of {wildcards.model} on {wildcards.task}"
     script:

@@ -58,7 +58,7 @@ WITH_EDGES = bool(config["edges"]["methods"])
 # Settings that several rules take
 STATISTICS = {key: config["statistics"][key] for key in ("bootstrap", "seed")}
 REPORTED = {key: config["comparison"][key] for key in ("order", "threshold")}  # the node circuits that are compared
-CANDIDATES = ("relative_tolerance", "never_test", "visit", "batch", "check_in_float32")
+CANDIDATES = ("relative_tolerance", "never_test", "visit", "batch", "check_in_float32", "annealed_evaluations")
 CANDIDATES = {key: config["search"][key] for key in CANDIDATES}
 LARGEST_K = max(config["heads"]["ov"]["k"])
 

@@ -16,7 +16,7 @@ out, p = snakemake.output, snakemake.params
 
 data, folder = TaskData(**job.task_data(snakemake)), Path(out.activations).parent
 prompts, groups = clean.search_prompts(data.every_prompt, data.clean, p.groups, p.allow_negative_clean)
-cached, means = clean.activations_and_means(data.model, prompts, groups, getattr(torch, p.dtype), folder)
+cached, means = clean.activations_and_means(data.model, prompts, groups, getattr(torch, p.dtype), folder, p.fit)
 provenance = job.provenance(snakemake)
 for content, path in ((means, out.means), (cached, out.activations)):
     tensors.write(content, path, provenance)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas.circuit.evaluation import Patching, position_effects
-from atlas.circuit.search import Rule, by_layers, node_search, run
+from atlas.circuit.orders import run
+from atlas.circuit.search import Rule, by_layers, node_search
 from atlas.core import components
 from atlas.core.components import Component, Site, sites
 from atlas.core.positions import ROLES

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from atlas.circuit import stability
 from atlas.circuit.ablation import Ablator
+from atlas.circuit.optimal import fitted
 from atlas.circuit.replacement import replacement
 from atlas.circuit.search import Rule
 from atlas.circuit.stability import Dataset, Maker, NodeSearch, Run
@@ -102,7 +103,9 @@ def maker(model, block, **options) -> Maker:
     return Maker(model, TASK, block, load_tokenizer("shipped"), **settings | options)
 
 
-@pytest.mark.parametrize("kind", ["mean", "mean_clean", "zero", "resample"])
+@pytest.mark.parametrize(
+    "kind", ["mean", "mean_clean", "zero", "resample", pytest.param("optimal", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "changed",
     [
@@ -123,6 +126,8 @@ def test_data_made_anew_is_what_the_earlier_stages_make(shipped_model, block, ch
         run: activations.collect(shipped_model, tokens)[1]
         for run, tokens in (("clean", expected.tokens), ("corrupted", expected.corrupted_tokens))
     }
+    if kind == "optimal":
+        means[kind] = fitted(shipped_model, expected, means)
     substitute = replacement(kind, shipped_model, expected, means)
     assert (found.substitute.z - substitute.z).abs().max() < 1e-6
     own = prompts_of(TASK, block, load_tokenizer("shipped"), False, None, None)[0]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from atlas.circuit import node_methods
+from atlas.circuit import gates, node_methods
 from atlas.circuit.ablation import Ablator
 from atlas.core.components import all_components
 from atlas.core.errors import StudyError
@@ -23,7 +23,7 @@ from atlas.edges import searches
 from atlas.edges.methods import METHODS, SCORING
 from atlas.prompts.batch import Prompts
 from atlas.proof import building, certify, exact, fixtures, page, planted
-from atlas.proof.fixtures import KINDS, NODE_METHODS, circuit
+from atlas.proof.fixtures import KINDS, NODE_METHODS, OPTIMAL, circuit
 from edge_oracle import EdgeScores, Oracle
 
 TOLERANCE = 1e-5
@@ -188,15 +188,16 @@ def test_fixtures_defeat_what_they_are_meant_to_defeat(ablators, family, kind):
 
 
 # ---- node searches -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, OPTIMAL])
 @pytest.mark.parametrize("method", NODE_METHODS)
 def test_every_node_search_returns_what_is_expected(fixture, ablators, method, kind):
+    truth = fixture.nodes["mean" if kind == OPTIMAL else kind]
     for threshold in fixture.thresholds:
         found, _ = certify.search(method, ablators(fixture)[kind], threshold, kind)
         expected = fixture.returns(method, kind, threshold)
         assert found in expected, f"T = {threshold}: {certify.names(found)}"
-        if fixture.nodes[kind] in expected:
-            assert certify.rates(found, fixture.nodes[kind])["precision"] == 1
+        if truth in expected:
+            assert certify.rates(found, truth)["precision"] == 1
 
 
 def test_solvable_fixtures_are_solved():
@@ -207,11 +208,12 @@ def test_solvable_fixtures_are_solved():
                 assert all(fixture.returns(method, kind) == (fixture.nodes[kind],) for kind in KINDS)
 
 
-def test_certify_writes_a_row_for_every_method_kind_and_threshold(built):
+def test_certify_writes_a_row_for_every_method_kind_and_threshold(built, monkeypatch):
+    monkeypatch.setattr(gates, "PENALTIES", (1e-3, 1e-1))  # others would end alike
     fixture = by_name("leak", "gpt2")
     rows = certify.certify(fixture, built(fixture))
-    nodes = [row for row in rows if row["method"] in NODE_METHODS]
-    assert len(nodes) == len(NODE_METHODS) * len(KINDS) * 2
+    nodes = [row for row in rows if row["method"] in (*NODE_METHODS, "gates")]
+    assert len(nodes) == (len(NODE_METHODS) * len([*KINDS, OPTIMAL]) + 1) * 2
     assert len(rows) - len(nodes) == (len(METHODS) + len(node_methods.METHODS)) * len(KINDS)
     assert all(row["as_expected"] for row in rows)
     assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in nodes} == {(20, 1, 0.67), (10, 1, 1)}

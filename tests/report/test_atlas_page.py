@@ -140,6 +140,15 @@ def test_edges_are_the_reported_circuit_and_the_strongest_others(made):
         assert (len(edges["value"]) == lines) == (not edges["left_out"])
 
 
+def test_steps_of_annealed_searches_are_left_out(made):
+    """The page replays removals; what an annealed search puts back it could not show."""
+    study, _ = made
+    rows, numbering = study.trace[study.main[0]], Numbering(*sizes_of(study))
+    annealed = rows.assign(order="annealed_0")
+    both = searched.traces(pd.concat([rows, annealed]), numbering)
+    assert both == searched.traces(rows, numbering) and not searched.traces(annealed, numbering)
+
+
 def test_prompts_are_those_of_the_traces(made):
     study, data = made
     (model,) = data["models"]

@@ -190,6 +190,15 @@ def test_trajectory_separates_kept_from_removed(study):
         assert ax.lines[0].get_ydata()[0] == 100 - threshold
 
 
+def test_the_trajectory_of_an_annealed_search_names_its_walk(study):
+    trace, choice = study.trace[study.main[0]], study.choice[study.choice["task"] == study.main[0]]
+    walked = trace.assign(order="annealed_0", direction=trace["direction"].where(trace["sweep"] < 2, "annealed"))
+    figure = search_trajectory.draw(walked, choice.assign(order="annealed_0"), COLOURS)
+    assert any(text.get_text() == search_trajectory.WALK for text in figure.axes[0].texts)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == list(search_trajectory.WITH_WALKS)
+
+
 def test_circuit_size_has_one_mark_for_each_circuit_and_split(study):
     figure = draw("circuit_size", study)
     rows = study.choice[(study.choice["task"] == study.main[0]) & (study.choice["metric"] == "percent_of_full")]

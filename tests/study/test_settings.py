@@ -90,6 +90,14 @@ def test_presets_are_good(config, preset):
         ("search/thresholds", [20, 120], ["search.thresholds.1: 120", "< 100"]),
         ("search/thresholds", [], ["search.thresholds: []", "at least 1"]),
         ("search/orders", ["alphabetical"], ["search.orders.0: 'alphabetical'", "ascending_effect"]),
+        ("search/orders", [{"annealed": -1}], ["search.orders.0.annealed: -1", ">= 0"]),
+        ("search/orders", [{}], ["search.orders.0: {}", "at least 1"]),
+        (
+            "search/orders",
+            [{"random": 0, "annealed": 0}],
+            ["search.orders.0: {'random': 0, 'annealed': 0}", "at most 1"],
+        ),
+        ("search/annealed_evaluations", 0, ["search.annealed_evaluations: 0", ">= 1"]),
         ("search/never_test", ["9-1"], ["search.never_test.0: '9-1'", "9.1"]),
         ("models/ladder-6x8/dtype", "int8", ["models.ladder-6x8.dtype: 'int8'", "float32"]),
         ("models/ladder-6x8", {}, ["models.ladder-6x8", "path"]),
@@ -134,7 +142,7 @@ def test_the_rule_or_an_order_names_what_is_reported(config):
 
 
 def test_order_names():
-    assert order_names(["layers", {"random": 4}]) == {"layers": None, "random_4": 4}
+    assert order_names(["layers", {"random": 4}, {"annealed": 4}]) == {"layers": None, "random_4": 4, "annealed_4": 4}
 
 
 def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config):
@@ -146,6 +154,17 @@ def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config
     assert message(transfer) == ""
     assert message(main).startswith("study.tasks: 'months' is multi_token") and "edges.methods: []" in message(main)
     assert message(changed(main, "edges/methods", [])) == ""
+    said = message(changed(changed(transfer, "scores/kinds", ["optimal"]), "ablation/kind", "optimal"))
+    assert said.startswith("ablation.kind: optimal") and "'days'" in said
+    assert message(changed(transfer, "scores/kinds", ["mean", "optimal"])) == "", "of main tasks alone"
+    several = changed(changed(main, "edges/methods", []), "scores/kinds", ["mean", "optimal"])
+    assert message(several).startswith("scores.kinds: optimal") and "'months'" in message(several)
+    said = message(changed(changed(main, "edges/methods", []), "search/orders", [{"gates": 0}]))
+    assert said.startswith("search.orders: gates") and "'months'" in said
+    tolerant = changed(config, "search/relative_tolerance", 5)
+    assert message(changed(tolerant, "search/orders", [{"gates": 0}])).startswith(
+        "search.orders: gates shut all at once"
+    )
     for several, name in ((transfer, "days"), (changed(main, "edges/methods", []), "months")):
         said = message(changed(several, "search/legacy_mlp_means", True))
         assert said.startswith("search.legacy_mlp_means: true") and repr(name) in said

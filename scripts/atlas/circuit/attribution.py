@@ -51,7 +51,9 @@ def relp(ablator: Ablator, settings: Settings) -> Scores:
 
 def ig(ablator: Ablator, settings: Settings) -> Scores:
     """The same by ``settings.points`` gradients, between ablated and clean embeddings."""
-    ablated = embeddings(settings.kind, ablator.model, ablator.rows).to(ablator.model.device)
+    ablated = embeddings(settings.kind, ablator.model, ablator.rows, substitute=ablator.substitute).to(
+        ablator.model.device
+    )
     return scores(ablator, ablated, settings.points)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from atlas.circuit.optimal import fitted
 from atlas.circuit.unablated import answer_logits, collected
 from atlas.core import metrics
 from atlas.core.errors import StudyError
@@ -82,15 +83,18 @@ def search_prompts(
 
 
 def activations_and_means(
-    model: Model, prompts: Prompts, groups: list[str], dtype: torch.dtype, folder: Path
+    model: Model, prompts: Prompts, groups: list[str], dtype: torch.dtype, folder: Path, fit: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of `activations.pt` and of `means.pt`, of the clean and of the corrupted run.
 
-    dtype: of the activations kept. folder: where they are while they are collected (`activations.collect`).
+    dtype: of the activations kept. folder: where they are while they are collected (`activations.collect`). fit: also
+    the constants of optimal ablation (`optimal.fitted`).
     """
     rows = prompts.rows()
     cached: dict[str, Any] = {"prompt": torch.tensor(prompts.prompt)}
     means: dict[str, Any] = {"groups": groups}
     for run in RUNS:
         cached[run], means[run] = collected(model, rows, run, dtype, folder)
+    if fit:
+        means["optimal"] = fitted(model, prompts, means)
     return cached, means | rows.sizes_of_means()

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Kind:
     """``means_of``: the run of the search split, `clean` or `corrupted`, whose means replace what is ablated; None: no
-    means do. ``aligned``: does each prompt's own corrupted run replace it?"""
+    means do. ``aligned``: does each prompt's own corrupted run replace it? ``fitted``: constants that were
+    fitted on the search split do (`circuit.optimal`), which `means.pt` has under the kind's name."""
 
     name: str
     title: str
     means_of: str | None = None
     aligned: bool = False
+    fitted: bool = False
 
     @property
     def run(self) -> str:
-        """The run whose activations the kind reads: those of `zero` for their shape alone."""
-        return self.means_of or "corrupted"
+        """What of `means.pt` the kind reads: of `zero` for its shape alone."""
+        return self.name if self.fitted else self.means_of or "corrupted"
 
 
 _ALL = (
@@ -27,6 +29,7 @@ _ALL = (
     Kind("zero", "zero"),
     Kind("resample", "the prompt's own corrupted run", aligned=True),
     Kind("mean_clean", "mean over clean prompts", means_of="clean"),
+    Kind("optimal", "the constant that costs least in its place", fitted=True),
 )
 KINDS = {kind.name: kind for kind in _ALL}
 

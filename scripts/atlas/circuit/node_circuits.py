@@ -10,8 +10,9 @@ from atlas.circuit import attribution
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.node_methods import of_order
+from atlas.circuit.orders import gates_of, run
 from atlas.circuit.precision import Decisions, Differences, dtype_of, searched
-from atlas.circuit.search import Rule, SearchSettings, Settle, Step, run, tried_at_once
+from atlas.circuit.search import Rule, SearchSettings, Settle, Step, jumps, tried_at_once
 from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
@@ -49,6 +50,8 @@ def search_all(
             trace.append(owner | {"step": asked} | trace_row(step) | {"dtype": dtype})
         percent = on_search.percent_of_full(circuit)
         entry = owner | to_json(circuit) | {"percent_of_full": percent, "evaluations": len(steps)}
+        if gates_made := [step.penalty for step in steps if step.penalty is not None]:
+            entry["penalty"] = gates_made[-1]
         circuits.append(entry | ({"in_half": decisions.to_json()} if decisions else {}))
         for split, ablator in ablators.items():
             faithfulness += [owner | {"split": split} | row for row in kept(ablator, circuit, bootstrap)]
@@ -77,6 +80,7 @@ def every_search(
     estimate = attribution.Settings(settings.kind, settings.points)
     alone = {name: alone_of(ablator, name, estimate) for name in orders}
     differences = Differences(half, ablator) if half else None
+    gates = {name: gates_of(name, seed, ablator, settings.rule(thresholds[0])) for name, seed in orders.items()}
     found: dict[tuple[str, float], tuple[list[Step], Decisions | None]] = {}
     waiting = [(name, threshold) for name in orders for threshold in thresholds]
     while waiting:
@@ -86,9 +90,10 @@ def every_search(
             def search(by: Ablator, settle: Settle, name: str = name, rule: Rule = rule) -> Iterator[Step]:
                 everything, percents = by.everything, by.percents_of_full
                 batch = tried_at_once(settings.batch, by.model.device, lambda: by.evaluations)
-                return run(name, orders[name], rule, everything, percents, alone[name], batch, settle)
+                return run(name, orders[name], rule, everything, percents, alone[name], batch, settle, gates[name])
 
-            found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, differences)
+            both = None if jumps(name) else differences  # those that do run in float32
+            found[name, threshold] = searched(f"{name}, T = {threshold}", search, rule, ablator, both)
             log.info("%s, T = %s: %d evaluations", name, threshold, len(found[name, threshold][0]))
         waiting = [key for key, (_, decisions) in found.items() if decisions and not decisions.hold()]
     return found
@@ -116,7 +121,8 @@ def trace_row(step: Step) -> dict[str, Any]:
     """One evaluation of a search, with the numbers of heads and MLPs that are left after it."""
     row = {"sweep": step.sweep, "direction": step.direction} | group_columns(step.components)
     row |= {"percent": step.percent, "removed": step.removed, "close": step.close}
-    return row | {"heads": len(heads(step.left)), "mlps": len(mlps(step.left))}
+    row |= {"heads": len(heads(step.left)), "mlps": len(mlps(step.left))}
+    return row | {"returned": " ".join(map(str, step.returned))}
 
 
 def kept(ablator: Ablator, circuit: Circuit, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:

@@ -38,6 +38,16 @@ class Replacement:
         return read
 
 
+@dataclass(frozen=True)
+class Fitted(Replacement):
+    """A replacement by fitted constants, with that of the embeddings, which edges read: [R, S, D] by ``rows``."""
+
+    embedded: torch.Tensor
+
+    def to(self, device: str) -> Fitted:
+        return Fitted(*(x.to(device) for x in (self.z, self.mlp_out, self.rows, self.embedded)))
+
+
 def replacement(
     kind: str, model: Model, prompts: Prompts, means: dict[str, Any], cache: dict[str, Any] | None = None
 ) -> Replacement:
@@ -45,8 +55,11 @@ def replacement(
 
     ``mean``, ``mean_clean``: per-position means over the corrupted, clean prompts of the search split. ``zero``: zeros.
     ``resample``: each prompt's own corrupted run, from ``cache`` (`activations.pt`) where it holds the prompts.
+    ``optimal``: the constants of `optimal.fitted` under that name in ``means``, with those of the embeddings.
     """
     of, rows = known(kind), prompts.rows()
+    if of.run not in means:
+        raise StudyError(f"ablation kind {kind}: its constants were not fitted; name it in scores.kinds")
     used, s = means[of.run], rows.tokens.shape[1]
     if not same_lengths(prompts, rows, means, used["z"].shape[2]):
         raise StudyError(
@@ -54,7 +67,7 @@ def replacement(
         )
     if of.aligned:
         return corrupted_runs(model, prompts, cache)
-    if not of.means_of:
+    if not of.means_of and not of.fitted:
         first = {name: x.new_zeros(len(x), 1, s, *x.shape[3:]) for name, x in used.items()}
         return Replacement(first["z"], first["mlp_out"], torch.zeros_like(rows.group))
     if prompts.several_tokens and (rows.length > means["longest"][rows.group]).any():
@@ -62,15 +75,19 @@ def replacement(
             "ablation.kind: an answer is longer than any of the search split, so some of its positions have no "
             "mean; search on such prompts too, or use zero or resample"
         )
-    used = {name: x[:, :, :s] for name, x in used.items()}  # other prompts of the task may be longer
-    return Replacement(used["z"], used["mlp_out"], rows.group)
+    z, mlp_out = (used[name][:, :, :s] for name in ("z", "mlp_out"))  # other prompts of the task may be longer
+    if of.fitted:
+        return Fitted(z, mlp_out, rows.group, used["embed"][:, :s])
+    return Replacement(z, mlp_out, rows.group)
 
 
-def embeddings(kind: str, model: Model, rows: Rows, reference: Rows | None = None) -> torch.Tensor:
+def embeddings(
+    kind: str, model: Model, rows: Rows, reference: Rows | None = None, substitute: Replacement | None = None
+) -> torch.Tensor:
     """[1 or R, S, D] the ablated embeddings of a kind of ablation, row i for row i; of a model with an engine.
 
-    ``reference``: the rows of the search split, which means run over (default: ``rows`` themselves). Raises ValueError
-    on a kind that says nothing of embeddings.
+    ``reference``: the rows of the search split, which means run over (default: ``rows`` themselves). ``substitute``: of
+    the components, which has those of a kind that is fitted. Raises ValueError on a kind that says nothing of them.
     """
     weights, of, reference = model.weights, known(kind), reference or rows
     assert weights is not None
@@ -82,6 +99,9 @@ def embeddings(kind: str, model: Model, rows: Rows, reference: Rows | None = Non
         return embed(rows.corrupted_tokens)
     if kind == "zero":
         return torch.zeros_like(embed(rows.tokens[:1]))
+    if isinstance(substitute, Fitted):
+        values = substitute.embedded
+        return values if len(values) == 1 else values[rows.group]
     if of.means_of is None:
         raise ValueError(f"{kind}: no kind of ablation of embeddings")
     written = embed(reference.corrupted_tokens if of.run == "corrupted" else reference.tokens).double()

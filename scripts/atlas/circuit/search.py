@@ -10,12 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from atlas.circuit.node_methods import ASCENDING
 from atlas.circuit.speculation import Speculation
 from atlas.core.components import AnyCircuit, Component, Site
 
 KINDS = ("head", "mlp")
 CLOSE = 1e-4  # percentage points: 1e-6 of the full model's score, about what float32 sums in another order differ by
+
+
+# Orders with a search of their own, by the first word of their names
+ANNEALED, GATES = "annealed", "gates"
+
+
+def jumps(name: str) -> bool:
+    """Whether the steps of the search of an order are no list of removals: annealed_<seed>, gates_<seed>."""
+    return name.split("_")[0] in (ANNEALED, GATES)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Rule:
     relative_tolerance: if given, one removal may cost at most this many percentage points.
     never_test: components that are kept without a test, at every position, and sites.
     visit: for each direction the kinds visited within a layer, in order.
+    evaluations: budget of a search that has one (`annealing`).
     """
 
     threshold: float
@@ -34,6 +43,7 @@ class Rule:
     visit: dict[str, tuple[str, ...]] = field(
         default_factory=lambda: {"backward": ("mlp", "head"), "forward": ("head", "mlp")}
     )
+    evaluations: int = 1000
 
     def tests(self, member: Component | Site) -> bool:
         """Whether a component, or a site of one, may go at all."""
@@ -56,29 +66,33 @@ class Rule:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The keys of `search` in a configuration that say when a component may go, how many are tried at once, and whether
-    a search in a half takes close decisions in float32 (`precision`); and what orders by attribution go by, the kind of
-    ablation and the number of points (`attribution.Settings`)."""
+    """The keys of `search` in a configuration that say when a component may go, how many are tried at once, whether a
+    search in a half takes close decisions in float32 (`precision`), and the budget of annealed searches; what orders by
+    attribution go by, the kind of ablation and the number of points (`attribution.Settings`)."""
 
     relative_tolerance: float | None
     never_test: Sequence[str]
     visit: dict[str, Sequence[str]]
     batch: int | str
     check_in_float32: bool = True
+    annealed_evaluations: int = Rule.evaluations
     kind: str = "mean"
     points: int = 5
 
     def rule(self, threshold: float) -> Rule:
         """The rule at a threshold."""
         kept = frozenset(map(Component.parse, self.never_test))
-        return Rule(threshold, self.relative_tolerance, kept, {way: tuple(kinds) for way, kinds in self.visit.items()})
+        visit = {way: tuple(kinds) for way, kinds in self.visit.items()}
+        return Rule(threshold, self.relative_tolerance, kept, visit, self.annealed_evaluations)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation: the percent of full without ``components``, and the decision. Groups occur in `bisect` only.
+    """One evaluation: the percent of full without ``components``, and the decision. Groups occur in `bisect` and in
+    annealed searches only.
 
-    close: the percent lies within CLOSE of a bound, so that floating point can flip the decision.
+    close: the percent lies within CLOSE of a bound, so that floating point can flip the decision. returned: components
+    that were put back at the same time (`annealing`). penalty: at which gates found ``left`` (`gates`).
     """
 
     sweep: int
@@ -88,6 +102,8 @@ class Step:
     removed: bool
     left: AnyCircuit
     close: bool = False
+    returned: tuple[Any, ...] = ()
+    penalty: float | None = None
 
 
 Percents = Callable[[list[AnyCircuit]], list[float]]  # percent of full with only each circuit intact
@@ -144,8 +160,11 @@ def node_search(
     percents: Percents,
     batch: int | Speculation = 1,
     settle: Settle = as_scored,
+    before: float = 100.0,
 ) -> Iterator[Step]:
     """Yield every evaluation of an iterative search from the full model; the last step's ``left`` is the circuit.
+
+    Where ``everything`` is less than the full model, ``before`` is its percent of full.
 
     Sweeps alternate, backward first, until a sweep changes nothing. With ``batch`` > 1 the search speculates: for the
     next components of a layer it asks for "without the first", "without the first two", ... at once and takes them up
@@ -153,7 +172,7 @@ def node_search(
     is thrown away (scores are not monotone, so it proves nothing), so that steps and circuit are the same. A
     `Speculation` chooses how many each time. ``settle``: what each decision is taken by (`precision`).
     """
-    kept, before = everything, 100.0
+    kept = everything
     most, choice = (batch, None) if isinstance(batch, int) else (batch.most, batch)
     for sweep, direction in sweeps():
         size, waiting = len(kept), [c for c in order(sweep, direction, kept) if rule.tests(c)]
@@ -227,33 +246,6 @@ def sweeps() -> Iterator[tuple[int, str]]:
     """(1, backward), (2, forward), (3, backward), ..."""
     for sweep in count(1):
         yield sweep, "backward" if sweep % 2 else "forward"
-
-
-def run(
-    name: str,
-    seed: int | None,
-    rule: Rule,
-    everything: AnyCircuit,
-    percents: Percents,
-    alone: dict[Component, float],
-    batch: int | Speculation = 1,
-    settle: Settle = as_scored,
-) -> Iterator[Step]:
-    """The search of a study that goes by this name: layers, ascending_effect or by a method of attribution
-    (ascending_relp), random_<seed> or bisect.
-
-    ``alone``: percent of full with each component alone ablated, measured or estimated, for an ascending order.
-    """
-    if name == "bisect":
-        return bisect_search(everything, rule, by_layers(rule), percents, settle)
-    order = (
-        by_chance(rule, seed)
-        if seed is not None
-        else by_effect(rule, alone)
-        if name.startswith(ASCENDING)
-        else by_layers(rule)
-    )
-    return node_search(everything, rule, order, percents, batch, settle)
 
 
 def survival(circuits: list[AnyCircuit]) -> dict[Component, float]:

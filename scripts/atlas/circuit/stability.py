@@ -25,6 +25,9 @@ from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.kinds import KINDS
 from atlas.circuit.legacy import LegacyAblator
 from atlas.circuit.node_circuits import alone_of
+from atlas.circuit.optimal import fitted
+from atlas.circuit.orders import gates_of
+from atlas.circuit.orders import run as search_in_order
 from atlas.circuit.precision import Differences, searched
 from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.unablated import answer_logits, collected
@@ -90,7 +93,9 @@ def bootstraps(
     `activations.pt`, from whose stored values the means are taken.
     """
     rows_in_cache = activations.rows_of(cache["prompt"], prompts.prompt)
-    run = KINDS[kind].means_of
+    run, runs = KINDS[kind].means_of, (KINDS[kind].means_of,)
+    if KINDS[kind].fitted:
+        run, runs = kind, ("corrupted", "clean")
     for draw in range(count):
         rows = np.sort(np.random.default_rng([seed, draw]).integers(len(prompts), size=len(prompts)))
         drawn = prompts.take(rows)
@@ -104,7 +109,8 @@ def bootstraps(
             assert rows_in_cache is not None
             expanded = drawn.rows()
             index = expanded.of_prompts(rows_in_cache[torch.tensor(rows)])
-            own = means | {run: resampled_means(cache[run], index, expanded.group, expanded.length)}
+            new = {r: resampled_means(cache[r], index, expanded.group, expanded.length) for r in runs}
+            own = means | (new if run in new else {run: fitted(model, drawn, new)})
         yield Dataset("bootstrap", f"resample {draw}", drawn, replacement(kind, model, drawn, own, cache))
 
 
@@ -194,9 +200,13 @@ class Maker:
         prompts = self.answered(Prompts.from_frame(frame, groups))
         if len(prompts.group.unique()) < len(groups):
             raise StudyError(f"tasks.{self.task}: the filter keeps no prompt of some template; relax prompts.filter")
-        run, rows = KINDS[self.kind].run, prompts.rows()
-        found, means = collected(self.model, rows, run)
-        cache, means = {"prompt": prompts.prompt, run: found}, {run: means} | rows.sizes_of_means()
+        kind, rows = KINDS[self.kind], prompts.rows()
+        runs = ("corrupted", "clean") if kind.fitted else (kind.run,)
+        collections = {run: collected(self.model, rows, run) for run in runs}
+        cache = {"prompt": prompts.prompt} | {run: found for run, (found, _) in collections.items()}
+        means = {run: found for run, (_, found) in collections.items()} | rows.sizes_of_means()
+        if kind.fitted:
+            means[kind.name] = fitted(self.model, prompts, means)
         return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, means, cache))
 
     def answered(self, prompts: Prompts) -> Prompts:
@@ -239,7 +249,7 @@ class Run:
 
 @dataclass(frozen=True)
 class NodeSearch:
-    """The search that found the reported circuit. ``order`` and ``seed`` (of a random order) as in `search.run`,
+    """The search that found the reported circuit. ``order`` and ``seed`` (of an order that has one) as in `orders.run`,
     ``batch`` as in the configuration; ``float32``: where searches run in a half, the model of close decisions;
     ``estimate``: of an order by attribution."""
 
@@ -265,11 +275,15 @@ class NodeSearch:
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = alone_of(ablator, self.order, self.estimate)
 
+        gates = gates_of(self.order, self.seed, ablator, self.rule)
+
         def steps(by: Ablator, settle: search.Settle) -> Iterator[search.Step]:
             batch = search.tried_at_once(self.batch, model.device, lambda: by.evaluations)
-            return search.run(self.order, self.seed, self.rule, everything, by.percents_of_full, alone, batch, settle)
+            percents = by.percents_of_full
+            return search_in_order(self.order, self.seed, self.rule, everything, percents, alone, batch, settle, gates)
 
-        differences = Differences(self.ablator(model, data), ablator) if self.float32 else None
+        in_half = self.float32 and not search.jumps(self.order)
+        differences = Differences(self.ablator(model, data), ablator) if in_half else None
         made, _ = searched(f"{data.family}, {data.name}", steps, self.rule, ablator, differences)
         found: Circuit = made[-1].left if made else everything
         text = "%s, %s: %d heads, %d MLPs, %.1f %% of full, %d forward passes"

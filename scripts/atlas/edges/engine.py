@@ -58,7 +58,7 @@ def with_embeddings(
     ``reference``: the prompts of the search split, which means run over (default: ``prompts`` themselves).
     """
     engine_of(model)  # refuses where there is none
-    values = embeddings(kind, model, prompts.rows(), (reference or prompts).rows())
+    values = embeddings(kind, model, prompts.rows(), (reference or prompts).rows(), substitute)
     return EdgeReplacement(substitute.z, substitute.mlp_out, substitute.rows, values)
 
 

@@ -347,8 +347,9 @@ def interlock(family: str) -> Fixture:
     m2 adds the successor of what is found, and takes it back where `extra` is off by 7/8 or more (`dead_zone_units`).
     Neither of the pair can go: alone, the other leaves 1, -1, 7/8 or -7/8, and D = 0 (under resample a second unit
     fires, for a member whose successor is neither answer nor incorrect). Both can go together: `extra` is empty again,
-    D = 1. So one-at-a-time search keeps both, a search that removes groups may find that {0.1, m2} is enough, and
-    gradients, 0 inside the dead zone, say that neither matters. Under `zero` a head of the pair without its query or
+    D = 1. So one-at-a-time search keeps both, a search that removes groups may find that {0.1, m2} is enough, an
+    annealed one, whose moves remove two at a time, ends there since nothing smaller passes, and gradients, 0 inside the
+    dead zone, say that neither matters. Under `zero` a head of the pair without its query or
     key averages over positions and leaves 0.8: the same as ablated.
     """
     constant = " embed->m2" if family == "llama" else ""
@@ -372,7 +373,11 @@ def interlock(family: str) -> Fixture:
             Effect(circuit("0.1"), 0),
             Effect(circuit("m2"), 0),
         ),
-        expected=(Expected((nodes, enough), ("bisect",)), Expected((nodes,))),
+        expected=(
+            Expected((nodes, enough), ("bisect",)),
+            Expected((enough,), ("annealed",)),
+            Expected((nodes,)),
+        ),
         edges_expected=solved(true_edges, every_kind(edges(main))),
     )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from atlas.circuit.kinds import KINDS
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
 from atlas.edges.methods import REPORTED
@@ -41,6 +42,11 @@ def check(config: dict[str, Any]) -> None:
         raise StudyError(f"scores.kinds: {config['ablation']['kind']}, the kind of ablation.kind, is not among {kinds}")
     if generation_prompt_sets(config) and not {*config["generation"]["sets"], *config["generation"]["own"]}:
         raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
+    if search["relative_tolerance"] is not None and any("gates" in order for order in search["orders"]):
+        raise StudyError(
+            "search.orders: gates shut all at once, and search.relative_tolerance bounds single removals; set that to "
+            "null"
+        )
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
 
@@ -128,6 +134,20 @@ def _check_several_tokens(config: dict[str, Any]) -> None:
         raise StudyError(
             f"study.tasks: {searched[0]!r} is multi_token, and edges are searched on answers of one token alone; "
             "set edges.methods: [], or name it in study.transfer_tasks"
+        )
+    for key, kind, tasks in (
+        ("ablation.kind", config["ablation"]["kind"], several),
+        *(("scores.kinds", kind, searched) for kind in config["scores"]["kinds"]),
+    ):
+        if tasks and KINDS[kind].fitted:
+            raise StudyError(
+                f"{key}: {kind} is fitted on answers of one token alone, and {tasks[0]!r} is multi_token; leave one of "
+                "the two out"
+            )
+    if searched and any("gates" in order for order in config["search"]["orders"]):
+        raise StudyError(
+            f"search.orders: gates are learned on answers of one token alone, and {searched[0]!r} is multi_token; "
+            "leave one of the two out"
         )
     if several and config["search"]["legacy_mlp_means"]:
         raise StudyError(

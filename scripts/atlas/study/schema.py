@@ -123,7 +123,7 @@ def explain(error: Any) -> str:
             return f"{at}{value} is out of range; needs {' and '.join(bounds)}"
         case "minItems" | "minProperties":
             return f"{at}{value} has too few entries; needs at least {error.validator_value}"
-        case "maxItems" | "maxLength":
+        case "maxItems" | "maxLength" | "maxProperties":
             return f"{at}{value} is too long; at most {error.validator_value}"
         case "minLength":
             return f"{at}{value} is too short; at least {error.validator_value}"

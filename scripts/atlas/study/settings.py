@@ -20,11 +20,12 @@ COMPARABLE = {  # block -> keys that published figures depend on
 
 
 def order_names(orders: Iterable[Any]) -> dict[str, int | None]:
-    """Name of each search order -> its seed, if random: {"layers": None, "random_0": 0}."""
-    return {
-        o if isinstance(o, str) else f"random_{o['random']}": None if isinstance(o, str) else o["random"]
-        for o in orders
-    }
+    """Name of each search order -> its seed, if it has one: {"layers": None, "random_0": 0}."""
+    found: dict[str, int | None] = {}
+    for order in orders:
+        seeds = {order: None} if isinstance(order, str) else {f"{name}_{seed}": seed for name, seed in order.items()}
+        found |= seeds
+    return found
 
 
 BY_RULE = "reported"  # in place of an order in `comparison.order`

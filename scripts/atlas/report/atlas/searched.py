@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atlas.circuit.search import jumps
 from atlas.core.components import from_json
 from atlas.core.graph import EMBED, LOGITS, Edge, Graph
 from atlas.edges.chosen import reported_edges
@@ -67,10 +68,13 @@ def _circuit(entry: dict[str, Any], rows: pd.DataFrame, numbering: Numbering) ->
 def traces(trace: pd.DataFrame, numbering: Numbering) -> list[dict[str, Any]]:
     """Every search, step by step: [numbers tried, percent of full without them, 1 where they were removed].
 
-    A search starts from the full model; the circuit after a step is all less what was removed until then.
+    A search starts from the full model; the circuit after a step is all less what was removed until then. Searches
+    whose steps are no list of removals (`jumps`) are left out.
     """
     out = []
     for (order, threshold), rows in trace.groupby(["order", "threshold"], sort=False):
+        if jumps(str(order)):
+            continue
         tried = [[numbering.of_name[name] for name in names.split(" ")] for names in rows["component"]]
         steps = zip(tried, map(rounded, rows["percent"]), rows["removed"].astype(int).tolist(), strict=True)
         out.append({"order": order, "threshold": rounded(threshold), "steps": list(map(list, steps))})

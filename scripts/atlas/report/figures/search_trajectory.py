@@ -4,7 +4,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from atlas.circuit.search import ANNEALED, GATES, jumps
 from atlas.report import style, wording
+
+WALK = "removals and returns"  # over the part of an annealed search in which components also come back
+WITH_WALKS = ("candidate removed, or move made", "candidate kept, or move refused")
+PART = {GATES: "penalty"}  # what the sweeps of a search are
 
 
 def draw(trace: pd.DataFrame, choice: pd.DataFrame, colours: dict[str, str]) -> Figure:
@@ -14,19 +19,22 @@ def draw(trace: pd.DataFrame, choice: pd.DataFrame, colours: dict[str, str]) -> 
     """
     found = choice[choice["reported"]].drop_duplicates(["order", "searched"]).sort_values(["searched", "order"])
     searches = list(zip(found["order"], found["searched"], strict=True))
+    labels = WITH_WALKS if any(map(jumps, found["order"])) else ("candidate removed", "candidate kept")
     fig = style.figure(style.PAGE, 2.15 * len(searches) + 0.35)
     ratios = [3, 1] * len(searches)
     axes = fig.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
     for i, (order, threshold) in enumerate(searches):
         rows = trace[(trace["order"] == order) & (trace["threshold"] == threshold)].sort_values("step")
-        _search(axes[2 * i], rows, order, threshold, colours)
+        _search(axes[2 * i], rows, order, threshold, colours, labels)
         _sizes(axes[2 * i + 1], axes[2 * i], rows)
     axes[-1].set_xlabel("evaluation")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 
 
-def _search(ax: Axes, rows: pd.DataFrame, order: str, threshold: float, colours: dict[str, str]) -> None:
+def _search(
+    ax: Axes, rows: pd.DataFrame, order: str, threshold: float, colours: dict[str, str], labels: tuple[str, str]
+) -> None:
     removed, kept = rows[rows["removed"]], rows[~rows["removed"]]
     ax.scatter(
         removed["step"],
@@ -35,7 +43,7 @@ def _search(ax: Axes, rows: pd.DataFrame, order: str, threshold: float, colours:
         marker="o",
         color=colours["clean"],
         linewidth=0,
-        label="candidate removed",
+        label=labels[0],
     )
     ax.scatter(
         kept["step"],
@@ -45,7 +53,7 @@ def _search(ax: Axes, rows: pd.DataFrame, order: str, threshold: float, colours:
         facecolor="white",
         edgecolor=colours["circuit"],
         linewidth=0.9,
-        label="candidate kept",
+        label=labels[1],
         zorder=3,
     )
     ax.axhline(100 - threshold, color=style.INK, lw=0.8, ls=(0, (5, 3)), label="floor")
@@ -65,8 +73,11 @@ def _search(ax: Axes, rows: pd.DataFrame, order: str, threshold: float, colours:
         if sweep % 2 == 0:
             ax.axvspan(start, end, color=style.GHOST, alpha=0.6, zorder=0, lw=0)
         direction = steps["direction"].iloc[0]
-        arrow = {"backward": f"{sweep} \u2191", "forward": f"{sweep} \u2193"}[direction]
-        text = f"sweep {sweep}, {direction}" if end - start > 0.2 * width else arrow
+        arrow = {"backward": f"{sweep} \u2191", "forward": f"{sweep} \u2193", ANNEALED: "", GATES: f"{sweep}"}[
+            direction
+        ]
+        text = f"{PART.get(direction, 'sweep')} {sweep}, {direction}" if end - start > 0.2 * width else arrow
+        text = WALK if direction == ANNEALED else text
         ax.text(
             (start + end) / 2, high + 0.15 * span, text, ha="center", va="center", size=style.TINY, color=style.GREY
         )
