@@ -97,6 +97,7 @@ rule search_edges:
             "results/{model}/{task}",
             scores="edge_scores.parquet",
             trace="edge_trace.parquet",
+            choice="edge_choice.parquet",
             circuits="edge_circuits.json",
         ),
     log:
@@ -124,6 +125,7 @@ rule search_edges:
         rankings=config["edges"]["rankings"],
         path_patching=config["edges"]["path_patching"],
         drop_without_path=config["edges"]["drop_without_path"],
+        choice=config["edges"]["choice"],
     message:
         "Search the edges of {wildcards.model} for {wildcards.task}"
     script:

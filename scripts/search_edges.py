@@ -14,5 +14,9 @@ inputs, p = snakemake.input, snakemake.params
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, EdgeSettings)
 nodes = {threshold: circuit_at(inputs.chosen, threshold) for threshold in p.thresholds}
 ablator, bootstrap = edge_ablator(data, "search"), Bootstrap(p.bootstrap, p.seed)
-scores, trace, circuits = edge_circuits.search(data.task, ablator, nodes, settings, bootstrap, p.allow_negative_clean)
-job.save(snakemake, scores=scores, trace=trace, circuits=circuits)
+split = data.report_split
+others = {} if split == "search" else {split: edge_ablator(data, split)}
+scores, trace, choice, circuits = edge_circuits.search(
+    data.task, ablator, nodes, settings, bootstrap, p.allow_negative_clean, others
+)
+job.save(snakemake, scores=scores, trace=trace, choice=choice, circuits=circuits)

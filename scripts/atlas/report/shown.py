@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.edges.methods import REPORTED
+from atlas.edges.methods import CHOICES, REPORTED
 
 # What there is one of: a figure is drawn, and a table made, for each of these
 MODEL, CIRCUIT = "model", "circuit"  # a circuit is that of a main task, or what all of these share
@@ -83,7 +83,8 @@ def named(kind: str, study: Study) -> str:
     if kind == SITE_CIRCUITS:
         start, end = (study.setting(f"evaluation.positions.{key}") for key in ("start_threshold", "threshold"))
         return f"{kind}: from the node circuit at T = {start:g} %, order {order}, down to T = {end:g} %"
-    return f"{kind}: T = {study.setting('edges.threshold'):g} %, {REPORTED.title}"
+    by_rule = "chosen by rule for each task" if study.setting("edges.choice") == CHOICES[0] else REPORTED.title
+    return f"{kind}: T = {study.setting('edges.threshold'):g} %, {by_rule}"
 
 
 @dataclass(frozen=True)
