@@ -39,7 +39,7 @@ COLUMNS: tuple[str, ...] = (
 )
 COLUMNS += ("ci_low", "ci_high", "optimism", "chosen_again")
 FOUND, WIDENED = "found", "widened"  # a circuit as its search ended; the reported search's with more edges
-WIDER = (1.1, 1.25, 1.5, 2.0, 3.0)  # sizes of widened circuits, as multiples of the circuit's own
+WIDER = (1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # sizes of widened circuits, as multiples of the circuit's own
 
 
 @dataclass(frozen=True)
