@@ -14,6 +14,8 @@ from atlas.core.graph import Edge
 from atlas.edges import attribution, by_roles, role_patching, searches
 from atlas.edges.by_roles import RoleEdge
 from atlas.edges.engine import EdgeAblator
+from atlas.proof import certify, exact
+from atlas.proof.fixtures import FILLER
 from edge_oracle import Oracle
 from random_models import S
 
@@ -142,3 +144,47 @@ def test_prompts_without_roles_and_roles_that_overlap_are_refused(tmp_path):
     both = case.prompts.with_roles({"a": [0, 1], "b": [1, 2]})
     with pytest.raises(StudyError, match=r"edges.roles: a, b share positions"):
         by_roles.scores(EdgeAblator(case.model, case.graph, both, case.edges("mean").substitute), [Edge("embed", "m0")])
+
+
+# ---- planted models ------------------------------------------------------------------------------------------
+# Written down before anything ran, under `mean` (docs/fixtures.md): the parts without which the whole answer is gone.
+PLANTED = {
+    "two_heads": "embed->0.1.v members last; 0.1->2.2.v last last; 2.2->logits last last",
+    "head_and_mlp": "embed->1.2.v members last; 1.2->m1 last last; m1->logits last last",
+    "induction": "embed->0.2.v members members; 0.2->1.1.k members last; embed->1.1.q last last; "
+    "embed->1.1.v members last; 1.1->logits last last",
+}
+TO_ROUNDING = 1e-3  # of effects of LOGIT, in float32; `tests/proof/test_planted.py` has the same
+
+
+def on_planted(name, family, folder):
+    """An ablator of a planted model, on prompts with roles, and the parts that PLANTED names."""
+    fixture = next(f for f in exact.all_fixtures() if (f.name, f.family) == (name, family))
+    own = certify.edge_ablator(certify.make_ablators(fixture.build(folder), fixture.prompts())["mean"], "mean")
+    places = [i for i, slot in enumerate(fixture.slots, start=1) if slot != FILLER]
+    last = len(fixture.slots)
+    roles = {"bos": [0], "members": [i for i in places if i != last], "last": [last]}
+    roles["separators"] = [i for i in range(last) if i not in roles["bos"] + roles["members"]]
+    ablator = EdgeAblator(own.model, own.graph, fixture.prompts().with_roles(roles), own.substitute)
+    planned = [part.split() for part in PLANTED[name].split(";")]
+    named = {(Edge.parse(edge), start, end) for edge, start, end in planned}
+    found = {RoleEdge(*fixture.named({edge}, own.graph), start, end) for edge, start, end in named}
+    return fixture, ablator, found
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def test_the_planted_parts_carry_the_answer_and_no_other_part_does(name, family, tmp_path):
+    fixture, ablator, expected = on_planted(name, family, tmp_path / "model")
+    parts = by_roles.role_edges(ablator, fixture.named(fixture.edges["mean"], ablator.graph))
+    assert expected <= set(parts) and len(parts) > 2 * len(expected)
+    for part, effect in role_patching.effects(ablator, parts).items():
+        wanted = -fixture.full if part in expected else 0
+        assert np.abs(effect - wanted).max() < TO_ROUNDING * fixture.full, part
+
+
+def test_where_values_alone_carry_the_answer_gradients_of_parts_are_their_effects(tmp_path):
+    fixture, ablator, expected = on_planted("two_heads", "gpt2", tmp_path / "model")
+    for part, score in by_roles.scores(ablator, ablator.graph.edges).items():
+        wanted = -fixture.full if part in expected else 0
+        assert np.abs(score.numpy() - wanted).max() < TO_ROUNDING * fixture.full, part
