@@ -132,6 +132,33 @@ rule search_edges:
         "../scripts/search_edges.py"
 
 
+rule score_edge_roles:
+    input:
+        **computed_from(prompts_info="prompts.json", edge_circuits="edge_circuits.json"),
+    output:
+        **filled("results/{model}/{task}", roles="edge_roles.parquet"),
+    log:
+        "logs/{model}/{task}/score_edge_roles.log",
+    benchmark:
+        "benchmarks/{model}/{task}/score_edge_roles.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 120, gpu=True),
+    params:
+        **STATISTICS,
+        code=library("scripts/score_edge_roles.py"),
+        run=run_settings,
+        kind=config["ablation"]["kind"],
+        method=config["edges"]["roles"]["method"] or "",
+        exact=config["edges"]["roles"]["exact"],
+        points=config["edges"]["points"],
+    message:
+        "Score edges of {wildcards.model} for {wildcards.task} by roles of positions"
+    script:
+        "../scripts/score_edge_roles.py"
+
+
 CURVES = {name: f"{name}.parquet" for name in ("edge_curves", "edge_areas")}  # where edges are searched
 
 

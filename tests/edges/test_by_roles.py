@@ -11,7 +11,8 @@ from test_edges import SLOW, Case
 
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
-from atlas.edges import attribution, by_roles, role_patching, searches
+from atlas.core.statistics import Bootstrap
+from atlas.edges import attribution, by_roles, role_patching, role_table, searches
 from atlas.edges.by_roles import RoleEdge
 from atlas.edges.engine import EdgeAblator
 from atlas.proof import certify, exact
@@ -188,3 +189,19 @@ def test_where_values_alone_carry_the_answer_gradients_of_parts_are_their_effect
     for part, score in by_roles.scores(ablator, ablator.graph.edges).items():
         wanted = -fixture.full if part in expected else 0
         assert np.abs(score.numpy() - wanted).max() < TO_ROUNDING * fixture.full, part
+
+
+def test_the_table_holds_every_part_and_ablates_the_largest(tmp_path):
+    fixture, ablator, expected = on_planted("two_heads", "gpt2", tmp_path / "model")
+    edges = fixture.named(fixture.edges["mean"], ablator.graph)
+    table = role_table.table("t", ablator, edges, "eap", 5, 4, Bootstrap(50, 0))
+    parts = by_roles.role_edges(ablator, edges)
+    rows = list(zip(table.sender, table.receiver, table.start, table.end, strict=True))
+    assert rows == [(*edge, start, end) for edge, start, end in parts] and set(table.method) == {"eap"}
+    ablated = table[table.exact.notna()]
+    assert len(ablated) == 4 and ablated.value.abs().min() >= table[table.exact.isna()].value.abs().max()
+    found = {(*edge, start, end) for edge, start, end in expected}
+    large = table[table.exact < -0.5 * fixture.full]
+    assert set(zip(large.sender, large.receiver, large.start, large.end, strict=True)) == found
+    assert (large.exact == pytest.approx(-fixture.full, rel=TO_ROUNDING)) and (large.exact_low <= large.exact).all()
+    assert role_table.table("t", ablator, [], "eap", 5, 4, Bootstrap(50, 0)).empty

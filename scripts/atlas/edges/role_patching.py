@@ -74,7 +74,7 @@ class Whole:
     def change(self, part: RoleEdge, masks: Masks) -> torch.Tensor:
         """[n, S, D] what the receiver of an edge reads more where the part of its sender is ablated."""
         sender = part.edge.sender
-        lost = self.carried[:, self.numbers[sender]] * masks[part.start][..., None]
+        lost: torch.Tensor = self.carried[:, self.numbers[sender]] * masks[part.start][..., None]
         if not self.run.mixes or "." not in sender:
             return -lost
         block, layer = self.run.engine.blocks[self.run.graph.layer_of(sender)], self.run.graph.layer_of(sender)

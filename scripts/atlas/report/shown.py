@@ -25,6 +25,8 @@ EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "hea
 
 # Table -> what makes it, where not every study has it
 MADE_BY = dict.fromkeys(("edge_circuits", "edge_scores", "edge_curves", "edge_areas"), EDGES)
+EDGE_ROLES = "edge_roles"
+MADE_BY |= {EDGE_ROLES: EDGE_ROLES}
 MADE_BY |= dict.fromkeys(("comparison/composition", "comparison/composition_edges"), EDGES)
 MADE_BY |= {name: name for name in ("patching", "attribution", "detectors", "ov", "backup")}
 MADE_BY |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")
@@ -45,6 +47,21 @@ class Table:
     def made_by(self) -> str | None:
         """What a study must have for it to be made; None where every study makes it."""
         return MADE_BY.get(self.file.rpartition(".")[0])
+
+
+def of(kind: str, *names: str) -> dict[str, Table]:
+    """Tables named by their files, of every task of a kind."""
+    return {name: Table(f"{name}.parquet", kind) for name in names}
+
+
+def compared(*names: str) -> dict[str, Table]:
+    """Tables named by their files, of all circuits of a model."""
+    return {name: Table(f"comparison/{name}.parquet") for name in names}
+
+
+def look(*names: str) -> dict[str, str]:
+    """Colours, and maps of colours."""
+    return {name: f"figures.{name}" for name in names}
 
 
 @dataclass(frozen=True)
