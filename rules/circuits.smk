@@ -107,6 +107,7 @@ rule search_edges:
             scores="edge_scores.parquet",
             accuracy="edge_accuracy.parquet",
             trace="edge_trace.parquet",
+            choice="edge_choice.parquet",
             circuits="edge_circuits.json",
         ),
     log:
@@ -134,10 +135,38 @@ rule search_edges:
         rankings=config["edges"]["rankings"],
         path_patching=config["edges"]["path_patching"],
         drop_without_path=config["edges"]["drop_without_path"],
+        choice=config["edges"]["choice"],
     message:
         "Search the edges of {wildcards.model} for {wildcards.task}"
     script:
         "../scripts/search_edges.py"
+
+
+rule score_edge_roles:
+    input:
+        **computed_from(prompts_info="prompts.json", edge_circuits="edge_circuits.json"),
+    output:
+        **filled("results/{model}/{task}", roles="edge_roles.parquet"),
+    log:
+        "logs/{model}/{task}/score_edge_roles.log",
+    benchmark:
+        "benchmarks/{model}/{task}/score_edge_roles.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 120, gpu=True),
+    params:
+        **STATISTICS,
+        code=library("scripts/score_edge_roles.py"),
+        run=run_settings,
+        kind=config["ablation"]["kind"],
+        method=config["edges"]["roles"]["method"] or "",
+        exact=config["edges"]["roles"]["exact"],
+        points=config["edges"]["points"],
+    message:
+        "Score edges of {wildcards.model} for {wildcards.task} by roles of positions"
+    script:
+        "../scripts/score_edge_roles.py"
 
 
 CURVES = {name: f"{name}.parquet" for name in ("edge_curves", "edge_areas")}  # where edges are searched

@@ -194,7 +194,7 @@ def scores_of_components(wildcards):
 
 
 EXPORTED = {"study": "circuit.study.json", "graph": "circuit.graph.json", "dot": "circuit.dot"}
-EXPORTED |= {"attribution": "circuit.attribution.json"} if WITH_EDGES else {}
+EXPORTED |= {"attribution": "circuit.attribution.json", "tensors": "circuit.graph.pt"} if WITH_EDGES else {}
 
 
 def exports():

@@ -1,10 +1,10 @@
 """Write the reported circuits of a task in the formats that other tools read (docs/interchange.md)."""
 
 from atlas.circuit.chosen import circuit_at
-from atlas.compare import drawable, interchange
+from atlas.compare import drawable, interchange, score_tensors
 from atlas.core.graph import Graph
 from atlas.edges.chosen import edge_values, reported_edges
-from atlas.store import artifacts, job
+from atlas.store import artifacts, job, tensors
 
 job.start(snakemake)
 inputs, out, p, w = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
@@ -23,9 +23,10 @@ if p.edges:
     content = drawable.to_attribution_graph(slug, w.model, graph, nodes, edges, values, example)
     artifacts.write_json(content, out.attribution, provenance)
 artifacts.write_json(interchange.to_study(circuit), out.study, provenance)
-artifacts.write_json(
-    interchange.to_graph_json(edges, graph, scores, d_model=description["d_model"]), out.graph, provenance
-)
+as_graph = interchange.to_graph_json(edges, graph, scores, d_model=description["d_model"])
+artifacts.write_json(as_graph, out.graph, provenance)
+if p.edges:
+    tensors.write(score_tensors.to_tensors(as_graph), out.tensors, provenance)
 title = f"{w.task} in {w.model}, {'edge' if p.edges else 'node'} circuit"
 artifacts.write_text(out.dot, drawable.to_dot(title, graph, nodes, edges if p.edges else None, values))
 job.log.info("%s: %d components, %d edges", w.task, len(circuit), len(edges))

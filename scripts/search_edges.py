@@ -14,5 +14,8 @@ inputs, p = snakemake.input, snakemake.params
 data, settings = TaskData(**job.task_data(snakemake)), job.settings(snakemake, EdgeSettings)
 nodes = {threshold: circuit_at(inputs.chosen, threshold) for threshold in p.thresholds}
 ablator, bootstrap = edge_ablator(data, "search"), Bootstrap(p.bootstrap, p.seed)
-found = edge_circuits.search(data.task, ablator, nodes, settings, bootstrap, p.allow_negative_clean)
-job.save(snakemake, **dict(zip(("scores", "trace", "circuits", "accuracy"), found, strict=True)))
+split = data.report_split
+others = {} if split == "search" else {split: edge_ablator(data, split)}
+found = edge_circuits.search(data.task, ablator, nodes, settings, bootstrap, p.allow_negative_clean, others)
+names = ("scores", "trace", "choice", "circuits", "accuracy")
+job.save(snakemake, **dict(zip(names, found, strict=True)))

@@ -44,6 +44,7 @@ def add(study, edges=100, kv_heads=None, seed=0):
         _curves(tables, {**base, "task": task}, graph, circuits[task], inside, rng)
         _evaluation(tables, {**base, "task": task}, nodes[task], circuits[task], rng)
         _positions(tables, {**base, "task": task}, nodes[task], rng)
+        _roles(tables, {**base, "task": task}, circuits[task], scores[task])
         _stability(tables, {**base, "task": task}, nodes[task], circuits[task], effects, graph, rng)
         _methods(tables, {**base, "task": task}, nodes[task], circuits[task], effects, graph, rng)
         for method, noise in (("eap", 0.3), ("eap_ig", 0.0)):
@@ -125,6 +126,7 @@ TABLES = {
     "completeness": [],
     "minimality": [],
     "positions": [],
+    "edge_roles": [],
     "stability": [],
     "stability_summary": [],
     "methods": [],
@@ -221,6 +223,17 @@ def _positions(tables, base, nodes, rng):
                     "kept": bool(value > 1),
                 }
             )
+
+
+def _roles(tables, base, circuit, scores):
+    """Parts of each edge at two pairs of roles; the first twenty are ablated alone."""
+    for number, edge in enumerate(circuit):
+        for start, end in (("members", "last"), ("last", "last")):
+            row = {**base, "method": "eap_ig", "sender": edge.sender, "receiver": edge.receiver}
+            row |= {"start": start, "end": end, **interval(scores[edge] * (0.7 if start == end else 0.3), 0.1)}
+            exact = interval(1.5 * row["value"], 0.1) if number < 10 else dict.fromkeys(interval(0), math.nan)
+            names = dict(zip(exact, ("exact", "exact_low", "exact_high"), strict=True))
+            tables["edge_roles"].append(row | {names[key]: value for key, value in exact.items()})
 
 
 def _stability(tables, base, nodes, circuit, effects, graph, rng):

@@ -53,9 +53,11 @@ def test_titles_are_of_methods_and_of_what_stands_in_their_place():
 def test_the_figure_of_curves_shows_every_method():
     from atlas.report.figures import edge_curves
 
-    assert {*edge_curves.RANKED} == {*SCORING} and {*edge_curves.SEARCHED} == {*SEARCHING, methods.NODE_CIRCUIT}
+    assert {*edge_curves.RANKED} == {*SCORING} and {*edge_curves.SEARCHED} == (
+        {*SEARCHING, methods.NODE_CIRCUIT, methods.CHOSEN}
+    )
     colours = edge_curves.colours_of({"clean": "#000000", "circuit": "#ffffff"})
-    assert {*METHODS, methods.NODE_CIRCUIT} == {*colours} and len(set(colours.values())) == len(colours)
+    assert {*METHODS, methods.NODE_CIRCUIT, methods.CHOSEN} == {*colours} and len(set(colours.values())) == len(colours)
     assert {*edge_curves.MARKERS} == {*edge_curves.SEARCHED} and len(set(edge_curves.MARKERS.values())) == (
         len(edge_curves.MARKERS)
     )

@@ -11,7 +11,16 @@ from matplotlib.collections import PathCollection
 import edge_tables
 from atlas.core.graph import Graph
 from atlas.report import style, wording
-from atlas.report.figures import composition, edge_curves, edge_diagram, evaluation, methods, positions, stability
+from atlas.report.figures import (
+    composition,
+    edge_curves,
+    edge_diagram,
+    edge_roles,
+    evaluation,
+    methods,
+    positions,
+    stability,
+)
 from conftest import crossed
 from drawings import check_written
 from figure_tables import COLOURS, GROUPED, LARGE, SMALL, study_of
@@ -48,6 +57,7 @@ def make(figure: str, study):
         "edge_diagram": lambda: edge_diagram.draw(study.edge_membership, study.main[-1], **diagram),
         "shared_edges": lambda: edge_diagram.draw(study.edge_membership, "shared", **diagram),
         "edge_curves": lambda: edge_curves.draw(study.edge_curves, study.edge_areas, study.main, COLOURS),
+        "edge_roles": lambda: edge_roles.draw(study.edge_roles, study.main, COLOURS),
         "stability": lambda: stability.draw(study.stability, study.stability_summary, study.main, "viridis"),
         "methods": lambda: methods.draw(study.methods, study.main, 20, COLOURS),
         "evaluation": lambda: evaluation.draw(
@@ -70,6 +80,7 @@ FIGURES = [
     "edge_diagram",
     "shared_edges",
     "edge_curves",
+    "edge_roles",
     "stability",
     "methods",
     "evaluation",
@@ -350,3 +361,23 @@ def test_a_pair_is_marked_where_it_exceeds_its_null_and_framed_where_an_edge_is_
     (dots,) = (drawn for drawn in ax.collections if isinstance(drawn, PathCollection))
     assert dots.get_offsets().tolist() == [[0, 2]]
     assert "1 of 2, p = 1" in [text.get_text() for other in figure.axes for text in other.texts]
+
+
+def test_parts_of_edges_stand_by_size_with_circles_where_they_were_ablated(study):
+    figure = edge_roles.draw(study.edge_roles, study.main, COLOURS)
+    for task, ax in zip(study.main, figure.axes, strict=False):
+        rows = study.edge_roles[study.edge_roles["task"] == task]
+        order = rows.reindex(rows["value"].abs().sort_values(ascending=False, kind="stable").index)
+        order = order.head(edge_roles.SHOWN)
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(order["value"].tolist())
+        labels = [text.get_text() for text in ax.get_yticklabels()]
+        assert labels == [edge_roles.label(row) for _, row in order.iterrows()]
+        circles = [c for c in ax.collections if isinstance(c, PathCollection)]
+        shown = [x for c in circles for x, _ in c.get_offsets()]
+        assert shown == pytest.approx(order["exact"].dropna().tolist())
+    assert edge_roles.label({"sender": "m0", "receiver": "m1", "start": "last", "end": "last"}) == "m0 \u2192 m1, last"
+
+
+def test_a_task_without_parts_says_so():
+    table = edge_roles.draw(study_of(SMALL).edge_roles.head(0), ["a"], COLOURS)
+    assert [text.get_text() for text in table.axes[0].texts] == ["no parts"]

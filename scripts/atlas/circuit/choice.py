@@ -18,7 +18,7 @@ import pandas as pd
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.node_circuits import kept
 from atlas.circuit.search import CLOSE, Rule, SearchSettings
-from atlas.core.components import EMPTY, Circuit, from_json, to_json
+from atlas.core.components import EMPTY, AnyCircuit, Circuit, from_json, to_json
 from atlas.core.statistics import Bootstrap
 
 log = logging.getLogger("atlas")
@@ -118,7 +118,7 @@ def margins_of(percents: np.ndarray, resampled: np.ndarray) -> np.ndarray:
 
 
 def selected(
-    circuits: Sequence[Circuit], values: np.ndarray, full: np.ndarray, threshold: float, bootstrap: Bootstrap
+    circuits: Sequence[AnyCircuit], values: np.ndarray, full: np.ndarray, threshold: float, bootstrap: Bootstrap
 ) -> tuple[int, float, float]:
     """(number of the reported one, optimism, share of resamples that choose alike), by `best`.
 

@@ -12,9 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from atlas.compare import score_tensors
 from atlas.core.components import Circuit, all_components, heads, mlps
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, LOGITS, Edge, EdgeCircuit, Graph
+from atlas.edges.methods import RANKINGS
 
 INPUT = "input"  # what graph JSON calls `embed`
 CFG = {"n_layers": "n_layers", "n_heads": "n_heads", "parallel_attn_mlp": "parallel"}  # key of `cfg` -> field of Graph
@@ -220,6 +222,11 @@ def read_circuit_and_level(
 ) -> tuple[Circuit | EdgeCircuit, str]:
     """`read_circuit`, and `node` or `edge`: an empty circuit of nodes keeps the embeddings, one of edges nothing."""
     try:
+        if Path(path).suffix == ".pt":
+            return _recognise(score_tensors.read(path, edge_names(graph)), graph, select)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None
+    try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path}: cannot be read as JSON ({error})") from None
@@ -236,6 +243,8 @@ def _recognise(content: Any, graph: Graph, select: dict[str, Any] | None) -> tup
         raise StudyError(f"graph is {content['graph']}, but this model has {asdict(graph)}; use its own file")
     if "circuits" in content:
         content = _pick(content["circuits"], select or {})
+    elif select and "cfg" in content and "edges" in content:
+        return _highest(from_graph_json(content, graph)[1], graph, select), "edge"
     elif select:
         raise StudyError(f"select: {select} has nothing to choose from, the file holds one circuit; leave it out")
 
@@ -251,6 +260,28 @@ def _recognise(content: Any, graph: Graph, select: dict[str, Any] | None) -> tup
     if "cfg" in content and "nodes" in content:
         return nodes_from_graph_json(content, graph), "node"
     raise StudyError(f"holds no circuit (keys: {_some(content) or 'none'}); give heads and mlps, or edges")
+
+
+def _highest(scores: dict[Edge, float], graph: Graph, select: dict[str, Any]) -> EdgeCircuit:
+    """The ``top`` edges of graph JSON by its scores, whatever its flags say; ``ranking`` `signed` (the default) or
+    `absolute`. Equal scores keep the order of the graph."""
+    top, ranking = select.get("top"), select.get("ranking", RANKINGS[0])
+    if set(select) - {"top", "ranking"} or type(top) is not int or top < 1 or ranking not in RANKINGS:
+        raise StudyError(
+            f"select: {select} picks nothing from edge scores; give top: the number of edges, and if wanted ranking: "
+            f"{' or '.join(RANKINGS)}"
+        )
+    if missing := graph.all_edges - scores.keys():
+        raise StudyError(f"select: top needs a score of every edge, but {_some(map(str, missing))} have none")
+    if top > len(scores):
+        raise StudyError(f"select: top is {top}, but this model has {len(scores)} edges; give at most that")
+    ordered = sorted(graph.edges, key=lambda edge: scores[edge] if ranking == RANKINGS[0] else -abs(scores[edge]))
+    return frozenset(ordered[:top])
+
+
+def edge_names(graph: Graph) -> list[str]:
+    """The names in graph JSON of all edges of a model."""
+    return [name for edge in graph.edges for name in _spellings(edge, graph)]
 
 
 def _named_edges(names: list[Any], graph: Graph) -> EdgeCircuit:

@@ -19,7 +19,10 @@ def reported_edges(content: dict[str, Any]) -> EdgeCircuit:
 
 
 def reported_entry(content: dict[str, Any]) -> dict[str, Any]:
-    """The entry of an `edge_circuits.json` that a study reports: that of REPORTED; raises StudyError without."""
+    """The entry of an `edge_circuits.json` that a study reports: the chosen one, or, in files without a choice, that of
+    REPORTED; raises StudyError without either."""
+    if "reported" in content:
+        return dict(content["reported"])
     for entry in content["circuits"]:
         if entry["method"] == REPORTED.name:
             return dict(entry)

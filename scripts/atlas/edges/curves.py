@@ -9,8 +9,9 @@ import pandas as pd
 from atlas.core.graph import Edge, EdgeCircuit, parse
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.edges.attribution import ranked
+from atlas.edges.chosen import reported_entry
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.methods import RANDOM
+from atlas.edges.methods import CHOSEN, RANDOM
 from atlas.edges.searches import cmd, cpr, grid_sizes, top
 from atlas.store.job import progress
 
@@ -82,10 +83,10 @@ class Curves:
 
 
 def searched(content: dict[str, Any]) -> list[tuple[str, str, float, EdgeCircuit]]:
-    """(method, ranking, setting, edges) of the circuits in `edge_circuits.json` that no ranking gave."""
-    return [
-        (c["method"], c["ranking"], c["setting"], parse(c["edges"])) for c in content["circuits"] if not c["ranking"]
-    ]
+    """(method, ranking, setting, edges) of the circuits in `edge_circuits.json` that no ranking gave; the reported one
+    is the last."""
+    entries = [c for c in content["circuits"] if not c["ranking"]] + [reported_entry(content) | {"method": CHOSEN}]
+    return [(c["method"], c["ranking"], c["setting"], parse(c["edges"])) for c in entries]
 
 
 def draw(

@@ -15,11 +15,11 @@ from atlas.core.components import Circuit
 from atlas.core.errors import StudyError
 from atlas.core.graph import LOGITS, Edge, EdgeCircuit, names
 from atlas.core.statistics import Bootstrap, column_means
-from atlas.edges import searches
+from atlas.edges import choice, searches
 from atlas.edges.attribution import ranked
 from atlas.edges.by_method import Scores, function_of
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.methods import NODE_CIRCUIT, REPORTED, SCORING, SEARCHING, EdgeSettings
+from atlas.edges.methods import CHOICES, NODE_CIRCUIT, REPORTED, SCORING, SEARCHING, EdgeSettings
 from atlas.model import memory
 from atlas.store.job import progress
 
@@ -62,6 +62,10 @@ class EdgeCircuits:
         return start
 
     def add(self, method: str, ranking: str, setting: float, edges: EdgeCircuit) -> None:
+        """Append the `entry` of a circuit."""
+        self.circuits.append(self.entry(method, ranking, setting, edges))
+
+    def entry(self, method: str, ranking: str, setting: float, edges: EdgeCircuit) -> dict[str, Any]:
         """A circuit: its edges, less those on no path from the embeddings to the logits where the settings say so; the
         scores of what is left; and how many edges were dropped, with the percent that all had together."""
         graph = self.ablator.graph
@@ -70,16 +74,15 @@ class EdgeCircuits:
         found = self.ablator.logit_diff(reported)
         dropped, whole = len(edges) - len(reported), self.ablator.percent_of_full(edges)
         percent = self.bootstrap.percent(found, self.full)[0]
-        self.circuits.append(
-            {"method": method, "ranking": ranking, "setting": setting, "edges": names(reported)}
-            | {"nodes": sorted(map(str, graph.nodes(reported))), "without_path": sorted(map(str, lost))}
-            | {"dropped": dropped, "percent_with_dropped": whole, "percent_of_full": percent}
-            | {"faithfulness": self.bootstrap.faithfulness(found, self.full, self.empty)[0]}
-        )
+        out: dict[str, Any] = {"method": method, "ranking": ranking, "setting": setting, "edges": names(reported)}
+        out |= {"nodes": sorted(map(str, graph.nodes(reported))), "without_path": sorted(map(str, lost))}
+        out |= {"dropped": dropped, "percent_with_dropped": whole, "percent_of_full": percent}
+        out |= {"faithfulness": self.bootstrap.faithfulness(found, self.full, self.empty)[0]}
         text = "%s, %s %s %s: %d edges, %.1f %% of full; %d dropped (with them %.1f %%), without a path: %s"
         without = " ".join(map(str, sorted(lost))) or "none"
         log.info(text, self.task, method, ranking, setting, len(reported), percent, dropped, whole, without)
         memory.give_back()
+        return out
 
     def search(self, method: str, setting: float, start: EdgeCircuit, steps: Iterator[Step]) -> None:
         """The circuit that a search ends at, and a row for each of its evaluations."""
@@ -134,12 +137,15 @@ def search(
     settings: EdgeSettings,
     bootstrap: Bootstrap,
     allow_negative_clean: bool = False,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], pd.DataFrame]:
-    """`edge_scores`, `edge_trace`, the content of `edge_circuits.json`, and `edge_accuracy`, of one task.
+    reported_on: Mapping[str, EdgeAblator] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """`edge_scores`, `edge_trace`, `edge_choice`, `edge_circuits.json` (its content) and `edge_accuracy`, of one task.
 
-    nodes: threshold -> node circuit. Circuits are, in this order: the edges among each node circuit; those that
-    searches end at, the reported one first; of each method that scores and each ranking, the highest-scored edges, as
-    many as the reported circuit has. Raises StudyError where there is no effect to explain or nothing can be removed.
+    nodes: threshold -> node circuit. reported_on: split -> ablator of other prompts than those searched on, by which
+    the reported circuit is chosen where the settings ask for it. Circuits are, in this order: the edges among each node
+    circuit; those that searches end at, that of REPORTED first; of each method that scores and each ranking, the
+    highest-scored edges, as many as that has. Raises StudyError where there is no effect to explain or nothing can be
+    removed.
     """
     found = EdgeCircuits(task, ablator, settings, bootstrap)
     refuse_no_effect(task, found.full, found.empty, allow_negative_clean)
@@ -156,7 +162,27 @@ def search(
     for method, values in means.items():
         for ranking in settings.rankings:
             found.add(method, ranking, float(size), searches.top(ranked(values, ranking), size))
+    ablators = {"search": ablator, **(reported_on or {})}
+    ablator.forget()  # those of other prompts take as much
+    table, said = report(found, start, means, ablators)
     log.info("%s: %d forward passes over %d prompts", task, ablator.evaluations, len(ablator.prompts))
     trace = pd.DataFrame(found.trace, columns=list(TRACE_COLUMNS))
     graph = {"graph": asdict(ablator.graph), "total_edges": len(ablator.everything)}
-    return scores, trace, graph | {"circuits": found.circuits}, near
+    return scores, trace, table, graph | {"circuits": found.circuits, "reported": said}, near
+
+
+def report(
+    found: EdgeCircuits,
+    start: EdgeCircuit,
+    means: Mapping[str, Mapping[Edge, float]],
+    ablators: Mapping[str, EdgeAblator],
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows of `edge_choice`, and the entry of the circuit that is reported (`choice.choose`).
+
+    Where `EdgeSettings.choice` is not `held_out` there is one candidate, the circuit that REPORTED ended at.
+    """
+    settings = found.settings
+    tried = choice.candidates(found.ablator, found.circuits, start, means, settings)
+    tried = tried if settings.choice == CHOICES[0] else tried[:1]
+    table, reported, said = choice.choose(found.task, tried, ablators, settings.threshold, found.bootstrap)
+    return table, found.entry(reported.method, "", reported.setting, reported.circuit) | said

@@ -66,10 +66,12 @@ _ALL = (
 METHODS = {method.name: method for method in _ALL}
 SCORING = {name: method for name, method in METHODS.items() if method.scores}
 SEARCHING = {name: method for name, method in METHODS.items() if not method.scores}
-REPORTED = METHODS["iterative_edges"]  # finds the edge circuit that a study reports
+REPORTED = METHODS["iterative_edges"]  # finds the edge circuit that a study reports, or that it is chosen from
 NODE_CIRCUIT = "node_circuit"  # in place of a method: the edges among a node circuit
 RANDOM = "random"  # in place of a method: edges in random order
 CHANGES = ("signed", "absolute")  # which changes of the score acdc counts
+CHOSEN = "reported"  # in place of a method: the circuit that a study reports
+CHOICES = ("held_out", "searched")  # which that is: chosen by held-out prompts, or as REPORTED ended
 RANKINGS = ("signed", "absolute")  # `signed`: by how much an edge helps; `absolute`: by the size of its score
 
 
@@ -87,6 +89,7 @@ class EdgeSettings:
     rankings: Sequence[str] = RANKINGS
     path_patching: str = "full"
     drop_without_path: bool = True
+    choice: str = CHOICES[0]
 
 
 def preferred_scores(ran: Sequence[str]) -> str | None:
@@ -97,5 +100,5 @@ def preferred_scores(ran: Sequence[str]) -> str | None:
 
 def title(name: str) -> str:
     """Of a method, or of what stands in place of one."""
-    others = {NODE_CIRCUIT: "edges of the node circuit", RANDOM: "random edges"}
+    others = {NODE_CIRCUIT: "edges of the node circuit", RANDOM: "random edges", CHOSEN: "reported"}
     return METHODS[name].title if name in METHODS else others.get(name, name.replace("_", " "))

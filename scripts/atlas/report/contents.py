@@ -22,27 +22,15 @@ from atlas.report.shown import (
     TASK,
     Shown,
     Table,
+    compared,
+    look,
+    of,
 )
 
 # Folders of the report, in the order in which they are read
 DATA, SUMMARY, COMPONENTS, CIRCUITS = "1 Data", "2 Summary", "3 Components", "4 Circuits"
 OF_EDGES, EVALUATION, OVERLAP, OF_HEADS = "5 Edges", "6 Evaluation", "7 Overlap", "8 Heads"
 OF_GENERATION, PUBLISHED = "9 Generation", "Published figures"
-
-
-def of(kind: str, *names: str) -> dict[str, Table]:
-    """Tables named by their files, of every task of a kind."""
-    return {name: Table(f"{name}.parquet", kind) for name in names}
-
-
-def compared(*names: str) -> dict[str, Table]:
-    """Tables named by their files, of all circuits of a model."""
-    return {name: Table(f"comparison/{name}.parquet") for name in names}
-
-
-def look(*names: str) -> dict[str, str]:
-    """Colours, and maps of colours."""
-    return {name: f"figures.{name}" for name in names}
 
 
 INFO = {"info": Table("prompts.json", OWN)}
@@ -190,6 +178,15 @@ SHOWN = (
         settings=MAIN_TASKS | look("clean", "circuit"),
         message="Draw edge circuits of every size of {wildcards.model}",
         circuits=(EDGE_CIRCUITS, NAMED),
+    ),
+    Shown(
+        "edge_roles",
+        "edges by roles of positions",
+        OF_EDGES,
+        tables=of(MAIN, "edge_roles"),
+        settings=MAIN_TASKS | look("clean", "circuit"),
+        message="Draw at which positions edges of {wildcards.model} work",
+        circuits=(EDGE_CIRCUITS,),
     ),
     Shown(
         "composition",

@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.edges.methods import REPORTED
+from atlas.edges.methods import CHOICES, REPORTED
 
 # What there is one of: a figure is drawn, and a table made, for each of these
 MODEL, CIRCUIT = "model", "circuit"  # a circuit is that of a main task, or what all of these share
@@ -25,6 +25,8 @@ EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "hea
 
 # Table -> what makes it, where not every study has it
 MADE_BY = dict.fromkeys(("edge_circuits", "edge_scores", "edge_curves", "edge_areas"), EDGES)
+EDGE_ROLES = "edge_roles"
+MADE_BY |= {EDGE_ROLES: EDGE_ROLES}
 MADE_BY |= dict.fromkeys(("comparison/composition", "comparison/composition_edges"), EDGES)
 MADE_BY |= {name: name for name in ("patching", "attribution", "detectors", "ov", "backup")}
 MADE_BY |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")
@@ -45,6 +47,21 @@ class Table:
     def made_by(self) -> str | None:
         """What a study must have for it to be made; None where every study makes it."""
         return MADE_BY.get(self.file.rpartition(".")[0])
+
+
+def of(kind: str, *names: str) -> dict[str, Table]:
+    """Tables named by their files, of every task of a kind."""
+    return {name: Table(f"{name}.parquet", kind) for name in names}
+
+
+def compared(*names: str) -> dict[str, Table]:
+    """Tables named by their files, of all circuits of a model."""
+    return {name: Table(f"comparison/{name}.parquet") for name in names}
+
+
+def look(*names: str) -> dict[str, str]:
+    """Colours, and maps of colours."""
+    return {name: f"figures.{name}" for name in names}
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,8 @@ def named(kind: str, study: Study) -> str:
     if kind == SITE_CIRCUITS:
         start, end = (study.setting(f"evaluation.positions.{key}") for key in ("start_threshold", "threshold"))
         return f"{kind}: from the node circuit at T = {start:g} %, order {order}, down to T = {end:g} %"
-    return f"{kind}: T = {study.setting('edges.threshold'):g} %, {REPORTED.title}"
+    by_rule = "chosen by rule for each task" if study.setting("edges.choice") == CHOICES[0] else REPORTED.title
+    return f"{kind}: T = {study.setting('edges.threshold'):g} %, {by_rule}"
 
 
 @dataclass(frozen=True)

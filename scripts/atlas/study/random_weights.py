@@ -59,6 +59,7 @@ def with_random_weights(config: dict[str, Any]) -> dict[str, Any]:
         out[key] |= values
     if out["edges"]["methods"]:
         out["edges"] |= {"methods": ["path_patching", REPORTED.name], "sizes": [0.01, 0.1, 1], "random_draws": 1}
+        out["edges"] |= {"roles": {"method": None, "exact": 0}}
     return out | {"circuits": {}, "layers": None, "tokenizer": None}
 
 

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from atlas.edges.methods import NODE_CIRCUIT, RANDOM, REPORTED, SCORING, SEARCHING, title
+from atlas.edges.methods import CHOSEN, NODE_CIRCUIT, RANDOM, REPORTED, SCORING, SEARCHING, title
 from atlas.report import style, wording
 
-# Methods that score all edges in few passes come first, and after the reported search the other ones
+# Methods that score all edges in few passes come first; the reported circuit stands before those that searches found
 RANKED = {m.name: m.title for m in sorted(SCORING.values(), key=lambda m: not m.few_passes)}
 OTHERS = [name for name in SEARCHING if name != REPORTED.name]
-SEARCHED = {name: title(name) for name in (REPORTED.name, *OTHERS, NODE_CIRCUIT)}
-MARKERS = {REPORTED.name: "*"} | dict(zip(OTHERS, "Dov^<>P", strict=False)) | {NODE_CIRCUIT: "s"}
+SEARCHED = {name: title(name) for name in (CHOSEN, REPORTED.name, *OTHERS, NODE_CIRCUIT)}
+MARKERS = {CHOSEN: "*", REPORTED.name: "X"} | dict(zip(OTHERS, "Dov^<>P", strict=False)) | {NODE_CIRCUIT: "s"}
 THIRD, FOURTH, FIFTH = "#228833", "#AA3377", "#CCBB44"  # beside the two colours of the configuration
 MORE = ("#66CCEE", "#EE6677", "#DDAA33", "#994455")  # of methods beyond those that ship
 LOW, HIGH = -0.35, 1.35  # of faithfulness shown; beyond lie only circuits too small to run
@@ -26,7 +26,7 @@ LOW, HIGH = -0.35, 1.35  # of faithfulness shown; beyond lie only circuits too s
 def colours_of(colours: dict[str, str]) -> dict[str, str]:
     """By method. `colours` has `clean` and `circuit`."""
     ranked = dict(zip(RANKED, (colours["clean"], colours["circuit"], THIRD, *MORE), strict=False))
-    ends = {REPORTED.name: style.INK, NODE_CIRCUIT: FIFTH}
+    ends = {CHOSEN: style.INK, REPORTED.name: style.GREY, NODE_CIRCUIT: FIFTH}
     return ranked | dict(zip(OTHERS, (FOURTH, *MORE), strict=False)) | ends
 
 
@@ -109,7 +109,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
             s=42 if marker == "*" else 15,
             marker=marker,
             color=shades[method],
-            edgecolor=style.INK if method != REPORTED.name else "white",
+            edgecolor=style.INK if method != CHOSEN else "white",
             linewidth=0.5,
             zorder=6 if marker == "*" else 5,
             label=method,
@@ -162,7 +162,7 @@ def _legend(curves: pd.DataFrame, areas: pd.DataFrame, shades: dict[str, str]) -
     if RANDOM in found:
         handles.append(Patch(color=style.FAINT, label="random edges (range)"))
     handles += [
-        Line2D([], [], ls="", marker=MARKERS[m], markersize=7 if m == REPORTED.name else 4, color=shades[m], label=name)
+        Line2D([], [], ls="", marker=MARKERS[m], markersize=7 if m == CHOSEN else 4, color=shades[m], label=name)
         for m, name in SEARCHED.items()
         if m in found
     ]

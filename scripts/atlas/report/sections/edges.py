@@ -8,7 +8,7 @@ import pandas as pd
 from atlas.compare.exchange import DRAWS, FLOOR
 from atlas.core.multiple import ALPHA
 from atlas.edges.chosen import reported_entry
-from atlas.edges.methods import title
+from atlas.edges.methods import REPORTED, title
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study, cell, led, reported
 from atlas.report.wording import count, interval, listing, number, p_of_tests, percent, place, words
@@ -19,6 +19,7 @@ def findings(
 ) -> list[str]:
     """Size of the reported edge circuits, what they keep, and which ranking of edges is best; nothing without edges."""
     table, sizes, sentences = reported(evaluation), [], []
+    where = "prompts held out" if (table["split"] == "held_out").any() else "prompts searched on"
     for task in tasks:
         row = cell(table, task=task, circuit="edges", metric="percent_of_full")
         if row is None:
@@ -31,13 +32,28 @@ def findings(
             f"{words(task).capitalize()}: {count(row['edges'], 'edge')} of {count(row['components'], 'component')} "
             f"and the embeddings; faithfulness {interval(faith, 2)}, counted from the model with every edge ablated."
         )
-        sentences.append(f"{text} {_lost(reported_entry(circuits[task]))}")
-    where = "prompts held out" if (table["split"] == "held_out").any() else "prompts searched on"
+        entry = reported_entry(circuits[task])
+        sentences.append(f"{text} {_lost(entry)} {_choice(entry, where)}".rstrip())
     first = f"The edge circuits keep {listing(sizes)} of the full model's logit difference on {where}."
     areas = reported(areas)
     ranked = set(areas.loc[areas["method"] != "random", "task"])
     best = [_best(areas, task) for task in tasks if task in ranked]
     return [first, *sentences, *best]
+
+
+def _choice(entry: Mapping[str, Any], where: str) -> str:
+    """How the circuit was chosen, and what the choice does to its score; nothing where there was one candidate."""
+    if entry.get("candidates", 1) == 1:
+        return ""
+    by = title(entry["method"])
+    by += f", with removed edges back in by {title(entry['added'])}" if entry["added"] else ""
+    rule = "the smallest that passes the floor" if entry["passes"] else "none passes the floor; it is near the best"
+    ended = f"{count(entry['found_edges'], 'edge')}, which keep {number(entry['found_percent'], 1)} % there"
+    return (
+        f"Of {entry['candidates']} candidates it is the one of {by} ({rule} on {where}; {REPORTED.title} itself ended "
+        f"at {ended}). By bootstrap the choice raises the score by {number(entry['optimism'], 1)} points, and "
+        f"{100 * entry['chosen_again']:.0f} % of the resamples choose the same circuit."
+    )
 
 
 def _lost(entry: Mapping[str, Any]) -> str:
