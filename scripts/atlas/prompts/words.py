@@ -74,12 +74,14 @@ def check_members(
     members: Sequence[str],
     before: Iterable[str] = ("so ",),
     multi_token: bool = False,
+    key: str = "members",
 ) -> None:
     """Raise StudyError naming members that the model does not read, that share their tokens, or that are several.
 
-    ``before``: the texts that members follow, see `Template.before_member`; with ``multi_token`` several are allowed.
+    ``before``: the texts that members follow, see `Template.before_members`; with ``multi_token`` several are allowed.
+    ``key``: of the task's block, where they stand.
     """
-    where, special = f"tasks.{task_name}.members", special_ids(tokenizer)
+    where, special = f"tasks.{task_name}.{key}", special_ids(tokenizer)
     for member in members:
         reason = _unreadable_word(tokenizer, special, member)
         if reason:

@@ -79,17 +79,20 @@ def make(name: str, block: dict[str, Any], tokenizer: PreTrainedTokenizerBase, r
     where, pairs = f"tasks.{name}", block.get("pairs", PAIRS)
     countries, short, dropped = usable(tokenizer, f"{where}.pairs", pairs, block.get("multi_token", False))
     patterns, seed, filler_seed, prompts = wordings_of(name, block), block["seed"], block["filler_seed"], []
+    used: dict[
+        tuple[int, str], set[str]
+    ] = {}  # the examples that a country had, none of which comes again if it can be
     for row in range(wordings.rows_of(block["per_template"], len(countries))):
         for number, wording in enumerate(patterns):
             with_example = any(slot in EXAMPLE for _, slot in wording.slots)
             if row >= len(countries) and not with_example:
                 continue
             country, wrong = wordings.partner(row, countries, filler_seed, number)
-            examples = wordings.shuffled(
-                [c for c in short if c != country], filler_seed, number, countries.index(country), 1
-            )
-            again = row // len(countries) % len(examples)
-            shown = examples[again] if examples[again] != wrong else examples[-1 - again]
+            left = [c for c in short if c not in (country, wrong)]
+            examples = wordings.shuffled(left, filler_seed, number, row, 1)
+            seen = used.setdefault((number, country), set())
+            shown = next((c for c in examples if c not in seen), examples[0])
+            seen.add(shown)
             given, corrupted = {"country": country, "shown": shown, "its": pairs[shown]}, wrong
             if block["corrupted_by"] == "other_country":
                 rng = wordings.draws(seed, number, row)

@@ -1,6 +1,6 @@
 """Greater-than: a span of years that must end after it began.
 
-`The war lasted from the year 1741 to the year 17` is followed by a later decade. Many answers are right; a prompt asks
+`The war ran from the year 1741 to the year 17` is followed by a later decade. Many answers are right; a prompt asks
 for one pair, as far after the first year as before it: `5` against `3`, or, where a tokenizer has tokens for two
 digits, `51` against `31`. Over the pairs of a first year the mean logit difference is that of the mean logit of the
 later ones and the mean logit of the earlier ones.
@@ -25,7 +25,7 @@ NOUNS = wordings.listed(
     "expedition alliance siege debate"
 )
 WORDINGS = [
-    "The {noun} lasted from the year {start} to the year",
+    "The {noun} ran from the year {start} to the year",
     "The {noun} continued from the year {start} to the year",
 ]
 CENTURIES = [12, 13, 14, 15, 16, 17, 18]

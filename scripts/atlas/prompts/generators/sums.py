@@ -14,7 +14,7 @@ from atlas.prompts.wordings import Wording
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WORDINGS = ["{a} + {b} ="]
+WORDINGS = ["Sum: {a} + {b} ="]
 CORRUPTIONS = ("other_numbers", "other_second")
 LEAST = 8  # pairs: some to search on, some held out, and another sum for each
 
@@ -109,7 +109,7 @@ KEYS = {
         "default": [1, 8],
         "description": "The least and the largest number that is added.",
     },
-    "wordings": wordings.WORDS | {"description": "Texts up to the sum, with {a} and {b}. Default: `{a} + {b} =`."},
+    "wordings": wordings.WORDS | {"description": "Texts up to the sum, with {a} and {b}. Default: `Sum: {a} + {b} =`."},
     "corrupted_by": {
         "enum": list(CORRUPTIONS),
         "default": CORRUPTIONS[0],
