@@ -58,7 +58,11 @@ def test_roles_of_positions_are_those_of_the_members_in_their_clauses(config, to
     layout, row = Layout.of(encoded.layout), encoded.rows[0]
     assert [tokens.decode([row["tokens"][p]]).strip() for p in layout.places] == list(row["members"])
     slots = dict(zip(tokens.convert_ids_to_tokens(row["tokens"]), map(str, layout.slots), strict=True))
-    assert slots["ĠThen"] == "clause 1 +3" and slots["Ġhe"] == "clause 3 -2" and slots["ĠAfterwards"] == "clause 2 +3"
+    after = 1 + len(
+        tokens(" pencils.")["input_ids"]
+    )  # " Then" stands behind the first clause, before the lead " he had"
+    assert slots["ĠThen"] == f"clause 1 +{after}" and slots["ĠAfterwards"] == f"clause 2 +{after}"
+    assert slots["Ġhe"] == "clause 3 -2"
 
 
 @pytest.mark.parametrize(
@@ -150,8 +154,8 @@ def test_what_stands_between_is_no_member_and_no_role_of_its_own(config):
     layout = Layout.of(encoded.layout)
     assert layout.places == [0, 2, 4, 6] and layout.tokens == 8 and layout.roles["separators"] == [1, 3, 5]
     assert not encoded.rejected
-    unknown = block | {"between": {"words": ["river", "cloud", "tree", "bird"]}}
-    with pytest.raises(StudyError, match=r"tasks.t.between: 'river' \(2 tokens\).* not one token"):
+    unknown = block | {"between": {"words": ["zebra", "yacht", "quartz", "plinth"]}}
+    with pytest.raises(StudyError, match=r"tasks.t.between: 'zebra' \([0-9]+ tokens\).* not one token"):
         prompts_of("t", unknown, load_tokenizer("shipped"), False, None, None)
 
 
