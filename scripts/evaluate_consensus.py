@@ -25,7 +25,8 @@ edges = edge_controls.edge_parts(snakemake.input.circuits, data.task, Graph.of(d
 if edges:
     of_edges = edge_ablator(data, split, cross.METRICS)
     rows += edge_controls.score_rows(of_edges, edges, split, bootstrap)
-    more, more_notes = edge_controls.control_rows(of_edges, edges, p.edge_controls, p.seed, bootstrap)
+    of_some = edge_ablator(data, split, most=edge_controls.PROMPTS)
+    more, more_notes = edge_controls.control_rows(of_some, edges, p.edge_controls, p.seed, bootstrap)
     controls, notes = controls + more, notes + more_notes
 drawn, noted = (pd.DataFrame(made).assign(**data.identity) for made in (controls, notes))
 summary = pd.DataFrame(summarise(drawn), columns=SUMMARY_COLUMNS).merge(noted, how="left")

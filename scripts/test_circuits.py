@@ -1,4 +1,4 @@
-"""Test the circuits of a task: equivalence with the model, independence of the complement, minimality of the members."""
+"""Test a task's circuits: equivalent to the model, complement independent, no member that could be left out."""
 
 import pandas as pd
 

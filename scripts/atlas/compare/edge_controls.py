@@ -17,6 +17,7 @@ from atlas.edges.engine import EdgeAblator
 from atlas.store import artifacts
 from atlas.store.job import progress
 
+PROMPTS = 24  # that random sets see, and the circuit beside them: an edge run is dear, and p counts sets, not prompts
 CORE, BOTH = "core edges", "core and contingent edges"  # names of circuits
 
 
@@ -70,6 +71,7 @@ def control_rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of `controls` and of their notes, as `cross.control_rows` has them, of circuits of edges kept alone.
 
+    ablator: of PROMPTS of the prompts that results are reported on, at most (`task_data.edge_ablator`).
     ``components``: how many edges, since their names would fill the table.
     """
     rows, notes, full = [], [], ablator.logit_diff(ablator.everything)
