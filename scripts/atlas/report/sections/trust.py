@@ -1,6 +1,6 @@
 """Whether circuits stand up to doubt: hypothesis tests, what no search saw, unrelated tasks; and what survives all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,7 @@ from atlas.report.pages import Section
 from atlas.report.sections.study import Study, ends, led
 from atlas.report.wording import count, interval, is_mlp, listing, number, p_of_tests, p_value, percent, words
 
+Tables = Mapping[str, pd.DataFrame]
 ASKED = {  # test -> what is said of a circuit for which its null is rejected, and of one for which it is not
     EQUIVALENCE: (
         "{circuit} is not the full model's equal on {tasks}",
@@ -30,9 +31,11 @@ CIRCUITS["core and contingent"] = "the core with what is contingent"
 
 
 # ---- the shared sub-circuit ------------------------------------------------------------------------------------
-def survival(study: Study) -> str:
-    """One sentence: which tests what all cores share has passed, which not, and which cannot be made."""
-    tables, tasks = study.tables, study.main
+def survival(tables: Tables, tasks: list[str]) -> str:
+    """One sentence: which tests what all cores share has passed, which not, and which cannot be made.
+
+    ``tables``: by the names of `Study.tables`; ``tasks``: the main ones.
+    """
     rows = tables["shared"]
     rows = rows[(rows["family"] == "core") & (rows["tasks"] == " ".join(tasks))].set_index("level")
     members = rows.loc["heads", "members"].split() + rows.loc["mlps", "members"].split()
@@ -41,9 +44,8 @@ def survival(study: Study) -> str:
     if not heads:
         return "The cores of all tasks share no head, so there is no shared sub-circuit that could survive anything."
     runs = sorted(set(tables["consensus"]["runs"]))
-    outcomes = {"being searched for again": f"kept in 90 % or more of {number(runs[0])} searches of each task"}
     parts: dict[str, list[str]] = {BEYOND: [], REJECTED: [], UNTESTABLE: []}
-    parts[BEYOND].append(f"every change of the search ({outcomes['being searched for again']})")
+    parts[BEYOND].append(f"other searches (it is kept in 90 % or more of {number(runs[0])} of each task)")
     chance = rows.loc["heads"]
     if chance["p_smallest"] >= ALPHA:
         parts[UNTESTABLE].append("sharing by chance")
@@ -180,23 +182,23 @@ def specific(table: pd.DataFrame) -> list[str]:
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------
-def table(study: Study) -> dict[str, Any]:
-    """A row for each test."""
-    rows = []
-    for row in study.tables["hypotheses"].to_dict("records"):
+def table(tables: Tables, members: bool = True) -> dict[str, Any]:
+    """A row for each test; ``members``: also of single members."""
+    rows: list[list[Any]] = []
+    for row in tables["hypotheses"].to_dict("records"):
         value = interval(row, 1, 100) + " %" if row["test"] == EQUIVALENCE else number(row["value"], 3)
         rows.append([row["test"], row["circuit"], words(row["task"]), row["null"], row["statistic"], value, row])
     null = "a member costs no more than 95 % of what is added"
-    for row in study.tables["member_tests"].to_dict("records"):
+    for row in tables["member_tests"].to_dict("records") if members else []:
         about = f"points of full above {number(row['bar'], 1)}"
         rows.append(
             [f"minimality of {row['component']}", "reported", words(row["task"]), null, about, interval(row), row]
         )
-    for row in newest(study.tables["unseen"]).to_dict("records"):
+    for row in newest(tables["unseen"]).to_dict("records"):
         test = f"{row['question']}, {row['sequences']} sequences, new wordings"
         null, about = "as random heads of its layers", f"% of full; random {number(row['control_median'], 1)}"
         rows.append([test, row["circuit"], words(row["task"]), null, about, interval(row), row])
-    tests = study.tables["specificity"]
+    tests = tables["specificity"]
     for row in tests[tests["task"] == ALL_UNRELATED].to_dict("records"):
         about = f"points of full; random {number(row['control_median'], 1)}"
         value = f"{number(row['difference'], 1)} [{number(row['low'], 1)}, {number(row['high'], 1)}]"
@@ -215,7 +217,7 @@ def _outcome(row: dict[str, Any]) -> list[str]:
 def findings(study: Study) -> list[str]:
     """What the shared sub-circuit survives (of several tasks), then every test."""
     tables = study.tables
-    first: Sequence[str] = [survival(study)] if len(study.main) > 1 else []
+    first: Sequence[str] = [survival(tables, study.main)] if len(study.main) > 1 else []
     return [
         *first,
         *whole(tables["hypotheses"]),
@@ -231,7 +233,7 @@ def section(study: Study) -> Section:
         title="Doubts: tests of the circuits",
         anchor="trust",
         **led(findings(study)),
-        table=table(study),
+        table=table(study.tables),
         note="Equivalence: two-sided sign test over prompts, ties left out. Independence: HSIC of the logits of all "
         "answers, with and without the circuit, against random pairings of prompts. A test that does not reject proves "
         "nothing by itself. Minimality: against every component outside, added alone. Specific: percent of full on "
