@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas.circuit import unseen
+from atlas.circuit import cells, unseen
 from atlas.circuit.chosen import circuit_at, consensus_circuits
 from atlas.circuit.stability import Maker
 from atlas.circuit.task_data import TaskData
@@ -19,6 +19,6 @@ maker = Maker.of(data, p.task, tokenizer, p.prepend_bos, p.filter)
 circuits = {data.task: circuit_at(inputs.chosen, p.threshold)}
 circuits["shared"] = consensus_circuits(inputs.circuits, data.task)["shared"]
 questions = [("sufficiency", data.task), ("necessity", data.task), ("necessity", "shared")]
-cells = unseen.cells(data, maker, p.wordings, p.per_template)
-rows = unseen.rows_of(cells, circuits, questions, p.controls, p.seed, bootstrap)
-job.save(snakemake, controls=pd.DataFrame(rows, columns=list(unseen.COLUMNS)))
+found = unseen.cells(data, maker, p.wordings, p.per_template)
+rows = unseen.rows_of(found, circuits, questions, p.controls, p.seed, bootstrap)
+job.save(snakemake, controls=pd.DataFrame(rows, columns=list(cells.COLUMNS)))

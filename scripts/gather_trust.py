@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atlas.circuit import doubts, unseen
+from atlas.circuit import cells, doubts
 from atlas.compare import specificity
 from atlas.store import artifacts, job
 
@@ -18,5 +18,5 @@ found.insert(0, "model", snakemake.wildcards.model)
 provenance = job.provenance(snakemake)
 artifacts.write_table(doubts.decided(tests), out.tests, provenance)
 artifacts.write_table(members, out.members, provenance)
-artifacts.write_table(unseen.summary(controls, p.main_tasks), out.unseen, provenance)
+artifacts.write_table(cells.summary(controls, p.main_tasks), out.unseen, provenance)
 artifacts.write_table(specificity.decided(found), out.specificity, provenance)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from atlas.circuit import doubts, unseen
+from atlas.circuit import cells, doubts
 from atlas.compare import consensus, specificity
 from atlas.core.components import columns, parse
 from atlas.core.graph import Edge
@@ -23,7 +23,7 @@ def add(study, base, chosen, names, controls, rng) -> None:
     columns_ = ["task", *doubts.MEMBER_COLUMNS]
     study.member_tests = pd.DataFrame(members, columns=columns_).assign(**base, split="held_out")
     rows = [row for task in study.main for row in unseen_rows(task, controls)]
-    study.unseen = unseen.summary(pd.DataFrame(rows).assign(**base), study.main)
+    study.unseen = cells.summary(pd.DataFrame(rows).assign(**base), study.main)
     own, elsewhere = specificity_rows(study.main, [UNRELATED], controls)
     found = specificity.rows_of(own, elsewhere, [UNRELATED])
     table = pd.DataFrame(found, columns=list(specificity.COLUMNS)).assign(**base)
@@ -65,17 +65,17 @@ def _members(task, circuit, size, rng) -> list[dict]:
 def unseen_rows(task, controls) -> list[dict]:
     """Of four cells: 80 % kept and 10 % left where searched, 70 and 15 on what no search saw; random sets 20 and 70."""
     rows = []
-    for sequences in (unseen.SEARCHED, unseen.NEW):
-        for wordings in (unseen.SEARCHED, unseen.NEW):
-            newest = (sequences, wordings) == (unseen.NEW, unseen.NEW)
+    for sequences in (cells.SEARCHED, cells.NEW):
+        for wordings in (cells.SEARCHED, cells.NEW):
+            newest = (sequences, wordings) == (cells.NEW, cells.NEW)
             cell = {"task": task, "sequences": sequences, "wordings": wordings, "prompts": 24}
-            cell["wording"] = "{object} is {m}." if wordings == unseen.NEW else ""
+            cell["wording"] = "{object} is {m}." if wordings == cells.NEW else ""
             for question, circuit, value, random in (
                 ("sufficiency", task, 70 if newest else 80, 20),
                 ("necessity", task, 15 if newest else 10, 70),
                 ("necessity", "shared", 25, 75),
             ):
-                row = cell | {"question": question, "circuit": circuit, "note": "" if newest else unseen.UNASKED}
+                row = cell | {"question": question, "circuit": circuit, "note": "" if newest else cells.UNASKED}
                 rows.append(row | {"set": "circuit", "draw": -1, "components": "0.1", **interval(value, 3)})
                 for draw in range(controls if newest else 0):
                     own = {"set": "control", "draw": draw, "components": f"0.{draw}"}

@@ -9,27 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from atlas.circuit import cross
 from atlas.circuit.ablation import Ablator
-from atlas.circuit.controls import SUMMARY_COLUMNS, summarise
+from atlas.circuit.cells import NEW, SEARCHED, UNASKED
 from atlas.circuit.legacy import LegacyAblator
-from atlas.circuit.verdicts import of_parts
 from atlas.core.components import Circuit
-from atlas.core.multiple import TOGETHER
 from atlas.core.statistics import Bootstrap
 from atlas.prompts import generator, splits
 
 if TYPE_CHECKING:
     from atlas.circuit.stability import Maker
     from atlas.circuit.task_data import TaskData
-
-SEARCHED, NEW = "searched", "new"
-UNASKED = "not asked for"  # the note of cells without random sets
-VERDICT = (*TOGETHER, "p_smallest", "state", "reason")
-CELL = ("sequences", "wordings", "wording")
-COLUMNS = (*CELL, "question", "circuit", "set", "draw", "components", "value", "ci_low", "ci_high", "prompts", "note")
 
 
 def new_sequences(data: TaskData, block: Mapping[str, Any]) -> bool:
@@ -88,22 +78,3 @@ def rows_of(
         more = {"prompts": len(ablator.prompts)}
         rows += [cell | row | more | {"note": said[row["question"], row["circuit"]]} for row in drawn]
     return rows
-
-
-def summary(rows: pd.DataFrame, main_tasks: Sequence[str]) -> pd.DataFrame:
-    """Rows of `unseen`: one for each task, cell, question and circuit, with what random sets leave there and a verdict.
-
-    A task's own circuit is named ``reported``. Families as in `verdicts.of_parts`: one question of one circuit, over
-    all tasks, where random sets were asked for; the other rows have no ``state``.
-    """
-    pieces = []
-    for key, part in rows.groupby([*CELL, "prompts"], sort=False):
-        named = part.assign(circuit=part["circuit"].where(part["circuit"] != part["task"], "reported"))
-        found = pd.DataFrame(summarise(named), columns=SUMMARY_COLUMNS)
-        notes = named[["task", "question", "circuit", "note"]].drop_duplicates()
-        pieces.append(found.merge(notes).assign(**dict(zip((*CELL, "prompts"), key, strict=True))))
-    whole = pd.concat(pieces, ignore_index=True)
-    asked = whole[whole["note"] != UNASKED]
-    verdict = of_parts(asked, main_tasks) if len(asked) else asked
-    whole = whole.join(verdict.reindex(columns=list(VERDICT)))
-    return whole.fillna({"claim": "", "state": "", "reason": ""})

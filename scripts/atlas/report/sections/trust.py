@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from atlas.circuit.cells import NEW
 from atlas.circuit.doubts import EQUIVALENCE, INDEPENDENCE, KEPT, NEEDED, REJECTED
-from atlas.circuit.unseen import NEW
 from atlas.circuit.verdicts import BEYOND, UNTESTABLE, of_parts
 from atlas.compare.specificity import ALL_UNRELATED
 from atlas.core.multiple import ALPHA
