@@ -99,4 +99,4 @@ def specificity_rows(main, unrelated, controls) -> tuple[pd.DataFrame, pd.DataFr
                 for draw in range(controls if is_own or task in unrelated else 0):
                     made = {"set": "control", "draw": draw, "components": f"1.{draw}"}
                     rows.append(row | made | interval(random + draw % 7, 2))
-    return pd.DataFrame(own), pd.DataFrame(elsewhere)
+    return pd.DataFrame(own), pd.DataFrame(elsewhere, columns=list(own[0]))

@@ -66,6 +66,7 @@ def test_verdicts_are_corrected_over_circuits_and_without_unrelated_tasks_there_
     assert set(alone["state"]) == {""} and alone["p"].isna().all()
 
 
+@pytest.mark.slow
 def test_a_circuit_like_the_random_ones_is_seldom_specific():
     """Own and random sets from one distribution, with tasks of their own level: p <= 0.05 in 5 % of 400 draws, within
     three standard deviations."""
