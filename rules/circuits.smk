@@ -267,6 +267,7 @@ rule gather_consensus:
             "results/{model}/comparison",
             circuits="consensus.json",
             consensus="consensus.parquet",
+            edges="consensus_edges.parquet",
             shared="shared.parquet",
             members="shared_members.parquet",
         ),
@@ -316,6 +317,7 @@ rule evaluate_consensus:
         kind=config["ablation"]["kind"],
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
         controls=config["comparison"]["controls"],
+        edge_controls=config["trust"]["controls"],
     message:
         "Evaluate what the searches of {wildcards.model} agree on, on {wildcards.task}"
     script:

@@ -48,6 +48,7 @@ MODELS = config["study"]["models"]
 RANDOM = config["weights"] == "random"  # models are built here, and every result is marked
 MAIN_TASKS = config["study"]["tasks"]
 ALL_TASKS = MAIN_TASKS + config["study"]["transfer_tasks"]
+UNRELATED_TASKS = config["study"]["unrelated_tasks"]  # circuits are ablated and kept there, and nothing else is done
 EXPLAINED_TASKS = settings.of_one_token(config, ALL_TASKS)  # what heads do is read at one answer token
 EXPLAINED_MAIN = settings.of_one_token(config, MAIN_TASKS)
 ANALYSES = config["heads"]["analyses"] if EXPLAINED_TASKS else []  # what is found out about heads
@@ -93,4 +94,4 @@ STUDY = shown.Study(  # what decides which figures and pages there are
 
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
-    task="|".join(map(re.escape, ALL_TASKS)),
+    task="|".join(map(re.escape, ALL_TASKS + UNRELATED_TASKS)),

@@ -11,6 +11,7 @@ import pandas as pd
 
 import edge_tables
 import head_tables
+import trust_tables
 from atlas.circuit import verdicts
 from atlas.compare import consensus, overlap
 from atlas.core.components import parse
@@ -141,6 +142,7 @@ def fake_study(
     study.choice = _choice(study.faithfulness, study.order)
     _comparison(study, base, chosen, names, controls, rng, main)
     _consensus(study, base, kept, controls, rng, (layers, heads))
+    trust_tables.add(study, base, chosen, names, controls, rng)
     return study
 
 

@@ -20,7 +20,8 @@ AFTER_COMPARISON |= {"plot_patching": 2, "plot_patching_scatter": 1, "plot_attri
 AFTER_COMPARISON |= {"plot_detectors": 1, "plot_ov": 1, "write_head_pages": 1} | WRITTEN
 AFTER_COMPARISON |= {"compose_heads": 1, "plot_composition": 1}
 AFTER_ASSESSMENT = {"plot_edge_curves": 1, "plot_evaluation": 1, "plot_positions": 1} | WRITTEN
-AFTER_STABILITY = {"plot_stability": 1, "gather_consensus": 1, "evaluate_consensus": 3} | WRITTEN
+TRUST = {"test_circuits": 2, "evaluate_unseen": 2, "evaluate_elsewhere": 2, "gather_trust": 1}
+AFTER_STABILITY = {"plot_stability": 1, "gather_consensus": 1, "evaluate_consensus": 3} | TRUST | WRITTEN
 AFTER_LABELS = {"label_heads": 1, "plot_edge_diagram": 3, "write_head_pages": 1} | WRITTEN
 
 
@@ -65,6 +66,7 @@ ALL |= {"explain_task": 3, "explain_heads": 3, "score_roles": 3}
 ALL |= {"score_components": 2, "search_nodes": 2, "search_edges": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
+ALL |= TRUST
 ALL |= {"compose_heads": 1, "trace_prompts": 3, "choose_circuit": 2, "gather_consensus": 1, "evaluate_consensus": 3}
 
 
@@ -190,6 +192,7 @@ def second_model(config: dict) -> None:
 ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "score_components": 1, "search_nodes": 1}
 ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
 ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "trace_prompts": 4, "score_roles": 1, "generate": 1}
+ADDED_MAIN |= {"test_circuits": 3, "evaluate_unseen": 3, "evaluate_elsewhere": 3, "gather_trust": 1}
 ADDED_MAIN |= {"choose_circuit": 1, "gather_consensus": 1, "evaluate_consensus": 4}
 ADDED_MAIN |= dict.fromkeys(
     [
@@ -262,7 +265,7 @@ CHANGES = [
     Change(
         "library edited",
         "consensus (`consensus.py`)",
-        {"gather_consensus": 1, "evaluate_consensus": 3} | WRITTEN,
+        {"gather_consensus": 1, "evaluate_consensus": 3} | TRUST | WRITTEN,
         edit="scripts/atlas/compare/consensus.py",
     ),
     Change(

@@ -74,7 +74,7 @@ export const compare = {
   draw(ctx, box) {
     const { other } = pair(ctx);
     if (ctx.circuit && other) box.append(...sides(ctx, other));
-    box.append(...crossMatrix(ctx), ...overlaps(ctx), ...between(ctx), ...controls(ctx));
+    box.append(...crossMatrix(ctx), ...overlaps(ctx), ...between(ctx), ...controls(ctx), ...doubts(ctx));
     if (!box.childNodes.length) box.append(h("p", {}, "This study has nothing to compare."));
   },
 
@@ -393,4 +393,24 @@ function controls(ctx) {
     ),
   ];
 }
+/** What the shared sub-circuit survives, and every test that doubts the circuits. */
+function doubts(ctx) {
+  const found = ctx.model.compare?.doubts;
+  if (!found?.rows?.length) return [];
+  return [
+    h(
+      "section",
+      { class: "panel full" },
+      h("h3", {}, "Doubts: tests of the circuits"),
+      found.sentence ? h("p", {}, found.sentence) : null,
+      h("div", { class: "wide" }, table(found.header, found.rows)),
+      h(
+        "p",
+        { class: "note" },
+        "A null that is not rejected is not proved. Controls are random sets of heads with as many in each layer; corrected: Holm, over the tests of one kind.",
+      ),
+    ),
+  ];
+}
+
 const ink = (paint) => (/^(#|rgb)/.test(paint) ? inkOn(paint) : "var(--ink)");

@@ -128,6 +128,7 @@ export function edgesOf(task, inside) {
     low: at(edges.low, i),
     high: at(edges.high, i),
     inside: Boolean(edges.circuit?.[i]),
+    class: edges.class?.[i] ?? null,
   }));
   const kept = inside ? rows.filter((row) => row.inside) : rows;
   return kept.sort((a, b) => Math.abs(b.value ?? 0) - Math.abs(a.value ?? 0) || a.i - b.i);

@@ -14,6 +14,7 @@ from atlas.store.job import progress
 log = logging.getLogger("atlas")
 
 METRICS = ("logit_diff", "top1")  # those of the ablator
+CONTROL_COLUMNS = ("question", "circuit", "set", "draw", "components", "value", "ci_low", "ci_high")
 
 
 def cross_rows(

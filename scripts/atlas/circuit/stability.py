@@ -177,14 +177,15 @@ class Maker:
             allow_negative_clean=data.allow_negative_clean,
         )
 
-    def dataset(self, family: str, name: str, changed: dict[str, Any]) -> Dataset:
-        """The search split of the task with some keys of its block changed; raises StudyError naming the change."""
+    def dataset(self, family: str, name: str, changed: dict[str, Any], split: str = "search") -> Dataset:
+        """A split of the task with some keys of its block changed, and means of the search split; raises StudyError
+        naming the change."""
         try:
-            return self._dataset(family, name, changed)
+            return self._dataset(family, name, changed, split)
         except StudyError as error:
             raise StudyError(f"stability.{family}, {name}: {error}") from None
 
-    def _dataset(self, family: str, name: str, changed: dict[str, Any]) -> Dataset:
+    def _dataset(self, family: str, name: str, changed: dict[str, Any], split: str = "search") -> Dataset:
         block = self.block | changed
         encoded, _ = prompts_of(self.task, block, self.tokenizer, self.prepend_bos, self.max_tokens, root=None)
         if encoded.rejected:
@@ -194,8 +195,8 @@ class Maker:
                     f"tasks.{self.task}: fewer prompts than the reported circuit has, rejected are {reasons}"
                 )
             log.info("rejected, as members of other numbers of tokens are in any data of this task: %s", reasons)
-        frame = pd.DataFrame(encoded.rows)
-        frame = frame[frame.split == "search"].sort_values("prompt", ignore_index=True)
+        every = pd.DataFrame(encoded.rows).sort_values("prompt", ignore_index=True)
+        frame = every[every.split == "search"].reset_index(drop=True)
         groups = layouts.group_names(frame, self.by_template)
         prompts = self.answered(Prompts.from_frame(frame, groups))
         if len(prompts.group.unique()) < len(groups):
@@ -207,6 +208,8 @@ class Maker:
         means = {run: found for run, (_, found) in collections.items()} | rows.sizes_of_means()
         if kind.fitted:
             means[kind.name] = fitted(self.model, prompts, means)
+        if split != "search":
+            prompts = self.answered(Prompts.from_frame(every[every.split == split].reset_index(drop=True), groups))
         return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, means, cache))
 
     def answered(self, prompts: Prompts) -> Prompts:

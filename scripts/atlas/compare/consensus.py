@@ -4,7 +4,8 @@ A search is one order on the task's own prompts, or the order of the reported ci
 alike, at one threshold. Nothing here runs a model: circuits come from `stability.json`.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Set
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +15,8 @@ import pandas as pd
 from atlas.circuit.chosen import OWN_RUN
 from atlas.core.chance import shared_by_all, shared_by_all_layers, tail
 from atlas.core.components import Circuit, columns, heads, mlps, parse, profile, to_json
+from atlas.core.graph import Edge
+from atlas.core.graph import parse as edges_named
 from atlas.core.multiple import TOGETHER, corrected
 
 CORE, CONTINGENT, NOISE = "core", "contingent", "noise"
@@ -33,6 +36,7 @@ SHARED_COLUMNS = (
     "members",
     *TOGETHER,
 )
+EDGE_COLUMNS = ("task", "edge", "sender", "receiver", "kept", "runs", "share", "class")
 MEMBER_COLUMNS = ("component", "layer", "head", "tasks", "share", "runs", "core")
 
 
@@ -44,6 +48,27 @@ def searches_of(content: Mapping[str, Any]) -> dict[Key, Circuit]:
         for run in content["runs"]
         if run["level"] == "component" and run["run"] != OWN_RUN
     }
+
+
+def edge_searches_of(content: Mapping[str, Any]) -> dict[Key, frozenset[Edge]]:
+    """The same of its edges: the highest-scored ones on the task's own prompts, once, and on other data; no orders."""
+    found: dict[Key, frozenset[Edge]] = {}
+    for run in content["runs"]:
+        if run["level"] == "edge":
+            own = run["run"] == OWN_RUN
+            found[("own", OWN_RUN) if own else (run["family"], run["run"])] = edges_named(run["members"])
+    return found
+
+
+def edge_agreement(searches: Mapping[Key, Set[Edge]]) -> list[dict[str, Any]]:
+    """Rows of `consensus_edges`: each edge that any search keeps, in how many, and its class."""
+    found, runs = list(searches.values()), len(searches)
+    kept = Counter(edge for circuit in found for edge in circuit)
+    return [
+        {"edge": str(edge), "sender": edge.sender, "receiver": edge.receiver, "kept": kept[edge], "runs": runs}
+        | {"share": kept[edge] / runs, "class": class_of(kept[edge], runs)}
+        for edge in sorted(kept)
+    ]
 
 
 def class_of(kept: int, runs: int) -> str:
@@ -143,12 +168,19 @@ def member_rows(searches: Mapping[str, Searches]) -> list[dict[str, Any]]:
     return rows
 
 
-def to_content(searches: Mapping[str, Searches]) -> dict[str, Any]:
-    """`consensus.json`: of each task its number of searches and its parts, and what all cores share."""
+def to_content(
+    searches: Mapping[str, Searches], edges: Mapping[str, Mapping[Key, Set[Edge]]] | None = None
+) -> dict[str, Any]:
+    """`consensus.json`: of each task its number of searches and its parts, and what all cores share; ``edges``: task ->
+    its searches of edges, where they were searched on other data."""
     parts = {task: parts_of(own) for task, own in searches.items()}
-    tasks = {
+    tasks: dict[str, Any] = {
         task: {"runs": len(searches[task])} | {name: to_json(circuit) for name, circuit in own.items()}
         for task, own in parts.items()
     }
+    for task, own_edges in (edges or {}).items():
+        rows = edge_agreement(own_edges)
+        named = {name: [row["edge"] for row in rows if row["class"] == name] for name in (CORE, CONTINGENT)}
+        tasks[task] |= {"edges": {"runs": len(own_edges)} | named}
     shared = frozenset.intersection(*(own[CORE] for own in parts.values()))
     return {"tasks": tasks, "shared": to_json(shared)}

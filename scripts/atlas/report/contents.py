@@ -54,7 +54,8 @@ SUMMARISED = {
     "clean": Table("clean_summary.parquet", TASK),
     **of(MAIN, "faithfulness", "choice", "evaluation", "completeness", "minimality", "positions", "stability_summary"),
     **compared("membership", "overlap", "typology", "cross", "controls_summary"),
-    **compared("consensus", "shared", "shared_members"),
+    **compared("consensus", "consensus_edges", "shared", "shared_members"),
+    **compared("hypotheses", "member_tests", "unseen", "specificity"),
     **of(TASK, "consensus_scores", "consensus_tests"),
     "analyses": Table("analyses.json"),
 }

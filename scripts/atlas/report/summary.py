@@ -21,6 +21,7 @@ from atlas.report.sections import (
     published,
     stability,
     transfer,
+    trust,
 )
 from atlas.report.sections.study import Study
 from atlas.report.wording import count, words
@@ -52,6 +53,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "transfer": transfer.section,
     "stability": stability.section,
     "controls": controls.section,
+    "trust": trust.section,
     "generation": generation.section,
     "published": published.section,
     "left out": left_out.section,
@@ -65,6 +67,7 @@ SHORT: tuple[str, ...] = (
     "circuits",
     "controls",
     "consensus",
+    "trust",
     "overlap",
     "transfer",
     "edges",
@@ -91,7 +94,17 @@ LISTED: tuple[str, ...] = (
     "stability_summary",
 )
 LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "overlap", "typology", "cross")
-LISTED += ("controls_summary", "detectors", "roles", "generation", "published")
+LISTED += (
+    "controls_summary",
+    "hypotheses",
+    "member_tests",
+    "unseen",
+    "specificity",
+    "detectors",
+    "roles",
+    "generation",
+    "published",
+)
 
 
 def page(study: Study) -> str:

@@ -57,16 +57,20 @@ def _check_names(config: dict[str, Any]) -> None:
     refuse_unknown("study.models", study["models"], config["models"])
     refuse_unknown("study.tasks", study["tasks"], config["tasks"])
     refuse_unknown("study.transfer_tasks", study["transfer_tasks"], config["tasks"])
-    for key, names in (("study.models", study["models"]), ("study.tasks", study["tasks"] + study["transfer_tasks"])):
+    refuse_unknown("study.unrelated_tasks", study["unrelated_tasks"], config["tasks"])
+    of_tasks = study["tasks"] + study["transfer_tasks"] + study["unrelated_tasks"]
+    for key, names in (("study.models", study["models"]), ("study.tasks", of_tasks)):
         folded = [name.casefold() for name in names]
         twice = next((name for name in names if folded.count(name.casefold()) > 1 and names.count(name) == 1), None)
         if twice:
             raise StudyError(
                 f"{key}: {twice!r} is another name but for its case, which some disks do not tell; rename it"
             )
-    both = sorted(set(study["tasks"]) & set(study["transfer_tasks"]))
-    if both:
-        raise StudyError(f"study.transfer_tasks: {both[0]!r} is also in study.tasks; name it once")
+    for key, others in (("transfer_tasks", ["tasks"]), ("unrelated_tasks", ["tasks", "transfer_tasks"])):
+        for other in others:
+            both = sorted(set(study[other]) & set(study[key]))
+            if both:
+                raise StudyError(f"study.{key}: {both[0]!r} is also in study.{other}; name it once")
     for name in study["models"]:
         if config["weights"] != "random":
             _check_source(f"models.{name}", config["models"][name])
@@ -92,7 +96,7 @@ def _check_source(where: str, block: dict[str, Any]) -> None:
 def _check_tasks(config: dict[str, Any]) -> None:
     """Prompts can be made as each task says, and anew as `stability` says, as far as can be told without a model."""
     study = config["study"]
-    for name in [*study["tasks"], *study["transfer_tasks"]]:
+    for name in [*study["tasks"], *study["transfer_tasks"], *study["unrelated_tasks"]]:
         block = task_block(config, name)
         where, made_by = f"tasks.{name}", generator.name_of(block)
         if "file" in block and made_by != "file":
@@ -131,7 +135,8 @@ def _check_variants(name: str, block: dict[str, Any], stability: dict[str, Any])
 def _check_several_tokens(config: dict[str, Any]) -> None:
     """Tasks with answers of several tokens are in no stage that reads one."""
     study = config["study"]
-    several = [t for t in study["tasks"] + study["transfer_tasks"] if not of_one_token(config, [t])]
+    of_tasks = study["tasks"] + study["transfer_tasks"] + study["unrelated_tasks"]
+    several = [t for t in of_tasks if not of_one_token(config, [t])]
     searched = [t for t in several if t in study["tasks"]]
     if searched and config["edges"]["methods"]:
         raise StudyError(

@@ -52,6 +52,7 @@ def with_random_weights(config: dict[str, Any]) -> dict[str, Any]:
         "evaluation": {"completeness": 2, "positions": {"start_threshold": threshold, "threshold": threshold}},
         "stability": {"bootstrap": 1, "seeds": [], "templates": [], "corruptions": [], "edges": None},
         "comparison": {"order": "bisect", "controls": 20},
+        "trust": {"controls": 20, "permutations": 99, "per_template": 1},
         "generation": {"per_text": 1, "controls": 20, "own": {}},
         "statistics": {"bootstrap": 100},
     }

@@ -20,12 +20,15 @@ ones are of, several_tokens, and
 - effects: kind -> value, low, high: percent of full with a component alone ablated, on the prompts searched on;
 - attribution: value, low, high (logits, positive for the answer); patching: direction -> [C];
   ov: score -> value, low, high, baseline; share: [C] of the searches that keep it, class: [C], runs (searches);
+- needed: [member, points of full lost without it, those lost without nearly any component outside once it is added,
+  corrected p, state];
 - roles: id, label, labels, evidence and null (words), differs; scores: name -> title, value, unit, about;
 - positions: roles, and for each of them value, low, high (points of percent of full lost), kept;
 - backup: [ablated, head, change of direct attribution, low, high, corrected p];
 - tokens: number -> top, bottom: [token, logits] that it writes; tokens_about: a sentence on what these are;
 - edges: method, total (edges of the model), scored, inside (edges of the reported circuit), left_out (sentence), and
-  lists sender (-1 embeddings), receiver (-2 logits), port (q, k, v or nothing), value, low, high, circuit (1 inside);
+  lists sender (-1 embeddings), receiver (-2 logits), port (q, k, v or nothing), value, low, high, circuit (1 inside),
+  class (in the searches on other data);
   value: change of the logit difference by the edge's ablation, so negative where the edge helps; the strongest first.
   An input that heads share stands once for each of them;
 - prompts: prompt, split, template, tokens, roles (of each token), answer, incorrect, corrupted (tokens), clean (logit
@@ -36,7 +39,8 @@ ones are of, several_tokens, and
 
 Compare: overlap: a, b, level, sizes, shared, expected, p, p_holm, jaccard; cross: circuit, task, split, value, low,
 high (percent of full); controls: question, circuit, task, value, low, high, median, control_low, control_high,
-controls, p, p_holm, state, reason; shared: tasks, heads, mlps, expected, p, p_holm, share: [C], sentence.
+controls, p, p_holm, state, reason; shared: tasks, heads, mlps, expected, p, p_holm, share: [C],
+sentence; doubts: sentence (or null), header, rows (in words): the tests of the circuits.
 """
 
 from __future__ import annotations

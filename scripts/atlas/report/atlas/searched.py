@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from atlas.circuit.search import jumps
@@ -104,13 +105,18 @@ def positions(table: pd.DataFrame, numbering: Numbering) -> dict[str, Any] | Non
 
 # ---- edges ---------------------------------------------------------------------------------------------------
 def edges(
-    content: dict[str, Any], scores: pd.DataFrame, graph: Graph, numbering: Numbering
+    content: dict[str, Any],
+    scores: pd.DataFrame,
+    graph: Graph,
+    numbering: Numbering,
+    classes: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """The edges that are drawn, the strongest first, and a sentence on those that are left out.
 
     Those of the reported edge circuit, and of the others the strongest, EDGES in all. ``content``: edge_circuits.json;
     ``scores``: edge_scores.parquet, of which those by the preferred method are taken; where none scores edges, values
     are None. A shared key or value input stands as an edge to every query head that reads it, with the same value.
+    ``classes``: edge -> its class in the searches on other data, by name.
     """
     inside, method = reported_edges(content), preferred_scores(scores["method"].unique().tolist())
     rows = scores[scores["method"] == method]
@@ -129,11 +135,13 @@ def edges(
         drawn.append(edge)
     drawn.sort(key=lambda edge: strength(edge)[1:])
     out: dict[str, list[Any]] = {key: [] for key in ("sender", "receiver", "port", "value", "low", "high", "circuit")}
+    out["class"] = []
     for edge in drawn:
         for reader in graph.readers(edge.receiver):
             value, low, high = known.get(edge, (float("nan"),) * 3)
             cells: list[Any] = [_sender(edge, numbering), _receiver(reader, numbering), _port(edge)]
             cells += [rounded(value), rounded(low), rounded(high), int(edge in inside)]
+            cells.append((classes or {}).get(str(edge)))
             for column, cell in zip(out.values(), cells, strict=True):
                 column.append(cell)
     said = "" if len(drawn) == len(order) else f"the {len(drawn)} strongest of {len(order)} edges that were scored"

@@ -5,25 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from atlas.core.graph import Graph
 from atlas.report import pages
-from atlas.report.atlas import compare, explained, searched
+from atlas.report.atlas import compare, explained, searched, trust
 from atlas.report.atlas.packing import Numbering, rounded
 from atlas.report.atlas.tables import Inputs
 from atlas.report.shown import MAIN, TASK
 from atlas.report.wording import listing, words
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 METRIC = "logit_diff"
+TRUST = ("hypotheses", "member_tests", "unseen", "specificity", "shared", "consensus")
 TOKENS_ABOUT = (
     "What it writes at the last position, read through the final norm and the unembedding, in the mean over the "
     "sampled prompts: logits above or below their mean over all tokens."
 )
-OF_SEARCHES = ("circuits", "traces", "effects", "positions", "edges", "share", "class", "runs")  # null elsewhere
+OF_SEARCHES = (
+    "circuits",
+    "traces",
+    "effects",
+    "positions",
+    "edges",
+    "share",
+    "class",
+    "runs",
+    "needed",
+)  # null elsewhere
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,14 @@ class OfModel:
             "cross": compare.cross(self._table("cross")),
             "controls": compare.controls(self._table("controls_summary")),
             "shared": compare.shared(self.main, consensus, tests, members, self.numbering),
+            "doubts": self.doubts(),
         }
+
+    def doubts(self) -> dict[str, Any]:
+        """What the tests of the circuits say (`trust.doubts`)."""
+        tables = {name: self._table(name) for name in TRUST}
+        tables["consensus_tests"] = pd.concat([self._table("consensus_tests", task) for task in self.main])
+        return trust.doubts(tables, self.main)
 
     # ---- a task ----------------------------------------------------------------------------------------------
     def task(self, task: str) -> dict[str, Any]:
@@ -137,9 +154,13 @@ class OfModel:
             "edges": None,
             **searched.share(consensus[consensus["task"] == task], numbering),
         }
+        members, edges = self._table("member_tests"), self._table("consensus_edges")
+        found["needed"] = trust.needed(members[members["task"] == task], numbering)
         if self.inputs.has("edge_circuits"):
             scores, content = self._table("edge_scores", task), read("edge_circuits", self.name, task)
-            found["edges"], said = searched.edges(content, scores, self.graph, numbering)
+            own = edges[edges["task"] == task]
+            classes = dict(zip(own["edge"], own["class"], strict=True))
+            found["edges"], said = searched.edges(content, scores, self.graph, numbering, classes)
             found["edges"]["left_out"] = said
         return found
 

@@ -28,12 +28,16 @@ TABLES = {
         name: Table(f"comparison/{name}.parquet")
         for name in ("roles", "overlap", "cross", "controls_summary", "consensus", "shared", "shared_members")
     },
+    **{
+        name: Table(f"comparison/{name}.parquet")
+        for name in ("consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
+    },
     "info": Table("prompts.json", TASK),
     "clean_summary": Table("clean_summary.parquet", TASK),
     "traces": Table("traces.json", TASK),
     "circuits": Table("circuits.json", MAIN),
     "chosen": Table("chosen.json", MAIN),
-    **_of(MAIN, "trace", "faithfulness", "choice", "component_effects", "positions"),
+    **_of(MAIN, "trace", "faithfulness", "choice", "component_effects", "positions", "consensus_tests"),
     "edge_circuits": Table("edge_circuits.json", MAIN),
     **_of(MAIN, "edge_scores"),
     **_of(EXPLAINED, "patching", "attribution", "ov", "backup"),
