@@ -10,7 +10,7 @@ import pandas as pd
 
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.replacement import replacement
-from atlas.circuit.search import Rule, run
+from atlas.circuit.search import Rule, Step, run
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, EdgeCircuit
@@ -40,8 +40,8 @@ def make_ablators(folder: Path | str, prompts: Prompts, batch_size: int = 64) ->
     }
 
 
-def search(method: str, ablator: Ablator, threshold: float) -> tuple[Circuit, int]:
-    """The circuit that a method finds, and how many circuits it asked for.
+def search(method: str, ablator: Ablator, threshold: float, trace: list[Step] | None = None) -> tuple[Circuit, int]:
+    """The circuit that a method finds, and how many circuits it asked for; its steps are appended to ``trace``.
 
     `layers`, `ascending_effect`, `random` and `bisect` are those of a study; `speculative` is `layers` with several
     candidates at once, and asks for more than it uses.
@@ -61,6 +61,8 @@ def search(method: str, ablator: Ablator, threshold: float) -> tuple[Circuit, in
     found = everything
     for step in run(name, seed, Rule(threshold=threshold), everything, percents, alone, batch):
         found = step.left
+        if trace is not None:
+            trace.append(step)
     return found, asked
 
 
@@ -83,18 +85,23 @@ def edge_ablator(ablator: Ablator, kind: str) -> EdgeAblator:
     return EdgeAblator(ablator.model, graph, ablator.prompts, substitute)
 
 
-def edge_scores(method: str, ablator: EdgeAblator) -> dict[Edge, float]:
-    """The mean score of every edge by a method that scores; rounding counts as 0."""
+def edge_scores(method: str, ablator: EdgeAblator, nothing: float = NOTHING) -> dict[Edge, float]:
+    """The mean score of every edge by a method that scores; rounding, up to ``nothing``, counts as 0."""
     scored = function_of(method)(ablator, ablator.everything, EDGES)
-    return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored.items()}
+    return {edge: float(v) if abs(v := values.mean()) > nothing else 0.0 for edge, values in scored.items()}
 
 
-def search_edges(method: str, ablator: EdgeAblator) -> tuple[EdgeCircuit, float]:
-    """The circuit that a method that searches finds, from the full graph, and the setting (of one) that it ran with."""
+def search_edges(method: str, ablator: EdgeAblator, trace: list[Step] | None = None) -> tuple[EdgeCircuit, float]:
+    """The circuit that a method that searches finds, from the full graph, and the setting (of one) that it ran with.
+
+    Its steps are appended to ``trace``.
+    """
     ((setting, steps),) = function_of(method)(ablator, ablator.everything, EDGES)
     found = ablator.everything
     for step in steps:
         found = step.left
+        if trace is not None:
+            trace.append(step)
     return found, setting
 
 

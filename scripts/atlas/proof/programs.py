@@ -1,0 +1,105 @@
+"""What trained plants compute: for each a program over the members of a prompt, one variable for each planted node.
+
+A program says which logits a model must give when planted nodes take the activations that they have in another prompt.
+Training holds the model to it, and the certificate measures how far it is from it on prompts not seen in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from atlas.core.components import Circuit, Component
+from atlas.proof.exact import PAIRS
+from atlas.proof.fixtures import FILLER, SERIES, circuit
+from atlas.proof.planted import BOS, FILLERS, LOGIT, MEMBERS, VOCABULARY, M
+
+FIRST_MEMBER, FIRST_FILLER = VOCABULARY.index(MEMBERS[0]), VOCABULARY.index(FILLERS[0])
+Swapped = Mapping[Any, torch.Tensor]  # node -> [n] bool: does it take what it is in the other prompt?
+
+
+def scores(member: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """[n, d_vocab] target logits: ``LOGIT`` for each row's member, 0 for all else; 0 throughout where not ``where``."""
+    out = torch.zeros(len(member), len(VOCABULARY))
+    out[torch.arange(len(member)), FIRST_MEMBER + member % M] = LOGIT
+    return out if where is None else out * where[:, None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The logits of a prompt as a function of its members and of those of another prompt.
+
+    slots: as of a `Fixture`; slots of one clean offset hold one member. distinct: members of a prompt differ. nodes:
+    the planted ones. moves: sets of nodes that are exchanged together in training and in the certificate. spare: sets
+    that may be replaced by a mean or zero without any change. logits(own [n, slots], other [n, slots], swapped): what
+    the model must give, [n, d_vocab].
+    """
+
+    slots: tuple[Any, ...]
+    nodes: Circuit
+    moves: tuple[Circuit, ...]
+    logits: Callable[[torch.Tensor, torch.Tensor, Swapped], torch.Tensor]
+    distinct: bool = False
+    spare: tuple[Circuit, ...] = ()
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [n, S] of random prompts, BOS first, and the members [n, slots] of their slots (unused at fillers)."""
+        shape = n, len(self.slots)
+        if self.distinct:
+            offsets = list(dict.fromkeys(slot[0] for slot in self.slots if slot != FILLER))
+            drawn = rng.permuted(np.tile(np.arange(M), (n, 1)), axis=1)
+            members = np.stack([drawn[:, 0 if s == FILLER else offsets.index(s[0])] for s in self.slots], axis=1)
+        else:
+            members = rng.integers(M, size=shape)
+        fillers = rng.integers(len(FILLERS), size=shape)
+        is_filler = np.array([slot == FILLER for slot in self.slots])
+        tokens = np.where(is_filler, FIRST_FILLER + fillers, FIRST_MEMBER + members)
+        bos = np.full((n, 1), VOCABULARY.index(BOS))
+        return torch.tensor(np.hstack([bos, tokens])), torch.tensor(members)
+
+    def target(self, own: torch.Tensor, other: torch.Tensor, move: Circuit) -> torch.Tensor:
+        """[n, d_vocab] the logits when all of ``move`` is exchanged, in every row."""
+        return self.logits(own, other, {node: torch.full((len(own),), node in move) for node in sorted(self.nodes)})
+
+
+LAST = max(i for i, slot in enumerate(SERIES) if slot != FILLER)  # the slot of the last member
+FIND, WRITE, BACKUP = Component(0, 1), Component(1, -1), Component(1, 2)
+
+
+def _successor(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
+    """0.1 finds the last member, m1 writes the successor of what is found."""
+    found = torch.where(swapped[FIND], other[:, LAST], own[:, LAST])
+    return scores(torch.where(swapped[WRITE], other[:, LAST], found) + 1)
+
+
+def _backup(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
+    """0.1 and 1.2 both find the last member, m1 writes the successor of whatever either finds, once."""
+    each = [scores(torch.where(swapped[head], other[:, LAST], own[:, LAST]) + 1) for head in (FIND, BACKUP)]
+    return torch.where(swapped[WRITE][:, None], scores(other[:, LAST] + 1), torch.maximum(*each))
+
+
+A, B, C, D = 1, 2, 4, 5  # slots of `PAIRS`: a b ... c d ... a -> b
+PREVIOUS, MATCH = Component(0, 2), Component(1, 1)
+
+
+def _induction(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
+    """0.2 tells b and d what stands before them, 1.1 copies the one to which that is a; nothing where neither is."""
+    before = {to: torch.where(swapped[PREVIOUS], other[:, at], own[:, at]) for at, to in ((A, B), (C, D))}
+    found = torch.zeros(len(own), len(VOCABULARY))
+    for to, noted in before.items():
+        found = found + scores(own[:, to], noted == own[:, A])
+    return torch.where(swapped[MATCH][:, None], scores(other[:, B]), found)
+
+
+def _each(nodes: Circuit) -> tuple[Circuit, ...]:
+    return tuple(frozenset([node]) for node in sorted(nodes))
+
+
+SUCCESSOR = Program(SERIES, circuit("0.1 m1"), _each(circuit("0.1 m1")), _successor)
+PAIR = circuit("0.1 1.2")  # either of them can be spared
+BACKUPS = Program(SERIES, circuit("0.1 1.2 m1"), (*_each(circuit("0.1 1.2 m1")), PAIR), _backup, spare=_each(PAIR))
+INDUCTION = Program(PAIRS, circuit("0.2 1.1"), _each(circuit("0.2 1.1")), _induction, distinct=True)
