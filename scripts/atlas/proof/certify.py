@@ -85,23 +85,18 @@ def edge_ablator(ablator: Ablator, kind: str) -> EdgeAblator:
     return EdgeAblator(ablator.model, graph, ablator.prompts, substitute)
 
 
-def edge_scores(method: str, ablator: EdgeAblator, nothing: float = NOTHING) -> dict[Edge, float]:
-    """The mean score of every edge by a method that scores; rounding, up to ``nothing``, counts as 0."""
+def edge_scores(method: str, ablator: EdgeAblator) -> dict[Edge, float]:
+    """The mean score of every edge by a method that scores; rounding counts as 0."""
     scored = function_of(method)(ablator, ablator.everything, EDGES)
-    return {edge: float(v) if abs(v := values.mean()) > nothing else 0.0 for edge, values in scored.items()}
+    return {edge: float(v) if abs(v := values.mean()) > NOTHING else 0.0 for edge, values in scored.items()}
 
 
-def search_edges(method: str, ablator: EdgeAblator, trace: list[Step] | None = None) -> tuple[EdgeCircuit, float]:
-    """The circuit that a method that searches finds, from the full graph, and the setting (of one) that it ran with.
-
-    Its steps are appended to ``trace``.
-    """
+def search_edges(method: str, ablator: EdgeAblator) -> tuple[EdgeCircuit, float]:
+    """The circuit that a method that searches finds, from the full graph, and the setting (of one) that it ran with."""
     ((setting, steps),) = function_of(method)(ablator, ablator.everything, EDGES)
     found = ablator.everything
     for step in steps:
         found = step.left
-        if trace is not None:
-            trace.append(step)
     return found, setting
 
 

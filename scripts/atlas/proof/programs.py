@@ -33,26 +33,31 @@ def scores(member: torch.Tensor, where: torch.Tensor | None = None) -> torch.Ten
 class Program:
     """The logits of a prompt as a function of its members and of those of another prompt.
 
-    slots: as of a `Fixture`; slots of one clean offset hold one member. distinct: members of a prompt differ. nodes:
-    the planted ones. moves: sets of nodes that are exchanged together in training and in the certificate. spare: sets
-    that may be replaced by a mean or zero without any change. logits(own [n, slots], other [n, slots], swapped): what
-    the model must give, [n, d_vocab].
+    slots: as of a `Fixture`; slots of one clean offset hold one member. pairs: members are two pairs of `PAIRS`, all
+    distinct. nodes: the planted ones. moves: sets of nodes that are exchanged together in training and in the
+    certificate. Replaced by a mean or zero, sets of ``spare`` change nothing, and those of ``silent`` leave all logits
+    at 0. logits(own [n, slots], other [n, slots], swapped): what the model must give, [n, d_vocab].
     """
 
     slots: tuple[Any, ...]
     nodes: Circuit
     moves: tuple[Circuit, ...]
     logits: Callable[[torch.Tensor, torch.Tensor, Swapped], torch.Tensor]
-    distinct: bool = False
+    pairs: bool = False
     spare: tuple[Circuit, ...] = ()
+    silent: tuple[Circuit, ...] = ()
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [n, S] of random prompts, BOS first, and the members [n, slots] of their slots (unused at fillers)."""
+        """Tokens [n, S] of random prompts, BOS first, and the members [n, slots] of their slots (unused at fillers).
+
+        With ``pairs`` (n even) each row of the second half has the first members of both pairs of a row of the first
+        half, the other way round.
+        """
         shape = n, len(self.slots)
-        if self.distinct:
-            offsets = list(dict.fromkeys(slot[0] for slot in self.slots if slot != FILLER))
-            drawn = rng.permuted(np.tile(np.arange(M), (n, 1)), axis=1)
-            members = np.stack([drawn[:, 0 if s == FILLER else offsets.index(s[0])] for s in self.slots], axis=1)
+        if self.pairs:
+            drawn = rng.permuted(np.tile(np.arange(M), (n // 2, 1)), axis=1)
+            four = np.concatenate([drawn[:, [0, 1, 2, 3]], drawn[:, [2, 4, 0, 5]]])
+            members = four[:, [0, 0, 1, 0, 2, 3, 0, 0]]
         else:
             members = rng.integers(M, size=shape)
         fillers = rng.integers(len(FILLERS), size=shape)
@@ -60,6 +65,13 @@ class Program:
         tokens = np.where(is_filler, FIRST_FILLER + fillers, FIRST_MEMBER + members)
         bos = np.full((n, 1), VOCABULARY.index(BOS))
         return torch.tensor(np.hstack([bos, tokens])), torch.tensor(members)
+
+    def partners(self, rng: np.random.Generator, n: int) -> torch.Tensor:
+        """[n] the row that each row takes activations of; with ``pairs`` its counterpart in half of the rows."""
+        random = rng.permutation(n)
+        if self.pairs:
+            random = np.where(rng.random(n) < 0.5, (np.arange(n) + n // 2) % n, random)
+        return torch.tensor(random)
 
     def target(self, own: torch.Tensor, other: torch.Tensor, move: Circuit) -> torch.Tensor:
         """[n, d_vocab] the logits when all of ``move`` is exchanged, in every row."""
@@ -82,7 +94,7 @@ def _backup(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.T
     return torch.where(swapped[WRITE][:, None], scores(other[:, LAST] + 1), torch.maximum(*each))
 
 
-A, B, C, D = 1, 2, 4, 5  # slots of `PAIRS`: a b ... c d ... a -> b
+A, B, C, D = 1, 2, 4, 5  # slots of `PAIRS`: a b ... c d ... a -> b; see `Program.draw`
 PREVIOUS, MATCH = Component(0, 2), Component(1, 1)
 
 
@@ -102,4 +114,6 @@ def _each(nodes: Circuit) -> tuple[Circuit, ...]:
 SUCCESSOR = Program(SERIES, circuit("0.1 m1"), _each(circuit("0.1 m1")), _successor)
 PAIR = circuit("0.1 1.2")  # either of them can be spared
 BACKUPS = Program(SERIES, circuit("0.1 1.2 m1"), (*_each(circuit("0.1 1.2 m1")), PAIR), _backup, spare=_each(PAIR))
-INDUCTION = Program(PAIRS, circuit("0.2 1.1"), _each(circuit("0.2 1.1")), _induction, distinct=True)
+INDUCTION = Program(
+    PAIRS, circuit("0.2 1.1"), _each(circuit("0.2 1.1")), _induction, pairs=True, silent=_each(circuit("0.2"))
+)

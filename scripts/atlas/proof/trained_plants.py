@@ -119,15 +119,14 @@ def train(program: Program, family: str, steps: int, seed: int = 0, rows: int = 
     """A model that computes a program in its nodes; deterministic for one machine and number of threads."""
     model, rng = new_model(seed, family, len(program.slots) + 1), np.random.default_rng(seed)
     exchange = Exchange(model)
-    moves, spare = (
-        torch.stack([mask_of(move) for move in sets]) if sets else None for sets in (program.moves, program.spare)
-    )
+    moves = torch.stack([mask_of(move) for move in program.moves])
+    replaced = [mask_of(nodes) for nodes in (*program.spare, *program.silent)]
     outside = mask_of(set(all_components(N_LAYERS, N_HEADS)) - set(program.nodes))
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         tokens, own = program.draw(rng, rows)
-        partner, half = torch.tensor(rng.permutation(rows)), rows // 2
+        partner, half = program.partners(rng, rows), rows // 2
         exchange.put = None
         loss = (model(tokens).logits[:, -1] - program.target(own, own, frozenset())).square().mean()
         recorded = {name: dict(layers) for name, layers in exchange.recorded.items()}
@@ -136,10 +135,13 @@ def train(program: Program, family: str, steps: int, seed: int = 0, rows: int = 
         mask = outside & (torch.tensor(rng.random((rows, *outside.shape))) < share)
         kind = ("resample", "mean", "resample", "zero")[step % 4]
         source = sources(recorded, partner, kind)
-        sets = moves if kind == "resample" else spare  # the other half of the rows: planted nodes too
+        sets = moves if kind == "resample" else replaced  # the other half of the rows: planted nodes too
         target = program.target(own, own, frozenset())
-        if sets is not None:
-            mask[half:] |= sets[torch.tensor(rng.integers(len(sets), size=rows - half))]
+        if len(sets):
+            which = torch.tensor(rng.integers(len(sets), size=rows - half))
+            mask[half:] |= torch.stack(list(sets))[which]
+            if kind != "resample":
+                target[half:][which >= len(program.spare)] = 0
         if kind == "resample":
             target = program.logits(own, own[partner], swaps(program, mask))
         exchange.put = (source, mask)
@@ -160,13 +162,13 @@ def certificate(model: Any, program: Program, seed: int = 1, rows: int = 512) ->
     The change of the logits [n, d_vocab] when a set is ablated, as root mean square, in units of the change when the
     planted nodes take the activations of other prompts. ``outside``: all else together; ``worst``: the worst single
     component outside. Of interchange alone: ``weakest``, the move of the program that changes least; ``program``, how
-    far the logits are from those that the program says, over the worst of its moves. Of means and zeros, where nodes
-    can be spared: ``spare``, the worst of these.
+    far the logits are from those that the program says, over the worst of its moves; where it says what replaced nodes
+    leave, the same of means and zeros.
     """
     exchange, everything = Exchange(model), all_components(N_LAYERS, N_HEADS)
     rng = np.random.default_rng(seed)
     tokens, own = program.draw(rng, rows)
-    partner = torch.tensor(rng.permutation(rows))
+    partner = program.partners(rng, rows)
 
     def logits(source: dict[str, Any] | None = None, components: Iterable[Any] = ()) -> torch.Tensor:
         exchange.put = (source, mask_of(components).expand(rows, -1, -1)) if source else None
@@ -184,8 +186,10 @@ def certificate(model: Any, program: Program, seed: int = 1, rows: int = 512) ->
     out: dict[str, dict[str, float]] = {}
     for kind in KINDS:
         out[kind] = {"outside": change(kind, outside) / unit, "worst": max(change(kind, [c]) for c in outside) / unit}
-        if program.spare and kind != "resample":
-            out[kind]["spare"] = max(change(kind, nodes) for nodes in program.spare) / unit
+        if kind != "resample" and (program.spare or program.silent):
+            off = [change(kind, nodes) for nodes in program.spare]
+            off += [change(kind, nodes, torch.zeros_like(clean)) for nodes in program.silent]
+            out[kind]["program"] = max(off) / unit
     out["resample"]["weakest"] = min(change("resample", move) for move in program.moves) / unit
     wanted = {move: program.target(own, own[partner], move) for move in program.moves}
     out["resample"]["program"] = max(change("resample", move, w) for move, w in wanted.items()) / unit
@@ -203,7 +207,7 @@ def certified(fixture: TrainedFixture, folder: Path) -> dict[str, dict[str, floa
     share = found["resample"]["outside"]
     if share > SHARE_ALLOWED:
         raise StudyError(f"{fixture.id}: {share:.2%} of the effect lies outside the planted nodes; train it longer")
-    off = max([found["resample"]["program"], *(of["spare"] for of in found.values() if "spare" in of)])
+    off = max(of["program"] for of in found.values() if "program" in of)
     if off > OFF_ALLOWED:
         raise StudyError(f"{fixture.id}: its nodes are {off:.2%} off from what they must do; train it longer")
     return found
