@@ -29,10 +29,10 @@ def by_hand(name, own, other, swapped):
     """The logits of one prompt, from the lists of its members and of another's, and the names of nodes exchanged."""
     if name == "trained_induction":
         if "1.1" in swapped:
-            copied = [other[2]]  # what follows a in the other prompt
+            copied = [other[{other[1]: 2, other[4]: 5}[other[7]]]]  # what follows in the other prompt
         else:
             noted = other if "0.2" in swapped else own
-            copied = [own[to] for at, to in ((1, 2), (4, 5)) if noted[at] == own[1]]
+            copied = [own[to] for at, to in ((1, 2), (4, 5)) if noted[at] == own[7]]
         return [LOGIT if token in [MEMBERS[m] for m in copied] else 0.0 for token in VOCABULARY]
     if "m1" in swapped:
         return successors(other[7])
@@ -63,7 +63,8 @@ def test_prompts_of_pairs_have_four_members_and_a_counterpart_with_the_same_firs
     _, members = programs.INDUCTION.draw(np.random.default_rng(0), 64)
     a, _, c, _ = members[:, [1, 2, 4, 5]].T
     assert all(len({*row}) == 4 for row in members[:, [1, 2, 4, 5]].tolist())
-    assert torch.equal(members[:, 7], a), "the query"
+    asked = members[:, 7]
+    assert ((asked == a) | (asked == c)).all() and 0.2 < (asked == a).float().mean() < 0.8
     assert torch.equal(a[:32], c[32:]) and torch.equal(c[:32], a[32:])
 
 

@@ -36,7 +36,9 @@ class Program:
     slots: as of a `Fixture`; slots of one clean offset hold one member. pairs: members are two pairs of `PAIRS`, all
     distinct. nodes: the planted ones. moves: sets of nodes that are exchanged together in training and in the
     certificate. Replaced by a mean or zero, sets of ``spare`` change nothing, and those of ``silent`` leave all logits
-    at 0. logits(own [n, slots], other [n, slots], swapped): what the model must give, [n, d_vocab].
+    at 0. logits(own [n, slots], other [n, slots], swapped): what the model must give, [n, d_vocab]. hints(own): where
+    nodes are told to attend at the beginning of training, as (head, positions [n] of queries, positions [n] of keys);
+    without them training takes very long to find two heads that are of use together alone.
     """
 
     slots: tuple[Any, ...]
@@ -46,18 +48,20 @@ class Program:
     pairs: bool = False
     spare: tuple[Circuit, ...] = ()
     silent: tuple[Circuit, ...] = ()
+    hints: Callable[[torch.Tensor], list[tuple[Component, torch.Tensor, torch.Tensor]]] | None = None
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [n, S] of random prompts, BOS first, and the members [n, slots] of their slots (unused at fillers).
 
-        With ``pairs`` (n even) each row of the second half has the first members of both pairs of a row of the first
-        half, the other way round.
+        With ``pairs`` (n even) the member that is asked about is the first one of either pair, so that its place tells
+        nothing; and each row of the second half has the first members of a row of the first half the other way round.
         """
         shape = n, len(self.slots)
         if self.pairs:
             drawn = rng.permuted(np.tile(np.arange(M), (n // 2, 1)), axis=1)
             four = np.concatenate([drawn[:, [0, 1, 2, 3]], drawn[:, [2, 4, 0, 5]]])
             members = four[:, [0, 0, 1, 0, 2, 3, 0, 0]]
+            members[:, ASKED] = np.where(rng.random(n) < 0.5, members[:, A], members[:, C])
         else:
             members = rng.integers(M, size=shape)
         fillers = rng.integers(len(FILLERS), size=shape)
@@ -94,17 +98,24 @@ def _backup(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.T
     return torch.where(swapped[WRITE][:, None], scores(other[:, LAST] + 1), torch.maximum(*each))
 
 
-A, B, C, D = 1, 2, 4, 5  # slots of `PAIRS`: a b ... c d ... a -> b; see `Program.draw`
+A, B, C, D, ASKED = 1, 2, 4, 5, 7  # slots of `PAIRS`: a b ... c d ... a -> b; of drawn prompts also c -> d
 PREVIOUS, MATCH = Component(0, 2), Component(1, 1)
 
 
 def _induction(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
-    """0.2 tells b and d what stands before them, 1.1 copies the one to which that is a; nothing where neither is."""
+    """0.2 tells b and d what stands before them, 1.1 copies the one of which that is asked; nothing where none is."""
     before = {to: torch.where(swapped[PREVIOUS], other[:, at], own[:, at]) for at, to in ((A, B), (C, D))}
     found = torch.zeros(len(own), len(VOCABULARY))
     for to, noted in before.items():
-        found = found + scores(own[:, to], noted == own[:, A])
-    return torch.where(swapped[MATCH][:, None], scores(other[:, B]), found)
+        found = found + scores(own[:, to], noted == own[:, ASKED])
+    theirs = torch.where(other[:, ASKED] == other[:, A], other[:, B], other[:, D])
+    return torch.where(swapped[MATCH][:, None], scores(theirs), found)
+
+
+def _attend(own: torch.Tensor) -> list[tuple[Component, torch.Tensor, torch.Tensor]]:
+    """0.2 from b and d to what stands before them, 1.1 from the end to what it copies; BOS is position 0."""
+    b, d, asked = (torch.full((len(own),), slot + 1) for slot in (B, D, ASKED))
+    return [(PREVIOUS, b, b - 1), (PREVIOUS, d, d - 1), (MATCH, asked, torch.where(own[:, ASKED] == own[:, A], b, d))]
 
 
 def _each(nodes: Circuit) -> tuple[Circuit, ...]:
@@ -115,5 +126,11 @@ SUCCESSOR = Program(SERIES, circuit("0.1 m1"), _each(circuit("0.1 m1")), _succes
 PAIR = circuit("0.1 1.2")  # either of them can be spared
 BACKUPS = Program(SERIES, circuit("0.1 1.2 m1"), (*_each(circuit("0.1 1.2 m1")), PAIR), _backup, spare=_each(PAIR))
 INDUCTION = Program(
-    PAIRS, circuit("0.2 1.1"), _each(circuit("0.2 1.1")), _induction, pairs=True, silent=_each(circuit("0.2"))
+    PAIRS,
+    circuit("0.2 1.1"),
+    _each(circuit("0.2 1.1")),
+    _induction,
+    pairs=True,
+    silent=_each(circuit("0.2")),
+    hints=_attend,
 )

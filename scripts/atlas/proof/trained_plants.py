@@ -13,7 +13,7 @@ own logits; (b) planted nodes with random sets outside, target: the program's lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,23 @@ from atlas.proof.planted import LOGIT, VOCABULARY, Plan, tokenizer
 from atlas.proof.programs import Program
 
 N_LAYERS, N_HEADS, D_MODEL = 2, 4, 64
+HINTED = 0.4  # of the steps, where a program has hints
 STEPS = 1000  # half a minute on one core
 SHARE_ALLOWED = 0.01  # of effect outside the nodes; see `certificate`
 OFF_ALLOWED = 0.05  # from what the program says, when nodes are exchanged or spared; see `certificate`
 
 
-def new_model(seed: int, family: str, positions: int) -> Any:
+def new_model(seed: int, family: str, positions: int, **more: Any) -> Any:
     """An untrained GPT-2 or Llama of 2 layers, 4 heads and D = 64, the same for the same ``seed``; seeds torch.
 
-    The Llama has rotary positions, RMSNorm, a gated MLP, and two query heads for each key/value head.
+    ``more``: keys of its config. The Llama has rotary positions, RMSNorm, a gated MLP, and two query heads for each
+    key/value head.
     """
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     common: dict[str, Any] = {"vocab_size": len(VOCABULARY), "initializer_range": 0.1}
-    common |= {"bos_token_id": 0, "eos_token_id": 0}
+    common |= {"bos_token_id": 0, "eos_token_id": 0} | more
     if family == "gpt2":
         dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
         sizes = {"n_positions": positions, "n_embd": D_MODEL, "n_layer": N_LAYERS, "n_head": N_HEADS}
@@ -115,9 +117,22 @@ def swaps(program: Program, mask: torch.Tensor) -> dict[Any, torch.Tensor]:
     return {node: mask[:, node.layer, node.head] for node in program.nodes}
 
 
+def unlike_hints(program: Program, own: torch.Tensor, attentions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean of minus the log of the weight on what the heads of a program are told to attend to.
+
+    ``attentions``: of each layer [n, H, S, S].
+    """
+    assert program.hints
+    rows = torch.arange(len(own))
+    weights = [attentions[head.layer][rows, head.head, query, key] for head, query, key in program.hints(own)]
+    return -torch.stack(weights).clamp_min(1e-6).log().mean()
+
+
 def train(program: Program, family: str, steps: int, seed: int = 0, rows: int = 64, rate: float = 3e-3) -> Any:
     """A model that computes a program in its nodes; deterministic for one machine and number of threads."""
-    model, rng = new_model(seed, family, len(program.slots) + 1), np.random.default_rng(seed)
+    eager = {"attn_implementation": "eager"} if program.hints else {}  # which gives attention weights
+    model, rng = new_model(seed, family, len(program.slots) + 1, **eager), np.random.default_rng(seed)
+    hinted = round(HINTED * steps) if program.hints else 0
     exchange = Exchange(model)
     moves = torch.stack([mask_of(move) for move in program.moves])
     replaced = [mask_of(nodes) for nodes in (*program.spare, *program.silent)]
@@ -128,7 +143,10 @@ def train(program: Program, family: str, steps: int, seed: int = 0, rows: int = 
         tokens, own = program.draw(rng, rows)
         partner, half = program.partners(rng, rows), rows // 2
         exchange.put = None
-        loss = (model(tokens).logits[:, -1] - program.target(own, own, frozenset())).square().mean()
+        out = model(tokens, output_attentions=step < hinted)
+        loss = (out.logits[:, -1] - program.target(own, own, frozenset())).square().mean()
+        if step < hinted:
+            loss = loss + (1 - step / hinted) * unlike_hints(program, own, out.attentions)
         recorded = {name: dict(layers) for name, layers in exchange.recorded.items()}
 
         share = torch.tensor(rng.choice([0.2, 0.5, 1.0], size=(rows, 1, 1)))
