@@ -43,7 +43,6 @@ WHY = {
     "leak": "an eighth of the effect lies below the floor of 80 %, so searches down to it drop that head",
     "two_heads": "under `zero` queries and keys of planted heads are true edges, which a sharp softmax hides from "
     "gradients",
-    "trained_backup": "training made the same redundancy: a search keeps one of two heads",
 }
 WHY |= {name: WHY["two_heads"] for name in ("head_and_mlp", "position")}
 CONVENTIONS = """## Published conventions

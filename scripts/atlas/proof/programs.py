@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from atlas.core.components import Circuit, Component
-from atlas.proof.exact import PAIRS
 from atlas.proof.fixtures import FILLER, SERIES, circuit
 from atlas.proof.planted import BOS, FILLERS, LOGIT, MEMBERS, VOCABULARY, M
 
@@ -22,60 +21,34 @@ FIRST_MEMBER, FIRST_FILLER = VOCABULARY.index(MEMBERS[0]), VOCABULARY.index(FILL
 Swapped = Mapping[Any, torch.Tensor]  # node -> [n] bool: does it take what it is in the other prompt?
 
 
-def scores(member: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
-    """[n, d_vocab] target logits: ``LOGIT`` for each row's member, 0 for all else; 0 throughout where not ``where``."""
+def scores(member: torch.Tensor) -> torch.Tensor:
+    """[n, d_vocab] target logits: ``LOGIT`` for each row's member, 0 for all else."""
     out = torch.zeros(len(member), len(VOCABULARY))
     out[torch.arange(len(member)), FIRST_MEMBER + member % M] = LOGIT
-    return out if where is None else out * where[:, None]
+    return out
 
 
 @dataclass(frozen=True)
 class Program:
     """The logits of a prompt as a function of its members and of those of another prompt.
 
-    slots: as of a `Fixture`; slots of one clean offset hold one member. pairs: members are two pairs of `PAIRS`, all
-    distinct. nodes: the planted ones. moves: sets of nodes that are exchanged together in training and in the
-    certificate. Replaced by a mean or zero, sets of ``spare`` change nothing, and those of ``silent`` leave all logits
-    at 0. logits(own [n, slots], other [n, slots], swapped): what the model must give, [n, d_vocab]. hints(own): where
-    nodes are told to attend at the beginning of training, as (head, positions [n] of queries, positions [n] of keys);
-    without them training takes very long to find two heads that are of use together alone.
+    slots: as of a `Fixture`. nodes: the planted ones. moves: sets of nodes that are exchanged together in training and
+    in the certificate. logits(own [n, slots], other [n, slots], swapped): what the model must give, [n, d_vocab].
     """
 
     slots: tuple[Any, ...]
     nodes: Circuit
     moves: tuple[Circuit, ...]
     logits: Callable[[torch.Tensor, torch.Tensor, Swapped], torch.Tensor]
-    pairs: bool = False
-    spare: tuple[Circuit, ...] = ()
-    silent: tuple[Circuit, ...] = ()
-    hints: Callable[[torch.Tensor], list[tuple[Component, torch.Tensor, torch.Tensor]]] | None = None
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [n, S] of random prompts, BOS first, and the members [n, slots] of their slots (unused at fillers).
-
-        With ``pairs`` (n even) the member that is asked about is the first one of either pair, so that its place tells
-        nothing; and each row of the second half has the first members of a row of the first half the other way round.
-        """
+        """Tokens [n, S] of random prompts, BOS first, and the members [n, slots] of their slots (unused at fillers)."""
         shape = n, len(self.slots)
-        if self.pairs:
-            drawn = rng.permuted(np.tile(np.arange(M), (n // 2, 1)), axis=1)
-            four = np.concatenate([drawn[:, [0, 1, 2, 3]], drawn[:, [2, 4, 0, 5]]])
-            members = four[:, [0, 0, 1, 0, 2, 3, 0, 0]]
-            members[:, ASKED] = np.where(rng.random(n) < 0.5, members[:, A], members[:, C])
-        else:
-            members = rng.integers(M, size=shape)
-        fillers = rng.integers(len(FILLERS), size=shape)
+        members, fillers = rng.integers(M, size=shape), rng.integers(len(FILLERS), size=shape)
         is_filler = np.array([slot == FILLER for slot in self.slots])
         tokens = np.where(is_filler, FIRST_FILLER + fillers, FIRST_MEMBER + members)
         bos = np.full((n, 1), VOCABULARY.index(BOS))
         return torch.tensor(np.hstack([bos, tokens])), torch.tensor(members)
-
-    def partners(self, rng: np.random.Generator, n: int) -> torch.Tensor:
-        """[n] the row that each row takes activations of; with ``pairs`` its counterpart in half of the rows."""
-        random = rng.permutation(n)
-        if self.pairs:
-            random = np.where(rng.random(n) < 0.5, (np.arange(n) + n // 2) % n, random)
-        return torch.tensor(random)
 
     def target(self, own: torch.Tensor, other: torch.Tensor, move: Circuit) -> torch.Tensor:
         """[n, d_vocab] the logits when all of ``move`` is exchanged, in every row."""
@@ -83,7 +56,7 @@ class Program:
 
 
 LAST = max(i for i, slot in enumerate(SERIES) if slot != FILLER)  # the slot of the last member
-FIND, WRITE, BACKUP = Component(0, 1), Component(1, -1), Component(1, 2)
+FIND, WRITE = Component(0, 1), Component(1, -1)
 
 
 def _successor(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
@@ -92,45 +65,5 @@ def _successor(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torc
     return scores(torch.where(swapped[WRITE], other[:, LAST], found) + 1)
 
 
-def _backup(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
-    """0.1 and 1.2 both find the last member, m1 writes the successor of whatever either finds, once."""
-    each = [scores(torch.where(swapped[head], other[:, LAST], own[:, LAST]) + 1) for head in (FIND, BACKUP)]
-    return torch.where(swapped[WRITE][:, None], scores(other[:, LAST] + 1), torch.maximum(*each))
-
-
-A, B, C, D, ASKED = 1, 2, 4, 5, 7  # slots of `PAIRS`: a b ... c d ... a -> b; of drawn prompts also c -> d
-PREVIOUS, MATCH = Component(0, 2), Component(1, 1)
-
-
-def _induction(own: torch.Tensor, other: torch.Tensor, swapped: Swapped) -> torch.Tensor:
-    """0.2 tells b and d what stands before them, 1.1 copies the one of which that is asked; nothing where none is."""
-    before = {to: torch.where(swapped[PREVIOUS], other[:, at], own[:, at]) for at, to in ((A, B), (C, D))}
-    found = torch.zeros(len(own), len(VOCABULARY))
-    for to, noted in before.items():
-        found = found + scores(own[:, to], noted == own[:, ASKED])
-    theirs = torch.where(other[:, ASKED] == other[:, A], other[:, B], other[:, D])
-    return torch.where(swapped[MATCH][:, None], scores(theirs), found)
-
-
-def _attend(own: torch.Tensor) -> list[tuple[Component, torch.Tensor, torch.Tensor]]:
-    """0.2 from b and d to what stands before them, 1.1 from the end to what it copies; BOS is position 0."""
-    b, d, asked = (torch.full((len(own),), slot + 1) for slot in (B, D, ASKED))
-    return [(PREVIOUS, b, b - 1), (PREVIOUS, d, d - 1), (MATCH, asked, torch.where(own[:, ASKED] == own[:, A], b, d))]
-
-
-def _each(nodes: Circuit) -> tuple[Circuit, ...]:
-    return tuple(frozenset([node]) for node in sorted(nodes))
-
-
-SUCCESSOR = Program(SERIES, circuit("0.1 m1"), _each(circuit("0.1 m1")), _successor)
-PAIR = circuit("0.1 1.2")  # either of them can be spared
-BACKUPS = Program(SERIES, circuit("0.1 1.2 m1"), (*_each(circuit("0.1 1.2 m1")), PAIR), _backup, spare=_each(PAIR))
-INDUCTION = Program(
-    PAIRS,
-    circuit("0.2 1.1"),
-    _each(circuit("0.2 1.1")),
-    _induction,
-    pairs=True,
-    silent=_each(circuit("0.2")),
-    hints=_attend,
-)
+NODES = circuit("0.1 m1")
+SUCCESSOR = Program(SERIES, NODES, tuple(frozenset([node]) for node in sorted(NODES)), _successor)
