@@ -6,6 +6,7 @@
 # make findings: docs/findings.md from their tables and those of the default study.
 # make gallery: docs/gallery.md, its pictures and the sample pages from the default study; make film: the moving picture of
 # the README from its atlas page, which Chromium draws.
+# make leaderboard: docs/leaderboard.md from every method on every planted model, under 20 minutes on 2 cores.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
 # make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
@@ -24,7 +25,7 @@ GEMMA_TERMS ?=
 BIN := $(VENV)/bin
 SITE := .venv-site
 
-.PHONY: run quick site real findings gallery film resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run quick site real findings gallery film leaderboard resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -68,6 +69,10 @@ gallery: $(VENV)/installed
 
 film: $(VENV)/installed
 	$(BIN)/python docs/build_gif.py results/ladder-6x8/atlas.html --task months
+
+leaderboard: $(VENV)/installed
+	$(BIN)/snakemake --cores $(CORES) leaderboard
+	PYTHONPATH=scripts $(BIN)/python docs/build_leaderboard.py
 
 resume: $(VENV)/installed
 	$(BIN)/snakemake --unlock

@@ -1,4 +1,6 @@
-# Planted models with known circuits. Outside `rule all`: run `snakemake --cores 2 certify` to prove the searches on them.
+# Planted models with known circuits. Outside `rule all`: run `snakemake --cores 2 certify` to prove the searches on them,
+# `snakemake --cores 2 leaderboard` to compare all methods.
+from atlas.proof import board_parts
 
 
 rule build_fixtures:
@@ -41,3 +43,119 @@ rule certify:
         "Search the planted circuits by every method"
     script:
         "../scripts/certify.py"
+
+
+# ---- leaderboard: every method on the planted models and on models whose circuit is not known ----------------
+BOARD_MODELS = board_parts.models_of(config["real"])
+BOARD_PARTS = [*board_parts.PLANTED, *BOARD_MODELS]
+
+
+@functools.cache
+def board_task(part):
+    """What a part of the leaderboard without a truth is made of: a model's block and a task's, from the default
+    configuration or its preset, whatever study is configured; empty for planted models."""
+    tried = BOARD_MODELS.get(part)
+    if tried is None:
+        return {}
+    found = yaml.safe_load((ROOT / "config.yaml").read_text())
+    if tried.preset:
+        update_config(found, yaml.safe_load((ROOT / tried.preset).read_text()))
+    update_config(found, {"prompts": dict(tried.prompts)})
+    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+    found = validation.validated(found, schema, ROOT / "resources" / "published")
+    model, task = found["models"][tried.model], settings.task_block(found, tried.task)
+    return {"name": tried.model, "model_block": model, "task": tried.task, "block": task}
+
+
+def board_files(part):
+    """What stands for the content of its model's files."""
+    block = board_task(part).get("model_block", {})
+    if not block or "path" in block:
+        return places.contents(places.checkpoint_files(block))
+    return places.gguf_source(block)
+
+
+rule measure_board:
+    input:
+        models=lambda wildcards: ["results/fixtures/models"] if wildcards.part in board_parts.PLANTED else [],
+    output:
+        table="results/leaderboard/parts/{part}.parquet",
+        cost="results/leaderboard/parts/{part}.cost.parquet",
+    log:
+        "logs/leaderboard/{part}.log",
+    benchmark:
+        "benchmarks/leaderboard/{part}.tsv"
+    wildcard_constraints:
+        part=one_of(BOARD_PARTS),
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(4000, 240),
+    params:
+        code=library("scripts/measure_board.py"),
+        part=lambda wildcards: wildcards.part,
+        tried=lambda wildcards: board_task(wildcards.part),
+        files=lambda wildcards: board_files(wildcards.part),
+    message:
+        "Run every method on {wildcards.part}"
+    script:
+        "../scripts/measure_board.py"
+
+
+rule gather_board:
+    input:
+        tables=expand("results/leaderboard/parts/{part}.parquet", part=BOARD_PARTS),
+    output:
+        **filled(
+            "results/leaderboard",
+            table="leaderboard.parquet",
+            table_csv="leaderboard.csv",
+            ranks="ranks.parquet",
+            ranks_csv="ranks.csv",
+            figure="leaderboard.svg",
+            png="leaderboard.png",
+            pdf="leaderboard.pdf",
+        ),
+    log:
+        "logs/leaderboard/gather_board.log",
+    benchmark:
+        "benchmarks/leaderboard/gather_board.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(2000, 20),
+    params:
+        **STATISTICS,
+        code=library("scripts/gather_board.py"),
+        dpi=config["figures"]["dpi"],
+    message:
+        "Rank the methods of the leaderboard"
+    script:
+        "../scripts/gather_board.py"
+
+
+rule gather_board_cost:
+    input:
+        expand("results/leaderboard/parts/{part}.cost.parquet", part=BOARD_PARTS),
+    output:
+        "results/leaderboard/cost.csv",
+    log:
+        "logs/leaderboard/gather_board_cost.log",
+    benchmark:
+        "benchmarks/leaderboard/gather_board_cost.tsv"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        **needs(2000, 20),
+    params:
+        code=library("scripts/gather_board_cost.py"),
+    message:
+        "Put the costs of the methods together"
+    script:
+        "../scripts/gather_board_cost.py"
+
+
+rule leaderboard:
+    input:
+        table="results/leaderboard/leaderboard.parquet",
+        cost="results/leaderboard/cost.csv",

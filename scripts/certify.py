@@ -14,7 +14,7 @@ inputs, out = snakemake.input, snakemake.output
 torch.set_num_threads(snakemake.threads)
 rows = []
 job.log.setLevel("WARNING")  # each of the hundreds of searches would say which forward pass it uses
-for fixture in job.progress([*exact.all_fixtures(), trained_plants.trained()], "certify"):
+for fixture in job.progress([*exact.all_fixtures(), *trained_plants.all_trained()], "certify"):
     rows += certify.certify(fixture, Path(inputs.models) / fixture.id)
 job.log.setLevel("INFO")
 table = pd.DataFrame(rows)

@@ -32,7 +32,7 @@ nitpicky = True
 MENU = {
     "First steps": ["docs/tutorial", "docs/atlas", "docs/notebook", "docs/usage"],
     "What is found": ["docs/gallery", "docs/findings", "resources/models/ladder-6x8/README"],
-    "What it means": ["docs/methods", "docs/artifacts", "docs/published", "docs/fixtures"],
+    "What it means": ["docs/methods", "docs/artifacts", "docs/published", "docs/fixtures", "docs/leaderboard"],
     "Your data and models": [
         "docs/tasks",
         "docs/configuration",

@@ -45,6 +45,7 @@ RUN = [  # in this order, since some need what others leave
 
 PLANNED_HERE = {  # with --dry-run here, and to their end with --every-command
     "snakemake --cores 2 certify": "takes two minutes or more",
+    "snakemake --cores 2 leaderboard": "takes ten minutes or more",
     "snakemake --cores 2 --config weights=random": "takes minutes; test_random_weights.py runs such a study",
     """snakemake --cores 2 --config layers=2 weights=random 'study={"tasks": ["numerals"]}'""": "takes minutes",
     "snakemake --cores 2 --configfile my_study.yaml": "takes minutes",
@@ -59,6 +60,7 @@ PLANNED = {  # with --dry-run only
     "make soak": AN_HOUR,
     "make real GEMMA_TERMS=accept": AN_HOUR,
     "make findings": A_FINISHED_STUDY,
+    "make leaderboard": "takes ten minutes or more",
     "make gallery": "needs a finished default study; tests/report/test_gallery.py writes such a page",
     "make commands": AN_HOUR,
     "snakemake --profile profiles/slurm": CLUSTER,

@@ -14,7 +14,7 @@ from atlas.circuit.node_circuits import alone_of
 from atlas.circuit.optimal import fitted
 from atlas.circuit.orders import gates_of, run
 from atlas.circuit.replacement import replacement
-from atlas.circuit.search import Rule
+from atlas.circuit.search import Rule, Step
 from atlas.core.components import AnyCircuit, Circuit, heads, mlps
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, EdgeCircuit
@@ -48,8 +48,10 @@ def make_ablators(folder: Path | str, prompts: Prompts, batch_size: int = 64) ->
     return {kind: Ablator(model, prompts, replacement(kind, model, prompts, means, cache)) for kind in kinds}
 
 
-def search(method: str, ablator: Ablator, threshold: float, kind: str = "mean") -> tuple[Circuit, int]:
-    """The circuit that a method finds, and how many circuits it asked for.
+def search(
+    method: str, ablator: Ablator, threshold: float, kind: str = "mean", trace: list[Step] | None = None
+) -> tuple[Circuit, int]:
+    """The circuit that a method finds, and how many circuits it asked for; its steps are appended to ``trace``.
 
     `speculative` is `layers` with several candidates at once, and asks for more than it uses; the others are those of a
     study. ``kind``: of ablation, which orders by attribution read.
@@ -73,6 +75,8 @@ def search(method: str, ablator: Ablator, threshold: float, kind: str = "mean") 
     gates = gates_of(name, seed, ablator, rule)
     for step in run(name, seed, rule, everything, percents, alone, batch, gates=gates):
         found = step.left
+        if trace is not None:
+            trace.append(step)
     return found, asked
 
 
