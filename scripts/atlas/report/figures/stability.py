@@ -24,6 +24,7 @@ FAMILIES = {
     "templates": "other templates",
     "corruption": "other corruptions",
 }
+BESIDE: dict[str, Any] = {"borderaxespad": 0.2, "fontsize": style.TINY, "handlelength": 1.8}
 LINES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2, 1, 2, 1, 2))]  # one for each family
 
 
@@ -70,14 +71,7 @@ def draw(stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], 
             _survival(ax, stability[(stability["task"] == task) & (stability["level"] == "edge")], families)
             if column == 0:
                 ax.set_ylabel("share of runs")
-                ax.legend(
-                    loc="lower left",
-                    bbox_to_anchor=(0, 1),
-                    ncols=len(LINES),
-                    borderaxespad=0.2,
-                    fontsize=style.TINY,
-                    handlelength=1.8,
-                )
+                ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(LINES), **BESIDE)
             else:
                 ax.tick_params(labelleft=False)
     fig.legend(
