@@ -207,7 +207,10 @@ def test_solvable_fixtures_are_solved():
                 assert all(fixture.returns(method, kind) == (fixture.nodes[kind],) for kind in KINDS)
 
 
-def test_certify_writes_a_row_for_every_method_kind_and_threshold(built):
+def test_certify_writes_a_row_for_every_method_kind_and_threshold(built, monkeypatch):
+    """With few points, which are enough where everything is linear."""
+    monkeypatch.setattr(certify, "EDGES", replace(certify.EDGES, points=2))
+    monkeypatch.setattr(certify, "POINTS", 2)
     fixture = by_name("leak", "gpt2")
     rows = certify.certify(fixture, built(fixture))
     nodes = [row for row in rows if row["method"] in NODE_METHODS]
