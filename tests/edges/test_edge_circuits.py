@@ -81,14 +81,31 @@ def test_scores_are_means_of_each_method_over_prompts(ablator, found):
             assert values[method][edge] == pytest.approx(float(score.double().mean()), abs=1e-6)
 
 
+def test_estimates_stand_beside_the_effects_of_edges(ablator, found):
+    """`two_heads` is linear in what values carry, so both estimates are the effects, and other scores are rounding."""
+    scores, _, _, near = found
+    assert list(near.columns) == list(edge_circuits.ACCURACY_COLUMNS) and set(near.method) == {"eap", "eap_ig"}
+    assert set(near.group) == {"edges", "into q", "into k", "into v", "into MLPs", "into logits"}
+    rows = near.set_index(["method", "group", "metric"])
+    for method in ("eap", "eap_ig"):
+        assert rows.members[method, "edges", "error"] == len(ablator.graph.edges)
+        for metric in ("pearson", "slope"):
+            assert rows.value[method, "edges", metric] == pytest.approx(1, abs=1e-4)
+        assert rows.value[method, "edges", "error"] < 1e-4
+    own, exact = (scores[scores.method == m].set_index(["sender", "receiver"]).value for m in ("eap", "path_patching"))
+    logits = [name for name in exact.index if name[1] == "logits"]
+    assert rows.value["eap", "into logits", "pearson"] == pytest.approx(own[logits].corr(exact[logits]), abs=1e-9)
+
+
 def test_path_patching_tries_the_edges_that_removals_start_from(task, ablator):
     nodes = {20.0: task.fixture.nodes["mean"]}
     among = ablator.graph.among(nodes[20.0])
     some = EdgeSettings(["path_patching", REPORTED.name], "circuit", 20.0, threshold=30.0, path_patching="start")
-    scores, trace, _, content, _ = edge_circuits.search("t", ablator, nodes, some, BOOTSTRAP)
+    scores, trace, _, content, near = edge_circuits.search("t", ablator, nodes, some, BOOTSTRAP)
     assert {Edge(*pair) for pair in zip(scores.sender, scores.receiver, strict=True)} == among
     assert {Edge(*pair) for pair in zip(trace.sender, trace.receiver, strict=True)} <= among
     assert {c["method"] for c in content["circuits"]} == {"node_circuit", "path_patching", REPORTED.name}
+    assert near.empty, "nothing stands beside it"
 
 
 def test_a_start_that_leaves_nothing_to_remove_is_refused_unless_allowed(ablator, caplog):
@@ -97,8 +114,8 @@ def test_a_start_that_leaves_nothing_to_remove_is_refused_unless_allowed(ablator
     with pytest.raises(StudyError, match=r"edges.threshold: 20.0, but the edges that t starts from keep only 0.0 %"):
         edge_circuits.search("t", ablator, nothing, settings, BOOTSTRAP)
     with caplog.at_level(caplog_level):
-        scores, *_ = edge_circuits.search("t", ablator, nothing, settings, BOOTSTRAP, allow_negative_clean=True)
-    assert "going on" in caplog.text and scores.empty
+        scores, *_, near = edge_circuits.search("t", ablator, nothing, settings, BOOTSTRAP, allow_negative_clean=True)
+    assert "going on" in caplog.text and scores.empty and near.empty
 
 
 def test_edges_without_a_path_are_dropped_or_kept_as_asked(ablator, truth):

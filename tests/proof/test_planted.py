@@ -209,7 +209,10 @@ def test_solvable_fixtures_are_solved():
 
 
 def test_certify_writes_a_row_for_every_method_kind_and_threshold(built, monkeypatch):
+    """With few points, which are enough where everything is linear."""
     monkeypatch.setattr(gates, "PENALTIES", (1e-3, 1e-1))  # others would end alike
+    monkeypatch.setattr(certify, "EDGES", replace(certify.EDGES, points=2))
+    monkeypatch.setattr(certify, "POINTS", 2)
     fixture = by_name("leak", "gpt2")
     rows = certify.certify(fixture, built(fixture))
     nodes = [row for row in rows if row["method"] in (*NODE_METHODS, "gates")]
@@ -306,9 +309,10 @@ def certified_edges(fixture, ablators, kind, methods):
     assert [row["method"] for row in rows] == list(methods)
     for row in rows:
         assert row["as_expected"], f"{row['method']}: {row['found']}, not {row['expected']}"
-        assert (row["expected"] == "not fixed by design") == (row["method"] in AVERAGED and kind == "zero")
-        if METHODS[row["method"]].scores:
-            assert not row["weakest"] < 10 * certify.CLEAR and not row["strongest"] > certify.NOTHING / 5
+        free = row["method"] in AVERAGED and kind == "zero"
+        assert (row["expected"] == "not fixed by design") == free
+        if METHODS[row["method"]].scores and not free:
+            assert row["weakest"] > 10 * certify.CLEAR and not row["strongest"] > certify.NOTHING / 2
     return rows
 
 
@@ -337,7 +341,7 @@ def test_attribution_of_components_finds_what_is_expected(fixture, ablators, kin
     rows += certify.certify_components(fixture, {kind: ablators(fixture)[kind]}, ("ig",)) if kind == "resample" else []
     for row in rows:
         assert row["as_expected"] and row["expected"] != "not fixed by design", f"{row['method']}: {row['found']}"
-        assert row["weakest"] > 10 * certify.CLEAR and row["strongest"] < certify.NOTHING / 5
+        assert row["weakest"] > 10 * certify.CLEAR and row["strongest"] < certify.NOTHING / 2
 
 
 HEADS_ALONE = ("two_heads", "inhibitory", "leak", "position", "cancelling")
