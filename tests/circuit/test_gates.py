@@ -78,7 +78,7 @@ def test_attributions_add_up_to_the_whole_effect(model):
     """The gradient along the straight way from all shut to all open integrates to M(full) - M(empty)."""
     ablator = Ablator(model, random_prompts(), substitute(ROWS["groups"]))
     full, empty = (ablator.logit_diff(circuit).mean() for circuit in (ablator.everything, frozenset()))
-    learned_gates.POINTS, before = 400, learned_gates.POINTS
+    learned_gates.POINTS, before = 100, learned_gates.POINTS
     try:
         total = Gated(ablator).attributions().sum().item()
     finally:
