@@ -78,7 +78,7 @@ def test_attributions_add_up_to_the_whole_effect(model):
     """The gradient along the straight way from all shut to all open integrates to M(full) - M(empty)."""
     ablator = Ablator(model, random_prompts(), substitute(ROWS["groups"]))
     full, empty = (ablator.logit_diff(circuit).mean() for circuit in (ablator.everything, frozenset()))
-    learned_gates.POINTS, before = 400, learned_gates.POINTS
+    learned_gates.POINTS, before = 100, learned_gates.POINTS
     try:
         total = Gated(ablator).attributions().sum().item()
     finally:
@@ -129,7 +129,7 @@ def test_open_gates_are_shut_down_to_the_floor_and_opened_up_to_it():
     assert steps[-1].left == {a, b} and steps[-1].penalty == 0.2, "the third is not asked for"
     assert all(step.left == everything or percents([step.left])[0] > 75 for step in steps)
     steps = circuits_of(Learned(0.1, [a, m, b, c], 4), threshold=5)
-    assert steps[-1].left == everything and steps[-1].penalty == 0.1
+    assert steps[-1].left == everything and steps[-1].penalty is None, "nothing smaller was found"
 
 
 @pytest.fixture(scope="module")

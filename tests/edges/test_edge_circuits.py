@@ -83,7 +83,7 @@ def test_scores_are_means_of_each_method_over_prompts(ablator, found):
 
 def test_estimates_stand_beside_the_effects_of_edges(ablator, found):
     """`two_heads` is linear in what values carry, so both estimates are the effects, and other scores are rounding."""
-    scores, _, _, near = found
+    scores, *_, near = found
     assert list(near.columns) == list(edge_circuits.ACCURACY_COLUMNS) and set(near.method) == {"eap", "eap_ig"}
     assert set(near.group) == {"edges", "into q", "into k", "into v", "into MLPs", "into logits"}
     rows = near.set_index(["method", "group", "metric"])

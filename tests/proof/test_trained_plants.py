@@ -13,7 +13,7 @@ import torch
 from atlas.core.components import all_components
 from atlas.core.errors import StudyError
 from atlas.proof import certify, trained_plants
-from atlas.proof.fixtures import KINDS, NODE_METHODS, OPTIMAL
+from atlas.proof.fixtures import KINDS, NODE_METHODS
 from atlas.proof.planted import BOS, LOGIT, MEMBERS, VOCABULARY, M
 
 PLANTS = {plant.id: plant for plant in trained_plants.all_trained()}
@@ -131,7 +131,7 @@ def test_the_planted_nodes_alone_do_the_task(fixture, ablators, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS, OPTIMAL])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", NODE_METHODS)
 def test_every_node_search_finds_the_planted_nodes(fixture, ablators, method, kind):
     found, _ = certify.search(method, ablators[kind], 20.0, kind)

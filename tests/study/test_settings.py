@@ -161,6 +161,8 @@ def test_tasks_of_several_tokens_are_refused_where_they_cannot_be_studied(config
     assert message(several).startswith("scores.kinds: optimal") and "'months'" in message(several)
     said = message(changed(changed(main, "edges/methods", []), "search/orders", [{"gates": 0}]))
     assert said.startswith("search.orders: gates") and "'months'" in said
+    legacy = changed(changed(config, "search/legacy_mlp_means", True), "search/orders", [{"gates": 0}])
+    assert message(legacy).startswith("search.legacy_mlp_means: true takes other means")
     tolerant = changed(config, "search/relative_tolerance", 5)
     assert message(changed(tolerant, "search/orders", [{"gates": 0}])).startswith(
         "search.orders: gates shut all at once"

@@ -23,6 +23,11 @@ class Kind:
         """What of `means.pt` the kind reads: of `zero` for its shape alone."""
         return self.name if self.fitted else self.means_of or "corrupted"
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The runs whose means replace what is ablated, or from whose means the kind's constants are fitted."""
+        return ("corrupted", "clean") if self.fitted else (self.means_of,) if self.means_of else ()
+
 
 _ALL = (
     Kind("mean", "mean over corrupted prompts", means_of="corrupted"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from atlas.circuit.kinds import KINDS
 from atlas.core.errors import StudyError
 from atlas.model.attention import Positions
 from atlas.model.engine import Engine
@@ -154,6 +155,11 @@ def fitted(model: Model, prompts: Prompts, means: dict[str, Any]) -> dict[str, A
         "costs": dict(zip(names, table.unbind(-1), strict=True)),
         "embed_costs": dict(zip(names, of_embed[:, None], strict=True)),
     }
+
+
+def with_constants(kind: str, model: Model, prompts: Prompts, means: dict[str, Any]) -> dict[str, Any]:
+    """The means, with the constants that a kind of ablation fits from them under its name, where it fits any."""
+    return means | ({kind: fitted(model, prompts, means)} if KINDS[kind].fitted else {})
 
 
 def embedded(costs: Costs, prompts: Prompts) -> list[torch.Tensor]:

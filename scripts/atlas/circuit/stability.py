@@ -18,16 +18,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas.circuit import search
+from atlas.circuit import orders, search
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.attribution import Settings as Estimate
 from atlas.circuit.evaluation import refuse_no_effect
 from atlas.circuit.kinds import KINDS
 from atlas.circuit.legacy import LegacyAblator
 from atlas.circuit.node_circuits import alone_of
-from atlas.circuit.optimal import fitted
-from atlas.circuit.orders import gates_of
-from atlas.circuit.orders import run as search_in_order
+from atlas.circuit.optimal import with_constants
 from atlas.circuit.precision import Differences, searched
 from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.unablated import answer_logits, collected
@@ -92,26 +90,21 @@ def bootstraps(
     Both the score and the means run over the drawn prompts. ``means``, ``cache``: contents of `means.pt` and
     `activations.pt`, from whose stored values the means are taken.
     """
-    rows_in_cache = activations.rows_of(cache["prompt"], prompts.prompt)
-    run, runs = KINDS[kind].means_of, (KINDS[kind].means_of,)
-    if KINDS[kind].fitted:
-        run, runs = kind, ("corrupted", "clean")
-    for draw in range(count):
-        rows = np.sort(np.random.default_rng([seed, draw]).integers(len(prompts), size=len(prompts)))
+    rows_in_cache, runs = activations.rows_of(cache["prompt"], prompts.prompt), KINDS[kind].runs
+    for n in range(count):
+        rows = np.sort(np.random.default_rng([seed, n]).integers(len(prompts), size=len(prompts)))
         drawn = prompts.take(rows)
         drawn_groups = {layouts.template_of(means["groups"][g]) for g in drawn.group.tolist()}
         if drawn_groups < set(map(layouts.template_of, means["groups"])):
-            raise StudyError(
-                f"stability.bootstrap: resample {draw} holds no prompt of some template; make more prompts"
-            )
+            raise StudyError(f"stability.bootstrap: resample {n} holds no prompt of some template; make more prompts")
         own = means
-        if run:
+        if runs:
             assert rows_in_cache is not None
             expanded = drawn.rows()
             index = expanded.of_prompts(rows_in_cache[torch.tensor(rows)])
-            new = {r: resampled_means(cache[r], index, expanded.group, expanded.length) for r in runs}
-            own = means | (new if run in new else {run: fitted(model, drawn, new)})
-        yield Dataset("bootstrap", f"resample {draw}", drawn, replacement(kind, model, drawn, own, cache))
+            new = {run: resampled_means(cache[run], index, expanded.group, expanded.length) for run in runs}
+            own = means | with_constants(kind, model, drawn, new)
+        yield Dataset("bootstrap", f"resample {n}", drawn, replacement(kind, model, drawn, own, cache))
 
 
 def changes(
@@ -202,12 +195,10 @@ class Maker:
         if len(prompts.group.unique()) < len(groups):
             raise StudyError(f"tasks.{self.task}: the filter keeps no prompt of some template; relax prompts.filter")
         kind, rows = KINDS[self.kind], prompts.rows()
-        runs = ("corrupted", "clean") if kind.fitted else (kind.run,)
-        collections = {run: collected(self.model, rows, run) for run in runs}
-        cache = {"prompt": prompts.prompt} | {run: found for run, (found, _) in collections.items()}
-        means = {run: found for run, (_, found) in collections.items()} | rows.sizes_of_means()
-        if kind.fitted:
-            means[kind.name] = fitted(self.model, prompts, means)
+        both = {run: collected(self.model, rows, run) for run in kind.runs or (kind.run,)}
+        cache = {"prompt": prompts.prompt} | {run: found for run, (found, _) in both.items()}
+        means = rows.sizes_of_means() | {run: found for run, (_, found) in both.items()}
+        means = with_constants(kind.name, self.model, prompts, means)
         if split != "search":
             prompts = self.answered(Prompts.from_frame(every[every.split == split].reset_index(drop=True), groups))
         return Dataset(family, name, prompts, replacement(self.kind, self.model, prompts, means, cache))
@@ -277,21 +268,20 @@ class NodeSearch:
         full, empty = map(ablator.logit_diff, (everything, frozenset()))
         refuse_no_effect(f"{self.task} ({data.family}, {data.name})", full, empty, self.allow_negative_clean)
         alone = alone_of(ablator, self.order, self.estimate)
-
-        gates = gates_of(self.order, self.seed, ablator, self.rule)
+        gates = orders.gates_of(self.order, self.seed, ablator, self.rule)
 
         def steps(by: Ablator, settle: search.Settle) -> Iterator[search.Step]:
             batch = search.tried_at_once(self.batch, model.device, lambda: by.evaluations)
-            percents = by.percents_of_full
-            return search_in_order(self.order, self.seed, self.rule, everything, percents, alone, batch, settle, gates)
+            return orders.run(
+                self.order, self.seed, self.rule, everything, by.percents_of_full, alone, batch, settle, gates
+            )
 
         in_half = self.float32 and not search.jumps(self.order)
         differences = Differences(self.ablator(model, data), ablator) if in_half else None
         made, _ = searched(f"{data.family}, {data.name}", steps, self.rule, ablator, differences)
         found: Circuit = made[-1].left if made else everything
-        text = "%s, %s: %d heads, %d MLPs, %.1f %% of full, %d forward passes"
-        sizes = len(heads(found)), len(mlps(found)), ablator.percent_of_full(found)
-        log.info(text, data.family, data.name, *sizes, ablator.evaluations)
+        about = data.family, data.name, len(heads(found)), len(mlps(found)), ablator.percent_of_full(found)
+        log.info("%s, %s: %d heads, %d MLPs, %.1f %% of full, %d forward passes", *about, ablator.evaluations)
         return found
 
 

@@ -47,6 +47,10 @@ def check(config: dict[str, Any]) -> None:
             "search.orders: gates shut all at once, and search.relative_tolerance bounds single removals; set that to "
             "null"
         )
+    if search["legacy_mlp_means"] and any("gates" in order for order in search["orders"]):
+        raise StudyError(
+            "search.legacy_mlp_means: true takes other means for every circuit, and gates one for all; set it to false"
+        )
     if search["legacy_mlp_means"] and config["ablation"]["kind"] != "mean":
         raise StudyError("search.legacy_mlp_means: true needs ablation.kind: mean")
 
