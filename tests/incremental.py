@@ -32,9 +32,9 @@ def explained(heads: int) -> Jobs:
 
 def of_main_tasks(n: int) -> Jobs:
     """What follows new edge circuits of n of the two main tasks, or new node circuits, one task at a time."""
-    return {"assess_circuits": n, "search_stability": n, "export_circuits": n, "compare_circuits": 1} | (
-        AFTER_ASSESSMENT | AFTER_STABILITY | AFTER_COMPARISON
-    )
+    own = {"assess_circuits": n, "search_stability": n, "export_circuits": n, "compare_circuits": 1}
+    own |= {"score_edge_roles": n, "plot_edge_roles": 1}
+    return own | AFTER_ASSESSMENT | AFTER_STABILITY | AFTER_COMPARISON
 
 
 def after_choice(n: int) -> Jobs:
@@ -63,7 +63,7 @@ PAGES = {rule: n for rule, n in MADE.items() if rule.startswith("write_")} | {"w
 ALL = FIGURES | PAGES | {"check_model": 1, "check_analyses": 1, "make_prompts": 3, "score_clean": 3}
 ALL |= {"cache_activations": 3, "evaluate_circuits": 3}
 ALL |= {"explain_task": 3, "explain_heads": 3, "score_roles": 3}
-ALL |= {"score_components": 2, "search_nodes": 2, "search_edges": 2}
+ALL |= {"score_components": 2, "search_nodes": 2, "search_edges": 2, "score_edge_roles": 2}
 ALL |= {"assess_circuits": 2, "search_stability": 2, "export_circuits": 2, "detect_heads": 1, "generate": 1}
 ALL |= {"compare_circuits": 1, "gather_evaluations": 1, "gather_circuits": 1, "gather_prompts": 1, "label_heads": 1}
 ALL |= TRUST
@@ -193,7 +193,7 @@ ADDED_MAIN = {"make_prompts": 1, "score_clean": 1, "cache_activations": 1, "scor
 ADDED_MAIN |= {"search_edges": 1, "assess_circuits": 1, "search_stability": 1, "export_circuits": 1, "explain_task": 1}
 ADDED_MAIN |= {"evaluate_circuits": 4, "explain_heads": 4, "trace_prompts": 4, "score_roles": 1, "generate": 1}
 ADDED_MAIN |= {"test_circuits": 3, "evaluate_unseen": 3, "evaluate_elsewhere": 3, "gather_trust": 1}
-ADDED_MAIN |= {"choose_circuit": 1, "gather_consensus": 1, "evaluate_consensus": 4}
+ADDED_MAIN |= {"score_edge_roles": 1, "choose_circuit": 1, "gather_consensus": 1, "evaluate_consensus": 4}
 ADDED_MAIN |= dict.fromkeys(
     [
         "compose_heads",

@@ -31,7 +31,7 @@ def draw(edge_roles: pd.DataFrame, main_tasks: list[str], colours: dict[str, str
         ax.set_title(wording.words(task))
         text = ax.text(0.02, 0.02, _share(rows, every), transform=ax.transAxes, size=style.TINY, color=style.GREY)
         text.set(ha="left", va="bottom")
-        ax.set_xlabel("change without it")
+        ax.set_xlabel("change of the logit difference")
     for i in range(len(main_tasks), bands * columns):
         grid[i // columns, i % columns].axis("off")
     fig.legend(handles=_legend(edge_roles, colours), loc="outside upper center", ncols=3)
