@@ -7,27 +7,15 @@ places of others of their layers (`exchange.places`): as many edges, joined in t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from atlas.compare.exchange import places
-from atlas.core.graph import EdgeMask, Graph, parse
+from atlas.core.graph import EdgeMask
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.edges.engine import EdgeAblator
-from atlas.store import artifacts
 from atlas.store.job import progress
 
 PROMPTS = 24  # that random sets see, and the circuit beside them: an edge run is dear, and p counts sets, not prompts
-CORE, BOTH = "core edges", "core and contingent edges"  # names of circuits
-
-
-def edge_parts(path: Path | str, task: str, graph: Graph) -> dict[str, EdgeMask]:
-    """CORE and BOTH of a main task, from `comparison/consensus.json`; nothing where edges were not searched again."""
-    edges = artifacts.read_json(path)["tasks"].get(task, {}).get("edges")
-    if edges is None:
-        return {}
-    core = parse(edges["core"])
-    return {CORE: graph.circuit(core), BOTH: graph.circuit(core | parse(edges["contingent"]))}
 
 
 def score_rows(
