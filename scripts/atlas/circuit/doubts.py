@@ -143,6 +143,7 @@ def beyond(loss: np.ndarray, gains: list[np.ndarray], full: np.ndarray, bootstra
 
     means = np.array([gain.mean() for gain in gains])
     estimate = bootstrap.statistic(over_bar, loss, full, *gains)
-    p = 1.0 if abs(estimate[0]) <= 100 * ROUNDING else float(interval_p(*([end] for end in estimate))[0])
+    value, low, high = ([end] for end in estimate)
+    p = 1.0 if abs(estimate[0]) <= 100 * ROUNDING else float(interval_p(value, low, high)[0])
     row = {"place": float((means < loss.mean()).mean()), "bar": 100 * float(np.sort(means)[nth] / full.mean())}
     return row | interval_columns(estimate) | {"p": p}

@@ -190,9 +190,9 @@ def edges(tables: Tables, tasks: Sequence[str]) -> list[str]:
         own = agreed[agreed["task"] == task]
         core, contingent = ((own["class"] == name).sum() for name in ("core", "contingent"))
         rows = [cell(tests, task=task, circuit=name, question="sufficiency") for name in (CORE, BOTH)]
-        if own.empty or rows[0] is None or rows[1] is None:
+        kept = [f"{percent(row)} ({_of_edges(row)})" for row in rows if row is not None]
+        if own.empty or len(kept) < len(rows):
             continue
-        kept = [f"{percent(row)} ({_of_edges(row)})" for row in rows]
         sentences.append(
             f"Of edges, {core} are core and {contingent} contingent in {own['runs'].iloc[0]} searches "
             f"of {words(task)}; kept alone the core scores {kept[0]}, with what is contingent {kept[1]}."
