@@ -64,7 +64,8 @@ def answers(ablator: Ablator, circuit: Circuit) -> np.ndarray:
         return ablator.logit_diff(circuit)[:, None]
     ids = np.unique(np.concatenate([ablator.answer.cpu().numpy(), ablator.incorrect.cpu().numpy()]))
     found: np.ndarray = ablator.logits(circuit)[:, ids].double().cpu().numpy()
-    return found - found.mean(1, keepdims=True)
+    found -= found.mean(1, keepdims=True)
+    return found
 
 
 def independent(ablator: Ablator, circuit: Circuit, permutations: int, seed: int) -> dict[str, Any]:
