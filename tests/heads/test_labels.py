@@ -14,7 +14,7 @@ from atlas.heads.explained import Explained
 from atlas.model import models
 from atlas.proof import exact, fixtures
 from atlas.proof.planted import FILLERS, MEMBERS
-from conftest import ROOT
+from conftest import ROOT, crossed
 from head_prompts import layout_of
 
 # What each planted head does, by its construction (fixtures.py), in the words that there are.
@@ -62,8 +62,7 @@ def tables_of(fixture, model) -> dict:
     }
 
 
-@pytest.mark.parametrize("family", exact.FAMILIES)
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize(("name", "family"), crossed(list(PLANTED), exact.FAMILIES))
 def test_planted_heads_get_the_roles_that_they_were_planted_for_and_no_others_any(config, name, family, tmp_path):
     """The heads that were not planted have random weights, and are called nothing."""
     fixture, wanted = getattr(exact, name)(family), PLANTED[name]

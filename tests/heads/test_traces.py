@@ -1,6 +1,7 @@
 """Traces of single prompts: attention against Hugging Face's own, sums of attribution, what components write, packing.
 
-Attention is kept in eight bits, half a step of which is 0.5 / 255; the rest as in `random_models`.
+Attention is kept in eight bits, half a step of which is 0.5 / 255; the rest as in `random_models`, but that the rotary
+angles of Hugging Face's models are float32 even where their weights are float64: logits show it in the 7th digit.
 """
 
 import json
@@ -26,6 +27,7 @@ from planted_tasks import PlantedTask
 from random_models import COMPONENTS, EVERY, FAMILIES, H, L, N, S, load_random, random_prompts
 
 HALF_A_STEP = 0.5 / 255 + 1e-6
+OF_TWIN = {family: tolerance if family == "gpt2" else max(tolerance, 1e-6) for family, tolerance in EVERY.items()}
 HEADS = [Component(0, 1), Component(2, 3), Component(1, 0)]
 
 
@@ -66,10 +68,10 @@ def test_attribution_and_the_rest_sum_to_the_logit_difference(traced):
         assert len(entry["attribution"]) == len(COMPONENTS)
         total = sum(entry["attribution"]) + sum(value for _, value in entry["rest"])
         expected = before_cap[i, prompts.answer[i]] - before_cap[i, prompts.incorrect[i]]
-        assert total == pytest.approx(float(expected), abs=EVERY[family])
+        assert total == pytest.approx(float(expected), abs=OF_TWIN[family])
         best = logits[i].topk(traces.TOP)
         assert [token for token, _ in entry["top"]] == [str(t) for t in best.indices.tolist()]
-        assert [value for _, value in entry["top"]] == pytest.approx(best.values.tolist(), abs=EVERY[family])
+        assert [value for _, value in entry["top"]] == pytest.approx(best.values.tolist(), abs=OF_TWIN[family])
 
 
 def test_the_lens_ends_in_the_models_own_answer(traced):
@@ -80,7 +82,7 @@ def test_the_lens_ends_in_the_models_own_answer(traced):
         lens = entry["lens"]
         assert len(lens["points"]) == len(lens["value"]) == len(lens["top"]) == 2 * L + 1
         expected = float(logits[i, prompts.answer[i]] - logits[i, prompts.incorrect[i]])
-        assert lens["value"][-1] == pytest.approx(expected, abs=10 * EVERY[family])
+        assert lens["value"][-1] == pytest.approx(expected, abs=10 * OF_TWIN[family])
         assert lens["top"][-1] == [token for token, _ in entry["top"]]
 
 

@@ -261,6 +261,7 @@ def test_a_whole_search_is_the_same(model, prompts, order):
         assert [s.percent for s in trace] == pytest.approx([s.percent for s in traces[0]], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_shipped_models_search_is_the_same_by_every_way(shipped_model, config):
     """Hooks, engine, speculation: the same circuit of the shipped model, at percents within 1e-3."""
     import pandas as pd

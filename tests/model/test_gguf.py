@@ -20,7 +20,7 @@ from atlas.model import checks, dequantise, fetched, gguf_file, source
 from atlas.report import pages
 from atlas.store import artifacts, places
 from atlas.study import validation
-from conftest import ROOT
+from conftest import ROOT, crossed
 from odd_input import DEFAULT, SCHEMA
 
 # Between logits of a model and of what its file became, as a share of the largest: float32 through the same operations.
@@ -63,8 +63,7 @@ def refusal(check) -> str:
 
 
 # ---- what a file becomes -------------------------------------------------------------------------------------
-@pytest.mark.parametrize("types", [made.FLOAT32, made.MIXED], ids=["float32", "quantised"])
-@pytest.mark.parametrize("architecture", gguf_file.ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "types"), crossed(list(gguf_file.ARCHITECTURES), [made.FLOAT32, made.MIXED]))
 def test_a_model_comes_back_from_its_file(tmp_path, architecture, types):
     """Of every architecture that is read: rotary halves, norms of 1 + w, tied heads, biases, windows, soft caps."""
     model = made.model_of(architecture)

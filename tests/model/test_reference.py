@@ -16,6 +16,7 @@ from atlas.core.errors import StudyError
 from atlas.heads import analyses
 from atlas.heads.attribution import Readout, read_stream
 from atlas.model import checks, models, reference, source
+from conftest import crossed
 
 TOLERANCE = 1e-4  # of the largest logit, in float32: two orders of the same sums differ by 1e-6
 
@@ -204,8 +205,10 @@ def test_a_forward_pass_that_ignores_an_option_is_refused_by_its_number(tmp_path
     assert "gives other logits than transformers" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma2", "gemma3_text", "olmo2"])
+SHORT_OF = ["gpt2", "llama", "qwen3", "gemma2", "gemma3_text", "olmo2"]
+
+
+@pytest.mark.parametrize(("family", "dtype"), crossed(SHORT_OF, ["bfloat16", "float16"]))
 def test_short_dtypes_stay_far_within_their_tolerance(tmp_path, monkeypatch, family, dtype):
     families.build(family, tmp_path)
     monkeypatch.setitem(reference.TOLERANCES, dtype, reference.TOLERANCES[dtype] / 2)

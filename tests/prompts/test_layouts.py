@@ -36,7 +36,7 @@ from atlas.prompts.making import prompts_of
 from atlas.prompts.tokens import encode_prompts
 from atlas.prompts.words import tokens_in_text
 from atlas.report.sections import full_model
-from conftest import load_tokenizer
+from conftest import crossed, load_tokenizer
 from edge_oracle import EdgeScores, Oracle
 from random_models import TOLERANCE, VOCAB, H, L, build
 
@@ -204,8 +204,7 @@ def in_float64(found, rows):
 
 
 # ---- scores --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("several", [False, True], ids=["one token", "several tokens"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "several"), crossed(list(KINDS), [False, True]))
 def test_padded_scores_equal_each_prompt_alone(case, kind, several):
     """Every kind and metric, engine and hooks, answers of one token and of one to three."""
     frame = frame_of(several)

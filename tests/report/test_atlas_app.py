@@ -14,6 +14,7 @@ import pytest
 
 import atlas_page
 from browser import AXE, PHONE, Tab, chromium
+from conftest import crossed
 
 VIEWS = ("graph", "matrix", "prompt", "compare")
 HEADS = 8  # of a layer of the made-up model
@@ -75,8 +76,7 @@ def reported(task: dict) -> dict:
 
 
 # ---- the whole page ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [None, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(("scheme", "size"), crossed(["light", "dark"], [None, PHONE]))
 def test_every_view_opens_without_a_word_or_a_request(browser, file, scheme, size):
     opened = Tab(browser, file, scheme, size)
     for view in VIEWS:

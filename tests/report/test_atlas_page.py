@@ -78,8 +78,8 @@ def test_effects_shares_and_explanations_are_those_of_the_tables(made):
             assert [str(component_of(layers, heads, r["id"])) for r in task["roles"]] == roles["component"].tolist()
             assert [r["label"] for r in task["roles"]] == roles["label"].tolist()
             for found, row in zip(task["roles"], roles.to_dict("records"), strict=True):
-                score = row.get(f"score: {row['label']}")
-                assert found["evidence"] == ("" if score is None else f"score {score:.2f}".replace("-", "\u2212"))
+                said = "{score} {value:.2f} [{ci_low:.2f}, {ci_high:.2f}]".format(**row).replace("-", "\u2212")
+                assert found["evidence"] == ("" if row["value"] != row["value"] else said)
             for label, found in task["scores"].items():
                 check_column(found["value"], roles, f"score: {label}", layers, heads)
 

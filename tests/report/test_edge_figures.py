@@ -12,6 +12,7 @@ import edge_tables
 from atlas.core.graph import Graph
 from atlas.report import style, wording
 from atlas.report.figures import composition, edge_curves, edge_diagram, evaluation, methods, positions, stability
+from conftest import crossed
 from drawings import check_written
 from figure_tables import COLOURS, GROUPED, LARGE, SMALL, study_of
 
@@ -77,8 +78,7 @@ FIGURES = [
 ]
 
 
-@pytest.mark.parametrize("name", [SMALL, GROUPED])
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(("figure", "name"), crossed(FIGURES, [SMALL, GROUPED]))
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)

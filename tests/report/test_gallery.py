@@ -30,13 +30,20 @@ def results(tmp_path, config):
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists():
                 style.save(style.figure(1, 0.2, layout=None), file, dpi=30, **said)
+    for name in (page.format(model="m") for page in gallery.PAGES):
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).write_text(f"<title>{name}</title>")
     return tmp_path / "results"
 
 
 def test_the_page_holds_every_figure_with_its_caption_and_command(results, tmp_path, config):
     size = gallery.write(results, "m", tmp_path / "docs")
     text = (tmp_path / "docs" / "gallery.md").read_text()
-    assert size == sum(path.stat().st_size for path in (tmp_path / "docs" / gallery.PICTURES).iterdir())
+    written = [path for path in (tmp_path / "docs").rglob("*") if path.is_file() and path.suffix != ".md"]
+    assert size == sum(path.stat().st_size for path in written)
+    for name in (page.format(model="m") for page in gallery.PAGES):
+        assert (tmp_path / "docs" / gallery.SAMPLE / name).read_text() == (results / name).read_text()
+        assert f"({gallery.SAMPLE}/{name})" in text
     for row in SHOWN:
         name = {"circuit": "shared", "task": "a"}.get(row.wildcard, "")
         target = row.path.format(model="m", task=name, circuit=name)
@@ -53,6 +60,12 @@ def test_a_missing_figure_and_one_without_caption_are_refused(results, tmp_path)
         gallery.write(results, "m", tmp_path / "docs")
     file.unlink()
     with pytest.raises(StudyError, match=r"m\.overlap\.svg: no such figure; run the study first"):
+        gallery.write(results, "m", tmp_path / "docs")
+
+
+def test_a_missing_page_is_refused(results, tmp_path):
+    (results / "m" / "atlas.html").unlink()
+    with pytest.raises(StudyError, match=r"m/atlas\.html: no such page; run the study first"):
         gallery.write(results, "m", tmp_path / "docs")
 
 
@@ -73,6 +86,10 @@ def test_the_committed_page_is_that_of_the_table_and_small():
     pictures = sorted((ROOT / "docs" / gallery.PICTURES).glob("*.png"))
     assert [path.name for path in pictures] == sorted(re.findall(rf"\({gallery.PICTURES}/(\S+)\)", text))
     assert sum(path.stat().st_size for path in pictures) <= gallery.SIZE
+    pages = [path for path in (ROOT / "docs" / gallery.SAMPLE).rglob("*") if path.is_file()]
+    names = {path.relative_to(ROOT / "docs" / gallery.SAMPLE).as_posix() for path in pages}
+    assert names == {page.format(model="ladder-6x8") for page in gallery.PAGES}
+    assert sum(path.stat().st_size for path in [*pictures, *pages]) <= gallery.ALL
 
 
 @pytest.mark.slow

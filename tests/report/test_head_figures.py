@@ -12,6 +12,7 @@ from matplotlib.text import Text
 import head_tables
 from atlas.report import maps, style, wording
 from atlas.report.figures import attention, attribution, backup, detectors, lens, ov, patching, patching_scatter
+from conftest import crossed
 from drawings import check_written, texts
 from figure_tables import COLOURS, GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, fake_study, study_of
 
@@ -47,8 +48,7 @@ def draw(figure: str, study):
 FIGURES = ["patching", "patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
 
 
-@pytest.mark.parametrize("name", [SMALL, GROUPED, UNKNOWN, HEADLESS])
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(("figure", "name"), crossed(FIGURES, [SMALL, GROUPED, UNKNOWN, HEADLESS]))
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)

@@ -124,9 +124,13 @@ def written(study, patterns=True, **tables) -> dict[str, str]:
 
 
 @functools.cache
+def head_pages_of(study) -> dict[str, str]:
+    """Its pages, for all tests that look at one."""
+    return written(study)
+
+
 def head_page(name: str, study) -> str:
-    """One page for all tests that look at it."""
-    return written(study)[name]
+    return head_pages_of(study)[name]
 
 
 def cards(study) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from browser import PHONE, Tab, chromium
+from conftest import crossed
 
 MODEL, HEADS, SAMPLE = "ladder-6x8", 8, 12
 VIEWS = ("graph", "matrix", "prompt", "compare")
@@ -42,8 +43,7 @@ def numbers(text: str) -> list[str]:
     return [part for part in text.replace("[", " ").replace("]", " ").replace(",", " ").split() if part not in "%"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [None, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(("scheme", "size"), crossed(["light", "dark"], [None, PHONE]))
 def test_every_view_of_every_task_opens(browser, study, scheme, size):
     opened = Tab(browser, study.folder / "results" / MODEL / "atlas.html", scheme, size)
     for view in VIEWS:
@@ -92,8 +92,10 @@ def test_the_first_sentence_is_of_the_reported_circuit(tab, study, table):
 
 
 def test_the_cross_matrix_is_that_of_the_table(tab, table):
-    cross = table("cross")
+    cross = table("comparison/cross")
     cross = cross[cross["metric"] == "percent_of_full"]
+    place = list(cross["circuit"].unique()).index  # rows of the figure, which goes row by row; the table goes by task
+    cross = cross.sort_values("circuit", kind="stable", key=lambda names: names.map(place))
     tab.show("view=compare&task=numerals")
     cells = tab.texts("#figure .panel:has-text('evaluated on tasks') text.in-cell")
     assert len(cells) == len(cross)

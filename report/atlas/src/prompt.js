@@ -288,17 +288,25 @@ function lens(p, given) {
     (v) => y(v),
   ).defined((v) => v != null);
   svg.append("path").attr("class", "curve").attr("d", path(values));
-  const every = Math.ceil((points.length * 26) / (width - left));
-  points.forEach((point, i) => {
-    if (i % every && i !== points.length - 1) return;
-    if (points.length - 1 - i < every && i !== points.length - 1) return;
+  const passed = points.flatMap((point, i) => (point.startsWith("resid_mid") ? [] : [i])); // before layer 0, 1, ...
+  const every = Math.ceil((passed.length * 22) / (width - left));
+  passed.forEach((i, layers) => {
+    if (layers % every) return;
     svg
       .append("text")
       .attr("class", "tick")
-      .attr("text-anchor", "end")
-      .attr("transform", `translate(${x(i) + 3},${height - bottom + 8}) rotate(-45)`)
-      .text(point);
+      .attr("text-anchor", "middle")
+      .attr("x", x(i))
+      .attr("y", height - bottom + 16)
+      .text(layers);
   });
+  svg
+    .append("text")
+    .attr("class", "tick")
+    .attr("text-anchor", "middle")
+    .attr("x", (left + width - 14) / 2)
+    .attr("y", height - 8)
+    .text("layers passed");
   svg
     .append("g")
     .selectAll("circle")

@@ -81,21 +81,18 @@ def roles(table: pd.DataFrame, numbering: Numbering, thresholds: Mapping[str, fl
 
 
 def evidence(row: Mapping[str, Any]) -> str:
-    """The score that a head's label rests on, with its interval where it was tested."""
-    if "ci_low" in row:
-        return f"{row['score']} {interval(row, 2)}" if row["value"] == row["value"] else ""
-    score = row.get(f"{SCORE}{row['label']}", float("nan"))
-    return f"score {number(score, 2)}" if score == score else ""
+    """The score that a head's label rests on, with its interval; empty where it has none."""
+    return f"{row['score']} {interval(row, 2)}" if row["value"] == row["value"] else ""
 
 
 def null_of(row: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
     """What that score is held against: random heads and shuffled members where it was tested, and its threshold."""
     said = []
-    if row.get("null_high", float("nan")) == row.get("null_high"):
+    if row["null_high"] == row["null_high"]:
         said.append(f"random heads {number(row['null_low'], 2)} to {number(row['null_high'], 2)}")
-    if row.get("shuffled_high", float("nan")) == row.get("shuffled_high"):
+    if row["shuffled_high"] == row["shuffled_high"]:
         said.append(f"with members shuffled {number(row['shuffled_low'], 2)} to {number(row['shuffled_high'], 2)}")
-    if "p_holm" in row and row["p_holm"] == row["p_holm"]:
+    if row["p_holm"] == row["p_holm"]:
         said.append(f"{p_value(row['p_holm'])} corrected for {row['tests']:.0f} tests")
     if row["label"] in thresholds:
         said.append(f"its floor is {thresholds[row['label']]:g}")

@@ -24,6 +24,7 @@ FAMILIES = {
     "templates": "other templates",
     "corruption": "other corruptions",
 }
+BESIDE: dict[str, Any] = {"borderaxespad": 0.2, "fontsize": style.TINY, "handlelength": 1.8}
 LINES = ["-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (6, 2, 1, 2, 1, 2))]  # one for each family
 
 
@@ -42,7 +43,7 @@ def draw(stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], 
     with_edges = bool((summary["level"] == "edge").any())
     panel, spread = 0.2 + 0.16 * len(families), 1.1 if with_edges else 0
     columns = len(main_tasks) if len(main_tasks) <= 4 else 3
-    step = panel + spread + (0.95 if with_edges else 0.55)
+    step = panel + spread + (1.15 if with_edges else 0.55)
     down = below + math.ceil(len(main_tasks) / columns) * step
     fig = style.figure(style.PAGE, down, layout=None)
     norm, cmap = Normalize(0, 1), matplotlib.colormaps[sequential].reversed()
@@ -66,11 +67,11 @@ def draw(stability: pd.DataFrame, summary: pd.DataFrame, main_tasks: list[str], 
         ax.set_title(wording.words(task))
         ax.set_yticks(range(len(families)), [_family(summary, f) for f in families] if column == 0 else [])
         if with_edges:
-            ax = style.axes_at(fig, left, top + panel + 0.5, wide, spread - 0.1)
+            ax = style.axes_at(fig, left, top + panel + 0.7, wide, spread - 0.1)
             _survival(ax, stability[(stability["task"] == task) & (stability["level"] == "edge")], families)
             if column == 0:
                 ax.set_ylabel("share of runs")
-                ax.legend(loc="upper right", borderaxespad=0.1, fontsize=style.TINY, handlelength=1.8)
+                ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(LINES), **BESIDE)
             else:
                 ax.tick_params(labelleft=False)
     fig.legend(
