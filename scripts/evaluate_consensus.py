@@ -7,6 +7,7 @@ from atlas.circuit.chosen import consensus_circuits
 from atlas.circuit.controls import SUMMARY_COLUMNS, summarise
 from atlas.circuit.task_data import TaskData
 from atlas.compare import edge_controls
+from atlas.compare.edge_parts import edge_parts
 from atlas.core.graph import Graph
 from atlas.core.statistics import Bootstrap
 from atlas.edges.task_data import edge_ablator
@@ -21,7 +22,7 @@ ablator = data.ablator(split, cross.METRICS)
 rows = cross.cross_rows(data.task, ablator, circuits, split, bootstrap, p.allow_negative_clean)
 questions = [("necessity", "shared"), *(("sufficiency", name) for name in circuits if name != "shared")]
 controls, notes = cross.control_rows(ablator, circuits, questions, p.controls, p.seed, bootstrap)
-edges = edge_controls.edge_parts(snakemake.input.circuits, data.task, Graph.of(data.description))
+edges = edge_parts(snakemake.input.circuits, data.task, Graph.of(data.description))
 if edges:
     of_edges = edge_ablator(data, split, cross.METRICS)
     rows += edge_controls.score_rows(of_edges, edges, split, bootstrap)

@@ -142,7 +142,7 @@ def fake_study(
     study.choice = _choice(study.faithfulness, study.order)
     _comparison(study, base, chosen, names, controls, rng, main)
     _consensus(study, base, kept, controls, rng, (layers, heads))
-    trust_tables.add(study, base, chosen, names, controls, rng)
+    trust_tables.add(study, base, chosen, names, controls, np.random.default_rng(seed))
     return study
 
 

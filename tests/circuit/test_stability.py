@@ -135,6 +135,28 @@ def test_data_made_anew_is_what_the_earlier_stages_make(shipped_model, block, ch
     assert frame.corrupted_text.tolist() != corrupted, "the data did change"
 
 
+def test_held_out_prompts_in_new_wordings_have_the_means_of_those_searched_on(shipped_model, block):
+    """And show the sequences that the task itself holds out, none of which is searched on in either wording."""
+    changed = {"templates": ["{object} is {m}.", "{name} picked {m}."], "hold_out": "sequences"}
+    found = maker(shipped_model, block).dataset("templates", "name", changed, "held_out")
+
+    def frame(more):
+        whole = block | {"hold_out": "sequences"} | more
+        return pd.DataFrame(prompts_of(TASK, whole, load_tokenizer("shipped"), False, None, None)[0].rows)
+
+    def sequences(rows):
+        return set(map(tuple, rows.members))
+
+    new, own = frame(changed), frame({})
+    searched, held = (new[new.split == split] for split in ("search", "held_out"))
+    assert torch.equal(found.prompts.tokens, Prompts.from_frame(held, ["all"]).tokens)
+    means = activations.collect(shipped_model, Prompts.from_frame(searched, ["all"]).corrupted_tokens)[1]
+    expected = replacement("mean", shipped_model, found.prompts, {"corrupted": means})
+    assert (found.substitute.z - expected.z).abs().max() < 1e-6
+    assert sequences(held) == sequences(own[own.split == "held_out"])
+    assert not sequences(held) & (sequences(searched) | sequences(own[own.split == "search"]))
+
+
 def test_means_by_template_of_data_made_anew(shipped_model, block):
     templates = ["{object} is {m}.", "{name} picked {m}."]
     found = maker(shipped_model, block, by_template=True).dataset("templates", "two", {"templates": templates})

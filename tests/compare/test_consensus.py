@@ -57,6 +57,31 @@ def test_each_search_counts_once_and_edges_do_not():
     assert rows["m1"]["class"] == "contingent" and rows["m1"]["head"] == -1
 
 
+def test_edges_count_once_on_own_prompts_and_once_on_each_other_data():
+    own, less = {"embed->0.1.v", "0.1->logits"}, {"0.1->logits"}
+    runs = [{"level": "component", "family": "orders", "run": "layers", "members": ["0.1"]}]
+    for family, run, members in (
+        ("seeds", OWN_RUN, own),
+        ("seeds", "seed 1", less),
+        ("templates", OWN_RUN, own),
+        ("templates", "x", own | {"m1->logits"}),
+    ):
+        runs.append({"level": "edge", "family": family, "run": run, "members": sorted(members)})
+    found = consensus.edge_searches_of({"runs": runs})
+    assert set(found) == {("own", OWN_RUN), ("seeds", "seed 1"), ("templates", "x")}
+    rows = {row["edge"]: row for row in consensus.edge_agreement(found)}
+    assert {edge: (row["kept"], row["runs"], row["class"]) for edge, row in rows.items()} == {
+        "0.1->logits": (3, 3, "core"),
+        "embed->0.1.v": (2, 3, "contingent"),
+        "m1->logits": (1, 3, "contingent"),
+    }
+    assert (rows["embed->0.1.v"]["sender"], rows["embed->0.1.v"]["receiver"]) == ("embed", "0.1.v")
+    searches = {"a": {("orders", "layers"): circuit("0.1")}}
+    content = consensus.to_content(searches, {"a": found})["tasks"]["a"]["edges"]
+    assert content == {"runs": 3, "core": ["0.1->logits"], "contingent": ["embed->0.1.v", "m1->logits"]}
+    assert "edges" not in consensus.to_content(searches)["tasks"]["a"]
+
+
 @given(st.lists(st.sets(st.sampled_from(all_components(2, 2))).map(frozenset), min_size=1, max_size=24))
 def test_parts_equal_naive_counts(circuits):
     searches = {("orders", str(i)): c for i, c in enumerate(circuits)}

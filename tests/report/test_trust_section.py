@@ -37,8 +37,9 @@ def test_a_test_that_fails_stands_on_the_other_side(study):
     said = trust.survival(changed(study, specificity=none), study.main)
     assert said.index("it cannot be tested for") < said.index("unrelated tasks, of which none is named")
     new = study.tables["unseen"].copy()
-    first = (new["task"] == study.main[0]) & (new["circuit"] == "shared") & (new["state"] != "")
-    new.loc[first, "state"] = "like random"
+    shared = (new["circuit"] == "shared") & (new["state"] != "")
+    new.loc[shared, "state"] = "beyond random"
+    new.loc[shared & (new["task"] == study.main[0]), "state"] = "like random"
     said = trust.survival(changed(study, unseen=new), study.main)
     before, after = said.split("does not survive")
     same = "the same on new sequences in new wordings ("

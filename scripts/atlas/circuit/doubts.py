@@ -64,7 +64,8 @@ def answers(ablator: Ablator, circuit: Circuit) -> np.ndarray:
         return ablator.logit_diff(circuit)[:, None]
     ids = np.unique(np.concatenate([ablator.answer.cpu().numpy(), ablator.incorrect.cpu().numpy()]))
     found: np.ndarray = ablator.logits(circuit)[:, ids].double().cpu().numpy()
-    return found - found.mean(1, keepdims=True)
+    found -= found.mean(1, keepdims=True)
+    return found
 
 
 def independent(ablator: Ablator, circuit: Circuit, permutations: int, seed: int) -> dict[str, Any]:
@@ -143,6 +144,7 @@ def beyond(loss: np.ndarray, gains: list[np.ndarray], full: np.ndarray, bootstra
 
     means = np.array([gain.mean() for gain in gains])
     estimate = bootstrap.statistic(over_bar, loss, full, *gains)
-    p = 1.0 if abs(estimate[0]) <= 100 * ROUNDING else float(interval_p(*([end] for end in estimate))[0])
+    value, low, high = ([end] for end in estimate)
+    p = 1.0 if abs(estimate[0]) <= 100 * ROUNDING else float(interval_p(value, low, high)[0])
     row = {"place": float((means < loss.mean()).mean()), "bar": 100 * float(np.sort(means)[nth] / full.mean())}
     return row | interval_columns(estimate) | {"p": p}

@@ -7,34 +7,23 @@ places of others of their layers (`exchange.places`): as many edges, joined in t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from atlas.compare.exchange import places
-from atlas.core.graph import EdgeMask, Graph, parse
+from atlas.core.components import EMPTY
+from atlas.core.graph import EdgeMask
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.edges.engine import EdgeAblator
-from atlas.store import artifacts
 from atlas.store.job import progress
 
 PROMPTS = 24  # that random sets see, and the circuit beside them: an edge run is dear, and p counts sets, not prompts
-CORE, BOTH = "core edges", "core and contingent edges"  # names of circuits
-
-
-def edge_parts(path: Path | str, task: str, graph: Graph) -> dict[str, EdgeMask]:
-    """CORE and BOTH of a main task, from `comparison/consensus.json`; nothing where edges were not searched again."""
-    edges = artifacts.read_json(path)["tasks"].get(task, {}).get("edges")
-    if edges is None:
-        return {}
-    core = parse(edges["core"])
-    return {CORE: graph.circuit(core), BOTH: graph.circuit(core | parse(edges["contingent"]))}
 
 
 def score_rows(
     ablator: EdgeAblator, circuits: Mapping[str, EdgeMask], split: str, bootstrap: Bootstrap
 ) -> list[dict[str, Any]]:
     """Rows as those of `cross.cross_rows`, of edges: the empty circuit has every edge ablated, embeddings included."""
-    full, empty = (ablator.logit_diff(c) for c in (ablator.everything, frozenset()))
+    full, empty = ablator.logit_diff(ablator.everything), ablator.logit_diff(EMPTY)
     rows = []
     for name, circuit in circuits.items():
         found = ablator.scores(circuit)
@@ -81,7 +70,7 @@ def control_rows(
         note = note or ("" if drawn else "no control: no exchange of heads changes it")
         notes.append({"question": "sufficiency", "circuit": name, "note": note})
         for draw, kept in progress(list(enumerate([circuit, *drawn], start=-1)), name):
-            row = {"question": "sufficiency", "circuit": name, "set": "circuit" if draw < 0 else "control"}
-            row |= {"draw": draw, "components": f"{len(kept)} edges"}
+            row: dict[str, Any] = {"question": "sufficiency", "circuit": name}
+            row |= {"set": "circuit" if draw < 0 else "control", "draw": draw, "components": f"{len(kept)} edges"}
             rows.append(row | interval_columns(bootstrap.percent(ablator.logit_diff(kept), full)))
     return rows, notes

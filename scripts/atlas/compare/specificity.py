@@ -18,7 +18,18 @@ from atlas.core.hypotheses import average, difference
 
 OWN, MAIN, UNRELATED = "own", "searched", "unrelated"
 ALL_UNRELATED = "unrelated tasks"  # in place of a task: their mean
-COLUMNS = ("question", "circuit", "task", "kind", "value", "ci_low", "ci_high", "difference", "low", "high")
+COLUMNS: tuple[str, ...] = (
+    "question",
+    "circuit",
+    "task",
+    "kind",
+    "value",
+    "ci_low",
+    "ci_high",
+    "difference",
+    "low",
+    "high",
+)
 COLUMNS += ("controls", "control_median", "control_low", "control_high", "p", "note")
 
 Estimate = tuple[float, float, float]

@@ -8,10 +8,11 @@ import pandas as pd
 from atlas.circuit.cells import NEW
 from atlas.circuit.doubts import EQUIVALENCE, INDEPENDENCE, KEPT, NEEDED, REJECTED
 from atlas.circuit.verdicts import BEYOND, UNTESTABLE, of_parts
+from atlas.compare.edge_parts import BOTH, CORE
 from atlas.compare.specificity import ALL_UNRELATED
 from atlas.core.multiple import ALPHA
 from atlas.report.pages import Section
-from atlas.report.sections.study import Study, ends, led
+from atlas.report.sections.study import Study, cell, ends, led
 from atlas.report.wording import count, interval, is_mlp, listing, number, p_of_tests, p_value, percent, words
 
 Tables = Mapping[str, pd.DataFrame]
@@ -59,7 +60,7 @@ def survival(tables: Tables, tasks: list[str]) -> str:
     needed = tables["member_tests"]
     needed = needed[needed["component"].isin(heads)]
     without = sorted(set(needed.loc[needed["state"] != NEEDED, "component"]) | (set(heads) - set(needed["component"])))
-    said = "its heads beside components added at random"
+    said = "the comparison of its heads with components added at random"
     said += "" if not without else f" ({listing(without)} not, in some circuit)"
     parts[REJECTED if without else BEYOND].append(said)
     tests = tables["specificity"]
@@ -69,7 +70,7 @@ def survival(tables: Tables, tasks: list[str]) -> str:
         parts[_kind(row["state"])].append(f"unrelated tasks ({gap})")
     if tests.empty:
         parts[UNTESTABLE].append("unrelated tasks, of which none is named")
-    return _sentence(f"{listing(heads)} and {count(mlps, 'MLP')}", parts)
+    return _sentence(f"{'head' if len(heads) == 1 else 'heads'} {listing(heads)}, and {count(mlps, 'MLP')}", parts)
 
 
 def _kind(state: str) -> str:
@@ -167,18 +168,42 @@ def specific(table: pd.DataFrame) -> list[str]:
     if tests.empty:
         return ["No unrelated task is named (study.unrelated_tasks), so nothing says whether circuits are specific."]
     sentences = []
-    for question, doing in (("necessity", "Ablated"), ("sufficiency", "Kept alone")):
+    for question, doing, verb in (("necessity", "Ablated", "leaves"), ("sufficiency", "Kept alone", "keeps")):
         for row in tests[tests["question"] == question].to_dict("records"):
             of = table[(table["question"] == question) & (table["circuit"] == row["circuit"])]
             own = of[of["kind"] == "own"]
             name = "what all cores share" if row["circuit"] == "shared" else f"the {words(row['circuit'])} circuit"
-            text = f"{doing}, {name} leaves {ends(own)} of its own, {percent(row)} of unrelated tasks"
+            text = f"{doing}, {name} {verb} {ends(own)} of its own, {percent(row)} of unrelated tasks"
             gap = f"{number(row['difference'], 1)} points [{number(row['low'], 1)}, {number(row['high'], 1)}]"
             beside = row["reason"] or (
                 f"random heads {number(row['control_median'], 1)}, {p_of_tests(row, row['controls'])}"
             )
             sentences.append(f"{text}: specific by {gap} ({beside}).")
     return sentences
+
+
+def edges(tables: Tables, tasks: Sequence[str]) -> list[str]:
+    """How many edges the searches on other data agree on, and what they keep alone, beside exchanged heads."""
+    agreed, sentences = tables["consensus_edges"], []
+    tests = of_parts(tables["consensus_tests"], tasks)
+    for task in tasks:
+        own = agreed[agreed["task"] == task]
+        core, contingent = ((own["class"] == name).sum() for name in ("core", "contingent"))
+        rows = [cell(tests, task=task, circuit=name, question="sufficiency") for name in (CORE, BOTH)]
+        kept = [f"{percent(row)} ({_of_edges(row)})" for row in rows if row is not None]
+        if own.empty or len(kept) < len(rows):
+            continue
+        sentences.append(
+            f"Of edges, {core} are core and {contingent} contingent in {own['runs'].iloc[0]} searches "
+            f"of {words(task)}; kept alone the core scores {kept[0]}, with what is contingent {kept[1]}."
+        )
+    return sentences
+
+
+def _of_edges(row: Any) -> str:
+    if not row["controls"]:
+        return str(row["note"])
+    return f"heads exchanged within layers {number(row['control_median'], 1)} %, {p_of_tests(row, row['controls'])}"
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------
@@ -224,6 +249,7 @@ def findings(study: Study) -> list[str]:
         *minimal(tables["member_tests"]),
         *unseen(tables["unseen"]),
         *specific(tables["specificity"]),
+        *edges(tables, study.main),
     ]
 
 
