@@ -77,7 +77,7 @@ def board_files(part):
 
 rule measure_board:
     input:
-        models=lambda wildcards: ["results/fixtures/models"] if wildcards.part in board_parts.PLANTED else [],
+        models=lambda wildcards: "results/fixtures/models" if wildcards.part in board_parts.PLANTED else [],
     output:
         table="results/leaderboard/parts/{part}.parquet",
         cost="results/leaderboard/parts/{part}.cost.parquet",
