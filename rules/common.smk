@@ -6,6 +6,7 @@ from snakemake.settings.types import DeploymentMethod
 from atlas.circuit.kinds import KINDS
 from atlas.prompts import generator
 from atlas.prompts.tasks import expand_members
+from atlas.proof import board_parts
 from atlas.report import captions, contents
 from atlas.report.atlas.tables import FIRST as IN_FIRST_PAGE, TABLES as IN_ATLAS
 from atlas.report.shown import EXPLAINED, EXPLAINED_MAIN as ON_MAIN, MAIN, MODEL, OWN, TASK, Table
@@ -324,3 +325,33 @@ def published_settings(wildcards):
     """Main task -> dotted key -> value: what decides whether published figures can be compared."""
     bos = prepend_bos(wildcards)
     return {task: settings.comparable(config, task) | {"model.prepend_bos": bos} for task in MAIN_TASKS}
+
+
+# ---- the leaderboard (fixtures.smk) ---------------------------------------------------------------------------
+BOARD_MODELS = board_parts.models_of(config["real"])
+BOARD_PARTS = [*board_parts.PLANTED, *BOARD_MODELS]
+
+
+@functools.cache
+def board_task(part):
+    """What a part of the leaderboard without a truth is made of: a model's block and a task's, from the default
+    configuration or its preset, whatever study is configured; empty for planted models."""
+    tried = BOARD_MODELS.get(part)
+    if tried is None:
+        return {}
+    found = yaml.safe_load((ROOT / "config.yaml").read_text())
+    if tried.preset:
+        update_config(found, yaml.safe_load((ROOT / tried.preset).read_text()))
+    update_config(found, {"prompts": dict(tried.prompts)})
+    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+    found = validation.validated(found, schema, ROOT / "resources" / "published")
+    model, task = found["models"][tried.model], settings.task_block(found, tried.task)
+    return {"name": tried.model, "model_block": model, "task": tried.task, "block": task}
+
+
+def board_files(part):
+    """What stands for the content of its model's files."""
+    block = board_task(part).get("model_block", {})
+    if not block or "path" in block:
+        return places.contents(places.checkpoint_files(block))
+    return places.gguf_source(block)

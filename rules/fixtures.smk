@@ -1,6 +1,5 @@
 # Planted models with known circuits. Outside `rule all`: run `snakemake --cores 2 certify` to prove the searches on them,
 # `snakemake --cores 2 leaderboard` to compare all methods.
-from atlas.proof import board_parts
 
 
 rule build_fixtures:
@@ -46,35 +45,6 @@ rule certify:
 
 
 # ---- leaderboard: every method on the planted models and on models whose circuit is not known ----------------
-BOARD_MODELS = board_parts.models_of(config["real"])
-BOARD_PARTS = [*board_parts.PLANTED, *BOARD_MODELS]
-
-
-@functools.cache
-def board_task(part):
-    """What a part of the leaderboard without a truth is made of: a model's block and a task's, from the default
-    configuration or its preset, whatever study is configured; empty for planted models."""
-    tried = BOARD_MODELS.get(part)
-    if tried is None:
-        return {}
-    found = yaml.safe_load((ROOT / "config.yaml").read_text())
-    if tried.preset:
-        update_config(found, yaml.safe_load((ROOT / tried.preset).read_text()))
-    update_config(found, {"prompts": dict(tried.prompts)})
-    schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
-    found = validation.validated(found, schema, ROOT / "resources" / "published")
-    model, task = found["models"][tried.model], settings.task_block(found, tried.task)
-    return {"name": tried.model, "model_block": model, "task": tried.task, "block": task}
-
-
-def board_files(part):
-    """What stands for the content of its model's files."""
-    block = board_task(part).get("model_block", {})
-    if not block or "path" in block:
-        return places.contents(places.checkpoint_files(block))
-    return places.gguf_source(block)
-
-
 rule measure_board:
     input:
         models=lambda wildcards: "results/fixtures/models" if wildcards.part in board_parts.PLANTED else [],
