@@ -210,7 +210,7 @@ def test_the_schema_names_what_the_registries_hold_and_spells_none_of_it_out():
         ("edges/methods", ["eapp"], METHODS),
         ("scores/metrics", ["accuracy"], METRICS),
         ("ablation/kind", "median", KINDS),
-        ("stability/edges", "path_patching", ["eap", "eap_ig", None]),
+        ("stability/edges", "path_patching", ["eap", "eap_ig", "relp", None]),
     ],
 )
 def test_a_name_that_no_registry_holds_is_refused_with_those_that_there_are(config, key, value, allowed):
