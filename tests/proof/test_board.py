@@ -15,7 +15,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.edges.methods import METHODS, SEARCHING
 from atlas.edges.searches import GRID, auroc
 from atlas.proof import board, board_figure, board_metrics, board_models, board_page, board_parts, board_ranks, exact
-from atlas.proof.fixtures import NODE_METHODS
+from atlas.proof.fixtures import GATES, NODE_METHODS
 from conftest import ROOT
 
 METRICS = ("auroc", "precision", "cpr", "cmd")
@@ -129,7 +129,7 @@ def test_every_node_method_of_the_registries_has_a_row_and_searches_miss_what_li
     """`leak`: an eighth of the effect is below the floor of 80 %, so searches drop 1.3, which single ablation sees."""
     rows, costs = board.measure(cases(folder)["node"])
     table = pd.DataFrame(rows).set_index(["method", "ranking"])
-    assert set(table.index.get_level_values(0)) == {*NODE_METHODS, *board.NODE_SCORES, board.CHANCE}
+    assert set(table.index.get_level_values(0)) == {*NODE_METHODS, GATES, *board.NODE_SCORES, board.CHANCE}
     assert {"seconds", "peak_mb"} <= set(costs[0]) and not {"seconds", "peak_mb"} & set(rows[0])
     searched = table.loc[(list(NODE_METHODS), board.SEARCH), :]
     assert (searched["found"] == 2).all() and searched["found_faithfulness"].round(4).eq(0.875).all()

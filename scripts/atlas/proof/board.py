@@ -11,12 +11,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from atlas.circuit import attribution, node_methods
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.effects import single_ablations
 from atlas.circuit.search import Step
@@ -29,7 +30,8 @@ from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import METHODS, RANKINGS
 from atlas.edges.searches import auroc
 from atlas.proof import board_metrics, certify
-from atlas.proof.fixtures import KINDS, NODE_METHODS, THRESHOLD, Fixture
+from atlas.proof.attributed import POINTS
+from atlas.proof.fixtures import GATES, KINDS, NODE_METHODS, THRESHOLD, Fixture
 
 log = logging.getLogger("atlas")
 LEVELS = ("node", "edge")
@@ -45,8 +47,15 @@ def single_ablation(ablator: Ablator, kind: str) -> dict[Any, float]:
     return {c: float(scores["logit_diff"].mean() - full) for c, scores in single_ablations(ablator)}
 
 
+def attributed(method: str, ablator: Ablator, kind: str) -> dict[Any, float]:
+    """The same by an estimate of `node_methods.METHODS`, as the certificate takes it."""
+    scored = attribution.function_of(method)(ablator, attribution.Settings(kind, POINTS))
+    return {component: float(values.mean()) for component, values in scored.items()}
+
+
 # Methods that score components: (ablator, kind of ablation) -> component -> M(without) - M(full), or an estimate
 NODE_SCORES: dict[str, Callable[[Ablator, str], dict[Any, float]]] = {"single_ablation": single_ablation}
+NODE_SCORES |= {name: partial(attributed, name) for name in node_methods.METHODS}
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Case:
         """Names of the methods of the registries that run here, those that would take too long left out."""
         if self.level == "node":
             large = len(self.elements) > MOST_COMPONENTS
-            return [*(["bisect"] if large else NODE_METHODS), *NODE_SCORES, CHANCE]
+            return [*(["bisect"] if large else (*NODE_METHODS, GATES)), *NODE_SCORES, CHANCE]
         return [*(n for n, m in METHODS.items() if m.few_passes or len(self.elements) <= MOST_EDGES), CHANCE]
 
     def run(self, method: str, ablator: Any) -> tuple[dict[str, list[dict[Any, float]]], AnyCircuit | None]:
@@ -96,7 +105,7 @@ class Case:
         if self.level == "node" and method in NODE_SCORES:
             return self._scored(NODE_SCORES[method](ablator, self.identity["kind"]))
         if self.level == "node":
-            found, _ = certify.search(method, ablator, THRESHOLD, trace=steps)
+            found, _ = certify.search(method, ablator, THRESHOLD, self.identity["kind"], steps)
         else:
             made = function_of(method)(ablator, ablator.everything, certify.EDGES)
             if METHODS[method].scores:
@@ -201,7 +210,9 @@ def cases_of(fixture: Fixture, folder: Path | str) -> Iterator[Case]:
             return Ablator(nodes.model, nodes.prompts, nodes.substitute)
 
         truth = fixture.nodes[kind]
-        sure = frozenset(m for m in NODE_METHODS if fixture.returns(m, kind) == (truth,))
+        searches = (*NODE_METHODS, *fixture.gated(kind))
+        sure = frozenset(m for m in searches if fixture.returns(m, kind) == (truth,))
+        sure |= {m for m in node_methods.METHODS if fixture.attributed.get(m, {}).get(kind) == truth}
         yield Case("node", identity, fresh, nodes, truth, sure)
         if not fixture.edges:
             continue
