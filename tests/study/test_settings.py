@@ -104,6 +104,8 @@ def test_presets_are_good(config, preset):
         ("study/tasks", ["numerals", "weeks"], ["study.tasks: 'weeks' is unknown", "months"]),
         ("study/models", ["gpt9"], ["study.models: 'gpt9' is unknown", "ladder-6x8"]),
         ("study/transfer_tasks", ["months"], ["study.transfer_tasks: 'months' is also in study.tasks"]),
+        ("study/unrelated_tasks", ["months"], ["study.unrelated_tasks: 'months' is also in study.tasks"]),
+        ("study/unrelated_tasks", ["days"], ["study.unrelated_tasks: 'days' is also in study.transfer_tasks"]),
         ("comparison/threshold", 30, ["comparison.threshold: 30", "20"]),
         ("edges/threshold", 10, ["edges.threshold: 10 leaves", "edges.start_threshold: 10", "start: full"]),
         ("comparison/order", "random_5", ["comparison.order: 'random_5'", "random_0"]),
