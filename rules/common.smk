@@ -349,6 +349,12 @@ def board_task(part):
     return {"name": tried.model, "model_block": model, "task": tried.task, "block": task}
 
 
+def library_of_board(part):
+    """What a part is measured by, with the generator of its task."""
+    task = board_task(part)
+    return library("scripts/measure_board.py", *([generator.source_of(task["block"])] if task else []))
+
+
 def board_files(part):
     """What stands for the content of its model's files."""
     block = board_task(part).get("model_block", {})

@@ -62,7 +62,7 @@ rule measure_board:
     resources:
         **needs(4000, 240),
     params:
-        code=library("scripts/measure_board.py"),
+        code=lambda wildcards: library_of_board(wildcards.part),
         part=lambda wildcards: wildcards.part,
         tried=lambda wildcards: board_task(wildcards.part),
         files=lambda wildcards: board_files(wildcards.part),

@@ -4,7 +4,7 @@ import pandas as pd
 
 from atlas.circuit import cells, unseen
 from atlas.circuit.chosen import circuit_at, consensus_circuits
-from atlas.circuit.stability import Maker
+from atlas.circuit.remade import Maker
 from atlas.circuit.task_data import TaskData
 from atlas.core.statistics import Bootstrap
 from atlas.prompts import tokens

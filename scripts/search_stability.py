@@ -1,6 +1,6 @@
 """Search a task's circuit again on other data, in the order that found the reported one, and record what survives."""
 
-from atlas.circuit import stability
+from atlas.circuit import remade, stability
 from atlas.circuit.attribution import Settings as Estimate
 from atlas.circuit.chosen import OWN_RUN, entry_at
 from atlas.circuit.search import SearchSettings
@@ -20,10 +20,10 @@ data = TaskData(**job.task_data(snakemake))
 order = entry_at(inputs.chosen, p.threshold)["order"]
 entries = [c for c in artifacts.read_json(inputs.circuits)["circuits"] if c["threshold"] == p.threshold]
 orders = {entry["order"]: from_json(entry) for entry in entries}
-own = stability.Dataset("", OWN_RUN, data.prompts("search"), data.substitute("search"))
+own = remade.Dataset("", OWN_RUN, data.prompts("search"), data.substitute("search"))
 tokenizer = tokens.load_tokenizer(str(job.model_folder(snakemake)))
-maker = stability.Maker.of(data, p.task, tokenizer, p.prepend_bos, p.filter)
-others = job.progress(stability.other_data(data, maker, p.resamples, p.seed), "other data")
+maker = remade.Maker.of(data, p.task, tokenizer, p.prepend_bos, p.filter)
+others = job.progress(remade.other_data(data, maker, p.resamples, p.seed), "other data")
 
 settings = job.settings(snakemake, SearchSettings)
 rule, float32 = settings.rule(p.threshold), data.float32_model if settings.check_in_float32 else None

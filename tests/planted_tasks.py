@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from atlas.circuit import clean, stability
+from atlas.circuit import clean, remade, stability
 from atlas.circuit.chosen import OWN_RUN
 from atlas.circuit.search import Rule
 from atlas.circuit.task_data import TaskData
@@ -51,9 +51,9 @@ def stability_content(ablator, threshold: float, resamples: int) -> dict:
     cache, means = activations.collect(ablator.model, ablator.prompts.corrupted_tokens)
     cache = {"prompt": ablator.prompts.prompt, "corrupted": cache}
     means = {"groups": ["all"], "corrupted": means}
-    others = stability.bootstraps(ablator.model, ablator.prompts, means, cache, "mean", resamples, 0)
+    others = remade.bootstraps(ablator.model, ablator.prompts, means, cache, "mean", resamples, 0)
     orders = {"layers": None, "ascending_effect": None, "random_0": 0, "bisect": None}
-    own = stability.Dataset("", OWN_RUN, ablator.prompts, ablator.substitute)
+    own = remade.Dataset("", OWN_RUN, ablator.prompts, ablator.substitute)
 
     def search(order: str) -> stability.NodeSearch:
         return stability.NodeSearch("planted", order, orders[order], Rule(threshold))

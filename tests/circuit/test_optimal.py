@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atlas.circuit import stability
+from atlas.circuit import remade
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.optimal import STARTS, Costs, fitted
 from atlas.circuit.replacement import replacement
@@ -152,7 +152,7 @@ def test_resampled_prompts_get_constants_of_their_own(two_heads):
     for run, tokens in (("clean", prompts.tokens), ("corrupted", prompts.corrupted_tokens)):
         cache[run] = activations.collect(two_heads.model, tokens)[0]
     means = two_heads.means | {"groups": ["all"]}
-    (drawn,) = stability.bootstraps(two_heads.model, prompts, means, cache, "optimal", 1, seed=0)
+    (drawn,) = remade.bootstraps(two_heads.model, prompts, means, cache, "optimal", 1, seed=0)
     own = fitted(two_heads.model, drawn.prompts, means_of(two_heads.model, drawn.prompts))
     assert (drawn.substitute.z - own["z"]).abs().max() < 1e-3, "the two fits start from means that differ by 1e-7"
     assert (drawn.substitute.z - two_heads.fit["z"]).abs().max() > 0.1

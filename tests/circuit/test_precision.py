@@ -15,9 +15,10 @@ from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import position_rows
 from atlas.circuit.node_circuits import search_all
 from atlas.circuit.precision import BEYOND, EVERY, SAMPLE, Differences, nested, searched
+from atlas.circuit.remade import Dataset
 from atlas.circuit.replacement import Replacement
 from atlas.circuit.search import Rule, SearchSettings, bisect_search, by_layers, node_search
-from atlas.circuit.stability import Dataset, NodeSearch
+from atlas.circuit.stability import NodeSearch
 from atlas.circuit.task_data import TaskData
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError

@@ -13,12 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.circuit import stability
+from atlas.circuit import remade, stability
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.optimal import fitted
+from atlas.circuit.remade import Dataset, Maker
 from atlas.circuit.replacement import replacement
 from atlas.circuit.search import Rule
-from atlas.circuit.stability import Dataset, Maker, NodeSearch, Run
+from atlas.circuit.stability import NodeSearch, Run
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
@@ -59,7 +60,7 @@ def searched(request, shipped_model, block):
 def test_a_bootstrap_equals_ablation_on_the_drawn_prompts(shipped_model, searched, kind):
     """Everything about the drawn prompts computed anew by forward passes, cached activations not used."""
     prompts, means, cache = searched
-    found = list(stability.bootstraps(shipped_model, prompts, means, cache, kind, 2, seed=5))
+    found = list(remade.bootstraps(shipped_model, prompts, means, cache, kind, 2, seed=5))
     assert [(d.family, d.name) for d in found] == [("bootstrap", "resample 0"), ("bootstrap", "resample 1")]
     assert found[0].prompts.prompt != found[1].prompts.prompt
     drawn = found[0].prompts
@@ -84,7 +85,7 @@ def test_a_bootstrap_equals_ablation_on_the_drawn_prompts(shipped_model, searche
 def test_bootstraps_are_seeded(shipped_model, searched):
     def drawn(seed):
         prompts, means, cache = searched
-        return [d.prompts.prompt for d in stability.bootstraps(shipped_model, prompts, means, cache, "zero", 2, seed)]
+        return [d.prompts.prompt for d in remade.bootstraps(shipped_model, prompts, means, cache, "zero", 2, seed)]
 
     assert drawn(1) == drawn(1) != drawn(2)
 
@@ -95,7 +96,7 @@ def test_a_resample_without_a_template_is_refused(shipped_model, searched):
     groups = {"groups": ["first", "second"]}
     lonely = replace(few, group=torch.tensor([0, 1]))
     with pytest.raises(StudyError, match=r"stability.bootstrap: resample \d+ holds no prompt of some template"):
-        list(stability.bootstraps(shipped_model, lonely, means | groups, cache, "mean", 20, 0))
+        list(remade.bootstraps(shipped_model, lonely, means | groups, cache, "mean", 20, 0))
 
 
 def maker(model, block, **options) -> Maker:
@@ -207,7 +208,7 @@ def test_data_that_cannot_be_made_is_refused_by_name(shipped_model, block, monke
 def test_what_a_task_already_has_is_not_run_twice(block):
     templates = [block["templates"], ["{object} is {m}."]]
     corruptions = ["random_members", "permute", {"position": 2}]
-    found = list(stability.changes(block, [0, 7], templates, corruptions))
+    found = list(remade.changes(block, [0, 7], templates, corruptions))
     assert found == [
         ("seeds", "seed 7", {"seed": 7, "filler_seed": 7}),
         ("templates", "{object} is {m}.", {"templates": ["{object} is {m}."]}),
@@ -215,8 +216,8 @@ def test_what_a_task_already_has_is_not_run_twice(block):
         ("corruption", "position 2", {"corruption": {"position": 2}}),
     ]
     half = block | {"seed": 7}
-    assert [name for _, name, _ in stability.changes(half, [0, 7], [], [])] == ["seed 0", "seed 7"], "fillers differ"
-    assert not list(stability.changes({"file": {"clean": "a.csv"}}, [1], templates, corruptions))
+    assert [name for _, name, _ in remade.changes(half, [0, 7], [], [])] == ["seed 0", "seed 7"], "fillers differ"
+    assert not list(remade.changes({"file": {"clean": "a.csv"}}, [1], templates, corruptions))
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------
@@ -258,7 +259,7 @@ def test_planted_circuits_survive_resampled_prompts(planted):
     cache, means = activations.collect(shared.model, shared.prompts.corrupted_tokens)
     cache = {"prompt": shared.prompts.prompt, "corrupted": cache}
     means = {"groups": ["all"], "corrupted": means}
-    others = stability.bootstraps(shared.model, shared.prompts, means, cache, "mean", 6, 0)
+    others = remade.bootstraps(shared.model, shared.prompts, means, cache, "mean", 6, 0)
     orders = {"layers": fixtures.circuit("0.1 2.2")}
     runs, edges = stability.all_runs(shared.model, own_data(shared), others, orders, node_search())
     assert len(runs) == 1 + 7 and not edges

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from atlas.circuit import cells, cross, unseen
-from atlas.circuit.stability import Maker
+from atlas.circuit.remade import Maker
 from atlas.core.statistics import Bootstrap
 from atlas.proof import exact
 from atlas.proof.fixtures import circuit

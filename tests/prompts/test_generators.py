@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from atlas.circuit import stability
+from atlas.circuit import remade
 from atlas.core.errors import StudyError
 from atlas.prompts import generator, generators
 from atlas.prompts.corruptions import CORRUPTIONS
@@ -107,7 +107,9 @@ def test_rules_that_make_prompts_count_the_generator_in():
         for path in (ROOT / "scripts").glob("*.py")
         if calls & set(sources.of(path).files)
     }
-    assert set(re.findall(r'library_of_task\("(\S+?)"\)', text)) == making > {"scripts/make_prompts.py"}
+    of_board = "scripts/measure_board.py"
+    assert f'library("{of_board}", *([generator.source_of(task["block"])]' in text
+    assert {of_board, *re.findall(r'library_of_task\("(\S+?)"\)', text)} == making > {"scripts/make_prompts.py"}
 
 
 def test_reading_every_generator_loads_nothing_heavy():
@@ -178,11 +180,11 @@ def test_only_what_a_generator_varies_is_made_anew(greetings, config):
     """Other templates and corruptions would change nothing of these prompts."""
     block = config["prompts"] | greetings
     wanted = [1], [["{m}"]], ["permute"]
-    assert [name for _, name, _ in stability.changes(block, *wanted)] == ["seed 1"]
-    assert [family for family, *_ in stability.changes(config["prompts"] | BLOCKS["members"], *wanted)] == (
+    assert [name for _, name, _ in remade.changes(block, *wanted)] == ["seed 1"]
+    assert [family for family, *_ in remade.changes(config["prompts"] | BLOCKS["members"], *wanted)] == (
         ["seeds", "templates", "corruption"]
     )
-    assert list(stability.changes(config["prompts"] | BLOCKS["file"], *wanted)) == []
+    assert list(remade.changes(config["prompts"] | BLOCKS["file"], *wanted)) == []
 
 
 def test_the_schema_names_every_corruption():

@@ -15,13 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.circuit import stability
+from atlas.circuit import remade
 from atlas.circuit.ablation import Ablator
 from atlas.circuit.evaluation import Patching, position_effects
 from atlas.circuit.kinds import KINDS
+from atlas.circuit.remade import Maker
 from atlas.circuit.replacement import Replacement, replacement
 from atlas.circuit.search import Rule, by_layers, node_search
-from atlas.circuit.stability import Maker
 from atlas.circuit.unablated import collected
 from atlas.core import metrics
 from atlas.core.components import Component, Site, all_components, sites
@@ -40,6 +40,7 @@ from random_models import TOLERANCE, VOCAB, H, L, save
 
 N, LENGTH = 5, 4  # prompts, and their tokens
 COMPONENTS = all_components(L, H)
+UNFITTED = [kind.name for kind in KINDS.values() if not kind.fitted]  # fitted constants: tests/circuit/test_optimal.py
 RIGHT = [[3, 7, 9], [5], [11, 2], [6, 6], [8, 1, 4]]  # the third token is in two answers only
 WRONG = [[4], [5, 9, 1], [12, 2], [7], [8, 1, 5]]
 circuits_strategy = st.sets(st.sampled_from(COMPONENTS)).map(frozenset)
@@ -154,7 +155,7 @@ class Naive:
 
 
 # ---- scores --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UNFITTED)
 def test_teacher_forced_scores_equal_a_forward_for_each_token(model, prompts, kind):
     """All kinds of ablation, all metrics, engine and hooks; from no component to all of them."""
     means, cache = means_of(model, prompts)
@@ -181,14 +182,14 @@ def test_a_batch_of_candidates_equals_one_at_a_time(model, prompts, base, layer,
     others = frozenset(c for c in base if c.layer != layer)
     variants = data.draw(st.lists(st.sets(st.sampled_from(own)), min_size=1, max_size=4))
     circuits = [others | frozenset(v) for v in variants]
-    substitute = replacement(data.draw(st.sampled_from(list(KINDS))), model, prompts, means, cache)
+    substitute = replacement(data.draw(st.sampled_from(UNFITTED)), model, prompts, means, cache)
     together = Ablator(model, prompts, substitute).scores_of(circuits)
     for circuit, scores in zip(circuits, together, strict=True):
         alone = Ablator(model, prompts, substitute, use_engine=False).logit_diff(circuit)
         assert np.abs(scores["logit_diff"] - alone).max() < 10 * model.tolerance
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UNFITTED)
 def test_padding_changes_nothing(model, prompts, kind):
     """Neither one more column of it, nor which prompts share a batch, nor the token that stands there."""
 
@@ -333,7 +334,7 @@ def encoded(config, task="number_words", **changes):
     return prompts_of(task, block, load_tokenizer("shipped"), False, None, None)[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UNFITTED)
 def test_a_task_of_one_token_is_the_same_either_way(shipped_model, config, kind):
     """Scores to rounding in float32 (1e-4 of logits of order 10), and circuits exactly."""
     small = {"per_template": 16, "held_out_share": 0, "templates": ["{object} found in {m}."]}
@@ -388,12 +389,12 @@ def test_the_shipped_model_continues_members_of_several_tokens(shipped_model, pa
     assert found["logit_diff"].mean() > 1 and set((pairs.answer != PAD).sum(1).tolist()) == {1, 2}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UNFITTED)
 def test_a_bootstrap_equals_ablation_on_the_drawn_prompts(shipped_model, pairs, kind):
     """Means of the drawn rows without a forward pass; 1e-4 of logits, since cached activations are float32."""
     means, cache = means_of(shipped_model, pairs)
     means["groups"] = ["all"]
-    (found,) = stability.bootstraps(shipped_model, pairs, means, cache, kind, 1, 0)
+    (found,) = remade.bootstraps(shipped_model, pairs, means, cache, kind, 1, 0)
     again, _ = means_of(shipped_model, found.prompts)
     expected = replacement(kind, shipped_model, found.prompts, again)
     circuit = frozenset(sorted(all_components(6, 8))[::2])

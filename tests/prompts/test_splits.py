@@ -366,7 +366,7 @@ def test_a_filter_that_empties_the_held_out_side_ends_in_the_job_that_filters(tm
     prompts = {"task": block, "prepend_bos": False}
     caching = {"run": {"device": "cpu", "dtype": "float32", "batch_size": 16, "memory_mb": 256}, "dtype": "float32"}
     caching |= {"groups": "all", "filter": {"probability_ratio": 1}, "allow_negative_clean": False}
-    caching |= {"bootstrap": 10, "seed": 0}
+    caching |= {"bootstrap": 10, "seed": 0, "fit": False}
 
     run_script("make_prompts", folder, prompts, monkeypatch)
     info = artifacts.read_json(folder / "t" / "prompts.json")

@@ -18,7 +18,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.prompts import generator, splits
 
 if TYPE_CHECKING:
-    from atlas.circuit.stability import Maker
+    from atlas.circuit.remade import Maker
     from atlas.circuit.task_data import TaskData
 
 

@@ -64,6 +64,7 @@ _ALL = (
     ),
 )
 METHODS = {method.name: method for method in _ALL}
+BY_ROLES = ("eap", "eap_ig")  # gradients that score parts of edges by roles of positions
 SCORING = {name: method for name, method in METHODS.items() if method.scores}
 SEARCHING = {name: method for name, method in METHODS.items() if not method.scores}
 REPORTED = METHODS["iterative_edges"]  # finds the edge circuit that a study reports, or that it is chosen from

@@ -5,7 +5,7 @@ from typing import Any
 from atlas.circuit.kinds import KINDS
 from atlas.circuit.node_methods import METHODS as NODE_METHODS
 from atlas.core.metrics import METRICS
-from atlas.edges.methods import METHODS
+from atlas.edges.methods import BY_ROLES, METHODS
 
 # `$defs` of schemas/config.schema.yaml -> what may be named there, and what it means
 NAMES: dict[str, dict[str | None, str]] = {
@@ -15,6 +15,7 @@ NAMES: dict[str, dict[str | None, str]] = {
     "edge_method": {name: method.about for name, method in METHODS.items()},
     "repeated_edge_method": {name: method.about for name, method in METHODS.items() if method.few_passes}
     | {None: "no edges"},
+    "edge_part_method": {name: METHODS[name].about for name in BY_ROLES} | {None: "no parts"},
 }
 
 

@@ -46,7 +46,7 @@ def survival(tables: Tables, tasks: list[str]) -> str:
         return "The cores of all tasks share no head, so there is no shared sub-circuit that could survive anything."
     runs = sorted(set(tables["consensus"]["runs"]))
     parts: dict[str, list[str]] = {BEYOND: [], REJECTED: [], UNTESTABLE: []}
-    parts[BEYOND].append(f"other searches (it is kept in 90 % or more of {number(runs[0])} of each task)")
+    parts[BEYOND].append(f"other searches (nine in ten or more of the {number(runs[0])} of each task keep it)")
     chance = rows.loc["heads"]
     if chance["p_smallest"] >= ALPHA:
         parts[UNTESTABLE].append("sharing by chance")
