@@ -194,7 +194,7 @@ def test_data_that_cannot_be_made_is_refused_by_name(shipped_model, block, monke
         return replace(encoded, rejected_rows=[({}, "an answer is not one token")] * 2), dropped
 
     with monkeypatch.context() as patch:
-        patch.setattr(stability, "prompts_of", some_rejected)
+        patch.setattr(remade, "prompts_of", some_rejected)
         with pytest.raises(StudyError, match=r"stability.seeds, seed 1: .*fewer prompts .*not one token: 2"):
             made.dataset("seeds", "seed 1", {"seed": 1})
     last_logits = activations.last_logits

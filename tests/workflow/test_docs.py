@@ -62,7 +62,6 @@ PLANNED = {  # with --dry-run only
     "make findings": A_FINISHED_STUDY,
     "make leaderboard": "takes ten minutes or more",
     "make gallery": "needs a finished default study; tests/report/test_gallery.py writes such a page",
-    "make film": "needs a finished default study and Chromium",
     "make commands": AN_HOUR,
     "snakemake --profile profiles/slurm": CLUSTER,
     "snakemake --profile profiles/slurm --default-resources slurm_account=mine slurm_partition=short": CLUSTER,

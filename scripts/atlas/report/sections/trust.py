@@ -51,7 +51,8 @@ def survival(tables: Tables, tasks: list[str]) -> str:
     if chance["p_smallest"] >= ALPHA:
         parts[UNTESTABLE].append("sharing by chance")
     else:
-        parts[BEYOND if chance["p_holm"] < ALPHA else REJECTED].append(f"chance ({p_value(chance['p_holm'])}, corrected)")
+        said = f"chance ({p_value(chance['p_holm'])}, corrected)"
+        parts[BEYOND if chance["p_holm"] < ALPHA else REJECTED].append(said)
     necessity = of_parts(tables["consensus_tests"], tasks)
     necessity = necessity[(necessity["circuit"] == "shared") & necessity["task"].isin(tasks)]
     _sorted(parts, necessity, "being ablated beside random heads")
