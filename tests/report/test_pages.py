@@ -88,7 +88,7 @@ def test_numbers_at_the_top_have_an_interval_or_a_control_and_scores_name_their_
                 assert re.search(r"\[.*\]|random|chance|threshold of a(ny)? label|tolerance", first), first
             if "%" in re.sub(r"T = \d+ %", "", first):
                 assert "prompt" in first, first
-            alone = len(study.main_tasks) == 1  # one test of its kind has nothing to be corrected for
+            alone = len(study.main) == 1  # one test of its kind has nothing to be corrected for
             assert "p <" not in first.replace("\u00a0", " ") or "corrected" in first or alone, first
 
 
