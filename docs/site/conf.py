@@ -34,6 +34,7 @@ MENU = {
     "What is found": ["docs/gallery", "docs/findings", "resources/models/ladder-6x8/README"],
     "What it means": ["docs/methods", "docs/artifacts", "docs/published", "docs/fixtures"],
     "Your data and models": [
+        "docs/tasks",
         "docs/configuration",
         "docs/bad_input",
         "docs/models",

@@ -123,7 +123,7 @@ def test_reading_every_generator_loads_nothing_heavy():
 
 
 def test_a_strangers_generator_needs_no_other_file(greetings, config):
-    assert generator.names() == sorted([*BLOCKS, "greetings"])
+    assert "greetings" in generator.names()
     found = validated(with_task(config, greetings, main=True), SCHEMA, ROOT / "resources" / "published")
     block = found["prompts"] | found["tasks"]["hello"]
     encoded, dropped = prompts_of("hello", block, load_tokenizer("gpt2"), False, None, None)
@@ -154,7 +154,7 @@ def test_the_generator_that_the_documents_show_makes_prompts(config, tmp_path, m
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"generator": "greeting"}, "tasks.hello.generator: 'greeting' is unknown; there are file, greetings, members"),
+        ({"generator": "greeting"}, "tasks.hello.generator: 'greeting' is unknown; there are agreement, capitals, "),
         ({"generator": ["x"]}, "tasks.hello.generator: ['x'] is unknown"),
         ({"nmaes": ["a", "b"]}, "tasks.hello: unknown key 'nmaes'; allowed are names,"),
         ({"names": ["a"]}, "tasks.hello.names: ['a'] has too few entries; needs at least 2"),

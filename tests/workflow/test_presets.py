@@ -32,6 +32,7 @@ COMMANDS = {  # as it stands in the documents -> tokenizer in ../shared/tokenize
     f"{STUDY} presets/llama-2-7b-chat.yaml presets/generation.yaml": "llama2",
     # their own lie in packages
     f"{STUDY} presets/smollm2.yaml": "llama2",
+    f"{STUDY} presets/smollm2.yaml presets/beyond_sequences.yaml": "llama2",
     f"{STUDY} presets/gemma-3-270m.yaml": "gpt2",
 }
 # Tasks whose words are one token each in those tokenizers, to run such a study to its end

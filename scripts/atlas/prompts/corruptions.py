@@ -25,7 +25,7 @@ class Shown:
 
     clean: list[str]
     answer: str
-    follows: Callable[[str, str], bool]  # is the second member one step after the first?
+    follows: Callable[..., bool]  # is the second member one step after the first (in a slot, the third argument)?
     slot: int = 0  # the one that `position` changes
 
 
@@ -94,9 +94,11 @@ def in_order(shown: Shown, pools: Pools, rng: np.random.Generator) -> list[str]:
     Where one lacks a follower in its slot's pool, the clean words, which no acceptance takes.
     """
     words = [pools[0][int(rng.integers(len(pools[0])))]]
-    for pool in pools[1:]:
-        words += [word for word in pool if shown.follows(words[-1], word)][:1]
-    return words if len(words) == len(pools) else list(shown.clean)
+    for slot, pool in enumerate(pools[1:]):
+        words += [word for word in pool if shown.follows(words[-1], word, slot)][:1]
+        if len(words) < slot + 2:
+            return list(shown.clean)
+    return words
 
 
 # ---- what will do --------------------------------------------------------------------------------------------

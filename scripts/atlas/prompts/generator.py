@@ -43,6 +43,7 @@ class Generator:
     ``keys``: of a task's block, beside those that every task has (schemas/config.schema.yaml): key -> JSON schema, with
     a `description` for the reference page; ``required``: those that must be given.
     ``varies``: what of `stability` can be made anew with it: `seeds`, `templates`, `corruptions`.
+    ``unread``: keys of every task that it does not read, refused in the blocks of its tasks.
     ``shorter``: what to do about prompts that are longer than the model takes.
     """
 
@@ -51,6 +52,7 @@ class Generator:
     keys: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     varies: tuple[str, ...] = ("seeds",)
+    unread: tuple[str, ...] = ()
     shorter: str = "make shorter ones"
 
 

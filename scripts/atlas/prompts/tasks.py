@@ -6,15 +6,16 @@ always agrees with its own fields (methods: the published code's defect 1).
 
 from __future__ import annotations
 
-import math
 import string
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from atlas.core.errors import StudyError
 from atlas.prompts import splits
+from atlas.prompts.between import Between
 from atlas.prompts.corruptions import CORRUPTIONS, Pools, Shown, corrupted
 from atlas.prompts.generator import prompt
 
@@ -44,7 +45,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Template:
-    """One clause: literal text, one ``{m}`` for the member, at most one filler such as ``{name}``."""
+    """One clause: literal text, one ``{m}`` for the member, at most one filler such as ``{name}``.
+
+    Or, with several ``{m}``, all clauses of a prompt, each with its own text.
+    """
 
     pattern: str
     slots: tuple[tuple[str, str | None], ...]  # (literal text, slot that follows it)
@@ -59,18 +63,30 @@ class Template:
             raise StudyError(f"template {pattern!r}: write {{m}} and {{name}} alone, without ! or :")
         slots = tuple((literal, field) for literal, field, _, _ in parsed)
         fields = [field for _, field in slots if field is not None]
-        if fields.count("m") != 1 or len(fields) > 2:
-            raise StudyError(f"template {pattern!r}: needs exactly one {{m}} and at most one filler such as {{name}}")
+        one, kinds = fields.count("m"), {field for field in fields if field != "m"}
+        if not one or len(kinds) > 1 or len(fields) > 2 * one:
+            raise StudyError(
+                f"template {pattern!r}: needs exactly one {{m}} and at most one filler such as {{name}}, or all "
+                "clauses of a prompt, each with one {{m}} and at most one filler, all of one kind"
+            )
         return cls(pattern, slots)
+
+    @property
+    def clauses(self) -> int:
+        """How many clauses it writes out; 1: one that every clause of a prompt repeats."""
+        return sum(field == "m" for _, field in self.slots)
 
     @property
     def filler_kind(self) -> str | None:
         return next((field for _, field in self.slots if field not in (None, "m")), None)
 
     @property
-    def before_member(self) -> str:
-        """A text that the members of this template may be tried after: what stands right before a later clause's."""
-        number = next(i for i, (_, field) in enumerate(self.slots) if field == "m")
+    def before_members(self) -> tuple[str, ...]:
+        """Texts that the members of this template may be tried after: what stands right before later clauses' ones."""
+        of_members = [i for i, (_, field) in enumerate(self.slots) if field == "m"]
+        return tuple(map(self._before, of_members if len(of_members) == 1 else of_members[1:]))
+
+    def _before(self, number: int) -> str:
         literal = self.slots[number][0]
         if literal.endswith(" ") or not (number or literal):
             return "so "
@@ -83,20 +99,21 @@ class Template:
         """
         text = ""
         spans: list[tuple[int, int]] = []
-        for i in range(len(members) + 1):
+        words = iter(fillers)
+        while True:
             apart = text[-1:].isspace() or self.slots[0][0][:1].isspace()
-            text += " " if i and not apart else ""
+            text += " " if spans and not apart else ""
             for literal, field in self.slots:
                 text += literal
                 if field == "m":
-                    if i == len(members):
+                    if len(spans) == len(members):
                         cut = text.rstrip(" ")
                         return Text(cut, tuple(spans), text[len(cut) :])
-                    spans.append((len(text), len(text) + len(members[i])))
-                    text += members[i]
+                    member = members[len(spans)]
+                    spans.append((len(text), len(text) + len(member)))
+                    text += member
                 elif field is not None:
-                    text += fillers[i]
-        raise AssertionError("unreachable: every template has one {m}")
+                    text += next(words)
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,8 @@ class Task:
 
     name: str
     members: tuple[str, ...]
-    step: int = 1
+    step: int | tuple[int, ...] = 1  # several: in turns, over and over
+    between: Between | None = None  # what stands in a clause of its own after each member shown
     cyclic: bool = False
     templates: tuple[str, ...] = ("{m}",)
     fillers: dict[str, tuple[str, ...]] | None = None
@@ -131,7 +149,8 @@ class Task:
         task = cls(
             name=name,
             members=expand_members(block["members"]),
-            step=block.get("step", 1),
+            step=tuple(block["step"]) if isinstance(block.get("step"), list) else block.get("step", 1),
+            between=Between.from_config(f"tasks.{name}", block["between"]) if "between" in block else None,
             cyclic=block.get("cyclic", False),
             templates=tuple(block["templates"]),
             fillers={kind: tuple(words) for kind, words in block["fillers"].items()},
@@ -159,12 +178,27 @@ class Task:
         """Indices of the first members from which the shown members and the answer fit."""
         if self.cyclic:
             return list(range(len(self.members)))
-        reach = self.step * self.shown
-        return [i for i in range(len(self.members)) if 0 <= i + reach < len(self.members)]
+        low, high = min(self.places()), max(self.places())
+        return [i for i in range(len(self.members)) if i + low >= 0 and i + high < len(self.members)]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """From each shown member to the next one, the answer included."""
+        own = self.step if isinstance(self.step, tuple) else (self.step,)
+        return tuple(own[i % len(own)] for i in range(self.shown))
+
+    def places(self) -> list[int]:
+        """Of the shown members and the answer, as distances from the first."""
+        return list(accumulate(self.steps, initial=0))
 
     def sequence(self, start: int) -> list[str]:
         """The shown members and the answer."""
-        return [self.members[(start + self.step * i) % len(self.members)] for i in range(self.shown + 1)]
+        return [self.members[(start + place) % len(self.members)] for place in self.places()]
+
+    @property
+    def clauses(self) -> int:
+        """Of a prompt, with the unfinished last one."""
+        return self.shown * (1 if self.between is None else 2) + 1
 
     def alike(self, member: str) -> list[str]:
         """The members that take as many tokens as this one, so that they can stand in its place."""
@@ -173,12 +207,13 @@ class Task:
         of = dict(zip(self.members, self.tokens, strict=True))
         return [m for m in self.members if of[m] == of[member]]
 
-    def follows(self, first: str, second: str) -> bool:
-        """Is ``second`` the member one step after ``first``?"""
+    def follows(self, first: str, second: str, slot: int | None = None) -> bool:
+        """Is ``second`` the member one step after ``first``, which stands in ``slot``? None: a step of any slot."""
         if first not in self.members or second not in self.members:
             return False
-        distance = self.members.index(second) - self.members.index(first) - self.step
-        return distance % len(self.members) == 0 if self.cyclic else distance == 0
+        distance = self.members.index(second) - self.members.index(first)
+        apart = [distance - step for step in (self.steps if slot is None else self.steps[slot : slot + 1])]
+        return any(left % len(self.members) == 0 if self.cyclic else left == 0 for left in apart)
 
     def rows(self) -> int:
         """Prompts per template: ``per_template`` raised to a multiple of the number of starts."""
@@ -198,20 +233,21 @@ class Task:
         repeated = sorted(m for m, n in Counter(self.members).items() if n > 1)
         if repeated:
             raise StudyError(f"{where}.members: {repeated[0]!r} occurs more than once; members must differ")
-        if self.step == 0:
-            raise StudyError(f"{where}.step: 0 repeats one member; give a step other than 0")
-        period = len(self.members) // math.gcd(self.step, len(self.members)) if self.cyclic else len(self.members)
-        if not self.starts() or period <= self.shown:
-            raise StudyError(
-                f"{where}: {len(self.members)} members are too few to show {self.shown} and continue with step "
-                f"{self.step:+d}; add members or lower `shown`"
-            )
+        self.check_steps()
         if self.corruption == "position" and self.position not in range(self.shown):
             raise StudyError(
                 f"{where}.corruption.position: {self.position} is not one of the slots 0 to {self.shown - 1}"
             )
+        if self.between is not None:
+            self.between.check(where, self.shown, self.members)
         for pattern in self.templates:
-            kind = Template.parse(pattern).filler_kind
+            template = Template.parse(pattern)
+            if template.clauses not in (1, self.clauses):
+                raise StudyError(
+                    f"{where}.templates: {pattern!r} has {template.clauses} {{m}}, and a prompt {self.clauses} clauses "
+                    "with that of its answer; write one clause, or all of them"
+                )
+            kind = template.filler_kind
             if kind is None:
                 continue
             if kind not in (self.fillers or {}):
@@ -220,6 +256,20 @@ class Task:
             self.check_fillers(kind)
         if self.held_out_share:
             self.check_hold_out()
+
+    def check_steps(self) -> None:
+        """No step is 0, and from some first member on all that is shown is there, and different."""
+        where, n = f"tasks.{self.name}", len(self.members)
+        if 0 in self.steps:
+            raise StudyError(f"{where}.step: 0 repeats one member; give a step other than 0")
+        places = {place % n if self.cyclic else place for place in self.places()}
+        if not self.starts() or len(places) <= self.shown:
+            one = len(set(self.steps)) == 1
+            said = f"step {self.steps[0]:+d}" if one else f"steps {' '.join(f'{step:+d}' for step in self.steps)}"
+            again = "members come again" if self.starts() and not one else f"{n} members are too few"
+            raise StudyError(
+                f"{where}: {again} to show {self.shown} and continue with {said}; add members or lower `shown`"
+            )
 
     def check_hold_out(self) -> None:
         """There are two or more of what is held out, so that some are left to search on."""
@@ -249,10 +299,8 @@ class Task:
             if filler in seen or not filler or any(c.isspace() for c in filler):
                 raise StudyError(f"prompts.fillers.{kind}: {filler!r} is repeated or not one word; remove it")
             seen.add(filler)
-        if len(seen) <= self.shown:
-            raise StudyError(
-                f"prompts.fillers.{kind}: {len(seen)} words; a prompt needs {self.shown + 1} different ones"
-            )
+        if len(seen) < self.clauses:
+            raise StudyError(f"prompts.fillers.{kind}: {len(seen)} words; a prompt needs {self.clauses} different ones")
 
 
 # ---- corruptions ---------------------------------------------------------------------------------------------
@@ -300,7 +348,8 @@ def make_prompts(task: Task) -> list[dict[str, Any]]:
             *clean, answer = task.sequence(start)
             rng = np.random.default_rng([task.seed, number, row])
             wrong = corrupt(task, clean, answer, rng)
-            clean_text, corrupted_text = template.render(clean, fillers), template.render(wrong, fillers)
+            others = [] if task.between is None else task.between.draw(task.shown, task.filler_seed, number, row)
+            clean_text, corrupted_text = (rendered(template, words, others, fillers) for words in (clean, wrong))
             made = prompt(
                 row * len(task.templates) + number,
                 template=pattern,
@@ -310,11 +359,20 @@ def make_prompts(task: Task) -> list[dict[str, Any]]:
                 join=clean_text.join,
                 answers=(answer, clean[-1]),
                 members=(clean, wrong),
-                fillers=fillers,
+                fillers=[*fillers, *others],
                 answer_in_corrupted=answer in wrong,
             )
             prompts.append(made | {"spans": clean_text.spans, "corrupted_spans": corrupted_text.spans})
     return prompts
+
+
+def rendered(template: Template, members: list[str], others: list[str], fillers: list[str]) -> Text:
+    """The text with each of ``others``, if there are any, in the clause after a member; spans are those of members."""
+    if not others:
+        return template.render(members, fillers)
+    both = [word for pair in zip(members, others, strict=True) for word in pair]
+    text = template.render(both, fillers)
+    return Text(text.text, text.spans[::2], text.join)
 
 
 def draw_fillers(task: Task, kind: str | None, template_number: int, row: int) -> list[str]:
@@ -325,4 +383,4 @@ def draw_fillers(task: Task, kind: str | None, template_number: int, row: int) -
 
     rng = np.random.default_rng([task.filler_seed, template_number, row])
     pool = (task.fillers or {})[kind]
-    return [pool[i] for i in rng.permutation(len(pool))[: task.shown + 1]]
+    return [pool[i] for i in rng.permutation(len(pool))[: task.clauses]]

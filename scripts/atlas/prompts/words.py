@@ -30,12 +30,14 @@ def tokens_in_text(tokenizer: PreTrainedTokenizerBase, words: list[str], before:
     return [len(ids) for ids in ids_in_text(tokenizer, words, before)]
 
 
-def single_token_fillers(tokenizer: PreTrainedTokenizerBase, words: Iterable[str]) -> list[str]:
-    """The words that are one token at the start of a text and after a space, one that no word before them has."""
+def single_token_fillers(tokenizer: PreTrainedTokenizerBase, words: Iterable[str], at_start: bool = True) -> list[str]:
+    """The words that are one token after a space, one that no word before them has; with ``at_start`` also one at the
+    start of a text."""
     words, special, seen, found = list(words), special_ids(tokenizer), set(), []
     both = zip(words, ids_in_text(tokenizer, words, ""), ids_in_text(tokenizer, words, "so "), strict=True)
     for word, first, inside in both:
-        if len(first) == len(inside) == 1 and inside[0] not in seen and not _unreadable_word(tokenizer, special, word):
+        single = len(inside) == 1 and (not at_start or len(first) == 1)
+        if single and inside[0] not in seen and not _unreadable_word(tokenizer, special, word):
             seen.add(inside[0])
             found.append(word)
     return found
@@ -72,12 +74,14 @@ def check_members(
     members: Sequence[str],
     before: Iterable[str] = ("so ",),
     multi_token: bool = False,
+    key: str = "members",
 ) -> None:
     """Raise StudyError naming members that the model does not read, that share their tokens, or that are several.
 
-    ``before``: the texts that members follow, see `Template.before_member`; with ``multi_token`` several are allowed.
+    ``before``: the texts that members follow, see `Template.before_members`; with ``multi_token`` several are allowed.
+    ``key``: of the task's block, where they stand.
     """
-    where, special = f"tasks.{task_name}.members", special_ids(tokenizer)
+    where, special = f"tasks.{task_name}.{key}", special_ids(tokenizer)
     for member in members:
         reason = _unreadable_word(tokenizer, special, member)
         if reason:

@@ -91,6 +91,9 @@ def _check_tasks(config: dict[str, Any]) -> None:
         where, made_by = f"tasks.{name}", generator.name_of(block)
         if "file" in block and made_by != "file":
             raise StudyError(f"{where}.file: prompts come from the generator {made_by!r}; give one of the two")
+        unread = next((key for key in generator.of(block).unread if key in config["tasks"][name]), None)
+        if unread:
+            raise StudyError(f"{where}.{unread}: prompts of the generator {made_by!r} do not read it; take it out")
         generator.of(block).check(name, block)
         hold_out, groups = block["hold_out"], config["ablation"]["groups"]
         if block["held_out_share"] and hold_out == "templates" and groups == "template":

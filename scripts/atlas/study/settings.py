@@ -61,6 +61,10 @@ def generation_prompt_sets(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
             if "members" not in task:
                 raise StudyError(f"{where}.task: {block['task']!r} has no members; give `members` here")
             own = {key: task[key] for key in ("members", "step", "cyclic") if key in task} | own
+            if isinstance(own.get("step"), list):
+                raise StudyError(
+                    f"{where}.task: {block['task']!r} has several steps; give `members` and one `step` here"
+                )
         surplus = next((key for key in ("step", "cyclic") if key in own and "members" not in own), None)
         if surplus:
             raise StudyError(f"{where}.{surplus}: needs `members` or `task`")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from atlas.study import checks, names, random_weights, schema
+from atlas.study import checks, lengths, names, random_weights, schema
 
 
 def validated(given: object, keys: dict[str, Any], published: Path) -> dict[str, Any]:
@@ -12,7 +12,7 @@ def validated(given: object, keys: dict[str, Any], published: Path) -> dict[str,
     ``keys``: schemas/config.schema.yaml. ``published``: the folder of publications. Raises StudyError with one line
     that names the key, the value and what is allowed; whatever a YAML or JSON file can hold may be given.
     """
-    resolved = random_weights.resolve(schema.filled(given, names.filled(keys)))
+    resolved = random_weights.resolve(lengths.resolve(schema.filled(given, names.filled(keys))))
     checks.check(resolved)
     checks.check_published(resolved, published)
     return resolved

@@ -27,9 +27,11 @@ def make(name: str, block: dict[str, Any], tokenizer: PreTrainedTokenizerBase, r
     dropped = {kind: [w for w in given if w not in usable[kind]] for kind, given in block["fillers"].items()}
     refuse_few_fillers(name, block, usable, tokenizer)
     task = tasks.Task.from_config(name, block | {"fillers": usable})
-    before = [tasks.Template.parse(pattern).before_member for pattern in task.templates]
+    before = [text for pattern in task.templates for text in tasks.Template.parse(pattern).before_members]
     multi_token = block.get("multi_token", False)
     words.check_members(tokenizer, name, task.members, before, multi_token)
+    if task.between is not None:
+        words.check_members(tokenizer, name, task.between.words, before, key="between")
     if multi_token:
         task = replace(task, tokens=tuple(words.tokens_in_text(tokenizer, list(task.members), before[0])))
     return Made(tasks.make_prompts(task), dropped)
@@ -40,7 +42,7 @@ def refuse_few_fillers(
 ) -> None:
     """Raise StudyError where a template's kind of filler has too few words of one token; says how near others come."""
     kinds = dict.fromkeys(tasks.Template.parse(pattern).filler_kind for pattern in block["templates"])
-    needed = block["shown"] + 1
+    needed = tasks.Task.from_config(name, block).clauses
     for kind in kinds:
         given = block["fillers"].get(kind, []) if kind else []
         if kind is None or len(given) < needed or len(usable[kind]) >= needed:
