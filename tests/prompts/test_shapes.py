@@ -88,7 +88,16 @@ def test_clauses_that_are_too_few_or_too_full_are_refused(templates, said):
 )
 @settings(max_examples=60)
 def test_members_follow_at_the_steps_in_turns(steps, shown, cyclic, corruption):
-    task = Task("t", MEMBERS, step=tuple(steps), shown=shown, cyclic=cyclic, corruption=corruption, per_template=20)
+    task = Task(
+        "t",
+        MEMBERS,
+        step=tuple(steps),
+        shown=shown,
+        cyclic=cyclic,
+        corruption=corruption,
+        per_template=20,
+        held_out_share=0,
+    )
     places = [sum(steps[k % len(steps)] for k in range(i)) for i in range(shown + 1)]
     fit = [i for i in range(18) if cyclic or all(0 <= i + place < 18 for place in places)]
     if len({place % 18 if cyclic else place for place in places}) <= shown:
