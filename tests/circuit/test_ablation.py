@@ -88,10 +88,10 @@ def by_hand(model, prompts, cache, kind, component):
         return model.bridge.run_with_hooks(prompts.tokens, fwd_hooks=[(name, hook)])[:, -1]
 
 
-LONG = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("zero", "mean_clean")]  # TransformerLens takes seconds
+LONG = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("zero", "resample", "mean_clean")]  # seconds each
 
 
-@pytest.mark.parametrize("kind", ["mean", "resample", *LONG])
+@pytest.mark.parametrize("kind", ["mean", *LONG])
 def test_each_ablation_equals_a_transformerlens_hook(shipped_model, prompts, cache, ablators, kind):
     for component in all_components(shipped_model.n_layers, shipped_model.n_heads)[:: 4 if kind == "mean" else 7]:
         ours = ablators[kind].logits(ablators[kind].everything - {component})

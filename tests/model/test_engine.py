@@ -321,7 +321,7 @@ def test_lower_precision_runs_and_stays_near(model, prompts, dtype):
     assert np.isfinite(live).all() and np.abs(live - hooks).max() < 0.1 * max(1, np.abs(hooks).max())
 
 
-@pytest.mark.parametrize("rows", ["one mean", "groups"])
+@pytest.mark.parametrize("rows", [pytest.param("one mean", marks=pytest.mark.slow), "groups"])
 @given(circuits=st.lists(circuits_strategy, min_size=1, max_size=5))
 @settings(max_examples=6)
 def test_legacy_means_are_the_same(model, prompts, rows, circuits):
