@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas.core.errors import StudyError
+from atlas.prompts.words import refuse_repeated
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Between:
         both = next((word for word in self.words if word.casefold() in {m.casefold() for m in members}), None)
         if both is not None:
             raise StudyError(f"{key}: {both!r} is also a member; give others")
-        twice = next((word for i, word in enumerate(self.words) if word in self.words[:i]), None)
-        if twice is not None:
-            raise StudyError(f"{key}: {twice!r} occurs more than once; words must differ")
+        refuse_repeated(key, self.words)
         if self.step == 0:
             raise StudyError(f"{key}.step: 0 repeats one member; give a step other than 0")
         if not self.starts(shown) or len(set(self.sequence(self.starts(shown)[0], shown))) < shown:

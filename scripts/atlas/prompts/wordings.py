@@ -101,9 +101,7 @@ def check_words(key: str, given: Sequence[str], needed: int) -> None:
     odd = next((word for word in given if word != word.strip() or any(c.isspace() for c in word)), None)
     if odd is not None:
         raise StudyError(f"{key}: {odd!r} is not one word; write the word alone")
-    twice = next((word for i, word in enumerate(given) if word in given[:i]), None)
-    if twice is not None:
-        raise StudyError(f"{key}: {twice!r} occurs more than once; words must differ")
+    words.refuse_repeated(key, given)
     if len(given) < needed:
         raise StudyError(f"{key}: {len(given)} words are too few; give at least {needed}")
 

@@ -68,6 +68,13 @@ def words_in_place(
     return found
 
 
+def refuse_repeated(key: str, given: Sequence[str]) -> None:
+    """Raise StudyError, naming the ``key`` of the configuration, where a word occurs more than once."""
+    twice = next((word for i, word in enumerate(given) if word in given[:i]), None)
+    if twice is not None:
+        raise StudyError(f"{key}: {twice!r} occurs more than once; words must differ")
+
+
 def check_members(
     tokenizer: PreTrainedTokenizerBase,
     task_name: str,
