@@ -125,6 +125,7 @@ def cases(folder, kind="mean"):
     return {c.level: c for c in board.cases_of(exact.leak("gpt2"), folder) if c.identity["kind"] == kind}
 
 
+@pytest.mark.slow
 def test_every_node_method_of_the_registries_has_a_row_and_searches_miss_what_lies_below_the_floor(folder):
     """`leak`: an eighth of the effect is below the floor of 80 %, so searches drop 1.3, which single ablation sees."""
     rows, costs = board.measure(cases(folder)["node"])
