@@ -33,8 +33,8 @@ removed, last removed first. `chance` is the mean of five random orders.
 From the scores of `eap_ig` alone two more orders are made: `consistent` (first the edges that keep their sign and a
 place among the largest tenth on 95 % of 1,000 resamples of the prompts) and `helping_75` (of the first edges, however
 many, three quarters help, while there are such). Two ensembles run no model beyond their members, whose evaluations
-they state: `mean_of_ranks`, of `eap`, `eap_ig` and `relp`; and `sequential`, in which `eap_ig` proposes a tenth of the
-edges and `path_patching` refines their order ([methods.md](methods.md#edges)).
+they state, while seconds are their own: `mean_of_ranks`, of `eap`, `eap_ig` and `relp`; and `sequential`, in which
+`eap_ig` proposes a tenth of the edges and `path_patching` refines their order ([methods.md](methods.md#edges)).
 """
 # Why methods fail on a fixture; docs/fixtures.md says it at length
 WHY = {
