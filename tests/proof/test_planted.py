@@ -325,6 +325,19 @@ def test_edge_methods_that_average_over_points_return_what_is_expected(fixture, 
     certified_edges(fixture, ablators, kind, AVERAGED)
 
 
+def test_points_too_far_apart_all_but_miss_what_a_sharp_softmax_attends_to(ablators):
+    """`induction` under `resample`: 5 points leave 1.1e-4 of the key edge, which no longer passes as found."""
+    fixture = by_name("induction", "gpt2")
+    ablator = certify.edge_ablator(ablators(fixture)["resample"], "resample")
+    size = {}
+    for points in (5, 10, 20):
+        scored = certify.function_of("eap_ig")(ablator, ablator.everything, replace(certify.EDGES, points=points))
+        size[points] = abs(float(scored[Edge("0.2", "1.1.k")].mean()))
+    assert certify.NOTHING < size[5] < 2e-4 and not certify.is_clear({"weakest": size[5]})
+    assert 0.2 < size[20] < size[10] < 0.3
+    assert certify.is_clear({"weakest": size[10]}) and certify.is_clear({})
+
+
 GREEDY = [(method, kind) for method in ("eap", "eap_ig", "eap_ig_activations") for kind in MOVING]
 
 
@@ -341,19 +354,6 @@ def test_a_greedy_order_begins_with_all_that_gradients_see_each_edge_connected(f
     assert all(graph.live(order[:count]) == set(order[:count]) for count in range(1, len(seen) + 1))
     if method == "eap_ig":
         assert (foreseen == fixture.edges[kind]) == (fixture.name not in ("cancelling", "interlock"))
-
-
-def test_points_too_far_apart_all_but_miss_what_a_sharp_softmax_attends_to(ablators):
-    """`induction` under `resample`: 5 points leave 1.1e-4 of the key edge, which no longer passes as found."""
-    fixture = by_name("induction", "gpt2")
-    ablator = certify.edge_ablator(ablators(fixture)["resample"], "resample")
-    size = {}
-    for points in (5, 10, 20):
-        scored = certify.function_of("eap_ig")(ablator, ablator.everything, replace(certify.EDGES, points=points))
-        size[points] = abs(float(scored[Edge("0.2", "1.1.k")].mean()))
-    assert certify.NOTHING < size[5] < 2e-4 and not certify.is_clear({"weakest": size[5]})
-    assert 0.2 < size[20] < size[10] < 0.3
-    assert certify.is_clear({"weakest": size[10]}) and certify.is_clear({})
 
 
 @pytest.mark.parametrize("kind", KINDS)
