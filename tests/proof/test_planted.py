@@ -21,8 +21,10 @@ from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
 from atlas.edges import searches
 from atlas.edges.methods import METHODS, SCORING
+from atlas.edges.rankings import greedy
 from atlas.prompts.batch import Prompts
 from atlas.proof import building, certify, exact, fixtures, page, planted
+from atlas.proof.attributed import MOVING
 from atlas.proof.fixtures import KINDS, NODE_METHODS, OPTIMAL, circuit
 from conftest import crossed
 from edge_oracle import EdgeScores, Oracle
@@ -336,6 +338,24 @@ def test_points_too_far_apart_all_but_miss_what_a_sharp_softmax_attends_to(ablat
     assert certify.NOTHING < size[5] < 2e-4 and not certify.is_clear({"weakest": size[5]})
     assert 0.2 < size[20] < size[10] < 0.3
     assert certify.is_clear({"weakest": size[10]}) and certify.is_clear({})
+
+
+GREEDY = [(method, kind) for method in ("eap", "eap_ig", "eap_ig_activations") for kind in MOVING]
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [GREEDY[0], *(pytest.param(*of, marks=pytest.mark.slow) for of in GREEDY[1:])]
+)
+def test_a_greedy_order_begins_with_all_that_gradients_see_each_edge_connected(fixture, ablators, method, kind):
+    """Which for `eap_ig` is the truth, but in two fixtures; what is seen, but nothing behind it, cannot come first."""
+    ablator = certify.edge_ablator(ablators(fixture)[kind], kind)
+    graph, (foreseen,) = ablator.graph, fixture.edges_expected[method][kind]
+    seen, order = fixture.named(foreseen, graph), greedy(certify.edge_scores(method, ablator), graph)
+    assert sorted(order) == sorted(graph.edges) and (graph.live(seen) == seen) == (set(order[: len(seen)]) == seen)
+    assert (graph.live(seen) == seen) == ((fixture.name, method) != ("backup", "eap_ig_activations"))
+    assert all(graph.live(order[:count]) == set(order[:count]) for count in range(1, len(seen) + 1))
+    if method == "eap_ig":
+        assert (foreseen == fixture.edges[kind]) == (fixture.name not in ("cancelling", "interlock"))
 
 
 @pytest.mark.parametrize("kind", SOME_SLOW)
