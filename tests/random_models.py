@@ -43,6 +43,7 @@ def build_normed(family, common):
     if family != "olmo2":
         types = ["sliding_attention", "full_attention", "sliding_attention"]
         options |= {"layer_types": types, "sliding_window": 3, "head_dim": D // H}
+    options |= {"pad_token_id": None}  # a padding token is embedded as zeros, at which a norm is steep as 1 / sqrt(eps)
     network = kind(config(attention_bias=True, max_position_embeddings=S, **options, **common))
     for name, parameter in network.named_parameters():
         if "norm" in name:
