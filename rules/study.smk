@@ -73,6 +73,7 @@ STUDY = shown.Study(  # what decides which figures and pages there are
         part
         for part, there in (
             (shown.EDGES, WITH_EDGES),
+            (shown.ESTIMATES, config["scores"]["attribution"]),
             (shown.EDGE_ROLES, WITH_EDGES and config["edges"]["roles"]["method"]),
             (shown.GENERATION, GENERATION),
             (shown.PUBLICATION, config["published"]),

@@ -54,6 +54,7 @@ PROMPTS |= {"explain_task": 1, "score_roles": 1, "gather_prompts": 1, "write_dat
 OF_A_TRANSFER_TASK = PROMPTS | {"evaluate_circuits": 1, "evaluate_consensus": 1} | AFTER_EVALUATION
 # the circuit diagrams of a main task and of what is shared show its effects, the third its membership
 OF_A_MAIN_TASK = PROMPTS | {"score_components": 1, "search_nodes": 1, "plot_component_effects": 1, "plot_lens": 1}
+OF_A_MAIN_TASK |= {"plot_estimates": 1}
 OF_A_MAIN_TASK |= after_search(1)
 # Of a study of one model, two main tasks and three tasks: how many there are of what figures are drawn for
 NUMBER = {shown.MODEL: 1, shown.TASK: 3, shown.MAIN: 2, shown.EXPLAINED_MAIN: 2, shown.CIRCUIT: 3}
@@ -207,7 +208,12 @@ ADDED_MAIN |= dict.fromkeys(
     1,
 )
 # of the figures of single tasks only the new task's; and those of all circuits and what they share
-ADDED_MAIN |= FIGURES | {"plot_dataset": 1, "plot_component_effects": 1, "plot_search_trajectory": 1}
+ADDED_MAIN |= FIGURES | {
+    "plot_dataset": 1,
+    "plot_component_effects": 1,
+    "plot_search_trajectory": 1,
+    "plot_estimates": 1,
+}
 ADDED_MAIN |= {"plot_patching": 3, "plot_circuit_diagram": 4, "plot_edge_diagram": 4}
 
 CHANGES = [

@@ -138,6 +138,7 @@ def two_heads(tmp_path_factory):
     return fixture, certify.make_ablators(fixture.build(tmp_path_factory.mktemp("two")), fixture.prompts())["mean"]
 
 
+@pytest.mark.slow
 def test_it_finds_what_is_planted_alike_for_one_seed(two_heads, monkeypatch):
     monkeypatch.setattr(learned_gates, "PENALTIES", (1e-2, 1e-1))
     fixture, ablator = two_heads

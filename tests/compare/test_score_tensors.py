@@ -7,6 +7,7 @@ from atlas.compare import score_tensors
 from atlas.compare.interchange import edge_names, from_graph_json, read_circuit_and_level, to_graph_json
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge, Graph, parse
+from atlas.edges.rankings import greedy
 from atlas.store import tensors
 
 PLAIN, GROUPED, PARALLEL = Graph(2, 2, 2), Graph(2, 4, 2), Graph(2, 2, 2, parallel=True)
@@ -103,6 +104,11 @@ def test_the_top_edges_are_taken_by_their_scores_whatever_the_flags_say(tmp_path
     assert read_circuit_and_level(path, PLAIN, {"top": 3}) == (frozenset(signed[:3]), "edge")
     found, _ = read_circuit_and_level(path, PLAIN, {"top": 4, "ranking": "absolute"})
     assert found == frozenset(absolute[:4]) != frozenset(signed[:4])
+    flat = torch.load(path)["edges_scores"]  # the largest are into the logits: made the smallest
+    upside_down = file_of(tmp_path / "other.pt", edges_scores=torch.where(flat == 0, flat, 1 / flat))
+    found, _ = read_circuit_and_level(upside_down, PLAIN, {"top": 4, "ranking": "greedy"})
+    expected = greedy({edge: 1 / score for edge, score in scores.items()}, PLAIN)[:4]
+    assert found == PLAIN.live(found) == frozenset(expected) and not PLAIN.live(absolute[::-1][:4])
     for select in ({"top": 0}, {"top": True}, {"top": 2, "ranking": "x"}, {"threshold": 20}, {"top": 2, "a": 1}):
         with pytest.raises(StudyError, match="picks nothing from edge scores; give top"):
             read_circuit_and_level(path, PLAIN, select)

@@ -9,6 +9,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.edges import curves
 from atlas.edges.chosen import methods_of
 from atlas.edges.curves import Curves
+from atlas.edges.rankings import greedy
 
 GRAPH = Graph(2, 2, 2)
 RNG = np.random.default_rng(0)
@@ -37,11 +38,12 @@ def made(shares=(0.1, 0.5, 1.0)):
 def test_rankings_are_of_methods_that_scored_every_edge():
     shuffled = [GRAPH.edges[i] for i in RNG.permutation(len(GRAPH.edges))]
     scores = pd.concat([table("eap", shuffled), table("path_patching", GRAPH.edges[:5])])
-    found = curves.rankings(scores, Additive(), ["signed", "absolute"])
-    assert set(found) == {("eap", "signed"), ("eap", "absolute")}
+    found = curves.rankings(scores, Additive(), ["signed", "absolute", "greedy"])
+    assert list(found) == [("eap", "signed"), ("eap", "absolute"), ("eap", "greedy")]
     means = {e: WORTH[e].mean() for e in GRAPH.edges}
     assert found["eap", "signed"] == sorted(GRAPH.edges, key=lambda e: -means[e])
     assert found["eap", "absolute"] == sorted(GRAPH.edges, key=lambda e: -abs(means[e]))
+    assert found["eap", "greedy"] == greedy(means, GRAPH) != found["eap", "absolute"]
 
 
 def test_random_rankings_are_of_all_edges_and_seeded():

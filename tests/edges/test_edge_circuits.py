@@ -13,7 +13,7 @@ from atlas.core.statistics import Bootstrap
 from atlas.edges import assessment, attribution, edge_circuits
 from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.methods import CHOSEN, REPORTED, EdgeSettings
+from atlas.edges.methods import CHOSEN, RANKINGS, REPORTED, EdgeSettings
 from atlas.edges.stability import highest_scored
 from atlas.edges.task_data import edge_ablator
 from atlas.prompts.batch import Prompts
@@ -22,7 +22,7 @@ from planted_tasks import PlantedTask
 
 BOOTSTRAP = Bootstrap(50, seed=3)
 SCORED = ("path_patching", "eap", "eap_ig")
-SETTINGS = EdgeSettings(methods=("acdc", REPORTED.name, *SCORED), taus=(1.0, 30.0), points=3)
+SETTINGS = EdgeSettings(methods=("acdc", REPORTED.name, *SCORED), taus=(1.0, 30.0), points=3, rankings=RANKINGS)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_circuits_of_every_method_are_found_in_a_stated_order(ablator, truth, fo
     named = [(c["method"], c["ranking"], c["setting"]) for c in content["circuits"]]
     size = float(len(truth))
     searched = [("node_circuit", "", 20.0), ("iterative_edges", "", 20.0), ("acdc", "", 1.0), ("acdc", "", 30.0)]
-    assert named == searched + [(m, r, size) for m in SCORED for r in ("signed", "absolute")]
+    assert named == searched + [(m, r, size) for m in SCORED for r in RANKINGS]
     assert content["total_edges"] == len(ablator.graph.edges) and content["graph"]["n_layers"] == 3
     for entry in content["circuits"][1:]:
         assert parse(entry["edges"]) == truth, entry["method"]

@@ -441,15 +441,6 @@ def test_attribution_equals_path_patching_where_the_model_is_linear(tmp_path):
         assert nonzero >= {"v", "s"} and not nonzero & {"q", "k"}, "values, MLPs and logits, no queries or keys"
 
 
-def test_ranking_is_signed_or_absolute_as_named():
-    a, b, c = (Edge("embed", name) for name in ("m0", "m1", "logits"))
-    scores = {a: 3.0, b: -2.0, c: 0.5}
-    assert attribution.ranked(scores, "signed") == [b, c, a], "what helps most comes first"
-    assert attribution.ranked(scores, "absolute") == [a, b, c]
-    with pytest.raises(KeyError):
-        attribution.ranked(scores, "both")
-
-
 # ---- searches ------------------------------------------------------------------------------------------------
 GRAPH = Graph(2, 2, 2)
 

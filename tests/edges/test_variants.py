@@ -78,7 +78,15 @@ def test_numbers_and_names_of_receivers_agree(graph):
 
 
 # ---- single edges together -----------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind, at_once", [("mean", 3), ("zero", 3), ("resample", 10**6), ("resample", 1)])
+@pytest.mark.parametrize(
+    "kind, at_once",
+    [
+        ("mean", 3),
+        pytest.param("zero", 3, marks=pytest.mark.slow),
+        ("resample", 10**6),
+        pytest.param("resample", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_edges_tried_together_score_as_they_do_alone(case, kind, at_once, monkeypatch):
     """Edges of every kind, whatever the number in a batch; nothing is left of them for what is run afterwards."""
     monkeypatch.setattr(EdgeAblator, "edges_at_once", lambda self, batch: at_once)

@@ -42,6 +42,7 @@ from random_models import TOLERANCE, VOCAB, H, L, build
 
 COMPONENTS = all_components(L, H)
 UNFITTED = [kind.name for kind in KINDS.values() if not kind.fitted]  # fitted constants: tests/circuit/test_optimal.py
+OTHERS = sorted({*UNFITTED} - {"mean", "resample"})
 SOME = [
     frozenset(COMPONENTS),
     frozenset(),
@@ -299,7 +300,7 @@ def test_means_of_other_lengths_are_refused(gpt2):
 
 
 # ---- edges ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", UNFITTED)
+@pytest.mark.parametrize("kind", ["mean", "resample", *(pytest.param(k, marks=pytest.mark.slow) for k in OTHERS)])
 def test_edges_of_padded_prompts_equal_those_of_each_layout(case, kind):
     """Any edge circuit, against the naive forward pass on the prompts of each layout, with means of their own; path
     patching is one edge less. EAP against the gradients there, EAP-IG against the engine on each layout alone."""

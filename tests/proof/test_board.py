@@ -11,20 +11,25 @@ import torch
 
 from atlas.circuit.search import Step
 from atlas.core.errors import StudyError
+from atlas.core.graph import Graph
 from atlas.core.statistics import Bootstrap
-from atlas.edges.methods import METHODS, SEARCHING
+from atlas.edges import ensembles
+from atlas.edges.methods import BY_SCORE, METHODS, RANKINGS, SEARCHING
+from atlas.edges.rankings import greedy
 from atlas.edges.searches import GRID, auroc
 from atlas.proof import (
     board,
     board_figure,
     board_metrics,
     board_models,
+    board_orders,
     board_page,
     board_parts,
     board_ranks,
     exact,
     trained_plants,
 )
+from atlas.proof.attributed import foreseen
 from atlas.proof.fixtures import GATES, NODE_METHODS
 from conftest import ROOT
 
@@ -63,6 +68,13 @@ def test_a_search_ranks_what_it_kept_by_cost_and_what_it_removed_by_order():
     assert (found["d"], found["e"]) == (30.0, 60.0)
     assert board_metrics.ordered(found)[:2] == ["e", "d"] and found["a"] < found["b"] == found["c"] < 0
     assert auroc([found[e] for e in "abcde"], [e in "de" for e in "abcde"]) == 1
+
+
+def test_neighbours_of_an_order_whose_scores_are_of_one_size_are_equal():
+    scores = {"a": 2.0, "b": -2.0, "c": 0.0, "d": 0.0, "e": 2.0}
+    found = board_metrics.importance_of_order("abced", scores)
+    assert found["a"] == found["b"] > found["c"] > found["e"] > found["d"], "c stands between"
+    assert board_metrics.ordered(found) == list("abced")
 
 
 def test_areas_are_those_of_naive_loops_over_ten_sizes_in_each_convention():
@@ -131,10 +143,12 @@ def folder(tmp_path_factory):
     return exact.leak("gpt2").build(tmp_path_factory.mktemp("board") / "leak")
 
 
-def cases(folder, kind="mean"):
-    return {c.level: c for c in board.cases_of(exact.leak("gpt2"), folder) if c.identity["kind"] == kind}
+def cases(folder, fixture=None, kind="mean"):
+    of = board.cases_of(fixture or exact.leak("gpt2"), folder)
+    return {c.level: c for c in of if c.identity["kind"] == kind}
 
 
+@pytest.mark.slow
 def test_every_node_method_of_the_registries_has_a_row_and_searches_miss_what_lies_below_the_floor(folder):
     """`leak`: an eighth of the effect is below the floor of 80 %, so searches drop 1.3, which single ablation sees."""
     rows, costs = board.measure(cases(folder)["node"])
@@ -149,6 +163,33 @@ def test_every_node_method_of_the_registries_has_a_row_and_searches_miss_what_li
     assert (table["mib_cpr"].isna()).all()
 
 
+def test_orders_beside_those_of_a_method_are_made_of_its_scores_and_of_those_of_several():
+    graph, rng = Graph(2, 2, 1), np.random.default_rng(0)
+    drawn = rng.normal(rng.normal(0, 1, len(graph.edges)), 0.5, (len(METHODS), 9, len(graph.edges)))
+    scores = {method: dict(zip(graph.edges, of.T, strict=True)) for method, of in zip(METHODS, drawn, strict=True)}
+    means = {method: np.array([values.mean() for values in of.values()]) for method, of in scores.items()}
+    assert board_orders.of_method("relp", scores["relp"], graph).keys() == {"greedy"}
+    made = board_orders.of_method("eap_ig", scores["eap_ig"], graph)
+    found = {name: board_metrics.ordered(importance) for name, (importance,) in made.items()}
+    own = dict(zip(graph.edges, means["eap_ig"], strict=True))
+    assert found["greedy"] == greedy(own, graph)
+    per_prompt, best = np.stack(list(scores["eap_ig"].values()), axis=1), round(0.1 * len(graph.edges))
+    kept = ensembles.consistent(per_prompt, best, Bootstrap(1000, 0), 0.95)
+    first = sorted((e for e, k in zip(graph.edges, kept, strict=True) if k), key=lambda e: -abs(own[e]))
+    assert found["consistent"][: len(first)] == first and 0 < len(first) < best
+    assert sum(own[e] < 0 for e in found["helping_75"][:8]) == 6
+    for ranking, sign in (("signed", -1), ("absolute", None)):
+        sizes = {m: np.abs(v) if sign is None else -v for m, v in means.items()}
+        ranks = [np.argsort(np.argsort(sizes[m])) for m in ("eap", "eap_ig", "relp")]
+        (mean,) = board_orders.of_ensemble("mean_of_ranks", scores)[ranking]
+        assert list(mean.values()) == pytest.approx(list(np.mean(ranks, axis=0)))
+        (together,) = board_orders.of_ensemble("sequential", scores)[ranking]
+        by = [[graph.edges[i] for i in np.argsort(-sizes[m])] for m in ("eap_ig", "path_patching")]
+        ahead = sorted(by[0][:best], key=by[1].index)
+        assert board_metrics.ordered(together) == ahead + by[0][best:]
+    assert board_orders.possible(["eap", "eap_ig", "relp", "acdc"]) == ["mean_of_ranks"]
+
+
 def test_a_method_that_misses_what_the_design_says_it_finds_ends_the_run():
     row = {"model": "leak-gpt2", "kind": "mean", "level": "edge", "method": "acdc", "by_design": True, "auroc": 1.0}
     board.refuse_missed([row, row | {"by_design": False, "auroc": 0.5}])
@@ -158,9 +199,16 @@ def test_a_method_that_misses_what_the_design_says_it_finds_ends_the_run():
 
 @pytest.mark.slow
 def test_every_edge_method_of_the_registry_has_a_row(folder):
-    rows, _ = board.measure(cases(folder)["edge"])
+    rows, _ = board.measure(cases(folder, foreseen(exact.leak("gpt2")))["edge"])
     table = pd.DataFrame(rows)
-    assert set(table["method"]) == {*METHODS, board.CHANCE}
+    assert set(table["method"]) == {*METHODS, *board_orders.MEMBERS, board.CHANCE}
+    own = table[table["method"] == "eap_ig"].set_index("ranking")
+    assert list(own.index) == [*RANKINGS, "consistent", "helping_75"]
+    assert own["by_design"].tolist() == [ranking != "signed" for ranking in own.index]
+    together = table[table["method"].isin(board_orders.MEMBERS) & (table["ranking"] == "absolute")]
+    assert together["by_design"].all() and set(together["method"]) == set(board_orders.MEMBERS)
+    asked = dict(zip(table["method"], table["evaluations"], strict=True))
+    assert asked["sequential"] == asked["path_patching"] > asked["mean_of_ranks"] == 0, "those of its members"
     assert set(table[table["found"].notna()]["method"]) == set(SEARCHING)
     assert (table[table["by_design"]]["auroc"] == 1).all() and table["by_design"].any()
     chance = table[table["method"] == board.CHANCE].iloc[0]
@@ -229,16 +277,25 @@ def test_parts_are_the_shipped_model_and_a_real_one_where_it_is_asked_for():
 
 
 # ---- page and figure -----------------------------------------------------------------------------------------
+def rankings(level, method):
+    """Names of those that a method has on the board."""
+    if level == "edge" and method in METHODS and METHODS[method].scores:
+        return (*RANKINGS, *(("consistent", "helping_75") if method == board_orders.CHOSEN_FROM else ()))
+    if method in board.NODE_SCORES or method in board_orders.MEMBERS:
+        return BY_SCORE
+    return ("" if method == board.CHANCE else board.SEARCH,)
+
+
 @pytest.fixture(scope="module")
 def table():
     """Two fixtures and a model, every method of the registries; `eap` fails on `induction`."""
     rows, rng = [], np.random.default_rng(0)
-    of = {"node": [*NODE_METHODS, *board.NODE_SCORES, board.CHANCE], "edge": [*METHODS, board.CHANCE]}
+    of = {"node": [*NODE_METHODS, *board.NODE_SCORES, board.CHANCE]}
+    of |= {"edge": [*METHODS, *board_orders.MEMBERS, board.CHANCE]}
     for fixture, planted in (("two_heads", True), ("induction", True), ("ladder-6x8, numerals", False)):
         for level, methods in of.items():
             for method in methods:
-                scored = method in board.NODE_SCORES or (method in METHODS and METHODS[method].scores)
-                for ranking in ("signed", "absolute") if scored else ("" if method == board.CHANCE else board.SEARCH,):
+                for ranking in rankings(level, method):
                     row = {"fixture": fixture, "level": level, "method": method, "ranking": ranking, "evaluations": 7}
                     row |= dict.fromkeys(METRICS[:2], 1.0 if planted else np.nan)
                     if planted and fixture == "induction" and method == "eap":
@@ -258,7 +315,7 @@ def test_the_page_names_every_method_and_says_where_one_fails_and_why(table):
     failed = page.split("## Where methods fail")[1].split("##")[0]
     assert (
         "`induction`: a softmax that has decided" in failed
-        and "edges: `eap, absolute` 0.7, `eap, signed` 0.7." in failed
+        and "edges: `eap, absolute` 0.7, `eap, greedy` 0.7, `eap, signed` 0.7." in failed
     )
     assert "two_heads" not in failed and "layers" not in failed
     assert "### ladder-6x8, numerals: edges" in page and "3, 0.75" in page

@@ -10,6 +10,7 @@ from matplotlib.collections import PathCollection
 
 import edge_tables
 from atlas.core.graph import Graph
+from atlas.edges.methods import RANKINGS
 from atlas.report import style, wording
 from atlas.report.figures import (
     composition,
@@ -220,6 +221,18 @@ def test_curves_show_the_held_out_rows(study):
     for method, ranking in (("eap", "signed"), ("eap_ig", "absolute")):
         part = rows[(rows["method"] == method) & (rows["ranking"] == ranking)].sort_values("share")
         assert any(len(y) == len(part) and np.allclose(y, part["value"]) for y in lines)
+
+
+def test_every_ranking_that_a_study_may_ask_for_has_a_line_of_its_own(study):
+    assert edge_curves.LINES.keys() == set(RANKINGS)
+    table, areas = (t.replace({"ranking": {"signed": "greedy"}}) for t in (study.edge_curves, study.edge_areas))
+    figure = edge_curves.draw(table, areas, study.main, COLOURS)
+    rows = table[(table["split"] == "held_out") & (table["metric"] == "faithfulness") & (table["ranking"] == "greedy")]
+    part = rows[(rows["task"] == study.main[0]) & (rows["method"] == "eap")].sort_values("share")
+    lines = [line for line in figure.axes[0].lines if len(line.get_ydata()) == len(part)]
+    assert any(np.allclose(line.get_ydata(), part["value"]) for line in lines)
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "greedy ranking" in said and "absolute ranking" in said and "signed ranking" not in said
 
 
 def test_values_beyond_the_axis_are_counted(study):

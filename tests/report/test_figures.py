@@ -20,6 +20,7 @@ from atlas.report.figures import (
     controls,
     cross_matrix,
     dataset,
+    estimates,
     overlap,
     search_trajectory,
 )
@@ -43,6 +44,7 @@ def make(figure: str, study):
         "dataset": lambda: dataset.draw(study.prompts[task], study.info[task], COLOURS),
         "clean_accuracy": lambda: clean_accuracy.draw(study.clean, study.tasks, study.main, COLOURS),
         "component_effects": lambda: component_effects.draw(study.effects[task], "mean", "RdBu", COLOURS),
+        "estimates": lambda: estimates.draw(*attributed(study.effects[task]), study.effects[task], "mean", COLOURS),
         "search_trajectory": lambda: search_trajectory.draw(
             study.trace[task], study.choice[study.choice["task"] == task], COLOURS
         ),
@@ -63,10 +65,28 @@ def draw(figure: str, study):
     return make(figure, study)
 
 
+def attributed(effects):
+    """`node_attribution` and `node_accuracy` of estimates that are a known share of each effect, and less of MLPs."""
+    rows = effects[effects["metric"] == "logit_diff"]
+    tables, near = [], []
+    for method, share in (("atp", 0.4), ("relp", 0.9)):
+        effect = rows["value"] - rows["clean"]
+        value = effect * share * np.where(rows["head"] < 0, 0.5, 1)
+        tables.append(rows[["component", "layer", "head", "kind"]].assign(method=method, value=value))
+        for kind in rows["kind"].unique():
+            for group in estimates.GROUPS:
+                own = {"kind": kind, "method": method, "group": group, "members": 3}
+                error = 1 - share * (0.5 if group == "MLPs" else 1)
+                for metric, found in (("pearson", 1.0), ("error", error)):
+                    near.append({**own, "metric": metric, "value": found, "ci_low": found - 0.1, "ci_high": found})
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(near)
+
+
 FIGURES = [
     "dataset",
     "clean_accuracy",
     "component_effects",
+    "estimates",
     "search_trajectory",
     "circuit_size",
     "circuit_diagram",
@@ -178,6 +198,23 @@ def test_effect_map_shows_the_table(study):
     for mesh, part in zip(ax.collections[:2], (rows[rows["head"] >= 0], rows[rows["head"] < 0]), strict=True):
         expected = part.sort_values(["layer", "head"])["value"].to_numpy() - 100
         np.testing.assert_allclose(np.asarray(mesh.get_array()).ravel(), expected)
+
+
+def test_estimates_stand_against_the_effects_of_the_table(study):
+    effects = study.effects[study.main[-1]]
+    rows = effects[(effects["kind"] == "mean") & (effects["metric"] == "logit_diff")]
+    first, second = draw("estimates", study).axes
+    assert [ax.get_title("left") for ax in (first, second)] == ["attribution patching", "RelP"]
+    assert first.get_xlim() == second.get_xlim() == first.get_ylim()
+    for ax, share in ((first, 0.4), (second, 0.9)):
+        for marks, which, of in zip(ax.collections[:2], (rows["head"] >= 0, rows["head"] < 0), (1, 0.5), strict=True):
+            effect = (rows["value"] - rows["clean"])[which]
+            expected = np.stack([effect * share * of, effect], axis=1)
+            np.testing.assert_allclose(np.asarray(marks.get_offsets()), expected)
+        said = next(text.get_text() for text in ax.texts if "error" in text.get_text())
+        heads, mlps = said.split("\n")
+        assert heads == f"heads: r 1.00 [0.90, 1.00], error {1 - share:.2f}"
+        assert mlps == f"MLPs: r 1.00 [0.90, 1.00], error {1 - share / 2:.2f}"
 
 
 def test_trajectory_separates_kept_from_removed(study):

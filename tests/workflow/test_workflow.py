@@ -157,9 +157,14 @@ def test_the_consensus_is_of_all_searches(study):
     cores = []
     for task in ("numerals", "number_words"):
         runs = json.loads((results / task / "stability.json").read_text())["runs"]
+        edges = [set(r["members"]) for r in runs if r["level"] == "edge"]
         runs = [set(r["members"]) for r in runs if r["level"] == "component" and r["run"] != "reported"]
-        found = {name: {*c["heads"], *c["mlps"]} for name, c in content["tasks"][task].items() if "heads" in c}
-        assert content["tasks"][task]["runs"] == len(runs) == 2
+        own = content["tasks"][task]
+        found = {name: {*own[name]["heads"], *own[name]["mlps"]} for name in ("core", "contingent", "noise")}
+        assert own["runs"] == len(runs) == len(edges) == 2
+        agreed = {"runs": 2, "core": edges[0] & edges[1], "contingent": edges[0] ^ edges[1]}
+        assert own["edges"].keys() == agreed.keys() and agreed["core"]
+        assert all(set(own["edges"][name]) == agreed[name] for name in ("core", "contingent"))
         assert found == {"core": runs[0] & runs[1], "contingent": runs[0] ^ runs[1], "noise": set()}
         cores.append(found["core"])
         scores = pd.read_parquet(results / task / "consensus_scores.parquet")

@@ -17,6 +17,7 @@ from atlas.core.components import Circuit, all_components, heads, mlps
 from atlas.core.errors import StudyError
 from atlas.core.graph import EMBED, LOGITS, Edge, EdgeCircuit, Graph
 from atlas.edges.methods import RANKINGS
+from atlas.edges.rankings import ranked
 
 INPUT = "input"  # what graph JSON calls `embed`
 CFG = {"n_layers": "n_layers", "n_heads": "n_heads", "parallel_attn_mlp": "parallel"}  # key of `cfg` -> field of Graph
@@ -263,8 +264,8 @@ def _recognise(content: Any, graph: Graph, select: dict[str, Any] | None) -> tup
 
 
 def _highest(scores: dict[Edge, float], graph: Graph, select: dict[str, Any]) -> EdgeCircuit:
-    """The ``top`` edges of graph JSON by its scores, whatever its flags say; ``ranking`` `signed` (the default) or
-    `absolute`. Equal scores keep the order of the graph."""
+    """The ``top`` edges of graph JSON by its scores, whatever its flags say; ``ranking``: one of RANKINGS, `signed`
+    where none is given. Equal scores keep the order of the graph."""
     top, ranking = select.get("top"), select.get("ranking", RANKINGS[0])
     if set(select) - {"top", "ranking"} or type(top) is not int or top < 1 or ranking not in RANKINGS:
         raise StudyError(
@@ -275,8 +276,7 @@ def _highest(scores: dict[Edge, float], graph: Graph, select: dict[str, Any]) ->
         raise StudyError(f"select: top needs a score of every edge, but {_some(map(str, missing))} have none")
     if top > len(scores):
         raise StudyError(f"select: top is {top}, but this model has {len(scores)} edges; give at most that")
-    ordered = sorted(graph.edges, key=lambda edge: scores[edge] if ranking == RANKINGS[0] else -abs(scores[edge]))
-    return frozenset(ordered[:top])
+    return frozenset(ranked({edge: scores[edge] for edge in graph.edges}, ranking, graph)[:top])
 
 
 def edge_names(graph: Graph) -> list[str]:

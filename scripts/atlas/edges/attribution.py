@@ -34,8 +34,6 @@ from atlas.model.frozen import FrozenWeights, frozen
 from atlas.model.logits import at_least_float32
 from atlas.model.models import slices
 
-RANKINGS = ("signed", "absolute")
-
 
 def scores(ablator: EdgeAblator, points: int | None = None, relevance: bool = False) -> dict[Edge, torch.Tensor]:
     """Edge -> score per prompt [N], for every edge; ``points``: m of `eap_ig`, or None for `eap`; ``relevance``:
@@ -206,13 +204,3 @@ def by_input_of_one(block: Block, part: str, head: int, x: torch.Tensor, by_part
         x = x.detach().requires_grad_(True)
         (found,) = torch.autograd.grad(block.entering(part, block.norm1(x), heads=[head])[:, 0], x, by_part)
     return found[None]
-
-
-def ranked(edge_scores: dict[Edge, float], ranking: str) -> list[Edge]:
-    """Most important edges first.
-
-    `signed`: those whose ablation lowers the metric most, that is, by minus the score; `absolute`: by its size. Equal
-    scores keep the order of ``edge_scores``.
-    """
-    key = {"signed": lambda e: edge_scores[e], "absolute": lambda e: -abs(edge_scores[e])}[ranking]
-    return sorted(edge_scores, key=key)

@@ -18,9 +18,9 @@ import pandas as pd
 from atlas.circuit.choice import passing, selected
 from atlas.core.graph import Edge, EdgeCircuit, EdgeMask, parse
 from atlas.core.statistics import Bootstrap, interval_columns
-from atlas.edges.attribution import ranked
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import NODE_CIRCUIT, REPORTED, EdgeSettings
+from atlas.edges.rankings import ranked
 from atlas.edges.searches import top
 
 log = logging.getLogger("atlas")
@@ -84,7 +84,7 @@ def candidates(
         circuit = parse(own["edges"])
         for method, values in means.items():
             out = {edge: value for edge, value in values.items() if edge in start and edge not in circuit}
-            order = ranked(out, "absolute")
+            order = ranked(out, "absolute", graph)
             for size in WIDER:
                 more = top(order, round((size - 1) * len(circuit)))
                 yield Candidate(REPORTED.name, own["setting"], method, cut(circuit | more))

@@ -8,10 +8,10 @@ import pandas as pd
 
 from atlas.core.graph import Edge, EdgeCircuit, parse
 from atlas.core.statistics import Bootstrap, interval_columns
-from atlas.edges.attribution import ranked
 from atlas.edges.chosen import reported_entry
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import CHOSEN, RANDOM
+from atlas.edges.rankings import ranked
 from atlas.edges.searches import cmd, cpr, grid_sizes, top
 from atlas.store.job import progress
 
@@ -27,7 +27,7 @@ def rankings(scores: pd.DataFrame, ablator: EdgeAblator, names: Sequence[str]) -
         values = {Edge(*pair): v for *pair, v in zip(rows.sender, rows.receiver, rows.value, strict=True)}
         if len(values) == len(place):
             values = {edge: values[edge] for edge in sorted(values, key=place.__getitem__)}
-            found |= {(method, ranking): ranked(values, ranking) for ranking in names}
+            found |= {(method, ranking): ranked(values, ranking, ablator.graph) for ranking in names}
     return found
 
 

@@ -16,10 +16,10 @@ from atlas.core.errors import StudyError
 from atlas.core.graph import LOGITS, Edge, EdgeCircuit, names
 from atlas.core.statistics import Bootstrap, column_means
 from atlas.edges import choice, searches
-from atlas.edges.attribution import ranked
 from atlas.edges.by_method import Scores, function_of
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import CHOICES, NODE_CIRCUIT, REPORTED, SCORING, SEARCHING, EdgeSettings
+from atlas.edges.rankings import ranked
 from atlas.model import memory
 from atlas.store.job import progress
 
@@ -161,7 +161,7 @@ def search(
             size = len(found.circuits[-1]["edges"])
     for method, values in means.items():
         for ranking in settings.rankings:
-            found.add(method, ranking, float(size), searches.top(ranked(values, ranking), size))
+            found.add(method, ranking, float(size), searches.top(ranked(values, ranking, ablator.graph), size))
     ablators = {"search": ablator, **(reported_on or {})}
     ablator.forget()  # those of other prompts take as much
     table, said = report(found, start, means, ablators)

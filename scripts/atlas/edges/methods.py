@@ -73,7 +73,8 @@ RANDOM = "random"  # in place of a method: edges in random order
 CHANGES = ("signed", "absolute")  # which changes of the score acdc counts
 CHOSEN = "reported"  # in place of a method: the circuit that a study reports
 CHOICES = ("held_out", "searched")  # which that is: chosen by held-out prompts, or as REPORTED ended
-RANKINGS = ("signed", "absolute")  # `signed`: by how much an edge helps; `absolute`: by the size of its score
+BY_SCORE = ("signed", "absolute")  # `signed`: by how much an edge helps; `absolute`: by the size of its score
+RANKINGS = (*BY_SCORE, "greedy")  # by that size too, but only edges that edges before them connect to the logits
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class EdgeSettings:
     taus: Sequence[float] = (1.0,)
     change: str = "signed"
     points: int = 5
-    rankings: Sequence[str] = RANKINGS
+    rankings: Sequence[str] = BY_SCORE
     path_patching: str = "full"
     drop_without_path: bool = True
     choice: str = CHOICES[0]

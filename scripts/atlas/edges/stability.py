@@ -4,10 +4,10 @@ from atlas.circuit.replacement import Replacement
 from atlas.circuit.stability import EdgeSearch
 from atlas.core.components import AnyCircuit, Circuit
 from atlas.core.graph import Graph
-from atlas.edges.attribution import ranked
 from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator, with_embeddings
 from atlas.edges.methods import EdgeSettings
+from atlas.edges.rankings import ranked
 from atlas.edges.searches import top
 from atlas.model.models import Model
 from atlas.prompts.batch import Prompts
@@ -25,6 +25,6 @@ def highest_scored(
         ablator = EdgeAblator(model, graph, prompts, with_embeddings(substitute, kind, model, prompts))
         scores = function_of(method)(ablator, ablator.everything, settings)
         means = {edge: float(values.mean()) for edge, values in scores.items()}
-        return top(ranked(means, ranking), count)
+        return top(ranked(means, ranking, graph), count)
 
     return search

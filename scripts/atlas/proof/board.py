@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ from atlas.core.components import AnyCircuit
 from atlas.core.errors import StudyError
 from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.methods import METHODS, RANKINGS
+from atlas.edges.methods import BY_SCORE, METHODS
 from atlas.edges.searches import auroc
-from atlas.proof import board_metrics, certify
+from atlas.proof import board_metrics, board_orders, certify
 from atlas.proof.attributed import POINTS
 from atlas.proof.fixtures import GATES, KINDS, NODE_METHODS, THRESHOLD, Fixture
 
@@ -64,7 +64,8 @@ class Case:
 
     identity: the columns that name it. fresh: a new ablator of the prompts searched on, which remembers nothing. judge:
     the ablator of the prompts reported on. truth: the true elements, None where nobody knows them. must_find: methods
-    that the design of the fixture says return the truth and nothing else.
+    that the design of the fixture says return the truth and nothing else. scored: edge method that ran -> edge -> score
+    per prompt, of which ensembles are made.
     """
 
     level: str
@@ -73,11 +74,17 @@ class Case:
     judge: Any
     truth: AnyCircuit | None = None
     must_find: frozenset[str] = frozenset()
+    scored: dict[str, dict[Any, np.ndarray]] = field(default_factory=dict)
 
     @cached_property
     def elements(self) -> list[Any]:
         """All components, or all edges in the order of the forward pass."""
         return list(self.judge.everything) if self.level == "edge" else sorted(self.judge.everything)
+
+    @property
+    def nothing(self) -> float:
+        """Mean scores up to this are rounding; of models whose circuit is not known all count."""
+        return 0.0 if self.truth is None else certify.NOTHING
 
     @cached_property
     def corrupted(self) -> float:
@@ -92,7 +99,8 @@ class Case:
         if self.level == "node":
             large = len(self.elements) > MOST_COMPONENTS
             return [*(["bisect"] if large else (*NODE_METHODS, GATES)), *NODE_SCORES, CHANCE]
-        return [*(n for n, m in METHODS.items() if m.few_passes or len(self.elements) <= MOST_EDGES), CHANCE]
+        ran = [n for n, m in METHODS.items() if m.few_passes or len(self.elements) <= MOST_EDGES]
+        return [*ran, *board_orders.possible(ran), CHANCE]
 
     def run(self, method: str, ablator: Any) -> tuple[dict[str, list[dict[Any, float]]], AnyCircuit | None]:
         """(ranking -> importance of every element, one or, of random orders, several; the circuit that a search ends
@@ -100,6 +108,8 @@ class Case:
         if method == CHANCE:
             orders = [np.random.default_rng([SEED, d]).permutation(len(self.elements)) for d in range(DRAWS)]
             return {"": [dict(zip(self.elements, map(float, order), strict=True)) for order in orders]}, None
+        if method in board_orders.MEMBERS:
+            return board_orders.of_ensemble(method, self.scored), None
         steps: list[Step] = []
         found: AnyCircuit
         if self.level == "node" and method in NODE_SCORES:
@@ -109,16 +119,18 @@ class Case:
         else:
             made = function_of(method)(ablator, ablator.everything, certify.EDGES)
             if METHODS[method].scores:
-                return self._scored({edge: float(values.mean()) for edge, values in made.items()})
+                means = {edge: float(values.mean()) for edge, values in made.items()}
+                kept = {e: np.asarray(v, dtype=float) * (abs(means[e]) > self.nothing) for e, v in made.items()}
+                self.scored[method] = kept
+                return self._scored(means)[0] | board_orders.of_method(method, kept, ablator.graph), None
             ((_, search),) = made
             steps = list(search)
             found = steps[-1].left
         return {SEARCH: [board_metrics.importance_of_search(self.elements, steps)]}, found
 
     def _scored(self, scores: Mapping[Any, float]) -> tuple[dict[str, list[dict[Any, float]]], None]:
-        nothing = 0.0 if self.truth is None else certify.NOTHING  # of planted models: rounding
-        scores = {element: v if abs(v := scores[element]) > nothing else 0.0 for element in self.elements}
-        return {name: [board_metrics.importance_of_scores(scores, name)] for name in RANKINGS}, None
+        scores = {element: v if abs(v := scores[element]) > self.nothing else 0.0 for element in self.elements}
+        return {name: [board_metrics.importance_of_scores(scores, name)] for name in BY_SCORE}, None
 
     def mean_of(self, circuit: AnyCircuit) -> float:
         """Mean logit difference of a circuit on the prompts reported on."""
@@ -165,18 +177,19 @@ def measure(case: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
     Raises StudyError where a method does not put all that is true first although the fixture's design says so.
     """
-    rows, costs = [], []
+    rows, costs, asked = [], [], dict[str, int]()
     full, empty = case.mean_of(case.judge.everything), case.mean_of(frozenset())
     if not full > empty:
         raise StudyError(f"leaderboard: {case.identity}: the whole model scores {full:.3f}, ablated {empty:.3f}")
     for method in case.methods():
         ablator, cost = case.fresh(), Cost()
         rankings, found = case.run(method, ablator)
+        asked[method] = ablator.evaluations + sum(asked[m] for m in board_orders.MEMBERS.get(method, ()))
         name = case.identity | {"level": case.level, "method": method}
         costs.append(name | cost.columns())
         for ranking, importances in rankings.items():
             judged = [case.judged(importance) for importance in importances]
-            row = name | {"ranking": ranking, "evaluations": ablator.evaluations, "elements": len(case.elements)}
+            row = name | {"ranking": ranking, "evaluations": asked[method], "elements": len(case.elements)}
             row |= {key: float(np.mean([j[key] for j in judged])) for key in judged[0]}
             row |= {"found": float("nan"), "found_faithfulness": float("nan")}
             if found is not None:
@@ -223,4 +236,5 @@ def cases_of(fixture: Fixture, folder: Path | str) -> Iterator[Case]:
         judge = fresh_edges()
         edges, expected = fixture.named(fixture.edges[kind], judge.graph), fixture.edges_expected
         sure = frozenset(m for m in METHODS if expected.get(m, {}).get(kind) == (fixture.edges[kind],))
+        sure |= frozenset(board_orders.possible(sure))
         yield Case("edge", identity, fresh_edges, judge, edges, sure)

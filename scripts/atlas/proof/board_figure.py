@@ -18,12 +18,13 @@ CAPTION = (
 )
 HEADS = {"edge": "edges", "node": "components"}
 ROW, TOP, LEFT, GAP = 0.17, 0.95, 1.55, 0.5  # inches
+SINGLE = ("search", "")  # in place of a ranking, where a method has one
 LIGHT = 0.8  # AUROC from which on its colour is light
 
 
 def name_of(method: str, ranking: str) -> str:
     """As a row is called: `eap, absolute`; a search, and chance, by their names alone."""
-    return f"{method}, {ranking}" if ranking in ("signed", "absolute") else method
+    return method if ranking in SINGLE else f"{method}, {ranking}"
 
 
 def draw(table: pd.DataFrame, ranks: pd.DataFrame) -> Figure:

@@ -46,6 +46,17 @@ def importance_of_search(elements: Iterable[Element], steps: Iterable[Step]) -> 
     return {e: cost[e] if e in kept else float(gone.get(e, 0) - number - 1) for e in elements}
 
 
+def importance_of_order(order: Iterable[Element], scores: Mapping[Element, float]) -> dict[Element, float]:
+    """Importance from an order, most important first; neighbours in it whose scores are of one size are equal."""
+    found: dict[Element, float] = {}
+    number, before = 0, float("nan")
+    for element in order:
+        number -= abs(scores[element]) != before
+        before = abs(scores[element])
+        found[element] = float(number)
+    return found
+
+
 def ordered(importance: Mapping[Element, float]) -> list[Element]:
     """Elements, most important first; equal ones in the order of the mapping."""
     return sorted(importance, key=lambda element: -importance[element])

@@ -122,6 +122,19 @@ SHOWN = (
         of=MAIN,
     ),
     Shown(
+        "estimates",
+        "effects and their estimates",
+        COMPONENTS,
+        tables={
+            "attribution": Table("node_attribution.parquet", OWN),
+            "accuracy": Table("node_accuracy.parquet", OWN),
+            "effects": Table("component_effects.parquet", OWN),
+        },
+        settings=KIND | look("clean", "circuit"),
+        message="Draw how near gradients of {wildcards.model} come to effects on {wildcards.task}",
+        of=MAIN,
+    ),
+    Shown(
         "search_trajectory",
         "search trajectory",
         CIRCUITS,

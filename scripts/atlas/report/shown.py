@@ -25,8 +25,8 @@ EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "hea
 
 # Table -> what makes it, where not every study has it
 MADE_BY = dict.fromkeys(("edge_circuits", "edge_scores", "edge_curves", "edge_areas"), EDGES)
-EDGE_ROLES = "edge_roles"
-MADE_BY |= {EDGE_ROLES: EDGE_ROLES}
+EDGE_ROLES, ESTIMATES = "edge_roles", "estimates"
+MADE_BY |= {EDGE_ROLES: EDGE_ROLES} | dict.fromkeys(("node_attribution", "node_accuracy"), ESTIMATES)
 MADE_BY |= dict.fromkeys(("comparison/composition", "comparison/composition_edges"), EDGES)
 MADE_BY |= {name: name for name in ("patching", "attribution", "detectors", "ov", "backup")}
 MADE_BY |= dict.fromkeys(("attention", "attention_members", "patterns"), "attention")

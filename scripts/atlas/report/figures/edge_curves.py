@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from atlas.edges.methods import CHOSEN, NODE_CIRCUIT, RANDOM, REPORTED, SCORING, SEARCHING, title
+from atlas.edges.methods import CHOSEN, NODE_CIRCUIT, RANDOM, RANKINGS, REPORTED, SCORING, SEARCHING, title
 from atlas.report import style, wording
 
 # Methods that score all edges in few passes come first; the reported circuit stands before those that searches found
@@ -20,6 +20,8 @@ SEARCHED = {name: title(name) for name in (CHOSEN, REPORTED.name, *OTHERS, NODE_
 MARKERS = {CHOSEN: "*", REPORTED.name: "X"} | dict(zip(OTHERS, "Dov^<>P", strict=False)) | {NODE_CIRCUIT: "s"}
 THIRD, FOURTH, FIFTH = "#228833", "#AA3377", "#CCBB44"  # beside the two colours of the configuration
 MORE = ("#66CCEE", "#EE6677", "#DDAA33", "#994455")  # of methods beyond those that ship
+# By ranking, later ones in front
+LINES: dict[str, Any] = {"absolute": (0, (3, 1.5)), "signed": "-", "greedy": (0, (1, 1))}
 LOW, HIGH = -0.35, 1.35  # of faithfulness shown; beyond lie only circuits too small to run
 
 
@@ -84,7 +86,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
         ax.plot(spread.index, spread["median"], color=style.GREY, lw=1, zorder=2)
     hidden = 0
     for method in RANKED:
-        for ranking in ("absolute", "signed"):
+        for ranking, line in LINES.items():
             part = rows[(rows["method"] == method) & (rows["ranking"] == ranking)].sort_values("share")
             if part.empty:
                 continue
@@ -96,7 +98,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, shades: dict[str, str]) -> None:
                 part["value"],
                 color=shades[method],
                 lw=1.3,
-                ls=(0, (3, 1.5)) if ranking == "absolute" else "-",
+                ls=line,
                 zorder=3,
             )
             hidden += _outside(ax, part, shades[method])
@@ -152,11 +154,10 @@ def _legend(curves: pd.DataFrame, areas: pd.DataFrame, shades: dict[str, str]) -
     handles: list[Artist] = [
         Line2D([], [], color=shades[m], lw=1.5, label=name) for m, name in RANKED.items() if m in found
     ]
-    styles = {"signed": "-", "absolute": (0, (3, 1.5))}
     used = set(curves["ranking"])
     handles += [
-        Line2D([], [], color=style.GREY, lw=1.3, ls=line, label=f"{ranking} ranking")
-        for ranking, line in styles.items()
+        Line2D([], [], color=style.GREY, lw=1.3, ls=LINES[ranking], label=f"{ranking} ranking")
+        for ranking in RANKINGS
         if ranking in used
     ]
     if RANDOM in found:

@@ -13,6 +13,8 @@ from atlas.report.pages import Section
 from atlas.report.sections.study import Study, cell, led, reported
 from atlas.report.wording import count, interval, listing, number, p_of_tests, percent, place, words
 
+GREEDY = " Greedy ones are as absolute ones, but each edge waits until edges before it connect its end to the logits."
+
 
 def findings(
     evaluation: pd.DataFrame, circuits: dict[str, Any], areas: pd.DataFrame | None, tasks: list[str]
@@ -148,7 +150,8 @@ def section(study: Study) -> Section:
         **led(findings(study.tables["evaluation"], study.circuits, areas, study.main)),
         table=None if areas is None else table(areas, study.main),
         note="CPR: area under faithfulness over the share of edges, 1 is best. CMD: area between it and 1, 0 is best. "
-        "Signed rankings put the edges that help most first, absolute ones those that change most.",
+        "Signed rankings put the edges that help most first, absolute ones those that change most."
+        + (GREEDY if areas is not None and "greedy" in set(areas["ranking"]) else ""),
     )
 
 
