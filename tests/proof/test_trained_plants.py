@@ -10,38 +10,46 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.core.components import all_components
+from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
-from atlas.proof import certify, trained_plants
-from atlas.proof.fixtures import KINDS, NODE_METHODS
+from atlas.proof import certify, programs, trained_plants
+from atlas.proof.fixtures import KINDS, NODE_METHODS, circuit
 from atlas.proof.planted import BOS, LOGIT, MEMBERS, VOCABULARY, M
 
 PLANTS = {plant.id: plant for plant in trained_plants.all_trained()}
 
 
 # ---- programs ------------------------------------------------------------------------------------------------
-def successors(member):
-    """Logits of a member's successor, written out."""
-    return [LOGIT if token == MEMBERS[(member + 1) % M] else 0.0 for token in VOCABULARY]
+def successors(*members):
+    """Logits of members' successors, written out."""
+    return [LOGIT if token in [MEMBERS[(m + 1) % M] for m in members] else 0.0 for token in VOCABULARY]
 
 
-def by_hand(own, other, swapped):
+def by_hand(name, own, other, swapped):
     """The logits of one prompt, from the lists of its members and of another's, and the names of nodes exchanged."""
+    if name == "trained_induction":
+        if "1.1" in swapped:
+            copied = [other[{other[1]: 2, other[4]: 5}[other[7]]]]  # what follows in the other prompt
+        else:
+            noted = other if "0.2" in swapped else own
+            copied = [own[to] for at, to in ((1, 2), (4, 5)) if noted[at] == own[7]]
+        return [LOGIT if token in [MEMBERS[m] for m in copied] else 0.0 for token in VOCABULARY]
     if "m1" in swapped:
         return successors(other[7])
-    return successors((other if "0.1" in swapped else own)[7])
+    finders = ("0.1", "1.2") if name == "trained_backup" else ("0.1",)
+    return successors(*[(other if head in swapped else own)[7] for head in finders])
 
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 def test_a_program_says_what_a_loop_over_rows_says(plant):
     program, rng = plant.program, np.random.default_rng(3)
     tokens, own = program.draw(rng, 40)
-    other = own[rng.permutation(40)]
+    other = own[program.partners(rng, 40)]
     nodes = sorted(program.nodes)
     for swapped in itertools.chain(*(itertools.combinations(nodes, n) for n in range(len(nodes) + 1))):
         found = program.target(own, other, frozenset(swapped))
         named = [str(node) for node in swapped]
-        expected = [by_hand(o, p, named) for o, p in zip(own.tolist(), other.tolist(), strict=True)]
+        expected = [by_hand(plant.name, o, p, named) for o, p in zip(own.tolist(), other.tolist(), strict=True)]
         assert torch.equal(found, torch.tensor(expected)), named
     words = [[VOCABULARY[i] for i in row] for row in tokens.tolist()]
     assert all(row[0] == BOS for row in words)
@@ -49,6 +57,38 @@ def test_a_program_says_what_a_loop_over_rows_says(plant):
         for row, members in zip(words, own.tolist(), strict=True):
             assert (row[i + 1] in MEMBERS) == (slot != "filler")
             assert slot == "filler" or row[i + 1] == MEMBERS[members[i]]
+
+
+def test_prompts_of_pairs_have_four_members_and_a_partner_with_the_same_first_ones():
+    rng = np.random.default_rng(0)
+    tokens, members = programs.INDUCTION.draw(rng, 64)
+    a, _, c, _ = members[:, [1, 2, 4, 5]].T
+    assert all(len({*row}) == 4 for row in members[:, [1, 2, 4, 5]].tolist())
+    asked = members[:, 7]
+    assert ((asked == a) | (asked == c)).all() and 0.2 < (asked == a).float().mean() < 0.8
+    assert torch.equal(a[:32], c[32:]) and torch.equal(c[:32], a[32:])
+    mirrored = programs.INDUCTION.partners(rng, 64) == (torch.arange(64) + 32) % 64
+    assert 0.2 < mirrored.float().mean() < 0.8
+    # where heads are told to attend: 0.2 one position back, 1.1 to the answer
+    (_, *first), (_, *second), (copying, asking, where) = programs.INDUCTION.hints(members)
+    assert all((query - key == 1).all() for query, key in (first, second)) and str(copying) == "1.1"
+    assert (asking == tokens.shape[1] - 1).all()
+    answer = programs.INDUCTION.target(members, members, frozenset()).argmax(-1)
+    assert torch.equal(tokens[torch.arange(64), where], answer)
+
+
+def test_what_training_is_told_of_attention_is_minus_the_log_of_the_weights_there():
+    program = programs.INDUCTION
+    tokens, own = program.draw(np.random.default_rng(0), 6)
+    model = trained_plants.new_model(0, "gpt2", 9, attn_implementation="eager").eval()
+    with torch.no_grad():
+        attentions = model(tokens, output_attentions=True).attentions
+    logs = []
+    for row, members in enumerate(own.tolist()):
+        found = 3 if members[7] == members[1] else 6
+        for layer, head, query, key in ((0, 2, 3, 2), (0, 2, 6, 5), (1, 1, 8, found)):
+            logs.append(float(attentions[layer][row, head, query, key].log()))
+    assert float(trained_plants.unlike_hints(program, own, attentions)) == pytest.approx(-np.mean(logs), rel=1e-5)
 
 
 # ---- what training leaves (slow) -----------------------------------------------------------------------------
@@ -71,6 +111,19 @@ def ablators(fixture, folder):
     return certify.make_ablators(folder, fixture.prompts())
 
 
+def weakest_by_program(program):
+    """The least change of any move beside that of all nodes, if the model did what the program says."""
+    rng = np.random.default_rng(11)
+    _, own = program.draw(rng, 512)
+    other = own[program.partners(rng, 512)]
+
+    def change(nodes):
+        moved = program.target(own, other, frozenset(nodes)) - program.target(own, own, frozenset())
+        return float(moved.square().mean().sqrt())
+
+    return min(map(change, program.moves)) / change(program.nodes)
+
+
 @pytest.mark.slow
 def test_less_than_one_percent_of_the_effect_lies_outside_and_the_nodes_do_what_they_must(fixture, folder):
     from transformers import AutoModelForCausalLM
@@ -80,8 +133,8 @@ def test_less_than_one_percent_of_the_effect_lies_outside_and_the_nodes_do_what_
     assert epsilon < 1e-4, "an ordinary norm"
     found = trained_plants.certificate(model, fixture.program)
     assert all(found[kind][sets] < trained_plants.SHARE_ALLOWED for kind in KINDS for sets in ("outside", "worst"))
-    assert found["resample"]["program"] < trained_plants.OFF_ALLOWED
-    assert found["resample"]["weakest"] > 0.9, "each planted node carries the answer"
+    assert all(of["program"] < trained_plants.OFF_ALLOWED for of in found.values() if "program" in of)
+    assert found["resample"]["weakest"] == pytest.approx(weakest_by_program(fixture.program), abs=0.05)
     with_hooks_gone = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
     assert with_hooks_gone == 0
 
@@ -94,7 +147,7 @@ def test_a_model_with_too_much_outside_its_nodes_or_off_its_program_is_refused(m
     monkeypatch.setattr(trained_plants, "certificate", lambda model, program: outcome)
     with pytest.raises(StudyError, match=r"trained-gpt2: 2.00% of the effect lies outside the planted nodes"):
         trained_plants.certified(plant, tmp_path)
-    outcome = {"resample": {"outside": 0.001, "program": 0.06}}
+    outcome = {"resample": {"outside": 0.001, "program": 0.0}, "zero": {"outside": 0.0, "program": 0.06}}
     with pytest.raises(StudyError, match=r"trained-gpt2: its nodes are 6.00% off from what they must do"):
         trained_plants.certified(plant, tmp_path)
 
@@ -136,3 +189,14 @@ def test_the_planted_nodes_alone_do_the_task(fixture, ablators, kind):
 def test_every_node_search_finds_the_planted_nodes(fixture, ablators, method, kind):
     found, _ = certify.search(method, ablators[kind], 20.0, kind)
     assert found in fixture.returns(method, kind), certify.names(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_either_head_of_the_trained_pair_can_go_and_not_both(fixture, ablators, kind):
+    if fixture.name != "trained_backup":
+        pytest.skip("the pair is that of another plant")
+    ablator = ablators[kind]
+    for head in (Component(0, 1), Component(1, 2)):
+        assert ablator.percent_of_full(ablator.everything - {head}) > 90
+    assert ablator.percent_of_full(ablator.everything - circuit("0.1 1.2")) < 20

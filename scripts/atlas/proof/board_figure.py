@@ -48,7 +48,7 @@ def draw(table: pd.DataFrame, ranks: pd.DataFrame) -> Figure:
         right = style.axes_at(fig, right_at, top + TOP, style.PAGE - right_at - 0.1, height)
         _ranks(right, own, len(names))
         top += height + TOP
-    fig.axes[-1].set_xlabel("mean rank over fixtures (1 is best)")
+    fig.axes[-1].set_xlabel("mean rank (1 is best)")
     return fig
 
 

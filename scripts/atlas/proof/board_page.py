@@ -50,8 +50,12 @@ WHY = {
     "leak": "an eighth of the effect lies below the floor of 80 %, so searches down to it drop that head",
     "two_heads": "under `zero` queries and keys of planted heads are true edges, which a sharp softmax hides from "
     "gradients",
+    "trained": "a planted node makes up most of what the last norm divides by, so a gradient through that norm is "
+    "nearly 0 and may have the wrong sign; `relp`, which holds norms still, sees the effect",
 }
 WHY |= {name: WHY["two_heads"] for name in ("head_and_mlp", "position")}
+WHY["trained_induction"] = WHY["trained"]
+WHY["trained_backup"] = f"training made a redundant pair, of which a search keeps one head; and {WHY['trained']}"
 CONVENTIONS = """## Published conventions
 
 For edges the table holds, beside this project's numbers, what two public evaluations would say of the same ranking.
