@@ -32,8 +32,8 @@ DATA, SUMMARY, COMPONENTS, CIRCUITS = "1 Data", "2 Summary", "3 Components", "4 
 OF_EDGES, EVALUATION, OVERLAP, OF_HEADS = "5 Edges", "6 Evaluation", "7 Overlap", "8 Heads"
 OF_GENERATION, PUBLISHED = "9 Generation", "Published figures"
 
-
 INFO = {"info": Table("prompts.json", OWN)}
+ABOUT = {"model": Table("model.json"), "info": Table("prompts.json", TASK)}
 TASKS, MAIN_TASKS = {"tasks": "derived.tasks"}, {"main_tasks": "study.tasks"}
 EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main tasks, those that heads are explained on
 KIND = {"kind": "ablation.kind"}
@@ -48,8 +48,7 @@ SUMMARISED = {
     **of(EXPLAINED_MAIN, "patching", "attribution", "lens", "lens_lead", "lens_increments", "backup"),
     "detectors": Table("detectors.parquet"),
     **compared("roles"),
-    "model": Table("model.json"),
-    "info": Table("prompts.json", TASK),
+    **ABOUT,
     **of(MAIN, "prompts"),
     "clean": Table("clean_summary.parquet", TASK),
     **of(MAIN, "faithfulness", "choice", "evaluation", "completeness", "minimality", "positions", "stability_summary"),
@@ -72,11 +71,7 @@ SHOWN = (
         "data",
         "a look at the data",
         DATA,
-        tables={
-            "model": Table("model.json"),
-            "info": Table("prompts.json", TASK),
-            **of(TASK, "prompts", "rejected", "tokens", "clean"),
-        },
+        tables=ABOUT | of(TASK, "prompts", "rejected", "tokens", "clean"),
         rule="write_data_page",
         page=True,
     ),
@@ -125,11 +120,7 @@ SHOWN = (
         "estimates",
         "effects and their estimates",
         COMPONENTS,
-        tables={
-            "attribution": Table("node_attribution.parquet", OWN),
-            "accuracy": Table("node_accuracy.parquet", OWN),
-            "effects": Table("component_effects.parquet", OWN),
-        },
+        tables=of(OWN, "node_attribution", "node_accuracy", "component_effects"),
         settings=KIND | look("clean", "circuit"),
         message="Draw how near gradients of {wildcards.model} come to effects on {wildcards.task}",
         of=MAIN,

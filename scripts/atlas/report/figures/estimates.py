@@ -29,12 +29,16 @@ def points(attribution: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(
-    attribution: pd.DataFrame, accuracy: pd.DataFrame, effects: pd.DataFrame, kind: str, colours: dict[str, str]
+    node_attribution: pd.DataFrame,
+    node_accuracy: pd.DataFrame,
+    component_effects: pd.DataFrame,
+    kind: str,
+    colours: dict[str, str],
 ) -> Figure:
     """A panel for each method, all on the same axes; on the dashed line an estimate is exact."""
-    kind = style.one_kind(effects, kind)
-    attribution, accuracy, effects = (t[t["kind"] == kind] for t in (attribution, accuracy, effects))
-    table = points(attribution, effects)
+    kind = style.one_kind(component_effects, kind)
+    scores, accuracy, effects = (t[t["kind"] == kind] for t in (node_attribution, node_accuracy, component_effects))
+    table = points(scores, effects)
     methods = [name for name in METHODS if name in set(table["method"])]
     columns = max(1, min(ACROSS, len(methods)))
     bands = max(1, -(-len(methods) // columns))
