@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import families
 from atlas.circuit.concrete import Pace
+from atlas.circuit.replacement import Replacement
 from atlas.core.graph import Edge, Graph
 from atlas.core.statistics import Bootstrap
 from atlas.edges import edge_circuits, gates, searches
@@ -12,6 +14,7 @@ from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator, engine_of, graph_of, with_embeddings
 from atlas.edges.gates import EdgeGates, GatedEdges, Learned, gates_search
 from atlas.edges.methods import REPORTED, EdgeSettings
+from atlas.model import models
 from atlas.proof import certify, exact
 from edge_oracle import Oracle
 from random_models import FAMILIES, ROWS, load_random, random_prompts, substitute
@@ -192,6 +195,23 @@ def test_gates_of_a_plant_are_the_logits_of_a_plain_pass_with_every_edge_written
             expected, _, _ = oracle.run(p.tokens, exchanged)
             found = gated.engine.weights.unembed(gated.final(of_circuit(ablator.graph, kept), torch.arange(len(p))))
             assert (found - expected).abs().max() < EXACT, seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_gates_of_a_model_in_a_half_stay_finite_and_move(dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(gates, "PACE", Pace(rows=4, steps=5, rate=0.3))
+    families.build("llama", tmp_path / "model")
+    model, prompts = models.load(tmp_path / "model", device="cpu", dtype=dtype, batch_size=2), random_prompts()
+    block, graph = model.weights.blocks[0], graph_of(engine_of(model).weights)
+    z = torch.zeros(model.n_layers, 1, prompts.tokens.shape[1], block.n_heads, model.d_head)
+    mlp_out = torch.zeros(model.n_layers, 1, prompts.tokens.shape[1], model.d_model)
+    values = Replacement(z, mlp_out, torch.zeros(len(prompts), dtype=torch.long))
+    ablator = EdgeAblator(model, graph, prompts, with_embeddings(values, "zero", model, prompts))
+    made = EdgeGates(ablator, ablator.everything, 2, 0)
+    before = made.learner.log_alpha.clone()
+    made.learner.learn(1e-3)
+    assert made.learner.log_alpha.isfinite().all() and (made.learner.log_alpha != before).all()
 
 
 def test_the_method_searches_down_to_the_floor_of_the_settings(two_heads, monkeypatch):
