@@ -8,7 +8,8 @@ import torch
 
 from atlas.circuit import gates as learned_gates
 from atlas.circuit.ablation import Ablator
-from atlas.circuit.gates import BETA, HIGH, LOW, Gated, Gates, Learned, drawn, gates_search, open_chance
+from atlas.circuit.concrete import BETA, HIGH, LOW, drawn, open_chance
+from atlas.circuit.gates import Gated, Gates, Learned, gates_search
 from atlas.circuit.search import Rule
 from atlas.core.components import Component, all_components
 from atlas.core.errors import StudyError
@@ -147,7 +148,7 @@ def test_it_finds_what_is_planted_alike_for_one_seed(two_heads, monkeypatch):
     rule = Rule(20, never_test=frozenset({Component(1, 0)}))
     both = [Gates(ablator, rule, 3) for _ in range(2)]
     paths = [list(gates.path()) for gates in both]
-    assert paths[0] == paths[1] and torch.equal(both[0].log_alpha, both[1].log_alpha)
+    assert paths[0] == paths[1] and torch.equal(both[0].learner.log_alpha, both[1].learner.log_alpha)
     assert list(both[0].path()) == paths[0], "learned once"
     assert all(Component(1, 0) not in learned.ranked for learned in paths[0])
     (steps,) = [list(gates_search(ablator.everything, rule, ablator.percents_of_full, both[0]))]

@@ -19,13 +19,14 @@ from atlas.circuit.ablation import Ablator
 from atlas.core.components import all_components
 from atlas.core.errors import StudyError
 from atlas.core.graph import Edge
+from atlas.edges import gates as edge_gates
 from atlas.edges import searches
-from atlas.edges.methods import METHODS, SCORING
+from atlas.edges.methods import EDGE_GATES, METHODS, SCORING
 from atlas.edges.rankings import greedy
 from atlas.prompts.batch import Prompts
 from atlas.proof import building, certify, exact, fixtures, page, planted
 from atlas.proof.attributed import MOVING
-from atlas.proof.fixtures import KINDS, NODE_METHODS, OPTIMAL, circuit
+from atlas.proof.fixtures import GATED, KINDS, NODE_METHODS, OPTIMAL, circuit
 from conftest import crossed
 from edge_oracle import EdgeScores, Oracle
 
@@ -216,13 +217,15 @@ def test_solvable_fixtures_are_solved():
 def test_certify_writes_a_row_for_every_method_kind_and_threshold(built, monkeypatch):
     """With few points, which are enough where everything is linear."""
     monkeypatch.setattr(gates, "PENALTIES", (1e-3, 1e-1))  # others would end alike
+    monkeypatch.setattr(edge_gates, "PENALTIES", (1e-2,))
     monkeypatch.setattr(certify, "EDGES", replace(certify.EDGES, points=2))
     monkeypatch.setattr(certify, "POINTS", 2)
     fixture = by_name("leak", "gpt2")
     rows = certify.certify(fixture, built(fixture))
     nodes = [row for row in rows if row["method"] in (*NODE_METHODS, "gates")]
     assert len(nodes) == (len(NODE_METHODS) * len([*KINDS, OPTIMAL]) + 1) * 2
-    assert len(rows) - len(nodes) == (len(METHODS) + len(node_methods.METHODS)) * len(KINDS)
+    of_edges = sum(len(fixture.edge_methods(kind)) for kind in KINDS)
+    assert len(rows) - len(nodes) == of_edges + len(node_methods.METHODS) * len(KINDS)
     assert all(row["as_expected"] for row in rows)
     assert {(r["threshold"], r["precision"], round(r["recall"], 2)) for r in nodes} == {(20, 1, 0.67), (10, 1, 1)}
     described = certify.describe(fixture)
@@ -327,6 +330,16 @@ def test_edge_methods_that_average_over_points_return_what_is_expected(fixture, 
     certified_edges(fixture, ablators, kind, AVERAGED)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", planted.FAMILIES)
+@pytest.mark.parametrize("name", GATED)
+def test_gates_of_edges_return_what_removals_do_where_every_effect_has_a_slope(ablators, family, name):
+    fixture = by_name(name, family)
+    assert EDGE_GATES.name in fixture.edge_methods("mean") and EDGE_GATES.name not in fixture.edge_methods("zero")
+    (row,) = certified_edges(fixture, ablators, "mean", (EDGE_GATES.name,))
+    assert row["precision"] == 1 and (row["recall"] == 1) == (name != "leak")
+
+
 def test_points_too_far_apart_all_but_miss_what_a_sharp_softmax_attends_to(ablators):
     """`induction` under `resample`: 5 points leave 1.1e-4 of the key edge, which no longer passes as found."""
     fixture = by_name("induction", "gpt2")
@@ -396,7 +409,8 @@ def test_one_gradient_is_the_exact_effect_among_heads_and_as_foreseen_into_an_ml
 @pytest.mark.parametrize("kind", SOME_SLOW)
 def test_every_edge_method_returns_what_is_expected(fixture, ablators, kind):
     """Exact methods return the true edges where the fixture hides nothing, and what it foresees where it does."""
-    rows = certified_edges(fixture, ablators, kind, [method for method in METHODS if method not in AVERAGED])
+    methods = [method for method in METHODS if method not in (*AVERAGED, EDGE_GATES.name)]
+    rows = certified_edges(fixture, ablators, kind, methods)
     true = {row["method"]: row["found"] == row["truth"] for row in rows if row["method"] in EXACT}
     if fixture.name in ("two_heads", "head_and_mlp", "induction", "position"):
         assert all(true.values()), true

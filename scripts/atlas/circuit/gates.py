@@ -7,28 +7,24 @@ model's prediction plus ``penalty`` times the expected number of gates that are 
 """
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from atlas.circuit.ablation import Ablator
+from atlas.circuit.concrete import Learner, Pace
 from atlas.circuit.search import Percents, Rule, Step
 from atlas.core.components import AnyCircuit, Component
 from atlas.core.errors import StudyError
 from atlas.model.attention import Positions
 from atlas.model.engine import Engine, Substitute, replacing
 from atlas.model.models import slices
-from atlas.store.job import progress
 
 log = logging.getLogger("atlas")
 
-BETA, LOW, HIGH = 2 / 3, -0.1, 1.1  # temperature and stretch of the distribution, as published
 PENALTIES = tuple(10.0 ** (k / 2 - 3) for k in range(7))  # nats a component, one after the other, each from the last
-ROWS = 48  # prompts of a step
-STEPS, SETTLED = 200, 60  # for each penalty, at most; and without a change of the open gates
-RATE = 0.1  # of Adam
+PACE = Pace()
 POINTS = 5  # between everything shut and everything open, where gradients say how gates begin
 FIRST, LAST = 0.0, 3.0  # log alpha at the beginning, from the least to the most important
 
@@ -45,6 +41,7 @@ class Gated:
         self.ablator, self.engine, self.rows = ablator, Engine(model.weights), ablator.rows
         at = torch.full((len(self.rows), 1), self.rows.tokens.shape[1] - 1)
         self.at = (at if ablator.at is None else ablator.at).to(model.device)
+        self.device = self.at.device
         held = len(self.engine.blocks) * self.engine.bytes_per_row(self.rows.tokens.shape[1], logits=1)
         self.fit = max(1, min(model.batch_size, int(model.memory_mb * 2**20) // held))
         self.shape = len(self.engine.blocks), self.engine.weights.n_heads + 1
@@ -55,7 +52,7 @@ class Gated:
 
     def parts(self, rows: Sequence[int]) -> list[torch.Tensor]:
         """Numbers of rows, as many at a time as fit."""
-        index = torch.as_tensor(list(rows), device=self.at.device)
+        index = torch.as_tensor(list(rows), device=self.device)
         return [index[part] for part in slices(len(index), self.fit)]
 
     def final(self, gates: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -97,23 +94,12 @@ class Gated:
         averaged over POINTS between all shut and all open."""
         total, by = torch.zeros(self.shape), self.ablator
         for point in range(POINTS):
-            gates = torch.full(self.shape, (point + 0.5) / POINTS, device=self.at.device, requires_grad=True)
+            gates = torch.full(self.shape, (point + 0.5) / POINTS, device=self.device, requires_grad=True)
             for rows in self.parts(range(len(self.rows))):
                 x = self.final(gates, rows)
                 found = self.engine.weights.logit_diff(x, by.answer[rows], by.incorrect[rows]).sum()
                 total += torch.autograd.grad(found, gates)[0].cpu() / (POINTS * len(self.rows))
         return total
-
-
-def open_chance(log_alpha: torch.Tensor) -> torch.Tensor:
-    """The chance that a gate is not shut, of a hard concrete distribution."""
-    return torch.sigmoid(log_alpha - BETA * math.log(-LOW / HIGH))
-
-
-def drawn(log_alpha: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Gates [n, ...] of hard concrete distributions [...], by numbers [n, ...] drawn between 0 and 1."""
-    s = torch.sigmoid((uniform.log() - (-uniform).log1p() + log_alpha) / BETA)
-    return (s * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -133,15 +119,16 @@ class Gates:
     """
 
     def __init__(self, ablator: Ablator, rule: Rule, seed: int) -> None:
-        self.gated, self.rng = Gated(ablator), torch.Generator().manual_seed(seed)
+        self.gated = Gated(ablator)
         kinds = {kind for visited in rule.visit.values() for kind in visited}
         everything = sorted(c for c in ablator.everything if isinstance(c, Component))
         self.movable = [c for c in everything if rule.tests(c) and ("mlp" if c.is_mlp else "head") in kinds]
-        self.has_gate = torch.zeros(self.gated.shape, dtype=torch.bool)
+        has_gate = torch.zeros(self.gated.shape, dtype=torch.bool)
         for c in self.movable:
-            self.has_gate[c.layer, c.head] = True  # that of an MLP is -1, the last
+            has_gate[c.layer, c.head] = True  # that of an MLP is -1, the last
         ranks = self.gated.attributions().abs().flatten().argsort().argsort().view(self.gated.shape)
-        self.log_alpha = FIRST + (LAST - FIRST) * ranks / max(1, ranks.numel() - 1)
+        log_alpha = FIRST + (LAST - FIRST) * ranks / max(1, ranks.numel() - 1)
+        self.learner = Learner(self.gated, len(self.gated.rows), log_alpha, has_gate, seed, 1.0, PACE)
         self.learned: list[Learned] = []
 
     def path(self) -> Iterator[Learned]:
@@ -153,35 +140,11 @@ class Gates:
 
     def learn(self, penalty: float) -> Learned:
         """Go on from where the gates are, with another penalty."""
-        log_alpha = self.log_alpha.clone().requires_grad_(True)
-        adam, changed = torch.optim.Adam([log_alpha], RATE), 0
-        is_open = self.is_open(log_alpha)
-        for step in progress(range(STEPS), f"gates at penalty {penalty:.3g}"):
-            adam.zero_grad()
-            self.gradient(log_alpha, penalty)
-            adam.step()
-            before, is_open = is_open, self.is_open(log_alpha)
-            changed = changed if torch.equal(before, is_open) else step
-            if step - changed >= SETTLED:
-                break
-        self.log_alpha, n_open = log_alpha.detach(), int(is_open.sum())
-        ranked = sorted(self.movable, key=lambda c: (-float(self.log_alpha[c.layer, c.head]), c))
-        log.info("gates at penalty %.3g: %d of %d open after %d steps", penalty, n_open, len(ranked), step + 1)
+        n_open, steps = self.learner.learn(penalty)
+        log_alpha = self.learner.log_alpha
+        ranked = sorted(self.movable, key=lambda c: (-float(log_alpha[c.layer, c.head]), c))
+        log.info("gates at penalty %.3g: %d of %d open after %d steps", penalty, n_open, len(ranked), steps)
         return Learned(penalty, ranked, n_open)
-
-    def is_open(self, log_alpha: torch.Tensor) -> torch.Tensor:
-        """[L, H + 1]: gates that are more likely open than shut."""
-        return (open_chance(log_alpha.detach()) > 0.5) & self.has_gate
-
-    def gradient(self, log_alpha: torch.Tensor, penalty: float) -> None:
-        """Add to `log_alpha.grad` that of the cost on some prompts, each with gates of its own."""
-        n, device = len(self.gated.rows), self.gated.at.device
-        some = torch.randperm(n, generator=self.rng)[:ROWS]
-        uniform = torch.rand(len(some), *self.gated.shape, generator=self.rng).clamp(1e-6, 1 - 1e-6)
-        (penalty * open_chance(log_alpha)[self.has_gate].sum()).backward()
-        for part in slices(len(some), self.gated.fit):
-            gates = torch.where(self.has_gate, drawn(log_alpha, uniform[part]), 1.0).to(device)
-            (self.gated.kl(gates, some[part].to(device)).sum() / len(some)).backward()
 
 
 def gates_search(everything: AnyCircuit, rule: Rule, percents: Percents, gates: Gates) -> Iterator[Step]:

@@ -7,6 +7,7 @@ Parsed by Snakemake in every job: imports nothing heavy.
 from dataclasses import dataclass
 
 NO_PASSES, ONE_PASS, EACH_POINT, EACH_SENDER = "none", "one", "points", "points for each sender"
+SETTLED = "as many as learning takes"  # no number of passes that is known beforehand
 ASCENDING = "ascending_"  # a search order by attribution: this before the name of the method
 
 

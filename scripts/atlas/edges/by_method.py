@@ -11,7 +11,7 @@ from typing import Any
 
 from atlas.circuit.search import Step
 from atlas.core.graph import Edge, EdgeCircuit
-from atlas.edges import attribution, by_sender, searches
+from atlas.edges import attribution, by_sender, gates, searches
 from atlas.edges.engine import EdgeAblator
 from atlas.edges.methods import EdgeSettings
 from atlas.store.job import progress
@@ -57,6 +57,14 @@ def iterative_edges(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSett
     """One search from ``start`` down to 100 - T percent of full, T the threshold of ``settings``."""
     percents = searches.percents(ablator, settings.drop_without_path)
     yield settings.threshold, searches.iterative(ablator.graph, start, settings.threshold, percents)
+
+
+def edge_gates(ablator: EdgeAblator, start: EdgeCircuit, settings: EdgeSettings) -> Searches:
+    """One search, of gates of the edges of ``start``, down to 100 - T percent of full, T the threshold of ``settings``
+    (`edges.gates`)."""
+    path = gates.EdgeGates(ablator, start, settings.points, settings.seed).path()
+    cut = ablator.graph.on_paths if settings.drop_without_path else ablator.graph.circuit
+    yield settings.threshold, gates.gates_search(start, settings.threshold, ablator.percents_of_full, cut, path)
 
 
 def function_of(name: str) -> Callable[[EdgeAblator, EdgeCircuit, EdgeSettings], Any]:

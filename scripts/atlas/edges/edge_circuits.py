@@ -86,13 +86,15 @@ class EdgeCircuits:
 
     def search(self, method: str, setting: float, start: EdgeCircuit, steps: Iterator[Step]) -> None:
         """The circuit that a search ends at, and a row for each of its evaluations."""
-        left = start
+        left, penalty = start, None
         for number, step in enumerate(progress(steps, f"{method} {setting:g}"), start=1):
-            left = step.left
+            left, penalty = step.left, step.penalty
             row = {"method": method, "setting": float(setting), "step": number} | step.components[0]._asdict()
             row |= {"percent": step.percent, "removed": step.removed, "close": step.close}
             self.trace.append(row | {"edges": len(left)})
         self.add(method, "", setting, left)
+        if penalty is not None:
+            self.circuits[-1] |= {"penalty": penalty, "seed": self.settings.seed}
 
 
 def score(

@@ -7,7 +7,7 @@ Parsed by Snakemake in every job: imports nothing heavy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atlas.circuit.node_methods import EACH_POINT, EACH_SENDER, NO_PASSES, ONE_PASS
+from atlas.circuit.node_methods import EACH_POINT, EACH_SENDER, NO_PASSES, ONE_PASS, SETTLED
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ _ALL = (
     EdgeMethod("path_patching", "path patching", "each edge ablated alone", scores=True, preferred=1),
     EdgeMethod("acdc", "ACDC", "edges removed that cost less than tau", scores=False, setting="tau"),
     EdgeMethod("iterative_edges", "iterative", "edges removed down to a floor", scores=False, setting="T"),
+    EdgeMethod(
+        "edge_gates",
+        "learned gates",
+        "a gate for each edge learned, and those that are most open kept down to the same floor",
+        scores=False,
+        passes=SETTLED,
+        setting="T",
+    ),
     EdgeMethod("eap", "EAP", "attribution by the gradient", scores=True, passes=ONE_PASS, few_passes=True, preferred=2),
     EdgeMethod(
         "eap_ig",
@@ -64,6 +72,7 @@ _ALL = (
     ),
 )
 METHODS = {method.name: method for method in _ALL}
+EDGE_GATES = METHODS["edge_gates"]
 BY_ROLES = ("eap", "eap_ig")  # gradients that score parts of edges by roles of positions
 SCORING = {name: method for name, method in METHODS.items() if method.scores}
 SEARCHING = {name: method for name, method in METHODS.items() if not method.scores}
@@ -79,7 +88,7 @@ RANKINGS = (*BY_SCORE, "greedy")  # by that size too, but only edges that edges 
 
 @dataclass(frozen=True)
 class EdgeSettings:
-    """The keys of `edges` in a configuration that scores and searches read; see there."""
+    """The keys of `edges` in a configuration that scores and searches read, and `statistics.seed`; see there."""
 
     methods: Sequence[str] = ()
     start: str = "full"
@@ -92,6 +101,7 @@ class EdgeSettings:
     path_patching: str = "full"
     drop_without_path: bool = True
     choice: str = CHOICES[0]
+    seed: int = 0
 
 
 def preferred_scores(ran: Sequence[str]) -> str | None:

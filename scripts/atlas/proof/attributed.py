@@ -24,6 +24,10 @@ whose units have a slope while f, from 1/4 or 0 to 2, is between 1/2 and 3/4. Wh
 not what feeds both. Of `backup` it sees neither head: f stays above 1 when one of them goes. What the embeddings feed
 it sees as `eap_ig` does. `cancelling` stays what it was.
 
+`edge_gates` move all edges, each by itself, and stay above a floor. Where every effect has a slope between ablated and
+clean, and one circuit alone leaves the prediction as it is, they return what removals down to that floor return: the
+fixtures and kind of `Fixture.gated`. Elsewhere nothing is foreseen of them (docs/fixtures.md).
+
 The narrowest slope is that of `induction`, 0.06 wide in k, and that of a threshold is 0.125; points 1/20 apart meet
 all of them. Under `zero` positions and flags shrink too, and what is found depends on the number of points.
 """
@@ -32,6 +36,7 @@ from dataclasses import replace
 
 from atlas.core.components import Circuit
 from atlas.core.graph import EdgeCircuit
+from atlas.edges.methods import EDGE_GATES
 from atlas.proof.fixtures import KINDS, Fixture, circuit, edges
 
 POINTS = 20
@@ -65,6 +70,8 @@ def foreseen(fixture: Fixture) -> Fixture:
     """The fixture with what attribution must find in it; raises KeyError for one that nothing is foreseen of."""
     name = fixture.name
     found: dict[str, dict[str, tuple[EdgeCircuit, ...]]] = {"relp": dict(fixture.edges_expected["eap"])}
+    removed = fixture.edges_expected["iterative_edges"]
+    found[EDGE_GATES.name] = {kind: removed[kind] for kind in KINDS if fixture.gated(kind)}
     for method, unseen in UNSEEN_EDGES.items():
         found[method] = {kind: (fixture.edges[kind] - edges(unseen.get(name, "")),) for kind in MOVING}
     seen = circuit(NODES[name])

@@ -136,12 +136,13 @@ def search_edges(method: str, ablator: EdgeAblator) -> tuple[EdgeCircuit, float]
 
 
 def certify_edges(
-    fixture: Fixture, nodes: dict[str, Ablator], methods: Sequence[str] = tuple(METHODS)
+    fixture: Fixture, nodes: dict[str, Ablator], methods: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """One row per edge method and kind of ablation; methods that score edges also get their AUROC against the truth."""
+    """One row per edge method (default: all that are certified) and kind of ablation; methods that score edges also get
+    their AUROC against the truth."""
     rows = []
     for kind, shared in nodes.items():
-        for method in methods:
+        for method in fixture.edge_methods(kind) if methods is None else methods:
             ablator, started = edge_ablator(shared, kind), time.perf_counter()
             setting, columns = float("nan"), {"auroc": float("nan")}
             truth = fixture.named(fixture.edges[kind], ablator.graph)

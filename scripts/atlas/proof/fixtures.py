@@ -15,6 +15,7 @@ import torch
 
 from atlas.core.components import Circuit, Component
 from atlas.core.graph import Edge, EdgeCircuit, Graph
+from atlas.edges.methods import EDGE_GATES, METHODS
 from atlas.proof.building import build
 from atlas.proof.planted import (
     BOS,
@@ -113,6 +114,11 @@ class Fixture:
     def gated(self, kind: str) -> tuple[str, ...]:
         """The methods beside NODE_METHODS that are certified under a kind."""
         return (GATES,) if self.name in GATED and kind == GATED_KIND else ()
+
+    def edge_methods(self, kind: str) -> tuple[str, ...]:
+        """The edge methods that are certified under a kind."""
+        gated = bool(self.gated(kind))
+        return tuple(name for name in METHODS if gated or name != EDGE_GATES.name)
 
     def returns(self, method: str, kind: str, threshold: float = THRESHOLD) -> tuple[Circuit, ...]:
         """The circuits of which a node search must return one."""

@@ -29,7 +29,7 @@ def colours_of(colours: dict[str, str]) -> dict[str, str]:
     """By method. `colours` has `clean` and `circuit`."""
     ranked = dict(zip(RANKED, (colours["clean"], colours["circuit"], THIRD, *MORE), strict=False))
     ends = {CHOSEN: style.INK, REPORTED.name: style.GREY, NODE_CIRCUIT: FIFTH}
-    return ranked | dict(zip(OTHERS, (FOURTH, *MORE), strict=False)) | ends
+    return ranked | dict(zip(OTHERS, (FOURTH, *reversed(MORE)), strict=False)) | ends
 
 
 def on_split(table: pd.DataFrame) -> pd.DataFrame:
