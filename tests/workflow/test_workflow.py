@@ -168,7 +168,8 @@ def test_the_consensus_is_of_all_searches(study):
         assert found == {"core": runs[0] & runs[1], "contingent": runs[0] ^ runs[1], "noise": set()}
         cores.append(found["core"])
         scores = pd.read_parquet(results / task / "consensus_scores.parquet")
-        assert set(scores.circuit) == {"core", "core and contingent", "shared", "all but shared"}
+        of_edges = {"core edges", "core and contingent edges"}
+        assert set(scores.circuit) == {"core", "core and contingent", "shared", "all but shared"} | of_edges
     assert {*content["shared"]["heads"], *content["shared"]["mlps"]} == cores[0] & cores[1]
 
 
