@@ -28,7 +28,7 @@ from atlas.prompts.batch import Prompts
 from atlas.prompts.making import prompts_of
 from atlas.proof import certify, exact, fixtures
 from atlas.study.settings import task_block
-from conftest import load_tokenizer
+from conftest import crossed, load_tokenizer
 
 TASK = "number_words"
 RULE = Rule(threshold=20)
@@ -104,17 +104,19 @@ def maker(model, block, **options) -> Maker:
     return Maker(model, TASK, block, load_tokenizer("shipped"), **settings | options)
 
 
-@pytest.mark.parametrize(
-    "kind", ["mean", "mean_clean", "zero", "resample", pytest.param("optimal", marks=pytest.mark.slow)]
+CHANGED = (
+    {"seed": 3, "filler_seed": 3},
+    {"templates": ["{object} is {m}.", "{name} picked {m}."]},
+    {"corruption": "repeat_random"},
 )
+
+
 @pytest.mark.parametrize(
-    "changed",
+    ("kind", "changed"),
     [
-        {"seed": 3, "filler_seed": 3},
-        {"templates": ["{object} is {m}.", "{name} picked {m}."]},
-        {"corruption": "repeat_random"},
+        *crossed(["mean", "mean_clean", "zero", "resample"], CHANGED),
+        *(pytest.param("optimal", changed, marks=pytest.mark.slow) for changed in CHANGED),
     ],
-    ids=lambda c: next(iter(c)),
 )
 def test_data_made_anew_is_what_the_earlier_stages_make(shipped_model, block, changed, kind):
     found = maker(shipped_model, block, kind=kind).dataset("any", "name", changed)

@@ -47,7 +47,11 @@ WRONG = [[4], [5, 9, 1], [12, 2], [7], [8, 1, 5]]
 circuits_strategy = st.sets(st.sampled_from(COMPONENTS)).map(frozenset)
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+# the layout of a layer decides nothing here, so one of the two NeoX is left to the slow tests
+FAMILIES = [pytest.param(f, marks=pytest.mark.slow) if f == "neox sequential" else f for f in TOLERANCE]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("random") / "model"
     save(request.param, folder)

@@ -12,7 +12,7 @@ from atlas.prompts.tasks import Task, make_prompts
 from atlas.prompts.tokens import covering, encode_prompts
 from atlas.prompts.words import check_members, single_token_fillers
 from atlas.study.settings import task_block
-from conftest import load_tokenizer
+from conftest import crossed, load_tokenizer
 
 MONTHS = list(calendar.month_name)[1:]
 MEMBERS = {
@@ -39,11 +39,11 @@ def build(tokenizer, config, members, prepend_bos=False, **changes):
     return encode_prompts(make_prompts(task), tokenizer, prepend_bos, "t")
 
 
-@pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize(("name", "members"), CASES)
+@pytest.mark.parametrize(("case", "bos"), crossed(CASES, [False, True]))
 @given(seed=st.integers(0, 50))
 @settings(max_examples=5)
-def test_prompts_align_on_every_tokenizer(config, name, members, bos, seed):
+def test_prompts_align_on_every_tokenizer(config, case, bos, seed):
+    name, members = case
     tokenizer = load_tokenizer(name)
     encoded = build(tokenizer, config, MEMBERS[members], bos, seed=seed, filler_seed=seed)
     layout, rows = encoded.layout, encoded.rows
