@@ -119,6 +119,11 @@ def crossed(*lists):
     ]
 
 
+def every_other(values, first=0):
+    """All values, for `parametrize`: every other one, from the one numbered ``first``, runs at once; the rest are slow."""
+    return [pytest.param(x, marks=[pytest.mark.slow] * ((i - first) % 2)) for i, x in enumerate(values)]
+
+
 @functools.cache
 def load_tokenizer(name: str):
     """The shipped tokenizer, or a real one of ../shared/tokenizers; skips where that is absent."""

@@ -31,7 +31,7 @@ from atlas.model import models
 from atlas.report.figures import generation as drawing
 from atlas.report.sections import generation as section
 from atlas.study import checks, settings
-from conftest import ROOT, SHIPPED, load_tokenizer
+from conftest import ROOT, SHIPPED, every_other, load_tokenizer
 from random_models import EVERY, FAMILIES, VOCAB, H, L, S, build
 
 PROMPT, STEPS = 3, S - 3  # as many tokens as the random models have positions
@@ -71,7 +71,7 @@ def by_hand(model, text, heads, means=None):
 
 
 # ---- decoding ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["zero", "mean"])
+@pytest.mark.parametrize("kind", every_other(["zero", "mean"]))
 @given(sets=st.lists(head_set, min_size=1, max_size=6), first=st.integers(0, 30))
 @budget(max_examples=8)
 def test_ablation_with_a_cache_equals_hooks_on_the_whole_text(model, texts, means, kind, sets, first):

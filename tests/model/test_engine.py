@@ -20,7 +20,7 @@ from atlas.core.errors import StudyError
 from atlas.model import engine, families, models
 from atlas.model.live import LiveRun
 from atlas.prompts.batch import Prompts
-from conftest import load_tokenizer
+from conftest import every_other, load_tokenizer
 from random_models import (
     COMPONENTS,
     FAMILIES,
@@ -48,7 +48,7 @@ def prompts():
     return random_prompts()
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", every_other(ROWS, 1))
 @given(circuits=st.lists(circuits_strategy, min_size=1, max_size=6))
 @settings(max_examples=12)
 def test_the_engine_equals_hooks(model, prompts, rows, circuits):

@@ -31,6 +31,7 @@ from conftest import crossed
 from edge_oracle import EdgeScores, Oracle
 
 TOLERANCE = 1e-5
+RARE_KINDS = [pytest.param(m, k, marks=pytest.mark.slow) for m in NODE_METHODS for k in ("zero", OPTIMAL)]
 SOME_SLOW = [*(kind for kind in KINDS if kind != "zero"), pytest.param("zero", marks=pytest.mark.slow)]
 FIXTURES = exact.all_fixtures()
 EXACT = ("path_patching", "acdc", "iterative_edges")  # methods that ablate edges, instead of estimating what that does
@@ -194,7 +195,7 @@ def test_fixtures_defeat_what_they_are_meant_to_defeat(ablators, family, kind):
 
 
 # ---- node searches -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("method", "kind"), crossed(list(NODE_METHODS), [*KINDS, OPTIMAL]))
+@pytest.mark.parametrize(("method", "kind"), [*crossed(list(NODE_METHODS), ["mean", "resample"]), *RARE_KINDS])
 def test_every_node_search_returns_what_is_expected(fixture, ablators, method, kind):
     truth = fixture.nodes["mean" if kind == OPTIMAL else kind]
     for threshold in fixture.thresholds:

@@ -22,7 +22,7 @@ from atlas.report.figures import (
     positions,
     stability,
 )
-from conftest import crossed
+from conftest import crossed, every_other
 from drawings import check_written
 from figure_tables import COLOURS, GROUPED, LARGE, SMALL, study_of
 
@@ -97,7 +97,7 @@ def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     check_written([draw(figure, study)] + [make(figure, study)] * (name == SMALL), tmp_path)
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", every_other(FIGURES, 1))
 def test_a_larger_figure_is_laid_out_within_the_page(figure):
     """All but its file is made, and that file is written as for the smaller studies."""
     drawing = draw(figure, study_of(LARGE))

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 import head_tables
 from atlas.report import maps, style, wording
 from atlas.report.figures import attention, attribution, backup, detectors, lens, ov, patching, patching_scatter
-from conftest import crossed
+from conftest import crossed, every_other
 from drawings import check_written, texts
 from figure_tables import COLOURS, GROUPED, HEADLESS, LARGE, SMALL, UNKNOWN, fake_study, study_of
 
@@ -48,7 +48,10 @@ def draw(figure: str, study):
 FIGURES = ["patching", "patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
 
 
-@pytest.mark.parametrize(("figure", "name"), crossed(FIGURES, [SMALL, GROUPED, UNKNOWN, HEADLESS]))
+ODD = [pytest.param(figure, name, marks=pytest.mark.slow) for figure in FIGURES for name in (UNKNOWN, HEADLESS)]
+
+
+@pytest.mark.parametrize(("figure", "name"), [*crossed(FIGURES, [SMALL, GROUPED]), *ODD])
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)
@@ -62,7 +65,7 @@ def large():
     return head_tables.add(fake_study(13, 9, tasks, (), thresholds=(20,), orders=("layers",), model="large"))
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", every_other(FIGURES, 1))
 def test_a_larger_study_keeps_to_the_page(figure, large):
     made = draw(figure, large)
     width, height = made.get_size_inches()

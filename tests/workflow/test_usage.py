@@ -39,6 +39,7 @@ def planned(done) -> dict[str, int]:
     return {rule.removeprefix("atlas_"): int(n) for rule, n in (line.split() for line in table.splitlines())}
 
 
+@pytest.mark.slow
 def test_the_catalogues_snakefile_plans_the_same_study(tmp_path):
     """From another folder, so that nothing is finished; the shim's target has a name of its own."""
     plans = [
@@ -78,6 +79,7 @@ def test_a_modules_wrong_key_is_named_in_one_line(tmp_path):
     assert done.returncode and "config: search: unknown key 'threshold'" in text and "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_another_workflows_interpreter_is_left_as_it_is(tmp_path):
     """By itself this workflow tunes garbage collection, memory, smart_open, how scripts run and how often Snakemake
     looks for jobs; as a module it changes none of them."""

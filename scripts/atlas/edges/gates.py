@@ -24,7 +24,9 @@ from atlas.model.models import slices
 
 log = logging.getLogger("atlas")
 
-PENALTIES = tuple(10.0**k for k in (-3.5, -3, -2.5, -2, -1.5, -1))  # nats an edge, one after the other, each from the last
+PENALTIES = tuple(
+    10.0**k for k in (-3.5, -3, -2.5, -2, -1.5, -1)
+)  # nats an edge, one after the other, each from the last
 PACE = Pace(rows=8, steps=40, settled=20, rate=0.3)
 FIRST, LAST = -1.0, 2.0  # log alpha at the beginning, from the least to the most important
 
