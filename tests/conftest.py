@@ -120,7 +120,7 @@ def crossed(*lists):
 
 
 def every_other(values, first=0):
-    """All values, for `parametrize`: every other one, from the one numbered ``first``, runs at once; the rest are slow."""
+    """All values, for `parametrize`: every other one, from number ``first`` on, runs at once; the rest are slow."""
     return [pytest.param(x, marks=[pytest.mark.slow] * ((i - first) % 2)) for i, x in enumerate(values)]
 
 
