@@ -104,7 +104,7 @@ def test_the_top_edges_are_taken_by_their_scores_whatever_the_flags_say(tmp_path
     assert read_circuit_and_level(path, PLAIN, {"top": 3}) == (frozenset(signed[:3]), "edge")
     found, _ = read_circuit_and_level(path, PLAIN, {"top": 4, "ranking": "absolute"})
     assert found == frozenset(absolute[:4]) != frozenset(signed[:4])
-    flat = torch.load(path)["edges_scores"]  # the largest are into the logits: made the smallest
+    flat = torch.load(path, weights_only=True)["edges_scores"]  # the largest, into the logits, are made the smallest
     upside_down = file_of(tmp_path / "other.pt", edges_scores=torch.where(flat == 0, flat, 1 / flat))
     found, _ = read_circuit_and_level(upside_down, PLAIN, {"top": 4, "ranking": "greedy"})
     expected = greedy({edge: 1 / score for edge, score in scores.items()}, PLAIN)[:4]
