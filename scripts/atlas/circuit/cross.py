@@ -31,8 +31,17 @@ def cross_rows(
     """
     full, empty = (ablator.logit_diff(c) for c in (ablator.everything, EMPTY))
     refuse_no_effect(task, full, empty, allow_negative_clean)
+    every = {**circuits, "all but shared": ablator.everything - circuits["shared"]}
+    return kept_rows(ablator, every, split, full, empty, bootstrap)
+
+
+def kept_rows(
+    ablator: Ablator, circuits: Mapping[str, Any], split: str, full: Any, empty: Any, bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """Percent of full, faithfulness and top-1 of circuits of components or edges; ``full``, ``empty`` [N]: logit
+    differences of the whole model and of none of it."""
     rows = []
-    for name, circuit in {**circuits, "all but shared": ablator.everything - circuits["shared"]}.items():
+    for name, circuit in circuits.items():
         found = ablator.scores(circuit)
         for metric, estimate in (
             ("percent_of_full", bootstrap.percent(found["logit_diff"], full)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from atlas.circuit.cross import kept_rows
 from atlas.compare.exchange import places
 from atlas.core.components import EMPTY
 from atlas.core.graph import EdgeMask
@@ -24,17 +25,7 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """Rows as those of `cross.cross_rows`, of edges: the empty circuit has every edge ablated, embeddings included."""
     full, empty = ablator.logit_diff(ablator.everything), ablator.logit_diff(EMPTY)
-    rows = []
-    for name, circuit in circuits.items():
-        found = ablator.scores(circuit)
-        for metric, estimate in (
-            ("percent_of_full", bootstrap.percent(found["logit_diff"], full)),
-            ("faithfulness", bootstrap.faithfulness(found["logit_diff"], full, empty)),
-            ("top1", bootstrap.mean(found["top1"])),
-        ):
-            row = {"circuit": name, "split": split, "metric": metric} | interval_columns(estimate)
-            rows.append(row | {"prompts": len(ablator.prompts)})
-    return rows
+    return kept_rows(ablator, circuits, split, full, empty, bootstrap)
 
 
 def exchanged_circuits(circuit: EdgeMask, count: int, seed: int) -> list[EdgeMask]:
