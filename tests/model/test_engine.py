@@ -379,7 +379,9 @@ def test_a_legacy_search_is_the_same(model, prompts):
             list(search.node_search(ablator.everything, rule, search.by_layers(rule), ablator.percents_of_full))
         )
     assert [(s.components, s.removed) for s in traces[1]] == [(s.components, s.removed) for s in traces[0]]
-    assert [s.percent for s in traces[1]] == pytest.approx([s.percent for s in traces[0]], abs=1e-3)
+    # 1e-5 logits, as above: some families take norms and softmax in float32. Percents are of a full model near 0 here
+    full = abs(float(ablator.logit_diff(ablator.everything).mean()))
+    assert [s.percent for s in traces[1]] == pytest.approx([s.percent for s in traces[0]], abs=100 * 1e-5 / full)
 
 
 def test_gradients_reach_the_substitutes(model, prompts):
