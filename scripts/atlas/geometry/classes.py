@@ -24,7 +24,7 @@ LEAST = 4  # members without which a class tells nothing
 class Members:
     """The members of a class that are one token.
 
-    ``ids``: their token ids; ``places``: their indices in the whole class, from 0, rising; ``size``: of the whole class.
+    ``ids``: their token ids; ``places``: their indices in the whole class, from 0, rising; ``size``: of that class.
     """
 
     name: str
