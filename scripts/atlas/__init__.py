@@ -2,4 +2,4 @@
 
 # In this order: each imports only from itself and from those before it (tests/workflow/test_house.py)
 PACKAGES: tuple[str, ...] = ("core", "store", "prompts", "model", "circuit", "edges", "heads", "compare", "generate")
-PACKAGES += ("report", "proof", "shipped", "study")
+PACKAGES += ("geometry", "report", "proof", "shipped", "study")

@@ -6,14 +6,13 @@ module of its name in figures/, whose `draw` takes the row's tables and settings
 Read by Snakemake in every job: nothing heavy is imported here. No script imports it, so that a new row reruns nothing.
 """
 
+from atlas.report import of_heads, of_order
 from atlas.report.shown import (
     CIRCUIT,
     EDGE_CIRCUITS,
     EDGES,
-    EXPLAINED,
     EXPLAINED_MAIN,
     GENERATION,
-    HEADS,
     MAIN,
     NAMED,
     NODE_CIRCUITS,
@@ -29,13 +28,12 @@ from atlas.report.shown import (
 
 # Folders of the report, in the order in which they are read
 DATA, SUMMARY, COMPONENTS, CIRCUITS = "1 Data", "2 Summary", "3 Components", "4 Circuits"
-OF_EDGES, EVALUATION, OVERLAP, OF_HEADS = "5 Edges", "6 Evaluation", "7 Overlap", "8 Heads"
-OF_GENERATION, PUBLISHED = "9 Generation", "Published figures"
+OF_EDGES, EVALUATION, OVERLAP, OF_HEADS = "5 Edges", "6 Evaluation", "7 Overlap", of_heads.OF_HEADS
+OF_ORDER, OF_GENERATION, PUBLISHED = of_order.OF_ORDER, "Generation", "Published figures"
 
 INFO = {"info": Table("prompts.json", OWN)}
 ABOUT = {"model": Table("model.json"), "info": Table("prompts.json", TASK)}
 TASKS, MAIN_TASKS = {"tasks": "derived.tasks"}, {"main_tasks": "study.tasks"}
-EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main tasks, those that heads are explained on
 KIND = {"kind": "ablation.kind"}
 NODES, BOTH = (NODE_CIRCUITS,), (NODE_CIRCUITS, EDGE_CIRCUITS)
 
@@ -57,15 +55,8 @@ SUMMARISED = {
     **compared("hypotheses", "member_tests", "unseen", "specificity"),
     **of(TASK, "consensus_scores", "consensus_tests"),
     "analyses": Table("analyses.json"),
+    **of_order.SUMMARISED,
 }
-ON_CARDS = {
-    "detectors": Table("detectors.parquet"),
-    **of(EXPLAINED, "patching", "attribution", "attention", "attention_members", "ov", "mlp_answers", "mlp_tokens"),
-    **compared("roles", "role_tests", "membership"),
-    "effects": Table("component_effects.parquet", EXPLAINED_MAIN),
-    **of(EXPLAINED_MAIN, "prompts"),
-}
-
 SHOWN = (
     Shown(
         "data",
@@ -256,112 +247,8 @@ SHOWN = (
         message="Draw circuits of {wildcards.model} on every task",
         circuits=NODES,
     ),
-    Shown(
-        "patching",
-        "patching",
-        OF_HEADS,
-        tables=of(OWN, "patching") | compared("membership"),
-        settings=look("diverging"),
-        message="Draw patching of {wildcards.task} in {wildcards.model}",
-        of=EXPLAINED_MAIN,
-        circuits=NODES,
-    ),
-    Shown(
-        "patching_scatter",
-        "patching: pattern, value, output",
-        OF_HEADS,
-        tables=of(EXPLAINED_MAIN, "patching") | compared("membership"),
-        settings=EXPLAINED_TASKS | look("diverging"),
-        message="Draw patching of patterns and values of {wildcards.model}",
-        circuits=NODES,
-    ),
-    Shown(
-        "attribution",
-        "direct attribution",
-        OF_HEADS,
-        tables=of(EXPLAINED_MAIN, "attribution") | compared("membership"),
-        settings=EXPLAINED_TASKS | look("clean", "circuit", "diverging"),
-        message="Draw what writes the answer in {wildcards.model}",
-        circuits=NODES,
-    ),
-    Shown(
-        "lens",
-        "logit lens",
-        OF_HEADS,
-        tables=of(EXPLAINED_MAIN, "lens", "lens_lead", "lens_increments"),
-        settings=EXPLAINED_TASKS | look("clean", "corrupted", "circuit"),
-        message="Draw the logit lens of {wildcards.model}",
-    ),
-    Shown(
-        "attention",
-        "attention",
-        OF_HEADS,
-        tables={
-            **of(EXPLAINED_MAIN, "attention"),
-            "members": Table("attention_members.parquet", EXPLAINED_MAIN),
-            "effects": Table("component_effects.parquet", EXPLAINED_MAIN),
-            **compared("membership"),
-        },
-        settings=EXPLAINED_TASKS | KIND | look("sequential"),
-        message="Draw where heads of {wildcards.model} look",
-        circuits=NODES,
-    ),
-    Shown(
-        "detectors",
-        "detectors",
-        OF_HEADS,
-        tables={"detectors": Table("detectors.parquet")} | compared("membership"),
-        settings=MAIN_TASKS | {"labels": "heads.labels"} | look("sequential"),
-        message="Draw head detectors of {wildcards.model}",
-        circuits=NODES,
-    ),
-    Shown(
-        "ov",
-        "what heads write",
-        OF_HEADS,
-        tables=of(EXPLAINED_MAIN, "ov") | compared("membership"),
-        settings=EXPLAINED_TASKS | {"k": "derived.largest_k"} | look("sequential"),
-        message="Draw what heads of {wildcards.model} write",
-        circuits=NODES,
-    ),
-    Shown(
-        "backup",
-        "backup heads",
-        OF_HEADS,
-        tables=of(EXPLAINED_MAIN, "backup"),
-        settings=EXPLAINED_TASKS | look("diverging"),
-        message="Draw backup heads of {wildcards.model}",
-        circuits=NODES,
-    ),
-    Shown(
-        "heads",
-        "cards of heads",
-        OF_HEADS,
-        tables=ON_CARDS,
-        needs=HEADS,
-        rule="write_head_pages",
-        page=True,
-        circuits=NODES,
-    ),
-    Shown(
-        "patterns",
-        "attention patterns",
-        OF_HEADS,
-        tables={"patterns": Table("patterns.json", EXPLAINED_MAIN)},
-        needs="attention",
-        rule="write_head_pages",
-        page=True,
-        circuits=NODES,
-    ),
-    Shown(
-        "lens_tokens",
-        "logit lens, tokens",
-        OF_HEADS,
-        tables=of(EXPLAINED_MAIN, "lens_tokens", "lens_lead"),
-        needs="lens",
-        rule="write_head_pages",
-        page=True,
-    ),
+    *of_heads.ROWS,
+    *of_order.ROWS,
     Shown(
         "generation",
         "right under ablation",

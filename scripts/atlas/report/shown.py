@@ -35,6 +35,19 @@ MADE_BY |= {"generation/summary": GENERATION, "comparison/published": PUBLICATIO
 MADE_BY |= {"comparison/role_tests": HEADS, "role_scores": HEADS}
 MADE_BY |= dict.fromkeys(("mlp_answers", "mlp_tokens"), "attribution")
 
+# How order is represented (`geometry.analyses`): analysis -> its tables, below geometry/ of a model
+GEOMETRY: dict[str, tuple[str, ...]] = {
+    "successors": (),
+    "shapes": (),
+    "probes": (),
+    "tuned_lens": (),
+    "directions": (),
+    "neurons": (),
+    "features": (),
+    "steering": (),
+}
+MADE_BY |= {f"geometry/{name}": analysis for analysis, names in GEOMETRY.items() for name in names}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -57,6 +70,11 @@ def of(kind: str, *names: str) -> dict[str, Table]:
 def compared(*names: str) -> dict[str, Table]:
     """Tables named by their files, of all circuits of a model."""
     return {name: Table(f"comparison/{name}.parquet") for name in names}
+
+
+def of_geometry(*names: str) -> dict[str, Table]:
+    """Tables named by their files, of how a model represents order."""
+    return {name: Table(f"geometry/{name}.parquet") for name in names}
 
 
 def look(*names: str) -> dict[str, str]:

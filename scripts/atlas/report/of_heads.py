@@ -1,0 +1,135 @@
+"""The rows of `contents.py` on heads."""
+
+from atlas.report.shown import (
+    EXPLAINED,
+    EXPLAINED_MAIN,
+    HEADS,
+    NODE_CIRCUITS,
+    OWN,
+    Shown,
+    Table,
+    compared,
+    look,
+    of,
+)
+
+OF_HEADS = "8 Heads"
+EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main tasks, those that heads are explained on
+MAIN_TASKS, KIND, NODES = {"main_tasks": "study.tasks"}, {"kind": "ablation.kind"}, (NODE_CIRCUITS,)
+
+ON_CARDS = {
+    "detectors": Table("detectors.parquet"),
+    **of(EXPLAINED, "patching", "attribution", "attention", "attention_members", "ov", "mlp_answers", "mlp_tokens"),
+    **compared("roles", "role_tests", "membership"),
+    "effects": Table("component_effects.parquet", EXPLAINED_MAIN),
+    **of(EXPLAINED_MAIN, "prompts"),
+}
+
+ROWS: tuple[Shown, ...] = (
+    Shown(
+        "patching",
+        "patching",
+        OF_HEADS,
+        tables=of(OWN, "patching") | compared("membership"),
+        settings=look("diverging"),
+        message="Draw patching of {wildcards.task} in {wildcards.model}",
+        of=EXPLAINED_MAIN,
+        circuits=NODES,
+    ),
+    Shown(
+        "patching_scatter",
+        "patching: pattern, value, output",
+        OF_HEADS,
+        tables=of(EXPLAINED_MAIN, "patching") | compared("membership"),
+        settings=EXPLAINED_TASKS | look("diverging"),
+        message="Draw patching of patterns and values of {wildcards.model}",
+        circuits=NODES,
+    ),
+    Shown(
+        "attribution",
+        "direct attribution",
+        OF_HEADS,
+        tables=of(EXPLAINED_MAIN, "attribution") | compared("membership"),
+        settings=EXPLAINED_TASKS | look("clean", "circuit", "diverging"),
+        message="Draw what writes the answer in {wildcards.model}",
+        circuits=NODES,
+    ),
+    Shown(
+        "lens",
+        "logit lens",
+        OF_HEADS,
+        tables=of(EXPLAINED_MAIN, "lens", "lens_lead", "lens_increments"),
+        settings=EXPLAINED_TASKS | look("clean", "corrupted", "circuit"),
+        message="Draw the logit lens of {wildcards.model}",
+    ),
+    Shown(
+        "attention",
+        "attention",
+        OF_HEADS,
+        tables={
+            **of(EXPLAINED_MAIN, "attention"),
+            "members": Table("attention_members.parquet", EXPLAINED_MAIN),
+            "effects": Table("component_effects.parquet", EXPLAINED_MAIN),
+            **compared("membership"),
+        },
+        settings=EXPLAINED_TASKS | KIND | look("sequential"),
+        message="Draw where heads of {wildcards.model} look",
+        circuits=NODES,
+    ),
+    Shown(
+        "detectors",
+        "detectors",
+        OF_HEADS,
+        tables={"detectors": Table("detectors.parquet")} | compared("membership"),
+        settings=MAIN_TASKS | {"labels": "heads.labels"} | look("sequential"),
+        message="Draw head detectors of {wildcards.model}",
+        circuits=NODES,
+    ),
+    Shown(
+        "ov",
+        "what heads write",
+        OF_HEADS,
+        tables=of(EXPLAINED_MAIN, "ov") | compared("membership"),
+        settings=EXPLAINED_TASKS | {"k": "derived.largest_k"} | look("sequential"),
+        message="Draw what heads of {wildcards.model} write",
+        circuits=NODES,
+    ),
+    Shown(
+        "backup",
+        "backup heads",
+        OF_HEADS,
+        tables=of(EXPLAINED_MAIN, "backup"),
+        settings=EXPLAINED_TASKS | look("diverging"),
+        message="Draw backup heads of {wildcards.model}",
+        circuits=NODES,
+    ),
+    Shown(
+        "heads",
+        "cards of heads",
+        OF_HEADS,
+        tables=ON_CARDS,
+        needs=HEADS,
+        rule="write_head_pages",
+        page=True,
+        circuits=NODES,
+    ),
+    Shown(
+        "patterns",
+        "attention patterns",
+        OF_HEADS,
+        tables={"patterns": Table("patterns.json", EXPLAINED_MAIN)},
+        needs="attention",
+        rule="write_head_pages",
+        page=True,
+        circuits=NODES,
+    ),
+    Shown(
+        "lens_tokens",
+        "logit lens, tokens",
+        OF_HEADS,
+        tables=of(EXPLAINED_MAIN, "lens_tokens", "lens_lead"),
+        needs="lens",
+        rule="write_head_pages",
+        page=True,
+    ),
+)
