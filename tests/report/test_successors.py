@@ -98,8 +98,8 @@ def test_sentences_name_the_head_its_null_and_whether_it_is_in_a_circuit():
     )
     assert months == (
         "Months: 1.1 takes 75.0 % of 12 members to the next one; random heads 8.0 % in the median and 17.0 % at their "
-        "97.5th percentile (p = 0.001, 0.004 corrected for 3 heads). Without MLP 0 it takes 25.0 %, and MLP 0 without a "
-        "head 33.0 %. 1.1 is in the circuit of days."
+        "97.5th percentile (p = 0.001, 0.004 corrected for 3 heads). Without MLP 0 it takes 25.0 %, and MLP 0 without "
+        "a head 33.0 %. 1.1 is in the circuit of days."
     )
     assert "(so do 1.1 and 1.2)" in words and "so this head is not sure" in words and "1.0 is in no circuit" in words
     assert several.startswith("No head is sure for more than one class. Sure to favour the previous member: no head.")

@@ -92,7 +92,7 @@ def headline(best: pd.DataFrame) -> str:
 
 
 def of_class(row: dict[str, Any], table: pd.DataFrame, held: dict[str, list[str]], main: list[str]) -> str:
-    """The best head of a class with its null, the same without MLP 0 and without a head, and whether it is in a circuit."""
+    """The best head of a class with its null, the same without MLP 0 and without a head, and the circuits it is in."""
     name, kind = name_of(row), row["class"]
     also = f" (so {'does' if len(row['others']) == 1 else 'do'} {listing(row['others'])})" if row["others"] else ""
     without = score_at(table, kind, WITHOUT, row["layer"], row["head"])
