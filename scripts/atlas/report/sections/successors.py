@@ -11,6 +11,7 @@ from atlas.report.wording import count, is_mlp, listing, number, p_value, place,
 
 TITLE = "Successor heads"
 WITH, WITHOUT = "mlp0", "without_mlp0"  # of `geometry.successors`, which needs what pages do not
+NAMED = 3  # heads of equal score that a sentence names
 OTHERS = {
     "previous": "the previous member",
     "next_next": "the next but one",
@@ -94,17 +95,18 @@ def headline(best: pd.DataFrame) -> str:
 def of_class(row: dict[str, Any], table: pd.DataFrame, held: dict[str, list[str]], main: list[str]) -> str:
     """The best head of a class with its null, the same without MLP 0 and without a head, and the circuits it is in."""
     name, kind = name_of(row), row["class"]
-    also = f" (so {'does' if len(row['others']) == 1 else 'do'} {listing(row['others'])})" if row["others"] else ""
+    others = listing(row["others"]) if len(row["others"]) <= NAMED else f"{len(row['others'])} others"
+    also = f" (so {'does' if len(row['others']) == 1 else 'do'} {others})" if row["others"] else ""
     without = score_at(table, kind, WITHOUT, row["layer"], row["head"])
     alone = score_at(table, kind, WITH, -1, -1)
     verdict = "" if name in row["sure"] else ", so this head is not sure"
     more = len(set(row["sure"]) - {name})
-    others = f"; {count(more, 'other head')} {'is' if more == 1 else 'are'} sure" if more else ""
+    beside = f"; {count(more, 'other head')} {'is' if more == 1 else 'are'} sure" if more else ""
     return (
         f"{words(kind).capitalize()}: {name} takes {share(row['value'])} of {row['members']} members to the next "
         f"one{also}; random heads {share(row['random_median'])} in the median and {share(row['random_hi'])} at their "
         f"97.5th percentile ({p_value(row['p'])}, {p_value(row['p_holm'], '')} corrected for {row['tests']} "
-        f"heads{verdict}){others}. Without MLP 0 it takes {share(without)}, and MLP 0 without a head {share(alone)}. "
+        f"heads{verdict}){beside}. Without MLP 0 it takes {share(without)}, and MLP 0 without a head {share(alone)}. "
         f"{name} is {where(name, held, main)}."
     )
 
