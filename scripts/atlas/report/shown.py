@@ -37,7 +37,7 @@ MADE_BY |= dict.fromkeys(("mlp_answers", "mlp_tokens"), "attribution")
 
 # How order is represented (`geometry.analyses`): analysis -> its tables, below geometry/ of a model
 GEOMETRY: dict[str, tuple[str, ...]] = {
-    "successors": (),
+    "successors": ("successors",),
     "shapes": (),
     "probes": (),
     "tuned_lens": (),
