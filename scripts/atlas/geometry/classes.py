@@ -7,7 +7,7 @@ comes next to them: January of a class without February has no successor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +61,20 @@ def of(classes: Mapping[str, Mapping[str, Any] | None], tokenizer: PreTrainedTok
         if block is None:
             continue
         words = expand_members(block["members"])
-        ids = [token_of(word, tokenizer) for word in words]
-        used = [i for i, token in enumerate(ids) if token is not None and ids.count(token) == 1]
+        ids = tokens_of(words, tokenizer)
+        used = {i: token for i, token in enumerate(ids) if token is not None and ids.count(token) == 1}
         if len(used) >= LEAST:
-            own = tuple(words[i] for i in used), tuple(ids[i] for i in used if ids[i] is not None)
-            found.append(Members(name, *own, tuple(used), len(words), bool(block.get("cyclic"))))
+            own = tuple(words[i] for i in used)
+            found.append(Members(name, own, tuple(used.values()), tuple(used), len(words), bool(block.get("cyclic"))))
     return found
 
 
-def token_of(word: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id of the one token that a word is after a space; None where it has several, or one that is no text."""
-    ids, spans = encode(tokenizer, [f" {word}"])
-    text = [(token, f" {word}"[a:b].strip()) for token, (a, b) in zip(ids[0], spans[0], strict=True)]
-    held = [token for token, characters in text if characters]
-    if len(held) != 1 or held[0] in special_ids(tokenizer) or text[-1][1] != word:
-        return None
-    return held[0]
+def tokens_of(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int | None]:
+    """The id of the one token that each word is after a space; None where it has several, or one that is no text."""
+    special, found = special_ids(tokenizer), []
+    texts = [f" {word}" for word in words]
+    for word, text, ids, spans in zip(words, texts, *encode(tokenizer, texts), strict=True):
+        held = [token for token, (a, b) in zip(ids, spans, strict=True) if text[a:b].strip()]
+        whole = len(held) == 1 and held[0] not in special and ids[-1] == held[0] and spans[-1][1] == len(text)
+        found.append(held[0] if whole and text[slice(*spans[-1])].strip() == word else None)
+    return found
