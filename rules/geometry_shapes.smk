@@ -7,6 +7,11 @@ def gathered_prompts():
     return {key: f"results/{{model}}/comparison/{name}" for key, name in names.items()}
 
 
+def of_prompts(key):
+    """Param function: a key of `prompts`; no string, in which Snakemake would fill braces."""
+    return lambda wildcards: config["prompts"][key]
+
+
 rule find_shapes:
     input:
         **gathered_prompts(),
@@ -29,9 +34,9 @@ rule find_shapes:
         prepend_bos=prepend_bos,
         classes=config["geometry"]["classes"],
         tasks=EXPLAINED_TASKS,
-        templates=config["prompts"]["templates"],
-        fillers=config["prompts"]["fillers"],
-        random_words=config["prompts"]["random_words"],
+        templates=of_prompts("templates"),
+        fillers=of_prompts("fillers"),
+        random_words=of_prompts("random_words"),
     message:
         "Find how members lie in {wildcards.model}"
     script:
