@@ -110,6 +110,7 @@ def test_a_bos_that_the_tokenizer_lacks_and_a_single_context_are_refused(config,
         residuals.at_members(shipped_model, tokenizer, days, ["river "], False, (0,))
 
 
+@pytest.mark.slow
 def test_a_model_without_an_engine_is_read_too(config, shipped_model):
     """On TransformerLens's bridge, where an architecture is of no known family."""
     from dataclasses import replace

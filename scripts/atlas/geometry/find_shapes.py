@@ -103,7 +103,8 @@ def answered(
     """Of the first task whose answers are a class's members: name, prompts, layout, and residuals at the answers."""
     for task, frame, layout in tasks:
         if "answer_token" in frame:
-            found = residuals.at_answers(model, few_of_each(frame, contexts), of.members, of.points)
+            points = of.points[1:]  # point 0 holds the last token alone, whatever the answer
+            found = residuals.at_answers(model, few_of_each(frame, contexts), of.members, points)
             if found is not None:
                 yield task, frame, layout, found
                 return
