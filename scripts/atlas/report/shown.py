@@ -38,7 +38,7 @@ MADE_BY |= dict.fromkeys(("mlp_answers", "mlp_tokens"), "attribution")
 # How order is represented (`geometry.analyses`): analysis -> its tables, below geometry/ of a model
 GEOMETRY: dict[str, tuple[str, ...]] = {
     "successors": ("successors",),
-    "shapes": (),
+    "shapes": ("pca", "shapes", "displacements", "shape_patches"),
     "probes": (),
     "tuned_lens": (),
     "directions": (),
