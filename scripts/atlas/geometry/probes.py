@@ -14,7 +14,10 @@ what the probe says with the index, within the class tested. The penalty is fixe
 *Null*: the same probe with the indices of members shuffled within each class that it is trained on, and the same
 shuffles at all points, for all labels. That leaves what is smooth in the class tested as it is: a probe of any smooth
 thing correlates with the index by chance more often than labels shuffled there would say. p = (1 + shuffles that reach
-the score) / (1 + shuffles), by Holm over the points and classes of a label.
+the score) / (1 + shuffles), by Holm over the points and classes of a label. Of several classes together (`all`)
+shuffles say too little: if the code of one class happens to be like another's, each reads the other, and their scores
+agree, while shuffled probes of the two have nothing to do with each other. That makes the variance of a sum at most
+twice theirs, so that the distance of shuffled sums from their mean is taken times the square root of 2.
 
 *Upper bound* (`all classes`): the class tested is trained on too, in the even contexts.
 
@@ -37,15 +40,12 @@ import pandas as pd
 from atlas.core.multiple import corrected
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.geometry.classes import Members
+from atlas.geometry.read_names import ACCURACY, ALL, ALL_CLASSES, BEYOND, CORRELATION, INDEX, MODULI, OTHERS
 from atlas.geometry.residuals import Residuals
 from atlas.store.job import progress
 
-MODULI = (10, 5, 2)
-INDEX = "index"
-ACCURACY, CORRELATION = "accuracy", "correlation"
-OTHERS, ALL_CLASSES = "other classes", "all classes"  # trained on
-ALL, BEYOND = "all", "beyond ten"  # tested on, beside single classes
 TEN, LEAST = 10, 4  # members beyond ten without which they have no row
+WIDER = 2**0.5
 AT_ONCE = 2**23  # numbers of shuffled labels that are held at a time
 COLUMNS = ["point", "label", "trained_on", "tested_on", "metric", "value", "ci_low", "ci_high", "chance", "null_median"]
 COLUMNS += ["null_high", "p", "claim", "tests", "p_holm", "members", "shuffles"]
@@ -246,16 +246,21 @@ def rows_of(
     """Rows of a label at point number ``place``, less the point: of each class, of all, of members beyond ten."""
     own, bound, null = ([getattr(one, key)[place] for one in found] for key in ("own", "bound", "null"))
     tests = list(zip(names, own, bound, null, strict=True))
-    tests.append((ALL, np.concatenate(own), np.concatenate(bound), np.sum(null, axis=0)))
+    tests.append((ALL, np.concatenate(own), np.concatenate(bound), widened(np.sum(null, axis=0))))
     rows = []
     for name, values, of_bound, shuffled in tests:
         rows.append({"tested_on": name} | row(label, OTHERS, values, shuffled, bootstrap))
         rows.append({"tested_on": name} | row(label, ALL_CLASSES, of_bound, None, bootstrap))
     late = np.concatenate([values[where] for values, where in zip(own, beyond, strict=True)])
     if len(late) >= LEAST and label.metric == ACCURACY:
-        null_beyond = np.sum([one.null_beyond[place] for one in found], axis=0)
+        null_beyond = widened(np.sum([one.null_beyond[place] for one in found], axis=0))
         rows.append({"tested_on": BEYOND} | row(label, OTHERS, late, null_beyond, bootstrap))
     return rows
+
+
+def widened(null: np.ndarray) -> np.ndarray:
+    """[R] shuffled scores of several classes together, `WIDER` apart from their mean (see above)."""
+    return np.asarray(null.mean() + WIDER * (null - null.mean()))
 
 
 def row(

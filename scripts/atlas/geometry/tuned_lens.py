@@ -32,6 +32,17 @@ from atlas.core.errors import StudyError
 from atlas.core.metrics import per_prompt
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.geometry.lens_training import Training, Tuned, log_probabilities, train
+from atlas.geometry.read_names import (
+    CONSTANT,
+    HALF,
+    LEADS_FROM,
+    LESS_CONSTANT,
+    LESS_LOGIT,
+    LOGIT,
+    METRICS,
+    NO_POINT,
+    TUNED,
+)
 from atlas.geometry.residuals import point_hook, points_of
 from atlas.heads.attribution import Readout, point_names
 from atlas.model.models import Model
@@ -40,11 +51,6 @@ from atlas.prompts.batch import Prompts, padded
 from atlas.store.job import progress
 
 ASIDE = 8  # one text in so many decides which state of a lens is kept
-LOGIT, TUNED, CONSTANT = "logit", "tuned", "constant"
-LESS_LOGIT, LESS_CONSTANT = "tuned less logit", "tuned less constant"
-METRICS = ("kl", "probability", "reciprocal_rank", "leads")
-NO_POINT = -1
-HALF = "half"  # the split of a study that holds nothing out
 COLUMNS = ["task", "point", "name", "lens", "metric", "value", "ci_low", "ci_high", "prompts", "split"]
 TRAINING_COLUMNS = ["point", "name", "start", "step", "before", "after", "trained", "aside", "texts", "steps", "seed"]
 
@@ -200,7 +206,7 @@ def task_rows(
     for lens, found in values.items():
         for point, metric in np.ndindex(len(points), len(METRICS)):
             add(lens, METRICS[metric], point, bootstrap.mean(found[metric, point]))
-        add(lens, "leads_from", NO_POINT, leads_from(found[METRICS.index("leads")], bootstrap))
+        add(lens, LEADS_FROM, NO_POINT, leads_from(found[METRICS.index("leads")], bootstrap))
     add(CONSTANT, "kl", NO_POINT, bootstrap.mean(constant))
     for point in range(len(points)):
         add(LESS_LOGIT, "kl", point, bootstrap.mean(values[TUNED][0, point] - values[LOGIT][0, point]))
