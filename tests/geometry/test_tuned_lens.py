@@ -36,6 +36,12 @@ def planted(n=240, seed=1):
     return torch.stack((first, middle, middle @ map_ + 1))
 
 
+def divergences(own, final, translated):
+    """[len(translated), N] KL in nats from what final residuals say."""
+    log_p = lens_training.log_probabilities(own, final)
+    return np.stack([lens_training.divergence(own, log_p, x).numpy() for x in translated])
+
+
 @pytest.fixture(scope="module")
 def tuned():
     return lens_training.train(readout(), planted(), planted(60, 2), TRAINING)
@@ -44,7 +50,7 @@ def tuned():
 def away(tuned, point, lens_of=None):
     fresh = planted(200, 3)
     x = fresh[point] if lens_of is None else lens_of(point, fresh[point])
-    return lens_training.divergences(readout(), fresh[-1], [x])[0]
+    return divergences(readout(), fresh[-1], [x])[0]
 
 
 # ---- what is planted is found --------------------------------------------------------------------------------
@@ -65,7 +71,7 @@ def test_no_state_that_is_kept_is_farther_than_the_logit_lens(tuned):
     assert all(after <= before for before, after in zip(tuned.before, tuned.after, strict=True))
     aside = planted(60, 2)
     for point in (0, 1):
-        values = lens_training.divergences(readout(), aside[-1], [aside[point], tuned.translated(point, aside[point])])
+        values = divergences(readout(), aside[-1], [aside[point], tuned.translated(point, aside[point])])
         np.testing.assert_allclose(values.mean(1), [tuned.before[point], tuned.after[point]], rtol=1e-4, atol=1e-6)
     assert (tuned.trained, tuned.aside) == (240, 60)
 
@@ -97,7 +103,7 @@ def test_the_same_lens_twice(tuned):
 @pytest.mark.parametrize("cap", [None, 2.0])
 def test_divergence_is_that_of_torch_one_by_one(cap):
     own, final, x = readout(cap=cap), planted(5)[-1], planted(5)[0]
-    found = lens_training.divergences(own, final, [x, final])
+    found = divergences(own, final, [x, final])
     for i in range(5):
         log_p, log_q = (own.unembed(own.norm(y[i])).log_softmax(-1) for y in (final, x))
         assert found[0, i] == pytest.approx(float(F.kl_div(log_q, log_p, reduction="sum", log_target=True)), rel=1e-4)
@@ -109,7 +115,7 @@ def test_the_loss_of_all_tokens_is_the_divergence_and_what_p_has_of_its_own():
     log_p = lens_training.log_probabilities(own, points[-1])
     found = lens_training.loss(own, points[0], log_p.exp(), torch.zeros(V))
     entropy = -(log_p.exp() * log_p).sum(-1).mean()
-    kl = lens_training.divergences(own, points[-1], [points[0]]).mean()
+    kl = divergences(own, points[-1], [points[0]]).mean()
     assert float(found - entropy) == pytest.approx(kl, abs=1e-5)
 
 

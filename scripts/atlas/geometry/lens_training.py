@@ -17,17 +17,16 @@ Letters: A positions put aside, B a batch, D width, L layers, N positions, V tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from atlas.heads.attribution import Readout
 from atlas.store.job import progress
 
 IDENTITY, LEAST_SQUARES = "identity", "least squares"
-LOOKS = 5  # states of each translator that are compared on the positions put aside, beside its start
+LOOKS = 4  # states of each translator that are compared on the positions put aside, beside its start
 RIDGE = 0.01  # added to correlations of the residual's numbers, which need not be of full rank
 AT_ONCE = 2**25  # logits that are held at a time
 
@@ -87,16 +86,9 @@ def log_probabilities(readout: Readout, x: torch.Tensor) -> torch.Tensor:
     return readout.unembed(readout.norm(x)).log_softmax(-1)
 
 
-def divergences(readout: Readout, final: torch.Tensor, translated: Sequence[torch.Tensor]) -> np.ndarray:
-    """[len(translated), N] KL(p || q) in nats: p of the residuals ``final`` [N, D], q of each of ``translated``."""
-    found: list[list[np.ndarray]] = [[] for _ in translated]
-    size = max(1, AT_ONCE // readout.w_u.shape[1])
-    for start in range(0, len(final), size):
-        log_p = log_probabilities(readout, final[start : start + size])
-        for rows, x in zip(found, translated, strict=True):
-            log_q = log_probabilities(readout, x[start : start + size])
-            rows.append((log_p.exp() * (log_p - log_q)).sum(-1).double().cpu().numpy())
-    return np.stack([np.concatenate(rows) for rows in found])
+def divergence(readout: Readout, log_p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """[N] KL(p || q) in nats, of log-probabilities ``log_p`` [N, V] and the q of residuals x [N, D]."""
+    return (log_p.exp() * (log_p - log_probabilities(readout, x))).sum(-1)
 
 
 # ---- tokens that a step sums over ----------------------------------------------------------------------------
@@ -129,7 +121,7 @@ class Vocabulary:
         if not len(self.others):
             return Sampled(self.favoured, own)
         rows = torch.randint(len(self.others), (self.drawn,), generator=rng).to(self.others.device)
-        weight = torch.full((self.drawn,), np.log(len(self.others) / self.drawn), dtype=own.dtype, device=own.device)
+        weight = torch.full((self.drawn,), math.log(len(self.others) / self.drawn), dtype=own.dtype, device=own.device)
         return Sampled(torch.cat((self.favoured, self.others[rows])), torch.cat((own, weight)))
 
 
@@ -178,10 +170,13 @@ class Whitened:
 class Learner:
     """One translator while it is learned: h + (whitened h @ w + shift) * size, ``size`` [D] that of what it adds."""
 
-    def __init__(self, readout: Readout, trained: torch.Tensor, aside: torch.Tensor, point: int) -> None:
-        """``trained`` [L + 1, N, D], ``aside`` [L + 1, A, D]: residuals of all points; its own is ``point``."""
+    def __init__(
+        self, readout: Readout, trained: torch.Tensor, aside: torch.Tensor, log_p: torch.Tensor, point: int
+    ) -> None:
+        """``trained`` [L + 1, N, D], ``aside`` [L + 1, A, D]: residuals of all points, its own ``point`` among them;
+        ``log_p`` [A, V]: log-probabilities that the last one of ``aside`` gives."""
         self.readout, self.x, final = readout, trained[point], trained[-1]
-        self.aside, self.aside_final = aside[point], aside[-1]
+        self.aside, self.log_p = aside[point], log_p
         self.white, rest = Whitened.of(self.x), final - self.x
         size = rest.std(0)
         self.size, self.unit = torch.where(size > 0, size, torch.ones_like(size)), self.white(self.x)
@@ -213,7 +208,8 @@ class Learner:
 
     def away(self, translator: Translator) -> float:
         """Mean KL in nats on the positions put aside."""
-        return float(divergences(self.readout, self.aside_final, [translator(self.aside)]).mean())
+        with torch.no_grad():
+            return float(divergence(self.readout, self.log_p, translator(self.aside)).mean())
 
     def look(self, step: int) -> bool:
         """Keep the state that it has after ``step`` steps if it is the nearest so far."""
@@ -229,11 +225,13 @@ def train(readout: Readout, trained: torch.Tensor, aside: torch.Tensor, settings
     """A lens from residuals of all points, [L + 1, N, D] to train on and [L + 1, A, D] ``aside``; the last give p.
 
     Every point takes the same steps, with the same positions and tokens. Holds 6 L D^2 numbers (maps, their gradients,
-    Adam's state, the states kept) beside twice the residuals, and the logits of one point of a batch.
+    Adam's state, the states kept) beside twice the residuals, 4 A V of the positions put aside, and the logits of one
+    point of a batch.
     """
     rng, final = torch.Generator().manual_seed(settings.seed), trained[-1]
     vocabulary = Vocabulary(readout, final, settings.favoured, settings.drawn)
-    learners = [Learner(readout, trained, aside, point) for point in range(len(trained) - 1)]
+    log_p_aside = log_probabilities(readout, aside[-1])
+    learners = [Learner(readout, trained, aside, log_p_aside, point) for point in range(len(trained) - 1)]
     looks = {round((i + 1) * settings.steps / LOOKS) for i in range(LOOKS)}
     optimiser = torch.optim.Adam([x for one in learners for x in (one.w, one.shift)], lr=settings.rate)
     for step, rows in enumerate(progress(batches(len(final), settings, rng), "tuned lens"), start=1):

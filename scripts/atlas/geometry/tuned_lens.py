@@ -50,7 +50,8 @@ from atlas.prompts import clean_scores, layouts
 from atlas.prompts.batch import Prompts, padded
 from atlas.store.job import progress
 
-ASIDE = 8  # one text in so many decides which state of a lens is kept
+ASIDE = 8  # one text in so many decides which state of a lens is kept,
+ASIDE_POSITIONS = 96  # at so many positions of these, at most
 COLUMNS = ["task", "point", "name", "lens", "metric", "value", "ci_low", "ci_high", "prompts", "split"]
 TRAINING_COLUMNS = ["point", "name", "start", "step", "before", "after", "trained", "aside", "texts", "steps", "seed"]
 
@@ -159,7 +160,9 @@ def tables(
     at = positions_of([len(ids) for ids in rows], settings.positions, settings.training.seed)
     found = residuals(model, padded(rows), at)  # [L + 1, N, K, D]
     aside = torch.arange(len(rows)) % ASIDE == ASIDE - 1
-    tuned = train(readout, found[:, ~aside].flatten(1, 2), found[:, aside].flatten(1, 2), settings.training)
+    put_aside = found[:, aside].flatten(1, 2)
+    chosen = np.unique(np.linspace(0, put_aside.shape[1] - 1, ASIDE_POSITIONS).round().astype(int))
+    tuned = train(readout, found[:, ~aside].flatten(1, 2), put_aside[:, chosen], settings.training)
     ends = found[-1, :, 0].split([len(of_task.trained) for of_task in texts.values()])
     measured = [
         row | {"task": task}
