@@ -128,7 +128,8 @@ def test_scores_and_shuffled_scores_equal_probes_trained_one_by_one(name):
             draws = [[t[s[r]] for t, s in zip(label.targets, shuffles, strict=True)] for r in range(6)]
             nulls = [written_out(data, of, point, targets, 0.1) for targets in draws]
             if name == "index":
-                assert found.own[point].mean() == pytest.approx(np.corrcoef(says[:, 0], index)[0, 1], abs=1e-5)
+                own = label.scores(of, found.own[point]).mean()
+                assert own == pytest.approx(np.corrcoef(says[:, 0], index)[0, 1], abs=1e-5)
                 expected = [np.corrcoef(said[:, 0], index)[0, 1] * len(index) for said in nulls]
             else:
                 modulus = says.shape[1]
@@ -151,11 +152,26 @@ def test_the_upper_bound_sees_the_class_in_other_contexts():
 
 def test_p_counts_the_shuffles_that_reach_the_score():
     label = probes.labels_of([members("a", 4)])[2]
-    told = probes.row(label, probes.OTHERS, np.array([1.0, 1, 0, 1]), np.array([0, 2, 3, 4, 1.0]), BOOTSTRAP)
+    hits = np.array([1.0, 1, 0, 1])
+    told = probes.row(label, probes.OTHERS, hits, hits, np.array([0, 2, 3, 4, 1.0]), BOOTSTRAP)
     assert told["p"] == 3 / 6 and told["value"] == 0.75 and told["chance"] == 0.5
     assert told["null_median"] == 0.5 and told["null_high"] == pytest.approx(np.quantile([0, 2, 3, 4, 1], 0.95) / 4)
-    bound = probes.row(label, probes.ALL_CLASSES, np.ones(4), None, BOOTSTRAP)
+    bound = probes.row(label, probes.ALL_CLASSES, np.ones(4), np.ones(4), None, BOOTSTRAP)
     assert np.isnan([bound["p"], bound["null_high"]]).all()
+
+
+def test_the_correlation_and_its_interval_are_those_of_what_is_said_and_the_index():
+    label, rng = probes.labels_of([members("a", 30)])[-1], np.random.default_rng(0)
+    read = probes.standardised(label.truth[0] + rng.normal(size=30))
+    told = probes.row(label, probes.OTHERS, read, label.truth[0], np.zeros(3), BOOTSTRAP)
+    draws = BOOTSTRAP.weights(30)
+    expected = [
+        np.corrcoef(*np.repeat([read, label.truth[0]], np.round(30 * w).astype(int), axis=1))[0, 1] for w in draws
+    ]
+    assert told["value"] == pytest.approx(np.corrcoef(read, label.truth[0])[0, 1])
+    assert [told["ci_low"], told["ci_high"]] == pytest.approx(np.percentile(expected, [2.5, 97.5]))
+    flat = probes.row(label, probes.OTHERS, np.zeros(30), label.truth[0], np.zeros(3), BOOTSTRAP)
+    assert flat["value"] == flat["ci_high"] == 0 and flat["p"] == 1
 
 
 def test_tests_are_corrected_over_points_and_classes(tables):

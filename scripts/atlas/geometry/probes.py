@@ -89,13 +89,15 @@ class Label:
     def metric(self) -> str:
         return CORRELATION if self.name == INDEX else ACCURACY
 
-    def scores(self, of: int, said: np.ndarray) -> np.ndarray:
-        """[..., P] what each member of class number ``of`` adds to the mean that is the score, of a probe's numbers
-        ``said`` [P, ..., M]: 1 where the largest is its own label's; of `index` the product of standardised numbers."""
+    def read(self, of: int, said: np.ndarray) -> np.ndarray:
+        """[..., P] what a probe's numbers ``said`` [P, ..., M] come to of each member of class number ``of``: 1 where
+        the largest is its own label's, else 0; of `index` the number itself, standardised within the class."""
         said = np.moveaxis(said, 0, -2)
-        if self.name != INDEX:
-            return np.asarray(said.argmax(-1) == self.truth[of])
-        return standardised(said[..., 0]) * self.truth[of]
+        return np.asarray(said.argmax(-1) == self.truth[of]) if self.name != INDEX else standardised(said[..., 0])
+
+    def scores(self, of: int, read: np.ndarray) -> np.ndarray:
+        """[..., P] what each member adds to the mean that is the score, from what is ``read`` [..., P] of it."""
+        return read if self.name != INDEX else read * self.truth[of]
 
 
 def standardised(x: np.ndarray) -> np.ndarray:
@@ -183,9 +185,9 @@ def said(maps: Sequence[np.ndarray], targets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one label and class, at all points: what each member adds to the score, ``own`` [points, P] of a probe that
-    never saw the class and ``bound`` [points, P] of one that did; and the sums over members of shuffled probes,
-    ``null`` [points, R], and over members beyond ten, ``null_beyond``."""
+    """Of one label and class, at all points: what is read (`Label.read`) of each member, ``own`` [points, P] by a probe
+    that never saw the class and ``bound`` [points, P] by one that did; and sums of what members add to the score of
+    shuffled probes, ``null`` [points, R], and of members beyond ten, ``null_beyond``."""
 
     own: np.ndarray
     bound: np.ndarray
@@ -198,7 +200,7 @@ def score(label: Label, of: int, probed: Probed, shuffles: Sequence[np.ndarray],
     used = [i for i in range(len(label.targets)) if i != of]
 
     def values(maps: Sequence[np.ndarray], targets: np.ndarray) -> np.ndarray:  # [points, R, P]
-        return np.stack([label.scores(of, one) for one in said(maps, targets.astype(np.float32))])
+        return np.stack([label.read(of, one) for one in said(maps, targets.astype(np.float32))])
 
     own = values(probed.other[of], np.concatenate([label.targets[i] for i in used])[:, None])[:, 0]
     bound = values(probed.whole[of], np.concatenate(label.targets)[:, None])[:, 0]
@@ -206,7 +208,8 @@ def score(label: Label, of: int, probed: Probed, shuffles: Sequence[np.ndarray],
     size = max(1, AT_ONCE // (probed.other[of][0].shape[1] * label.targets[0].shape[1]))
     for start in range(0, len(shuffles[0]), size):
         part = slice(start, start + size)
-        found = values(probed.other[of], np.concatenate([label.targets[i][shuffles[i][part].T] for i in used]))
+        drawn = np.concatenate([label.targets[i][shuffles[i][part].T] for i in used])
+        found = label.scores(of, values(probed.other[of], drawn))
         null.append(found.sum(-1))
         null_beyond.append(found[..., beyond].sum(-1))
     return Scores(own, bound, np.concatenate(null, axis=1), np.concatenate(null_beyond, axis=1))
@@ -228,7 +231,7 @@ def table(data: Sequence[Residuals], settings: Settings, bootstrap: Bootstrap) -
     for label in labels_of(classes):
         found = [score(label, of, probed, shuffles, beyond[of]) for of in range(len(data))]
         for place, point in enumerate(points):
-            told = rows_of(label, [members.name for members in classes], found, beyond, place, bootstrap)
+            told = rows_of(label, classes, found, place, bootstrap)
             rows += [{"point": point} | one for one in told]
     made = pd.DataFrame(rows)
     family = made["tested_on"].where(made["tested_on"].isin([ALL, BEYOND]), "by class")
@@ -236,25 +239,21 @@ def table(data: Sequence[Residuals], settings: Settings, bootstrap: Bootstrap) -
 
 
 def rows_of(
-    label: Label,
-    names: Sequence[str],
-    found: Sequence[Scores],
-    beyond: Sequence[np.ndarray],
-    place: int,
-    bootstrap: Bootstrap,
+    label: Label, classes: Sequence[Members], found: Sequence[Scores], place: int, bootstrap: Bootstrap
 ) -> list[dict[str, Any]]:
     """Rows of a label at point number ``place``, less the point: of each class, of all, of members beyond ten."""
     own, bound, null = ([getattr(one, key)[place] for one in found] for key in ("own", "bound", "null"))
+    names, truth = [members.name for members in classes], [*label.truth, np.concatenate(label.truth)]
     tests = list(zip(names, own, bound, null, strict=True))
     tests.append((ALL, np.concatenate(own), np.concatenate(bound), widened(np.sum(null, axis=0))))
     rows = []
-    for name, values, of_bound, shuffled in tests:
-        rows.append({"tested_on": name} | row(label, OTHERS, values, shuffled, bootstrap))
-        rows.append({"tested_on": name} | row(label, ALL_CLASSES, of_bound, None, bootstrap))
-    late = np.concatenate([values[where] for values, where in zip(own, beyond, strict=True)])
+    for (name, read, of_bound, shuffled), true in zip(tests, truth, strict=True):
+        rows.append({"tested_on": name} | row(label, OTHERS, read, true, shuffled, bootstrap))
+        rows.append({"tested_on": name} | row(label, ALL_CLASSES, of_bound, true, None, bootstrap))
+    late = np.concatenate([read[indices(members) > TEN] for read, members in zip(own, classes, strict=True)])
     if len(late) >= LEAST and label.metric == ACCURACY:
         null_beyond = widened(np.sum([one.null_beyond[place] for one in found], axis=0))
-        rows.append({"tested_on": BEYOND} | row(label, OTHERS, late, null_beyond, bootstrap))
+        rows.append({"tested_on": BEYOND} | row(label, OTHERS, late, late, null_beyond, bootstrap))
     return rows
 
 
@@ -264,13 +263,24 @@ def widened(null: np.ndarray) -> np.ndarray:
 
 
 def row(
-    label: Label, trained_on: str, values: np.ndarray, null: np.ndarray | None, bootstrap: Bootstrap
+    label: Label, trained_on: str, read: np.ndarray, truth: np.ndarray, null: np.ndarray | None, bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """One row less its point and what it is tested on; ``values`` of members, ``null`` [R] sums of them, or none."""
+    """One row less its point and what it is tested on: of what is ``read`` [P] of members, their ``truth`` [P], and
+    ``null`` [R] sums of shuffled probes, or none."""
     told = {"label": label.name, "trained_on": trained_on, "metric": label.metric, "chance": label.chance}
-    told |= interval_columns(bootstrap.mean(values)) | {"members": len(values)}
+    if label.metric == ACCURACY:
+        told |= interval_columns(bootstrap.mean(read))
+    else:
+        told |= interval_columns(bootstrap.statistic(correlation, read, truth, read**2, truth**2, read * truth))
+    told["members"] = len(read)
     if null is None:
         return told | {"null_median": np.nan, "null_high": np.nan, "p": np.nan}
-    median, high = np.quantile(null / len(values), [0.5, 0.95])
-    reached = (null >= values.sum() - 1e-6 * len(values)).sum()
+    median, high = np.quantile(null / len(read), [0.5, 0.95])
+    reached = (null >= (told["value"] - 1e-6) * len(read)).sum()
     return told | {"null_median": median, "null_high": high, "p": (1 + reached) / (1 + len(null))}
+
+
+def correlation(x: Any, y: Any, xx: Any, yy: Any, xy: Any) -> Any:
+    """Pearson's r from means of two numbers, of their squares and of their product; 0 where one does not vary."""
+    size = np.sqrt(np.maximum((xx - x**2) * (yy - y**2), 0))
+    return np.where(size > 1e-12, (xy - x * y) / np.where(size > 1e-12, size, 1), 0.0)

@@ -18,10 +18,12 @@ from atlas.report.sections import (
     left_out,
     overlap,
     positions,
+    probes,
     published,
     stability,
     transfer,
     trust,
+    tuned_lens,
 )
 from atlas.report.sections.study import Study
 from atlas.report.wording import count, words
@@ -48,6 +50,8 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "evaluation": evaluation.section,
     "positions": positions.section,
     "heads": heads.section,
+    "probes": probes.section,
+    "tuned lens": tuned_lens.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -75,6 +79,8 @@ SHORT: tuple[str, ...] = (
     "evaluation",
     "positions",
     "heads",
+    "probes",
+    "tuned lens",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -93,7 +99,8 @@ LISTED: tuple[str, ...] = (
     "positions",
     "stability_summary",
 )
-LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "overlap", "typology", "cross")
+LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "tuned_lens_training", "overlap")
+LISTED += ("typology", "cross")
 LISTED += (
     "controls_summary",
     "hypotheses",

@@ -79,9 +79,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, metric: str, colours: dict[str, str]) 
 
 def _legend(colours: dict[str, str]) -> list[Any]:
     mark: dict[str, Any] = {"marker": "o", "markersize": 3, "lw": 1.1}
-    hollow = Line2D(
-        [], [], color=colours["clean"], markerfacecolor="white", label="not surely nearer than that", **mark
-    )
+    hollow = Line2D([], [], color=colours["clean"], markerfacecolor="white", label="not surely nearer", **mark)
     hollow.set_linestyle("")
     return [
         Line2D([], [], color=colours["clean"], label="tuned lens", **mark),
