@@ -21,7 +21,7 @@ rule probe_members:
         run=run_settings,
         prepend_bos=prepend_bos,
         classes=config["geometry"]["classes"],
-        templates=config["prompts"]["templates"],
+        templates=lambda wildcards: config["prompts"]["templates"],  # whose braces are no wildcards
         fillers=config["prompts"]["fillers"],
         random_words=config["prompts"]["random_words"],
     message:
