@@ -122,6 +122,6 @@ def section(study: Study) -> Section:
         **led(findings(probes)),
         note="Ridge probes on residuals at members after a few contexts, trained on all classes but one, tested on "
         "that one in contexts that no probe saw; every class centred. Intervals over members. Shuffled probes are "
-        "trained with the indices of members shuffled within classes. A probe finds what can be read linearly, not what "
-        "the model uses, and what follows the frequency of tokens can be read too.",
+        "trained with the indices of members shuffled within classes. A probe finds what can be read linearly, not "
+        "what the model uses, and what follows the frequency of tokens can be read too.",
     )
