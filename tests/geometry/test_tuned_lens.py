@@ -137,6 +137,20 @@ def test_a_lens_of_a_large_vocabulary_learns_from_a_part_of_it():
     assert found.after[1] < 0.02 < 1 < found.before[1]
 
 
+@pytest.mark.slow
+def test_steps_are_those_of_torchs_adam():
+    start, target = torch.randn(5, 3), torch.randn(5, 3)
+    own, other = (start.clone().requires_grad_() for _ in range(2))
+    adam, torchs = lens_training.Adam([own]), torch.optim.Adam([other], lr=0.05)
+    for _ in range(20):
+        for x in (own, other):
+            ((x - target) ** 3).abs().sum().backward()
+        adam.step(0.05)
+        torchs.step()
+        torchs.zero_grad()
+    assert (own - other).abs().max() < 1e-5 and (own - start).abs().max() > 0.3
+
+
 def test_whitened_numbers_are_uncorrelated_and_of_size_one():
     x = planted()[-1].double() * torch.logspace(-2, 3, D).double()
     x[:, 2] = 5  # never varies

@@ -221,6 +221,26 @@ class Learner:
         return nearer
 
 
+class Adam:
+    """Adam (arXiv 1412.6980) with its usual constants; torch's own takes seconds to import."""
+
+    def __init__(self, parameters: list[torch.Tensor]) -> None:
+        self.parameters, self.steps = parameters, 0
+        self.moments = [(torch.zeros_like(x), torch.zeros_like(x)) for x in parameters]
+
+    def step(self, rate: float) -> None:
+        """One step along the gradients, which are cleared."""
+        self.steps += 1
+        with torch.no_grad():
+            for x, (mean, square) in zip(self.parameters, self.moments, strict=True):
+                assert x.grad is not None
+                mean.mul_(0.9).add_(x.grad, alpha=0.1)
+                square.mul_(0.999).addcmul_(x.grad, x.grad, value=0.001)
+                size = (square / (1 - 0.999**self.steps)).sqrt_().add_(1e-8)
+                x.addcdiv_(mean, size, value=-rate / (1 - 0.9**self.steps))
+                x.grad = None
+
+
 def train(readout: Readout, trained: torch.Tensor, aside: torch.Tensor, settings: Training) -> Tuned:
     """A lens from residuals of all points, [L + 1, N, D] to train on and [L + 1, A, D] ``aside``; the last give p.
 
@@ -233,16 +253,14 @@ def train(readout: Readout, trained: torch.Tensor, aside: torch.Tensor, settings
     log_p_aside = log_probabilities(readout, aside[-1])
     learners = [Learner(readout, trained, aside, log_p_aside, point) for point in range(len(trained) - 1)]
     looks = {round((i + 1) * settings.steps / LOOKS) for i in range(LOOKS)}
-    optimiser = torch.optim.Adam([x for one in learners for x in (one.w, one.shift)], lr=settings.rate)
+    adam = Adam([x for one in learners for x in (one.w, one.shift)])
     for step, rows in enumerate(progress(batches(len(final), settings, rng), "tuned lens"), start=1):
-        optimiser.param_groups[0]["lr"] = settings.rate * (1 - (step - 1) / settings.steps)
         part, rows = vocabulary.draw(rng), rows.to(final.device)
         own = restricted(readout, part)
         p = (log_probabilities(readout, final[rows])[:, part.ids] + part.log_weight).softmax(-1)
-        optimiser.zero_grad()
         for one in learners:
             loss(own, one.translated(rows), p, part.log_weight).backward()
-        optimiser.step()
+        adam.step(settings.rate * (1 - (step - 1) / settings.steps))
         if step in looks:
             for one in learners:
                 one.look(step)
