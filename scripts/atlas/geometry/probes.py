@@ -269,14 +269,14 @@ def row(
     ``null`` [R] sums of shuffled probes, or none."""
     told = {"label": label.name, "trained_on": trained_on, "metric": label.metric, "chance": label.chance}
     if label.metric == ACCURACY:
-        told |= interval_columns(bootstrap.mean(read))
+        estimate = bootstrap.mean(read)
     else:
-        told |= interval_columns(bootstrap.statistic(correlation, read, truth, read**2, truth**2, read * truth))
-    told["members"] = len(read)
+        estimate = bootstrap.statistic(correlation, read, truth, read**2, truth**2, read * truth)
+    told |= interval_columns(estimate) | {"members": len(read)}
     if null is None:
         return told | {"null_median": np.nan, "null_high": np.nan, "p": np.nan}
     median, high = np.quantile(null / len(read), [0.5, 0.95])
-    reached = (null >= (told["value"] - 1e-6) * len(read)).sum()
+    reached = (null >= (estimate[0] - 1e-6) * len(read)).sum()
     return told | {"null_median": median, "null_high": high, "p": (1 + reached) / (1 + len(null))}
 
 

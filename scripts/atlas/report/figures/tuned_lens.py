@@ -15,8 +15,11 @@ from atlas.report import style, wording
 
 ACROSS = 4
 LEAST = 0.01  # nats; what is less is drawn here
-ROWS = (("kl", "KL to the final\nanswer (nats)"), ("probability", "probability of\nthe answer"))
-ROWS += (("leads", "answer leads\n(share of prompts)"),)
+ROWS = (
+    ("kl", "KL to the final\nanswer (nats)"),
+    ("probability", "probability of\nthe answer"),
+    ("leads", "answer leads\n(share of prompts)"),
+)
 
 
 def draw(tuned_lens: pd.DataFrame, main_tasks: list[str], colours: dict[str, str]) -> Figure:
