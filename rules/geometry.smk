@@ -1,6 +1,6 @@
 # How the order of members is represented: the rules of each analysis, and a target of all of them.
 
-GEOMETRY = config["geometry"]["analyses"]
+GEOMETRY = [analysis for analysis in config["geometry"]["analyses"] if analysis in STUDY.has]
 
 
 def geometry_files():

@@ -77,7 +77,7 @@ STUDY = shown.Study(  # what decides which figures and pages there are
             (shown.EDGE_ROLES, WITH_EDGES and config["edges"]["roles"]["method"]),
             (shown.GENERATION, GENERATION),
             (shown.PUBLICATION, config["published"]),
-            *((name, True) for name in config["geometry"]["analyses"]),
+            *((name, name != "tuned_lens" or EXPLAINED_MAIN) for name in config["geometry"]["analyses"]),
         )
         if there
     ),

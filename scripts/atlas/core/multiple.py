@@ -8,6 +8,7 @@ say so (`claim`, `tests`, `p_holm`):
 - `controls_summary.parquet`: the tasks of one question (`circuit/verdicts.py`);
 - `generation/summary.parquet`: the prompt sets and sets of heads of one choice of prompts, single heads apart;
 - `composition_edges.parquet`: all tasks and kinds;
+- `geometry/probes.parquet`: the points and classes of one label, all members and those beyond ten apart;
 - `minimality.parquet`: the members of one circuit; `backup.parquet`: all pairs of heads of a task.
 
 Sentences that pick what "surely" differs out of many intervals correct over all that they pick from.

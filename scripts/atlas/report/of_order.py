@@ -1,12 +1,14 @@
 """The rows of `contents.py` on how a model represents order, and the tables that the summary shows of it."""
 
 from atlas.report.shown import NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
+from atlas.report.shown import Shown, Table, look, of_geometry
 
 OF_ORDER = "9 Order"
 
 # Of the summary and of the page of tables
 SUMMARISED: dict[str, Table] = {
     **of_geometry("successors"),
+    **of_geometry("probes", "tuned_lens", "tuned_lens_training"),
 }
 
 ROWS: tuple[Shown, ...] = (
@@ -18,5 +20,17 @@ ROWS: tuple[Shown, ...] = (
         settings={"main_tasks": "study.tasks"} | look("sequential"),
         message="Draw successor heads of {wildcards.model}",
         circuits=(NODE_CIRCUITS,),
+        "probes",
+        "index probes across classes",
+        tables=of_geometry("probes"),
+        settings=look("clean", "corrupted", "circuit", "diverging"),
+        message="Draw index probes of {wildcards.model}",
+    ),
+    Shown(
+        "tuned_lens",
+        "tuned lens",
+        tables=of_geometry("tuned_lens"),
+        settings={"main_tasks": "derived.explained_main_tasks"} | look("clean", "circuit"),
+        message="Draw the tuned lens of {wildcards.model}",
     ),
 )

@@ -39,8 +39,8 @@ MADE_BY |= dict.fromkeys(("mlp_answers", "mlp_tokens"), "attribution")
 GEOMETRY: dict[str, tuple[str, ...]] = {
     "successors": ("successors",),
     "shapes": ("pca", "shapes", "displacements", "shape_patches"),
-    "probes": (),
-    "tuned_lens": (),
+    "probes": ("probes",),
+    "tuned_lens": ("tuned_lens", "tuned_lens_training"),
     "directions": (),
     "neurons": (),
     "features": (),

@@ -18,11 +18,13 @@ from atlas.report.sections import (
     left_out,
     overlap,
     positions,
+    probes,
     published,
     stability,
     successors,
     transfer,
     trust,
+    tuned_lens,
 )
 from atlas.report.sections.study import Study
 from atlas.report.wording import count, words
@@ -50,6 +52,8 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "positions": positions.section,
     "heads": heads.section,
     "successors": successors.section,
+    "probes": probes.section,
+    "tuned lens": tuned_lens.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -78,6 +82,8 @@ SHORT: tuple[str, ...] = (
     "positions",
     "heads",
     "successors",
+    "probes",
+    "tuned lens",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -96,7 +102,8 @@ LISTED: tuple[str, ...] = (
     "positions",
     "stability_summary",
 )
-LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "overlap", "typology", "cross")
+LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "tuned_lens_training", "overlap")
+LISTED += ("typology", "cross")
 LISTED += (
     "controls_summary",
     "hypotheses",
