@@ -20,7 +20,9 @@ SOURCE, TARGET, BEYOND = 2, 8, 14  # token ids: of first members, and of what is
 def build(folder, reads_class=True):
     """The checkpoint; without ``reads_class`` the unembedding favours the source's members whatever the class."""
     sizes = {"hidden_size": D, "intermediate_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=VOCAB, **sizes, max_position_embeddings=32, tie_word_embeddings=False, rms_norm_eps=1e-12)
+    config = LlamaConfig(
+        vocab_size=VOCAB, **sizes, max_position_embeddings=32, tie_word_embeddings=False, rms_norm_eps=1e-12
+    )
     network = LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -54,7 +56,9 @@ def prompts() -> Matched:
     """Each member but the last with either filler before it; every other one is held out."""
     words = tuple("abcdef")
     pair = Pair(Ordered("source", words), Ordered("target", tuple(word.upper() for word in words)))
-    found = Matched(pair, source_ids=list(range(SOURCE, SOURCE + PLACES)), target_ids=list(range(TARGET, TARGET + PLACES)))
+    found = Matched(
+        pair, source_ids=list(range(SOURCE, SOURCE + PLACES)), target_ids=list(range(TARGET, TARGET + PLACES))
+    )
     for place in range(PLACES - 1):
         for filler in (0, 1):
             found.source_tokens.append([filler, SOURCE + place, 1])

@@ -107,7 +107,9 @@ def test_what_is_written_changes_class_and_side_effects_are_those_of_the_directi
     texts = {"x": steering_effects.Text([[0, 1, 1], [1, 0, 1]], [2, 3])}
     effects = steering_effects.SideEffects(model, texts, Bootstrap(50, 0))
     rows = pd.DataFrame(effects.rows(steered, (0.5, 1), 5))
-    assert set(rows.coefficient) == {0.5, 1} and rows[rows.chosen].draws.eq(5).all() and rows[~rows.chosen].p.isna().all()
+    assert (
+        set(rows.coefficient) == {0.5, 1} and rows[rows.chosen].draws.eq(5).all() and rows[~rows.chosen].p.isna().all()
+    )
     logits = effects.recorded["x"].gathered("logits").double()
     edited = effects.recorded["x"].each(Edit(steered.layer, steered.vector(steered.layer)), lambda x, rows: x).double()
     p, q = edited.softmax(-1), logits.softmax(-1)
@@ -140,11 +142,16 @@ def test_directions_have_the_vectors_length_and_the_seed_decides():
     vector = torch.randn(9, generator=rng, dtype=torch.float64)
     source = torch.randn(7, 9, generator=rng, dtype=torch.float64)
     target = source + 3 * vector + 0.1 * torch.randn(7, 9, generator=rng, dtype=torch.float64)
-    for make in (steering.random_directions, lambda v, n, seed: steering.shuffled_directions(source, target, v, n, seed)):
+    for make in (
+        steering.random_directions,
+        lambda v, n, seed: steering.shuffled_directions(source, target, v, n, seed),
+    ):
         drawn, again, other = (torch.stack(list(make(vector, 4, seed))) for seed in (1, 1, 2))
         assert torch.equal(drawn, again) and not torch.equal(drawn, other)
         assert (drawn.norm(dim=1) - vector.norm()).abs().max() < 1e-9
-    cosines = torch.stack(list(steering.shuffled_directions(source, target, vector, 50, 0))) @ vector / vector.norm() ** 2
+    cosines = (
+        torch.stack(list(steering.shuffled_directions(source, target, vector, 50, 0))) @ vector / vector.norm() ** 2
+    )
     assert cosines.mean().abs() < 0.2, "what distinguishes the classes cancels"
     same = list(steering.shuffled_directions(source, source, vector, 1, 0))
     assert not same[0].any()
@@ -198,9 +205,9 @@ def test_an_added_vector_is_one_added_in_hugging_faces_module(name, tmp_path):
     for edit in edits()[1:3]:
         found = recorded.each(edit, lambda x, rows: x)
         for i, ids in enumerate(TOKENS):
-            assert (found[i] - hugging_face(network, BLOCKS[name], ids, edit.take(torch.tensor([i])), len(ids) - 1)).abs().max() < (
-                model.tolerance
-            )
+            assert (
+                found[i] - hugging_face(network, BLOCKS[name], ids, edit.take(torch.tensor([i])), len(ids) - 1)
+            ).abs().max() < (model.tolerance)
 
 
 def hugging_face(network, blocks, ids, edit, start):
@@ -233,7 +240,9 @@ def test_what_is_written_is_what_whole_passes_with_the_edit_at_every_step_write(
 
 @pytest.mark.slow
 def test_hooks_write_the_same(family):
-    found = [continued(family, torch.tensor(TOKENS[3:4]), 3, edits(3)[1], use_engine=engine) for engine in (True, False)]
+    found = [
+        continued(family, torch.tensor(TOKENS[3:4]), 3, edits(3)[1], use_engine=engine) for engine in (True, False)
+    ]
     assert torch.equal(*found)
 
 

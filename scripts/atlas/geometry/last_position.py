@@ -175,13 +175,19 @@ class Recorded:
             return hook
 
         layers = range(self.model.n_layers)
-        hooks = [(name(layer), keeper(of, layer)) for name, of in ((resid_hook, resid), (z_hook, outputs)) for layer in layers]
+        hooks = [
+            (name(layer), keeper(of, layer))
+            for name, of in ((resid_hook, resid), (z_hook, outputs))
+            for layer in layers
+        ]
         logits = _kept(self.model.run(ids, hooks, on_bridge=True))
         kept = (torch.stack([of[layer] for layer in layers], 1) for of in (resid, outputs))
         return Group(rows, ids, *kept, logits)
 
     def _again_by_hooks(self, group: Group, edit: Edit) -> torch.Tensor:
-        return _kept(self.model.run(group.tokens, hooks_of(edit, self.model.n_layers, group.tokens.shape[1] - 1), on_bridge=True))
+        return _kept(
+            self.model.run(group.tokens, hooks_of(edit, self.model.n_layers, group.tokens.shape[1] - 1), on_bridge=True)
+        )
 
 
 def hooks_of(edit: Edit, n_layers: int, start: int) -> list[Hook]:

@@ -141,7 +141,9 @@ def pairs_of(
 def _named(source: str, target: str, tasks: dict[str, Ordered], classes: dict[str, Ordered]) -> Pair:
     if source not in tasks:
         known = ", ".join(tasks) or "none"
-        raise StudyError(f"{KEY}: {source!r} is no task of ordered members with answers of one token; there are: {known}")
+        raise StudyError(
+            f"{KEY}: {source!r} is no task of ordered members with answers of one token; there are: {known}"
+        )
     both = classes | tasks
     if target not in both or target == source:
         raise StudyError(f"{KEY}: {target!r} is no other such task, and no class of geometry.classes; name one of them")

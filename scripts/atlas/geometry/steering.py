@@ -193,7 +193,9 @@ class Steered:
         self.layer, self.coefficient = max(swept, key=worth)
 
 
-def swept(steered: Steered, layers: Sequence[int], coefficients: Sequence[float], side: str) -> dict[tuple[int, float], np.ndarray]:
+def swept(
+    steered: Steered, layers: Sequence[int], coefficients: Sequence[float], side: str
+) -> dict[tuple[int, float], np.ndarray]:
     """(layer, coefficient) -> scores [N, `METRICS`] of the prompts of a side."""
     vector, found = (steered.vectors_without if side == SEARCH else steered.vector), {}
     for layer in progress(layers, f"{steered.matched.pair.name}, {side}"):
@@ -263,7 +265,9 @@ class Rows:
             self.rows.append(row)
 
 
-def rows_of(model: Model, steered: Steered, heads: Circuit, settings: Settings, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+def rows_of(
+    model: Model, steered: Steered, heads: Circuit, settings: Settings, bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
     """All rows of a pair; chooses its cell."""
     layers = layers_of(model.n_layers, settings.layers)
     on = {side: swept(steered, layers, settings.coefficients, side) for side in (SEARCH, HELD_OUT)}

@@ -93,7 +93,9 @@ def texts_of(
     for name, frame in unrelated.items():
         n = min(MOST, len(frame))
         rows = frame.iloc[[int((i + 0.5) * len(frame) / n) for i in range(n)]]
-        answers = [ids[0] for ids in rows["answer_tokens"]] if "answer_tokens" in rows else rows["answer_token"].tolist()
+        answers = (
+            [ids[0] for ids in rows["answer_tokens"]] if "answer_tokens" in rows else rows["answer_token"].tolist()
+        )
         found[name] = Text([list(map(int, ids)) for ids in rows["tokens"]], list(map(int, answers)))
     return found or {NEUTRAL: neutral(tokenizer, prepend_bos, max_tokens)}
 
