@@ -14,6 +14,7 @@ from conftest import load_tokenizer
 
 D, PLACES, VOCAB = 64, 6, 16
 PLACE, CLASS, FILLER, NEXT = 0, 6, 8, 10  # first dimension of each
+UNTIED = {"tie_word_embeddings": False}
 SOURCE, TARGET, BEYOND = 2, 8, 14  # token ids: of first members, and of what is on top where the class is too large
 
 

@@ -29,7 +29,7 @@ def test_auto_steers_numerals_to_words_ranks_and_months_and_next_to_previous(con
         "number_words -> number_words_decreasing",
     ]
     without = blocks | {"numerals": blocks["numerals"] | {"multi_token": True}}
-    assert [pair.source.name for pair in pairs(config, without)][0] == "number_words"
+    assert pairs(config, without)[0].source.name == "number_words"
     assert sequences.pairs_of("auto", {"x": {"generator": "x", "members": [1]}}, ["x"], {}) == []
 
 

@@ -14,7 +14,7 @@ from atlas.geometry.last_position import Edit, Recorded, continued
 from atlas.geometry.sequences import HELD_OUT, SEARCH
 from atlas.model import models
 from conftest import load_tokenizer
-from random_models import D, FAMILIES, H, L, VOCAB, load_random
+from random_models import FAMILIES, VOCAB, D, H, L, load_random
 
 TOKENS = [[3, 8, 1, 29], [4, 4, 2], [5, 0, 7, 11], [9, 2, 6], [1, 2, 3, 4]]  # of two lengths, in no order
 BLOCKS = {"llama": lambda network: network.model.layers, "gpt2": lambda network: network.transformer.h}
@@ -197,17 +197,23 @@ def test_a_rerun_of_the_last_position_equals_a_whole_pass_with_hooks(family):
     assert (own.each(edits()[1], lambda x, rows: x) - own.gathered("logits")).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_an_added_vector_is_one_added_in_hugging_faces_module(name, tmp_path):
-    model = load_random(name, tmp_path)
-    network = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+@pytest.fixture(scope="module", params=BLOCKS)
+def beside(request, tmp_path_factory):
+    """(model, Hugging Face's network of the same checkpoint, its blocks)."""
+    folder = tmp_path_factory.mktemp("beside")
+    model = load_random(request.param, folder)
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    return model, network, BLOCKS[request.param](network)
+
+
+def test_an_added_vector_is_one_added_in_hugging_faces_module(beside):
+    model, network, blocks = beside
     recorded = Recorded(model, TOKENS)
     for edit in edits()[1:3]:
         found = recorded.each(edit, lambda x, rows: x)
         for i, ids in enumerate(TOKENS):
-            assert (
-                found[i] - hugging_face(network, BLOCKS[name], ids, edit.take(torch.tensor([i])), len(ids) - 1)
-            ).abs().max() < (model.tolerance)
+            expected = hugging_face(network, blocks, ids, edit.take(torch.tensor([i])), len(ids) - 1)
+            assert (found[i] - expected).abs().max() < model.tolerance
 
 
 def hugging_face(network, blocks, ids, edit, start):
@@ -218,21 +224,19 @@ def hugging_face(network, blocks, ids, edit, start):
         hidden[:, start:] += edit.added.view(-1, D)
         return output
 
-    handle = blocks(network)[edit.layer].register_forward_hook(add)
+    handle = blocks[edit.layer].register_forward_hook(add)
     with torch.no_grad():
         logits = network(torch.tensor([ids])).logits[0, -1]
     handle.remove()
     return logits
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_what_is_written_is_what_whole_passes_with_the_edit_at_every_step_write(name, tmp_path):
-    model = load_random(name, tmp_path)
-    network = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+def test_what_is_written_is_what_whole_passes_with_the_edit_at_every_step_write(beside):
+    model, network, blocks = beside
     edit, ids, steps = edits(3)[1], [3, 8, 1], 4
     text = list(ids)
     for _ in range(steps):
-        text.append(int(hugging_face(network, BLOCKS[name], text, edit, len(ids) - 1).argmax()))
+        text.append(int(hugging_face(network, blocks, text, edit, len(ids) - 1).argmax()))
     assert continued(model, torch.tensor([ids]), steps, edit).tolist() == [text[len(ids) :]]
     ended = continued(model, torch.tensor([ids]), steps, edit, end=text[len(ids)])
     assert ended.tolist() == [[text[len(ids)]] * steps]

@@ -1,9 +1,9 @@
 """Runs that differ from a recorded one at the last position alone: an edit there, and what the model then says.
 
-Attention looks back only, so an edit at the last position of a prompt leaves all that was computed at earlier ones as it
-is. A prompt is read once, its keys and values remembered, and each edited run computes one position from the edited layer
-on: S times less than a whole pass. Architectures without an engine run whole passes through TransformerLens hooks, to
-the same result.
+Attention looks back only, so an edit at the last position of a prompt leaves all that was computed at earlier ones as
+it is. A prompt is read once, its keys and values remembered, and each edited run computes one position from the edited
+layer on: S times less than a whole pass. Architectures without an engine run whole passes through TransformerLens
+hooks, to the same result.
 
 Memory: keys and values of all prompts, 2 L N G S d_head numbers in the model's dtype (48 prompts of 25 tokens in
 SmolLM2: 55 MB), and the logits of one batch.
@@ -71,9 +71,9 @@ class Edit:
 
 @dataclass
 class Group:
-    """Prompts of one length, read: ``rows`` [n] their numbers; on the CPU ``resid`` [n, L, D] after each layer and ``z``
-    [n, L, H, d_head], both at the last position; ``logits`` [n, d_vocab]; on the device what each layer read there
-    (``x``) and ``keys`` and ``values`` of every layer, where there is an engine."""
+    """Prompts of one length, read: ``rows`` [n] their numbers; on the CPU ``resid`` [n, L, D] after each layer and
+    ``z`` [n, L, H, d_head], both at the last position; ``logits`` [n, d_vocab]; on the device what each layer read
+    there (``x``) and ``keys`` and ``values`` of every layer, where there is an engine."""
 
     rows: torch.Tensor
     tokens: torch.Tensor

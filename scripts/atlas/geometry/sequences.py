@@ -2,9 +2,9 @@
 
 A *sequence* is a task of ordered members, or a class of `geometry.classes`, with a step. Members of two sequences are
 matched by *rank*: a numeral's rank is its value, that of any other member its place in the list, from 1 (from 0 where
-the list begins with a word for zero). So 3, three, third and March have rank 3. A prompt of the target is matched to one
-of the source where it has the same wording and fillers and its last shown member has the same rank; where the steps are
-equal, then all members have. Prompts of both count only where every answer is one token.
+the list begins with a word for zero). So 3, three, third and March have rank 3. A prompt of the target is matched to
+one of the source where it has the same wording and fillers and its last shown member has the same rank; where the steps
+are equal, then all members have. Prompts of both count only where every answer is one token.
 """
 
 from __future__ import annotations

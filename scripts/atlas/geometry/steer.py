@@ -36,8 +36,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Texts:
-    """A tokenizer, how its texts begin and how long they may be, and tables `prompts.parquet` by task: of the tasks, and
-    of unrelated ones."""
+    """A tokenizer, how its texts begin and how long they may be, and tables `prompts.parquet` by task: of the tasks,
+    and of unrelated ones."""
 
     tokenizer: PreTrainedTokenizerBase
     prepend_bos: bool

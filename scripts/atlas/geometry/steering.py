@@ -12,8 +12,8 @@ layers; and the whole residual of the matched target prompt in place of the sour
 *Circuit swap.* The outputs (z) at the answer position of the heads of the source's and the target's circuits are taken
 from the matched target prompt; beside as many random heads in every layer, and beside all heads.
 
-Success (`top1`): the target's next member has the highest logit of the whole vocabulary; ties count against it. Sources:
-difference of means, arXiv 2308.10248 and 2312.06681; swaps between prompts, arXiv 2202.05262.
+Success (`top1`): the target's next member has the highest logit of the whole vocabulary; ties count against it.
+Sources: difference of means, arXiv 2308.10248 and 2312.06681; swaps between prompts, arXiv 2202.05262.
 """
 
 from __future__ import annotations

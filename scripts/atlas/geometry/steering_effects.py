@@ -73,7 +73,7 @@ class Text:
 
 
 def neutral(tokenizer: PreTrainedTokenizerBase, prepend_bos: bool, max_tokens: int | None) -> Text:
-    """The sentences above, as many tokens of each as the shortest one has, or as the model takes, and the next token."""
+    """The sentences above, as many tokens of each as the shortest one or the model allows, and the next token."""
     bos = [int(tokenizer.bos_token_id)] if prepend_bos else []
     ids, _ = encode(tokenizer, list(SENTENCES))
     ids = [bos + each for each in ids]
@@ -87,8 +87,8 @@ def texts_of(
     prepend_bos: bool,
     max_tokens: int | None = None,
 ) -> dict[str, Text]:
-    """Name -> unrelated text: at most `MOST` prompts, evenly, of each unrelated task (`prompts.parquet`), with the first
-    token of the answer; the sentences above where there is no such task."""
+    """Name -> unrelated text: at most `MOST` prompts, evenly, of each unrelated task (`prompts.parquet`), with the
+    first token of the answer; the sentences above where there is no such task."""
     found = {}
     for name, frame in unrelated.items():
         n = min(MOST, len(frame))

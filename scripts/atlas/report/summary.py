@@ -20,6 +20,7 @@ from atlas.report.sections import (
     positions,
     published,
     stability,
+    steering,
     transfer,
     trust,
 )
@@ -48,6 +49,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "evaluation": evaluation.section,
     "positions": positions.section,
     "heads": heads.section,
+    "steering": steering.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -75,6 +77,7 @@ SHORT: tuple[str, ...] = (
     "evaluation",
     "positions",
     "heads",
+    "steering",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -102,6 +105,8 @@ LISTED += (
     "specificity",
     "detectors",
     "roles",
+    "steering_side_effects",
+    "steering_samples",
     "generation",
     "published",
 )
