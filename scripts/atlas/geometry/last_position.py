@@ -166,7 +166,8 @@ class Recorded:
 
     # ---- through hooks ---------------------------------------------------------------------------------------
     def _read_by_hooks(self, rows: torch.Tensor, ids: torch.Tensor) -> Group:
-        resid, outputs = {}, {}
+        resid: dict[int, torch.Tensor] = {}
+        outputs: dict[int, torch.Tensor] = {}
 
         def keeper(found: dict[int, torch.Tensor], layer: int) -> Callable[..., None]:
             def hook(x: torch.Tensor, hook: object) -> None:
@@ -181,8 +182,8 @@ class Recorded:
             for layer in layers
         ]
         logits = _kept(self.model.run(ids, hooks, on_bridge=True))
-        kept = (torch.stack([of[layer] for layer in layers], 1) for of in (resid, outputs))
-        return Group(rows, ids, *kept, logits)
+        of_resid, of_z = (torch.stack([of[layer] for layer in layers], 1) for of in (resid, outputs))
+        return Group(rows, ids, of_resid, of_z, logits)
 
     def _again_by_hooks(self, group: Group, edit: Edit) -> torch.Tensor:
         return _kept(

@@ -209,14 +209,14 @@ def matched(
     if sources:
         kept = [_encoded(pair, rows, tokenizer, making.prepend_bos) for rows in (sources, targets)]
         for number in sorted(kept[0].keys() & kept[1].keys()):
-            one, other = (rows[number] for rows in kept)
-            found.source_tokens.append(one["tokens"])
-            found.target_tokens.append(other["tokens"])
-            found.source_next.append(one["answer_token"])
-            found.target_next.append(other["answer_token"])
+            of_source, of_target = (rows[number] for rows in kept)
+            found.source_tokens.append(of_source["tokens"])
+            found.target_tokens.append(of_target["tokens"])
+            found.source_next.append(of_source["answer_token"])
+            found.target_next.append(of_target["answer_token"])
             found.split.append(of_split[number])
-            found.text.append(one["text"])
-            found.expected.append(other["answer"])
+            found.text.append(of_source["text"])
+            found.expected.append(of_target["answer"])
             found.sequence.append(of_sequence[number])
     left = {side: len({found.sequence[i] for i in found.rows(side)}) for side in (SEARCH, HELD_OUT)}
     if min(left.values()) < LEAST:

@@ -145,5 +145,9 @@ def _legend(fig: Figure, colours: dict[str, str], down: float) -> None:
         Line2D([], [], color=colours["clean"], marker="s", ms=3, lw=0.9, label=METRICS["class_top1"]),
         Line2D([], [], color=style.FAINT, lw=3.2, label="random: mean to largest"),
     ]
-    place = {"loc": "upper right", "bbox_to_anchor": (1 - 0.05 / style.PAGE, 1), "bbox_transform": fig.transFigure}
+    place: dict[str, Any] = {
+        "loc": "upper right",
+        "bbox_to_anchor": (1 - 0.05 / style.PAGE, 1),
+        "bbox_transform": fig.transFigure,
+    }
     fig.legend(handles=handles, ncols=3, fontsize=style.TINY, handlelength=1.6, columnspacing=1.2, **place)
