@@ -2,6 +2,7 @@
 
 from atlas.report.shown import NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
 from atlas.report.shown import Shown, Table, look, of_geometry
+from atlas.report.shown import NODE_CIRCUITS, Shown, Table, look, of_geometry
 
 OF_ORDER = "9 Order"
 
@@ -9,6 +10,7 @@ OF_ORDER = "9 Order"
 SUMMARISED: dict[str, Table] = {
     **of_geometry("successors"),
     **of_geometry("probes", "tuned_lens", "tuned_lens_training"),
+    **of_geometry("steering", "steering_side_effects", "steering_samples"),
 }
 
 ROWS: tuple[Shown, ...] = (
@@ -32,5 +34,10 @@ ROWS: tuple[Shown, ...] = (
         tables=of_geometry("tuned_lens"),
         settings={"main_tasks": "derived.explained_main_tasks"} | look("clean", "circuit"),
         message="Draw the tuned lens of {wildcards.model}",
+        "steering",
+        "steering",
+        tables=of_geometry("steering", "steering_side_effects"),
+        settings=look("clean", "circuit", "sequential"),
+        message="Draw steering of {wildcards.model} from one sequence to another",
     ),
 )

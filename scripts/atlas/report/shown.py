@@ -44,7 +44,7 @@ GEOMETRY: dict[str, tuple[str, ...]] = {
     "directions": (),
     "neurons": (),
     "features": (),
-    "steering": (),
+    "steering": ("steering", "steering_side_effects", "steering_samples"),
 }
 MADE_BY |= {f"geometry/{name}": analysis for analysis, names in GEOMETRY.items() for name in names}
 

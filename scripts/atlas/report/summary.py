@@ -22,6 +22,7 @@ from atlas.report.sections import (
     published,
     stability,
     successors,
+    steering,
     transfer,
     trust,
     tuned_lens,
@@ -54,6 +55,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "successors": successors.section,
     "probes": probes.section,
     "tuned lens": tuned_lens.section,
+    "steering": steering.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -84,6 +86,7 @@ SHORT: tuple[str, ...] = (
     "successors",
     "probes",
     "tuned lens",
+    "steering",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -112,6 +115,8 @@ LISTED += (
     "specificity",
     "detectors",
     "roles",
+    "steering_side_effects",
+    "steering_samples",
     "generation",
     "published",
 )
