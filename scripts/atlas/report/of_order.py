@@ -1,8 +1,6 @@
 """The rows of `contents.py` on how a model represents order, and the tables that the summary shows of it."""
 
 from atlas.report.shown import NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
-from atlas.report.shown import Shown, Table, look, of_geometry
-from atlas.report.shown import NODE_CIRCUITS, Shown, Table, look, of_geometry
 
 OF_ORDER = "9 Order"
 
@@ -22,8 +20,11 @@ ROWS: tuple[Shown, ...] = (
         settings={"main_tasks": "study.tasks"} | look("sequential"),
         message="Draw successor heads of {wildcards.model}",
         circuits=(NODE_CIRCUITS,),
+    ),
+    Shown(
         "probes",
         "index probes across classes",
+        OF_ORDER,
         tables=of_geometry("probes"),
         settings=look("clean", "corrupted", "circuit", "diverging"),
         message="Draw index probes of {wildcards.model}",
@@ -31,11 +32,15 @@ ROWS: tuple[Shown, ...] = (
     Shown(
         "tuned_lens",
         "tuned lens",
+        OF_ORDER,
         tables=of_geometry("tuned_lens"),
         settings={"main_tasks": "derived.explained_main_tasks"} | look("clean", "circuit"),
         message="Draw the tuned lens of {wildcards.model}",
+    ),
+    Shown(
         "steering",
         "steering",
+        OF_ORDER,
         tables=of_geometry("steering", "steering_side_effects"),
         settings=look("clean", "circuit", "sequential"),
         message="Draw steering of {wildcards.model} from one sequence to another",
