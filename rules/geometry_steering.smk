@@ -1,6 +1,17 @@
 # Steering from one sequence to another, by a vector or by outputs of heads.
 
-OF_SEQUENCES = ("members", "step", "cyclic", "multi_token", "between", "generator", "file", "templates", "fillers", "shown")
+OF_SEQUENCES = (
+    "members",
+    "step",
+    "cyclic",
+    "multi_token",
+    "between",
+    "generator",
+    "file",
+    "templates",
+    "fillers",
+    "shown",
+)
 
 
 def sequences():

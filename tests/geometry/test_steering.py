@@ -1,5 +1,7 @@
 """Steering on planted directions, and on random models against Hugging Face's own modules with a vector added."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,6 +197,22 @@ def test_a_rerun_of_the_last_position_equals_a_whole_pass_with_hooks(family):
         found, expected = (recorded.each(edit, lambda x, rows: x) for recorded in (own, by_hooks))
         assert (found - expected).abs().max() < family.tolerance
     assert (own.each(edits()[1], lambda x, rows: x) - own.gathered("logits")).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_edits_that_are_run_together_give_what_each_gives_alone(beside, batch_size):
+    model = replace(beside[0], batch_size=batch_size)
+    recorded = Recorded(model, TOKENS)
+    first, second = edits(), edits(7)
+    for some in (
+        [Edit(0, x.added) for x in (first[1], first[2], second[2])],
+        [first[3], second[3]],
+        [first[4], second[4]],
+    ):
+        found = recorded.each_of(some, lambda x, rows: torch.cat((x, rows[:, None]), 1))
+        assert (found[..., -1] == torch.arange(len(TOKENS))).all()
+        for edit, logits in zip(some, found[..., :-1], strict=True):
+            assert (logits - recorded.each(edit, lambda x, rows: x)).abs().max() < 1e-9
 
 
 @pytest.fixture(scope="module", params=BLOCKS)

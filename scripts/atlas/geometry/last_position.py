@@ -35,7 +35,7 @@ class Edit:
     """A change at the last position.
 
     ``added`` [D], or [N, D] with one row for each prompt, is added to the residual after ``layer``. ``z`` [N, L, H,
-    d_head] takes the place of the outputs of ``heads`` [L, H], bool. Either may be left out.
+    d_head] takes the place of the outputs of ``heads`` [L, H], or [N, L, H], bool. Either may be left out.
     """
 
     layer: int = -1
@@ -46,7 +46,20 @@ class Edit:
     def take(self, rows: torch.Tensor) -> Edit:
         """The same for some of the prompts."""
         added = self.added[rows] if self.added is not None and self.added.dim() == 2 else self.added
-        return Edit(self.layer, added, None if self.z is None else self.z[rows], self.heads)
+        heads = self.heads[rows] if self.heads is not None and self.heads.dim() == 3 else self.heads
+        return Edit(self.layer, added, None if self.z is None else self.z[rows], heads)
+
+    @classmethod
+    def together(cls, edits: Sequence[Edit], n: int) -> Edit:
+        """The edits of n prompts, all after the same layer, as one of as many copies of these prompts."""
+        (layer,) = {edit.layer for edit in edits}
+        of = {name: [getattr(edit, name) for edit in edits] for name in ("added", "z", "heads")}
+        dims = {"added": 2, "z": 4, "heads": 3}
+        made = {
+            name: None if values[0] is None else torch.cat([_each(x, n, dims[name]) for x in values])
+            for name, values in of.items()
+        }
+        return cls(layer, **made)
 
     def resid(self, x: torch.Tensor, layer: int) -> torch.Tensor:
         """The residual [N, 1, D] after a layer, edited."""
@@ -57,15 +70,22 @@ class Edit:
 
     def outputs(self, z: torch.Tensor, layer: int) -> torch.Tensor:
         """z [N, 1, H, d_head] of a layer, edited."""
-        if self.z is None or self.heads is None or not self.heads[layer].any():
+        if self.z is None or self.heads is None or not self.heads[..., layer, :].any():
             return z
-        swapped = self.z[:, layer, None].to(z.device, z.dtype)
-        return torch.where(self.heads[layer].to(z.device)[:, None], swapped, z)
+        swapped, heads = self.z[:, layer, None].to(z.device, z.dtype), self.heads[..., layer, :].to(z.device)
+        return torch.where(heads[..., None] if heads.dim() == 1 else heads[:, None, :, None], swapped, z)
+
+    @property
+    def layers_swapped(self) -> list[int]:
+        """Layers of which heads are swapped."""
+        assert self.heads is not None
+        found: list[int] = self.heads.view(-1, *self.heads.shape[-2:]).any(0).any(-1).nonzero()[:, 0].tolist()
+        return found
 
     @property
     def first(self) -> int:
         """The first layer that is computed anew."""
-        swapped = [] if self.heads is None else self.heads.any(1).nonzero()[:, 0].tolist()
+        swapped = [] if self.heads is None else self.layers_swapped
         return min([*swapped, *([] if self.added is None else [self.layer + 1])], default=0)
 
 
@@ -124,6 +144,26 @@ class Recorded:
         order = torch.cat([group.rows for group in self.groups]).argsort()
         return torch.cat(found)[order]
 
+    def each_of(
+        self, edits: Sequence[Edit], read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """[E, N, ...] the same of several edits after one layer; as many as fit into a batch are run together, since a
+        run of few prompts takes its time to read the weights."""
+        if not self.weights:
+            return torch.stack([self.each(edit, read) for edit in edits])
+        found = []
+        with torch.no_grad():
+            for group in self.groups:
+                n, of_group = len(group.rows), []
+                at_once = max(1, self.model.batch_size // n)
+                for start in range(0, len(edits), at_once):
+                    some = [edit.take(group.rows) for edit in edits[start : start + at_once]]
+                    logits = self._again(group, Edit.together(some, n), len(some))
+                    of_group.append(read(logits, group.rows.repeat(len(some))).unflatten(0, (len(some), n)))
+                found.append(torch.cat(of_group))
+        order = torch.cat([group.rows for group in self.groups]).argsort()
+        return torch.cat(found, 1)[:, order]
+
     # ---- with the engine -------------------------------------------------------------------------------------
     def _read(self, rows: torch.Tensor, ids: torch.Tensor) -> Group:
         assert self.weights is not None
@@ -142,12 +182,13 @@ class Recorded:
         logits = _kept(self.weights.unembed(x[:, -1]))
         return Group(rows, ids, torch.stack(resid, 1), torch.stack(outputs, 1), logits, entered, keys, values)
 
-    def _again(self, group: Group, edit: Edit) -> torch.Tensor:
-        """Edited logits [n, d_vocab] of a group, float32."""
+    def _again(self, group: Group, edit: Edit, copies: int = 1) -> torch.Tensor:
+        """Edited logits [n, d_vocab] of a group, at least float32; of so many ``copies`` of it, one after another."""
         assert self.weights is not None
         s, n_layers = group.tokens.shape[1], len(self.weights.blocks)
         first = edit.first
         x = group.x[first] if first < n_layers else group.resid[:, -1:].to(self.model.device, self.model.dtype)
+        x = x.repeat(copies, 1, 1)
         if edit.added is not None and edit.layer == first - 1:
             x = edit.resid(x, edit.layer)
         at = Positions.span(s - 1, s, x.device)
@@ -156,7 +197,7 @@ class Recorded:
             normed = block.norm1(x)
             new = block.keys_values(normed, at)
             k, v = (
-                torch.cat((old[:, :, :-1], own), 2)
+                torch.cat((old[:, :, :-1].repeat(copies, 1, 1, 1), own), 2)
                 for old, own in zip((group.keys[layer], group.values[layer]), new, strict=True)
             )
             z = edit.outputs(block.attend(block.queries(normed, at), k, v, at), layer)
@@ -186,12 +227,10 @@ class Recorded:
         return Group(rows, ids, of_resid, of_z, logits)
 
     def _again_by_hooks(self, group: Group, edit: Edit) -> torch.Tensor:
-        return _kept(
-            self.model.run(group.tokens, hooks_of(edit, self.model.n_layers, group.tokens.shape[1] - 1), on_bridge=True)
-        )
+        return _kept(self.model.run(group.tokens, hooks_of(edit, group.tokens.shape[1] - 1), on_bridge=True))
 
 
-def hooks_of(edit: Edit, n_layers: int, start: int) -> list[Hook]:
+def hooks_of(edit: Edit, start: int) -> list[Hook]:
     """An edit as hooks, at every position from ``start`` on."""
 
     def changed(change: Callable[[torch.Tensor, int], torch.Tensor], layer: int) -> Callable[..., torch.Tensor]:
@@ -201,8 +240,13 @@ def hooks_of(edit: Edit, n_layers: int, start: int) -> list[Hook]:
         return hook
 
     hooks = [] if edit.added is None else [(resid_hook(edit.layer), changed(edit.resid, edit.layer))]
-    swapped = [] if edit.heads is None else [layer for layer in range(n_layers) if edit.heads[layer].any()]
+    swapped = [] if edit.heads is None else edit.layers_swapped
     return hooks + [(z_hook(layer), changed(edit.outputs, layer)) for layer in swapped]
+
+
+def _each(x: torch.Tensor, n: int, dims: int) -> torch.Tensor:
+    """x of ``dims`` axes, the first of n prompts; repeated for each where it is the same for all."""
+    return x if x.dim() == dims else x.expand(n, *x.shape)
 
 
 def _kept(x: torch.Tensor) -> torch.Tensor:
@@ -225,7 +269,7 @@ def continued(
     with torch.no_grad():
         for _ in range(steps):
             if weights is None:
-                logits = model.run(text, hooks_of(edit, model.n_layers, s - 1), on_bridge=True)
+                logits = model.run(text, hooks_of(edit, s - 1), on_bridge=True)
             else:
                 start, stop = cache.length, cache.length + unread.shape[1]
                 at, x = Positions.span(start, stop, text.device) if start else None, weights.embed(unread, start)

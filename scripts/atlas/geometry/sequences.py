@@ -197,7 +197,9 @@ def matched(
     it does not divide are dealt out in turns. Raises StudyError where fewer than `LEAST` sequences of a side are left.
     """
     sequences = pair.sequences(block["shown"])
-    sources, targets, of_split, of_sequence = [], [], [], []
+    sources: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    of_split, of_sequence = [], []
     for split, own in _divided(sequences, sides, block["shown"]).items():
         for one, other, template, fillers in _spread(pair, own, block, making):
             number = len(sources)

@@ -170,8 +170,11 @@ class Steered:
 
     def scores(self, edit: Edit, side: str = HELD_OUT) -> np.ndarray:
         """[N, `METRICS`] of the edited source prompts of a side."""
-        found: np.ndarray = self.source[side].each(edit, self.question[side].scores).numpy()
-        return found
+        return self.scores_of([edit], side)[0]
+
+    def scores_of(self, edits: Sequence[Edit], side: str = HELD_OUT) -> list[np.ndarray]:
+        """The same of several edits after one layer."""
+        return list(self.source[side].each_of(edits, self.question[side].scores).numpy()) if edits else []
 
     def choose(self, swept: Mapping[tuple[int, float], np.ndarray]) -> None:
         """The cell of most success on search prompts, from (layer, coefficient) -> scores.
@@ -197,10 +200,12 @@ def swept(
     steered: Steered, layers: Sequence[int], coefficients: Sequence[float], side: str
 ) -> dict[tuple[int, float], np.ndarray]:
     """(layer, coefficient) -> scores [N, `METRICS`] of the prompts of a side."""
-    vector, found = (steered.vectors_without if side == SEARCH else steered.vector), {}
+    vector = steered.vectors_without if side == SEARCH else steered.vector
+    found: dict[tuple[int, float], np.ndarray] = {}
     for layer in progress(layers, f"{steered.matched.pair.name}, {side}"):
         of_layer = vector(layer)
-        found |= {(layer, float(c)): steered.scores(Edit(layer, c * of_layer), side) for c in coefficients}
+        scores = steered.scores_of([Edit(layer, c * of_layer) for c in coefficients], side)
+        found |= {(layer, float(c)): values for c, values in zip(coefficients, scores, strict=True)}
     return found
 
 
@@ -278,16 +283,18 @@ def rows_of(
     rows.add(UNSTEERED, question.scores(unsteered, held_out).numpy())
     rows.add(TARGET, question.scores(steered.target_logits, held_out).numpy())
     source, target = (steered.resid[of, SEARCH][:, best[0]].double() for of in ("source", "target"))
-    controls = {
-        "random": random_directions(steered.added, settings.random, settings.seed),
-        "shuffled": shuffled_directions(source, target, steered.added, min(settings.random, SHUFFLED), settings.seed),
-    }
-    drawn = {
-        name: [run(Edit(best[0], each)) for each in progress(directions, name)] for name, directions in controls.items()
-    }
+    few = min(settings.random, SHUFFLED)
+    random, shuffled = (
+        steered.scores_of([Edit(best[0], each) for each in directions])
+        for directions in (
+            random_directions(steered.added, settings.random, settings.seed),
+            shuffled_directions(source, target, steered.added, few, settings.seed),
+        )
+    )
     for side, of_side in on.items():
         for cell, values in of_side.items():
-            rows.add(MEANS, values, cell, side, **(drawn if (cell, side) == (best, HELD_OUT) else {}))
+            tested = (cell, side) == (best, HELD_OUT)
+            rows.add(MEANS, values, cell, side, random=random if tested else (), shuffled=shuffled if tested else ())
     for layer in layers:
         if layer != best[0]:
             rows.add(OTHERS, run(Edit(layer, steered.added)), (layer, best[1]))
@@ -306,7 +313,7 @@ def add_swaps(rows: Rows, model: Model, heads: Circuit, settings: Settings) -> N
 
     if heads:
         sets, _ = matched_sets(heads, model.n_layers, model.n_heads, settings.random, settings.seed, outside=False)
-        random = [swap(mask_of(each, model)) for each in progress(sets, "random heads")]
+        random = rows.steered.scores_of([Edit(z=z, heads=mask_of(each, model)) for each in sets])
         rows.add(CIRCUIT, swap(mask_of(heads, model)), heads=len(heads), random=random)
     everything = torch.ones(model.n_layers, model.n_heads, dtype=torch.bool)
     rows.add(ALL_HEADS, swap(everything), heads=everything.numel())

@@ -109,8 +109,8 @@ class SideEffects:
         self.before = {name: found.gathered("logits").log_softmax(-1) for name, found in self.recorded.items()}
         self.bootstrap, self.seed = bootstrap, seed
 
-    def of(self, edit: Edit, name: str) -> np.ndarray:
-        """[N, `EFFECTS`] of the prompts of a text."""
+    def of(self, edits: Sequence[Edit], name: str) -> np.ndarray:
+        """[E, N, `EFFECTS`] of edits after one layer, and the prompts of a text."""
 
         def read(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
             after, before, own = logits.log_softmax(-1), self.before[name][rows], self.following[name][rows][:, None]
@@ -118,7 +118,7 @@ class SideEffects:
             lost = (before.gather(1, own) - after.gather(1, own))[:, 0]
             return torch.stack([kl, lost, (after.argmax(1) != before.argmax(1)).float()], 1).double()
 
-        found: np.ndarray = self.recorded[name].each(edit, read).numpy()
+        found: np.ndarray = self.recorded[name].each_of(edits, read).numpy()
         return found
 
     def rows(self, steered: Steered, coefficients: Sequence[float], draws: int) -> list[dict[str, Any]]:
@@ -127,10 +127,11 @@ class SideEffects:
         key = {"source": pair.source.name, "target": pair.target.name, "layer": layer}
         directions = list(random_directions(steered.added, min(draws, DRAWS), self.seed))
         for name in self.recorded:
-            for coefficient in coefficients:
+            of_each = self.of([Edit(layer, c * steered.vector(layer)) for c in coefficients], name)
+            of_random = list(self.of([Edit(layer, each) for each in directions], name).mean(1))
+            for coefficient, values in zip(coefficients, of_each, strict=True):
                 chosen = coefficient == steered.coefficient
-                values = self.of(Edit(layer, coefficient * steered.vector(layer)), name)
-                drawn = [self.of(Edit(layer, each), name).mean(0) for each in directions] if chosen else []
+                drawn = of_random if chosen else []
                 means = column_means(self.bootstrap, values)
                 for i, metric in enumerate(EFFECTS):
                     row = key | {"coefficient": float(coefficient), "chosen": chosen, "text": name, "metric": metric}
@@ -161,7 +162,7 @@ def samples(
     matched, own = steered.matched, steered.matched.rows(HELD_OUT)
     n, found = min(prompts, len(own)), []
     pair, end = matched.pair, tokenizer.eos_token_id
-    key = {"source": pair.source.name, "target": pair.target.name}
+    key: dict[str, Any] = {"source": pair.source.name, "target": pair.target.name}
     key |= {"layer": steered.layer, "coefficient": steered.coefficient}
     for i in (own[int((k + 0.5) * len(own) / n)] for k in range(n)):
         ids = matched.source_tokens[i]
