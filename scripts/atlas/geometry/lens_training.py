@@ -33,8 +33,8 @@ AT_ONCE = 2**25  # logits that are held at a time
 
 @dataclass(frozen=True)
 class Training:
-    """``steps`` of Adam at ``rate`` over the square root of D, falling linearly to 0, on ``batch`` positions each: a sum
-    of D whitened numbers with weights of such a step changes by about ``rate``.
+    """``steps`` of Adam at ``rate`` over the square root of D, falling linearly to 0, on ``batch`` positions each; by
+    such a step a weighted sum of D whitened numbers changes by about ``rate``.
 
     ``favoured``, ``drawn``: tokens that a step sums over, where there are more.
     """
