@@ -20,7 +20,7 @@ from random_models import VOCAB, load_random
 
 D, V = 6, 12
 BOOTSTRAP = Bootstrap(200, 0)
-TRAINING = Training(steps=60, rate=0.02, batch=32)
+TRAINING = Training(steps=60, rate=0.05, batch=32)
 
 
 def readout(seed=0, size=V, cap=None) -> Readout:

@@ -33,15 +33,16 @@ AT_ONCE = 2**25  # logits that are held at a time
 
 @dataclass(frozen=True)
 class Training:
-    """``steps`` of Adam at ``rate``, falling linearly to 0, on ``batch`` positions each.
+    """``steps`` of Adam at ``rate`` over the square root of D, falling linearly to 0, on ``batch`` positions each; by
+    such a step a weighted sum of D whitened numbers changes by about ``rate``.
 
     ``favoured``, ``drawn``: tokens that a step sums over, where there are more.
     """
 
-    steps: int = 250
-    rate: float = 0.003
-    batch: int = 64
-    favoured: int = 4096
+    steps: int = 100
+    rate: float = 0.02
+    batch: int = 48
+    favoured: int = 3072
     drawn: int = 1024
     seed: int = 0
 
@@ -253,14 +254,14 @@ def train(readout: Readout, trained: torch.Tensor, aside: torch.Tensor, settings
     log_p_aside = log_probabilities(readout, aside[-1])
     learners = [Learner(readout, trained, aside, log_p_aside, point) for point in range(len(trained) - 1)]
     looks = {round((i + 1) * settings.steps / LOOKS) for i in range(LOOKS)}
-    adam = Adam([x for one in learners for x in (one.w, one.shift)])
+    adam, rate = Adam([x for one in learners for x in (one.w, one.shift)]), settings.rate / final.shape[1] ** 0.5
     for step, rows in enumerate(progress(batches(len(final), settings, rng), "tuned lens"), start=1):
         part, rows = vocabulary.draw(rng), rows.to(final.device)
         own = restricted(readout, part)
         p = (log_probabilities(readout, final[rows])[:, part.ids] + part.log_weight).softmax(-1)
         for one in learners:
             loss(own, one.translated(rows), p, part.log_weight).backward()
-        adam.step(settings.rate * (1 - (step - 1) / settings.steps))
+        adam.step(rate * (1 - (step - 1) / settings.steps))
         if step in looks:
             for one in learners:
                 one.look(step)
