@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.core.errors import StudyError
-from atlas.geometry.classes import token_of
+from atlas.geometry.classes import tokens_of
 from atlas.prompts.tasks import Template, expand_members
 from atlas.prompts.tokens import encode_prompts
 
@@ -227,7 +227,7 @@ def matched(
             f"answers of one token in both; at least {LEAST} of either are needed; leave the pair out"
         )
     found.source_ids, found.target_ids = (
-        sorted({i for i in map(lambda w: token_of(w, tokenizer), of.words) if i is not None} | set(seen))
+        sorted({i for i in tokens_of(of.words, tokenizer) if i is not None} | set(seen))
         for of, seen in ((pair.source, found.source_next), (pair.target, found.target_next))
     )
     return found
