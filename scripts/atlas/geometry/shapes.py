@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -245,10 +246,16 @@ def at_point(
         predict, bound = predictor(columns), explained.components(columns.shape[1])
         in_fit = float(Explained(fit, fit)(predict, itself)[0])
         found.append((HELIX, ORDERS, explained(predict, orders), in_fit, bound))
-        drawn = [predictor(helix(numbers(members), periods)) for periods in random_periods(len(orders) - 1, seed)]
+        drawn = of_random_periods(tuple(numbers(members).tolist()), len(orders) - 1, seed)
         others = np.concatenate([explained(p, itself) for p in [predict, *drawn]])
         found.append((HELIX, OF_PERIODS, others, in_fit, bound))
     return found
+
+
+@lru_cache(maxsize=2)  # the same at every point
+def of_random_periods(of: tuple[float, ...], draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    """`predictor` of the helices of random periods of the numbers ``of``."""
+    return tuple(predictor(helix(np.array(of), periods)) for periods in random_periods(draws, seed))
 
 
 def random_periods(draws: int, seed: int) -> list[tuple[float, ...]]:

@@ -14,6 +14,7 @@ from atlas.report.sections import (
     evaluation,
     full_model,
     generation,
+    geometry,
     heads,
     left_out,
     overlap,
@@ -48,6 +49,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "evaluation": evaluation.section,
     "positions": positions.section,
     "heads": heads.section,
+    "geometry": geometry.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -75,6 +77,7 @@ SHORT: tuple[str, ...] = (
     "evaluation",
     "positions",
     "heads",
+    "geometry",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -102,6 +105,7 @@ LISTED += (
     "specificity",
     "detectors",
     "roles",
+    "shape_patches",
     "generation",
     "published",
 )
