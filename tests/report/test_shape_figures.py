@@ -194,9 +194,9 @@ def test_sentences_about_displacements():
     ]
     ways, moved, within = geometry.displacement_findings(pd.DataFrame([same | row for row in rows]))
     assert ways == (
-        "At the embedding, the way to the next member goes as that of the same numbers in another class in 1 of 2 pairs "
-        "of classes; the largest mean cosines: a and b 0.89 (random orders \u22120.20 to 0.20, all other pairs of steps "
-        "\u22120.09, 8 steps)."
+        "At the embedding, the way to the next member goes as that of the same numbers in another class in 1 of 2 "
+        "pairs of classes; the largest mean cosines: a and b 0.89 (random orders \u22120.20 to 0.20, all other pairs of "
+        "steps \u22120.09, 8 steps)."
     )
     assert "in 1 of 2 directions: b by that of a 100 % (unmoved 50 %, random orders up to 20 %)" in moved
     assert within.endswith("0.01 to 0.01: no direction is next for all steps.")
@@ -213,8 +213,8 @@ def test_sentences_about_patches_need_more_than_every_random_order_and_an_interv
     assert first == "The answer follows 1 of 3 shapes more than the same shapes of random orders."
     assert days == (
         "Days, circle (2 dimensions, 50 % of the members' variance, after 1 block): moving all members within it "
-        "obtains 70 % [60, 80] of what their tokens do (8 prompts), more than the same shape of 19 random orders (40 %, "
-        "20 to 60); the whole difference 100 %, first components 65 %, random subspaces 20 %."
+        "obtains 70 % [60, 80] of what their tokens do (8 prompts), more than the same shape of 19 random orders (40 "
+        "%, 20 to 60); the whole difference 100 %, first components 65 %, random subspaces 20 %."
     )
     assert "not surely more than" in months and "not surely more than" in third
     assert geometry.patch_findings(pd.DataFrame(columns=of_patches.COLUMNS))[0].startswith("No task's prompts")
