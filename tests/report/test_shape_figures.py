@@ -195,8 +195,8 @@ def test_sentences_about_displacements():
     ways, moved, within = geometry.displacement_findings(pd.DataFrame([same | row for row in rows]))
     assert ways == (
         "At the embedding, the way to the next member goes as that of the same numbers in another class in 1 of 2 "
-        "pairs of classes; the largest mean cosines: a and b 0.89 (random orders \u22120.20 to 0.20, all other pairs of "
-        "steps \u22120.09, 8 steps)."
+        "pairs of classes; the largest mean cosines: a and b 0.89 (random orders \u22120.20 to 0.20, all other pairs "
+        "of steps \u22120.09, 8 steps)."
     )
     assert "in 1 of 2 directions: b by that of a 100 % (unmoved 50 %, random orders up to 20 %)" in moved
     assert within.endswith("0.01 to 0.01: no direction is next for all steps.")

@@ -112,7 +112,8 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[n] Pearson's correlation of the columns of a and b [P, n]; 0 where one does not vary."""
     a, b = a - a.mean(0), b - b.mean(0)
     norm = np.sqrt((a * a).sum(0) * (b * b).sum(0))
-    return np.divide((a * b).sum(0), norm, out=np.zeros_like(norm), where=norm > 1e-300)
+    found: np.ndarray = np.divide((a * b).sum(0), norm, out=np.zeros_like(norm), where=norm > 1e-300)
+    return found
 
 
 def line(reader: np.ndarray, members: Members, orders: np.ndarray) -> np.ndarray:
@@ -189,7 +190,8 @@ class Explained:
         error = [
             total - 2 * (predict.T * cross[np.ix_(o, o)]).sum() + (both * inner[np.ix_(o, o)]).sum() for o in orders
         ]
-        return 1 - np.array(error) / max(total, 1e-300)
+        found: np.ndarray = 1 - np.array(error) / max(total, 1e-300)
+        return found
 
     def components(self, k: int) -> float:
         """What k principal components of ``fit`` explain of ``held_out``."""

@@ -226,8 +226,9 @@ def _patched(name: str, shape: str, own: pd.DataFrame) -> tuple[bool, str]:
         f"{_share(fitted['variance'])} of the members' variance, {at(fitted['point'])}): moving all members within it "
         f"obtains {_share(fitted['value'])} [{low}, {high}] of what their tokens do "
         f"({count(fitted['prompts'], 'prompt')}), {'more' if beyond else 'not surely more'} than the same shape of "
-        f"{count(permuted['draws'], 'random order')} ({_share(permuted['value'])}, {least} to {most}); the whole difference {_share(of.loc['whole', 'value'])}, "
-        f"first components {_share(of.loc['pca', 'value'])}, random subspaces {_share(of.loc['random', 'value'])}."
+        f"{count(permuted['draws'], 'random order')} ({_share(permuted['value'])}, {least} to {most}); "
+        f"the whole difference {_share(of.loc['whole', 'value'])}, first components {_share(of.loc['pca', 'value'])}, "
+        f"random subspaces {_share(of.loc['random', 'value'])}."
     )
 
 
