@@ -86,13 +86,13 @@ class Moves:
     def lengths(self) -> np.ndarray:
         """[n, K] of the giving class's displacements."""
         first, then, diagonal = self.orders[:, self.steps.first], self.orders[:, self.steps.then], np.diag(self.own)
-        return np.sqrt(np.maximum(diagonal[first] + diagonal[then] - 2 * self.own[first, then], 0))
+        return _root(diagonal[first] + diagonal[then] - 2 * self.own[first, then])
 
     @property
     def other_lengths(self) -> np.ndarray:
         """[K] of the receiving class's."""
         a, b, diagonal = self.steps.other_first, self.steps.other_then, np.diag(self.others)
-        return np.sqrt(np.maximum(diagonal[a] + diagonal[b] - 2 * self.others[a, b], 0))
+        return _root(diagonal[a] + diagonal[b] - 2 * self.others[a, b])
 
     @property
     def cosines(self) -> np.ndarray:
@@ -100,14 +100,22 @@ class Moves:
         with_members = self.with_members
         inner = with_members[..., self.steps.other_then] - with_members[..., self.steps.other_first]
         norm = self.lengths[..., None] * self.other_lengths
-        return np.divide(inner, norm, out=np.zeros_like(inner), where=norm > 1e-12)
+        found: np.ndarray = np.divide(inner, norm, out=np.zeros_like(inner), where=norm > 1e-12)
+        return found
+
+
+def _root(square: np.ndarray) -> np.ndarray:
+    """Lengths from their squares, which rounding may leave below 0."""
+    found: np.ndarray = np.sqrt(np.maximum(square, 0))
+    return found
 
 
 def apart(steps: Steps) -> np.ndarray:
     """[K, K] pairs of a class's steps that share no member."""
     a, b = steps.first, steps.then
     shared = (a[:, None] == a) | (b[:, None] == b) | (a[:, None] == b) | (b[:, None] == a)
-    return ~shared
+    found: np.ndarray = ~shared
+    return found
 
 
 def within(fit: np.ndarray, held_out: np.ndarray, steps: Steps, orders: np.ndarray) -> np.ndarray:
@@ -154,7 +162,7 @@ def _mean_lengths(own: np.ndarray, steps: Steps, order: np.ndarray, weights: np.
     """[K] of the weighted means [K, K] of a class's displacements, from its inner products [P, P]."""
     a, b = order[steps.first], order[steps.then]
     inner = own[np.ix_(b, b)] - own[np.ix_(b, a)] - own[np.ix_(a, b)] + own[np.ix_(a, a)]
-    return np.sqrt(np.maximum(((weights @ inner) * weights).sum(1), 0))
+    return _root(((weights @ inner) * weights).sum(1))
 
 
 def table(found: list[Residuals], permutations: int, seed: int) -> pd.DataFrame:

@@ -65,9 +65,10 @@ class Moved:
 
     def take(self, rows: slice) -> Moved:
         """Some of the prompts."""
-        of = (self.tokens, self.moved), (self.old, self.new), (self.answer, self.moved_answer)
-        (tokens, moved), (old, new), (answer, moved_answer) = ((a[rows], b[rows]) for a, b in of)
-        return Moved(tokens, moved, self.at, old, new, answer, moved_answer)
+        tokens, moved, answer, moved_answer = (
+            of[rows] for of in (self.tokens, self.moved, self.answer, self.moved_answer)
+        )
+        return Moved(tokens, moved, self.at, self.old[rows], self.new[rows], answer, moved_answer)
 
 
 def moved(frame: pd.DataFrame, at: Sequence[int], members: Members, number: int, seed: int) -> Moved | None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,8 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[n] Pearson's correlation of the columns of a and b [P, n]; 0 where one does not vary."""
     a, b = a - a.mean(0), b - b.mean(0)
     norm = np.sqrt((a * a).sum(0) * (b * b).sum(0))
-    return np.divide((a * b).sum(0), norm, out=np.zeros_like(norm), where=norm > 1e-300)
+    found: np.ndarray = np.divide((a * b).sum(0), norm, out=np.zeros_like(norm), where=norm > 1e-300)
+    return found
 
 
 def line(reader: np.ndarray, members: Members, orders: np.ndarray) -> np.ndarray:
@@ -188,7 +190,8 @@ class Explained:
         error = [
             total - 2 * (predict.T * cross[np.ix_(o, o)]).sum() + (both * inner[np.ix_(o, o)]).sum() for o in orders
         ]
-        return 1 - np.array(error) / max(total, 1e-300)
+        found: np.ndarray = 1 - np.array(error) / max(total, 1e-300)
+        return found
 
     def components(self, k: int) -> float:
         """What k principal components of ``fit`` explain of ``held_out``."""
@@ -245,10 +248,16 @@ def at_point(
         predict, bound = predictor(columns), explained.components(columns.shape[1])
         in_fit = float(Explained(fit, fit)(predict, itself)[0])
         found.append((HELIX, ORDERS, explained(predict, orders), in_fit, bound))
-        drawn = [predictor(helix(numbers(members), periods)) for periods in random_periods(len(orders) - 1, seed)]
+        drawn = of_random_periods(tuple(numbers(members).tolist()), len(orders) - 1, seed)
         others = np.concatenate([explained(p, itself) for p in [predict, *drawn]])
         found.append((HELIX, OF_PERIODS, others, in_fit, bound))
     return found
+
+
+@lru_cache(maxsize=2)  # the same at every point
+def of_random_periods(of: tuple[float, ...], draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    """`predictor` of the helices of random periods of the numbers ``of``."""
+    return tuple(predictor(helix(np.array(of), periods)) for periods in random_periods(draws, seed))
 
 
 def random_periods(draws: int, seed: int) -> list[tuple[float, ...]]:

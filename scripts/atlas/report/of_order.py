@@ -9,6 +9,7 @@ SUMMARISED: dict[str, Table] = {
     **of_geometry("successors"),
     **of_geometry("probes", "tuned_lens", "tuned_lens_training"),
     **of_geometry("steering", "steering_side_effects", "steering_samples"),
+    **of_geometry("shapes", "displacements", "shape_patches"),
 }
 
 ROWS: tuple[Shown, ...] = (
@@ -44,5 +45,37 @@ ROWS: tuple[Shown, ...] = (
         tables=of_geometry("steering", "steering_side_effects"),
         settings=look("clean", "circuit", "sequential"),
         message="Draw steering of {wildcards.model} from one sequence to another",
+    ),
+    Shown(
+        "residual_pca",
+        "where members lie",
+        OF_ORDER,
+        tables=of_geometry("pca"),
+        settings={"main_tasks": "derived.explained_main_tasks"} | look("sequential"),
+        message="Draw where members lie in {wildcards.model}",
+    ),
+    Shown(
+        "shapes",
+        "lines, circles, helices",
+        OF_ORDER,
+        tables=of_geometry("shapes"),
+        settings=look("clean", "corrupted", "circuit"),
+        message="Draw shapes of classes in {wildcards.model}",
+    ),
+    Shown(
+        "displacements",
+        "displacements",
+        OF_ORDER,
+        tables=of_geometry("displacements"),
+        settings=look("diverging", "sequential"),
+        message="Draw displacements in {wildcards.model}",
+    ),
+    Shown(
+        "shape_patches",
+        "patches within shapes",
+        OF_ORDER,
+        tables=of_geometry("shape_patches"),
+        settings=look("clean", "corrupted", "circuit"),
+        message="Draw patches within shapes of {wildcards.model}",
     ),
 )

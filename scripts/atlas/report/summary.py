@@ -14,6 +14,7 @@ from atlas.report.sections import (
     evaluation,
     full_model,
     generation,
+    geometry,
     heads,
     left_out,
     overlap,
@@ -56,6 +57,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "probes": probes.section,
     "tuned lens": tuned_lens.section,
     "steering": steering.section,
+    "geometry": geometry.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -87,6 +89,7 @@ SHORT: tuple[str, ...] = (
     "probes",
     "tuned lens",
     "steering",
+    "geometry",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -117,6 +120,7 @@ LISTED += (
     "roles",
     "steering_side_effects",
     "steering_samples",
+    "shape_patches",
     "generation",
     "published",
 )

@@ -32,16 +32,19 @@ def draw(displacements: pd.DataFrame, diverging: str, sequential: str) -> Figure
     fig = style.figure(style.PAGE, 1.3 + side, layout=None)
     cosine, arrives = _matrices(own, names)
     shift = style.PAGE / 2
-    scales = ((diverging, style.centred(1.0)), (maps.from_white(sequential), Normalize(0, 1)))
+    scales: tuple[tuple[str | Colormap, Normalize], ...] = (
+        (diverging, style.centred(1.0)),
+        (maps.from_white(sequential), Normalize(0, 1)),
+    )
     where = "embedding" if point == 0 else f"after {wording.count(point, 'block')}"
     titles = (f"cosine of displacements, {where}", f"moved members that arrive, {where}")
     notes = ("diagonal: within a class; below it: unmatched steps", "row: gives the displacement; small: unmoved")
     for i, (grid, (cmap, norm), title) in enumerate(zip((cosine, arrives), scales, titles, strict=True)):
         ax = style.axes_at(fig, LABELS + i * shift, 0.38, side, side)
         _matrix(ax, grid, matplotlib.colormaps.get_cmap(cmap), norm, names)
-        for down, said, look in ((0.1, title, {"weight": "bold"}), (0.24, notes[i], {"color": style.GREY})):
-            at = (0.05 + i * shift) / style.PAGE, 1 - down / (1.3 + side)
-            fig.text(*at, said, size=style.SMALL if down < 0.2 else style.TINY, **look)
+        left, high = (0.05 + i * shift) / style.PAGE, 1.3 + side
+        fig.text(left, 1 - 0.1 / high, title, size=style.SMALL, weight="bold")
+        fig.text(left, 1 - 0.24 / high, notes[i], size=style.TINY, color=style.GREY)
     return fig
 
 

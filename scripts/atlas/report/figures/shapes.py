@@ -78,8 +78,9 @@ def _legend(shapes: pd.DataFrame, colours: dict[str, str]) -> list[Line2D | Patc
     found: list[Line2D | Patch] = [Line2D([], [], color=colours["circuit"], lw=1, label="at the member")]
     if (shapes["at"] == "answer").any():
         found.append(Line2D([], [], color=style.GREY, lw=1, ls="--", label="at the answer"))
-    dot = {"color": style.INK, "lw": 0, "marker": "o", "markersize": 3}
-    found.append(Line2D([], [], label=f"p < {ALPHA}, corrected for the points", **dot))
+    found.append(
+        Line2D([], [], color=style.INK, lw=0, marker="o", markersize=3, label=f"p < {ALPHA}, corrected for the points")
+    )
     found.append(Patch(color=style.GHOST, label="95 % of random orders, at the member"))
     if (shapes["null"] == PERIODS).any():
         found.append(Line2D([], [], color=style.GREY, lw=0.8, ls=":", label="97.5 % of random periods"))
