@@ -7,10 +7,12 @@ tokens have a relation to these as well: `same member`, `next member` (one place
 `same class`.
 
 The share of a kind is the share of the listed tokens that are of it. Its excess is what that share has above its mean
-over ``null``, the lists of random directions. A label is the kind of the largest excess, of those that at least half of
-the list are of; relations go before classes, and these before wider kinds, where excesses differ by no more than one
-token. It stands only where few random lists have, of any kind, an excess as large: p = (1 + those) / (1 + all), so the
-choice among kinds is paid for. Else the list is `mixed`. No outside service is asked, and nothing is fitted.
+over ``null``, the lists of random directions. A label is the kind of the largest excess above 0, of those that at least
+half of the list are of; relations go before classes, and these before wider kinds, where excesses differ by no more
+than one token. A list without such a kind is `mixed`. Beside a label stands p, the share of random lists that have, of
+any kind, an excess as large, the list itself counted in: (1 + those) / (1 + all), so the choice among kinds is paid
+for. Where embeddings lie in clusters random directions too list tokens of one kind, and a label alone says little. No
+outside service is asked, and nothing is fitted.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlas.core.multiple import ALPHA
 from atlas.prompts.tasks import expand_members
 from atlas.prompts.tokens import special_ids
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 SAME, NEXT, PREVIOUS, SAME_CLASS, MIXED = "same member", "next member", "previous member", "same class", "mixed"
 RELATIONS = (NEXT, SAME, PREVIOUS, SAME_CLASS)
-WIDE = ("digits", "function words", "punctuation", "spaces", "capitalised words", "pieces of words", "other scripts")
+WIDE: tuple[str, ...] = ("digits", "function words", "punctuation", "spaces", "capitalised words", "pieces of words")
+WIDE += ("other scripts", "bytes")  # bytes: parts of characters, and what no one prints
 FLOOR = 0.5  # share of the list that a label needs
 MARKS = ("\u0120", "\u2581")  # in front of a token that begins a word: byte-level and SentencePiece vocabularies
 LAST_LATIN = 0x24F
@@ -153,8 +155,8 @@ def label(lexicon: Lexicon, tokens: Sequence[int], null: np.ndarray, reads: Sequ
     own, base = lexicon.shares(listed, reads)[0], drawn.mean(0)
     excess, names = own - base, lexicon.columns(reads)
     p = (1 + int(((drawn - base).max(1) >= excess.max() - 1e-9).sum())) / (1 + len(null))
-    held = [i for i in range(len(names)) if own[i] >= FLOOR]
-    if p >= ALPHA or not held:
+    held = [i for i in range(len(names)) if own[i] >= FLOOR and excess[i] > 0]
+    if not held:
         best = int(excess.argmax())
         return Label(MIXED, float(own[best]), float(base[best]), p, names[best])
     near = max(excess[i] for i in held) - 1 / len(tokens) - 1e-9
@@ -198,6 +200,7 @@ def wide_kinds(texts: Sequence[str | None], begins: Sequence[bool]) -> list[np.n
         where(lambda t, i: len(t) > 1 and t.isalpha() and t[0].isupper() and t[1:].islower()),
         where(lambda t, i: t.isalpha() and t.islower() and not begins[i] and latin(t)),
         where(lambda t, i: any(c.isalpha() and ord(c) > LAST_LATIN for c in t)),
+        where(lambda t, i: t and any(c == "\ufffd" or not c.isprintable() for c in t)),
     ]
 
 
