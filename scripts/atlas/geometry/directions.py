@@ -88,7 +88,7 @@ def run(
     tails.weights_of(model, "directions")
     split = {d.task: tails.Split.of(d, "search", s.prompts, "directions") for d in data}
     chosen = tails.strongest(split, heads(circuit), s.heads) + tails.strongest(split, mlps(circuit), s.mlps)
-    found = [oriented(svd.of_component(model, c), split) for c in chosen]
+    found = [oriented(d, split) for d in (svd.of_component(model, c) for c in chosen) if len(d)]
     top = {(t, d.component): ranked(d, x, s) for t, x in split.items() for d in found}
     report = {d.task: tails.Split.of(d, d.report_split, s.prompts, "directions") for d in data}
     rows, by_member = [], []

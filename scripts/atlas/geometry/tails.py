@@ -223,8 +223,16 @@ def strongest(splits: dict[str, Split], components: list[Component], n: int) -> 
 
 
 def data_of(files: Mapping[str, Sequence[str] | str], tasks: Sequence[str], given: Mapping[str, Any]) -> list[TaskData]:
-    """What the tasks compute from, with one model between them. ``files``: `model`, and of each task `prompts`, `clean`
-    and `means`, in the order of ``tasks``; ``given``: the other arguments of `TaskData`, less its identity."""
+    """What the tasks compute from, with one model between them.
+
+    ``files``: `model`, and of each task `prompts`, `clean` and `means`, in the order of ``tasks``; ``given``: ``name`` of
+    the model, and ``how``, the other arguments of `TaskData`. Raises StudyError where there is no task.
+    """
+    if not tasks:
+        raise StudyError(
+            "geometry.analyses: directions and neurons are ablated where an answer of one token is written, and no "
+            "task of study.tasks has such; add one, or leave both out"
+        )
     found: list[TaskData] = []
     for i, task in enumerate(tasks):
         paths = {"model": files["model"]} | {name: files[name][i] for name in ("prompts", "clean", "means")}

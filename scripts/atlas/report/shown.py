@@ -41,8 +41,8 @@ GEOMETRY: dict[str, tuple[str, ...]] = {
     "shapes": (),
     "probes": (),
     "tuned_lens": (),
-    "directions": (),
-    "neurons": (),
+    "directions": ("directions", "direction_next", "direction_ablations", "direction_members"),
+    "neurons": ("neurons", "neuron_sets", "neuron_members"),
     "features": (),
     "steering": (),
 }
