@@ -10,12 +10,14 @@ from atlas.report.sections import (
     circuits,
     consensus,
     controls,
+    directions,
     edges,
     evaluation,
     full_model,
     generation,
     heads,
     left_out,
+    neurons,
     overlap,
     positions,
     published,
@@ -48,6 +50,8 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "evaluation": evaluation.section,
     "positions": positions.section,
     "heads": heads.section,
+    "directions": directions.section,
+    "neurons": neurons.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -75,6 +79,8 @@ SHORT: tuple[str, ...] = (
     "evaluation",
     "positions",
     "heads",
+    "directions",
+    "neurons",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -94,6 +100,7 @@ LISTED: tuple[str, ...] = (
     "stability_summary",
 )
 LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "overlap", "typology", "cross")
+LISTED += ("direction_ablations", "neuron_sets", "neurons")
 LISTED += (
     "controls_summary",
     "hypotheses",
