@@ -112,8 +112,8 @@ def label_findings(table: pd.DataFrame) -> list[str]:
     if not n:
         return []
     return [
-        f"Of {count(n, 'list')} of top tokens, in both signs, {most} are for the most part of one kind; those that are so "
-        f"surely more than lists of random directions, {'; '.join(parts)}."
+        f"Of {count(n, 'list')} of top tokens, in both signs, {most} are for the most part of one kind; those that are "
+        f"so surely more than lists of random directions, {'; '.join(parts)}."
     ]
 
 
@@ -148,6 +148,6 @@ def section(study: Study) -> Section:
         **led(found),
         table=table_of(ablations),
         note="Logits lost at the answer position, with 95 % intervals over prompts; behind random directions the "
-        "middle 95 % of their means. Directions are singular vectors of a head's OV or of an MLP's last map, by falling "
-        "singular value from 0.",
+        "middle 95 % of their means. Directions are singular vectors of a head's OV or of an MLP's last map, by "
+        "falling singular value from 0.",
     )

@@ -49,8 +49,8 @@ def set_findings(sets: pd.DataFrame, prompts: str) -> list[str]:
     costly = rest[rest["ci_low"] > 0]
     low, high = (number(100 * end, 0) for end in (rest["share"].min(), rest["share"].max()))
     sentences.append(
-        f"Ablating all neurons but such a set instead costs {low} to {high} % of what the whole MLP costs (its interval "
-        f"lies above 0 in {len(costly)} of {count(len(rest), 'case')}): where that is much, the rest is needed as well."
+        f"Ablating all neurons but such a set instead costs {low} to {high} % of what the whole MLP costs, with an "
+        f"interval above 0 in {len(costly)} of {count(len(rest), 'case')}; where that is much, the rest is needed too."
     )
     return sentences
 
