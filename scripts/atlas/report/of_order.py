@@ -3,6 +3,7 @@
 from atlas.report.shown import NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
 
 OF_ORDER = "9 Order"
+EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}
 
 # Of the summary and of the page of tables
 SUMMARISED: dict[str, Table] = {
@@ -10,6 +11,7 @@ SUMMARISED: dict[str, Table] = {
     **of_geometry("probes", "tuned_lens", "tuned_lens_training"),
     **of_geometry("steering", "steering_side_effects", "steering_samples"),
     **of_geometry("shapes", "displacements", "shape_patches"),
+    **of_geometry("directions", "direction_next", "direction_ablations", "neurons", "neuron_sets"),
 }
 
 ROWS: tuple[Shown, ...] = (
@@ -77,5 +79,23 @@ ROWS: tuple[Shown, ...] = (
         tables=of_geometry("shape_patches"),
         settings=look("clean", "corrupted", "circuit"),
         message="Draw patches within shapes of {wildcards.model}",
+    ),
+    Shown(
+        "directions",
+        "directions of heads",
+        OF_ORDER,
+        tables=of_geometry("directions", "direction_next", "direction_ablations"),
+        settings=EXPLAINED_TASKS | look("circuit", "diverging"),
+        message="Draw the directions of heads of {wildcards.model}",
+        circuits=(NODE_CIRCUITS,),
+    ),
+    Shown(
+        "neurons",
+        "neurons of MLPs",
+        OF_ORDER,
+        tables=of_geometry("neurons", "neuron_sets", "neuron_members"),
+        settings=EXPLAINED_TASKS | look("circuit", "diverging"),
+        message="Draw the neurons of MLPs of {wildcards.model}",
+        circuits=(NODE_CIRCUITS,),
     ),
 )

@@ -41,8 +41,8 @@ GEOMETRY: dict[str, tuple[str, ...]] = {
     "shapes": ("pca", "shapes", "displacements", "shape_patches"),
     "probes": ("probes",),
     "tuned_lens": ("tuned_lens", "tuned_lens_training"),
-    "directions": (),
-    "neurons": (),
+    "directions": ("directions", "direction_next", "direction_ablations", "direction_members"),
+    "neurons": ("neurons", "neuron_sets", "neuron_members"),
     "features": (),
     "steering": ("steering", "steering_side_effects", "steering_samples"),
 }

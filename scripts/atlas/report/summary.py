@@ -10,6 +10,7 @@ from atlas.report.sections import (
     circuits,
     consensus,
     controls,
+    directions,
     edges,
     evaluation,
     full_model,
@@ -17,6 +18,7 @@ from atlas.report.sections import (
     geometry,
     heads,
     left_out,
+    neurons,
     overlap,
     positions,
     probes,
@@ -58,6 +60,8 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "tuned lens": tuned_lens.section,
     "steering": steering.section,
     "geometry": geometry.section,
+    "directions": directions.section,
+    "neurons": neurons.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -90,6 +94,8 @@ SHORT: tuple[str, ...] = (
     "tuned lens",
     "steering",
     "geometry",
+    "directions",
+    "neurons",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -110,6 +116,8 @@ LISTED: tuple[str, ...] = (
 )
 LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "tuned_lens_training", "overlap")
 LISTED += ("typology", "cross")
+LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "overlap", "typology", "cross")
+LISTED += ("direction_ablations", "neuron_sets", "neurons")
 LISTED += (
     "controls_summary",
     "hypotheses",

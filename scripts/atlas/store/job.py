@@ -101,6 +101,16 @@ def task_data(snakemake: Any) -> dict[str, Any]:
     return places_of | {"memo_folder": memo_folder(snakemake)} | {key: given[key] for key in names if key in given}
 
 
+def data_of_tasks(snakemake: Any) -> dict[str, Any]:
+    """The arguments of `geometry.tails.data_of`: the files of a model's tasks (param ``tasks``; inputs that are lists
+    have one of each), and how its jobs run and ablate."""
+    names, given = ("kind", "legacy_mlp_means"), dict(snakemake.params.items())
+    how = {key: given[key] for key in names if key in given}
+    how |= {"folder": model_folder(snakemake), "run": run(snakemake)}
+    of_model = {"name": snakemake.wildcards.model, "how": how}
+    return {"files": dict(snakemake.input.items()), "tasks": given["tasks"], "given": of_model}
+
+
 # ---- results and provenance ----------------------------------------------------------------------------------
 def provenance(snakemake: Any, *modules: Path | str) -> dict[str, Any]:
     """Where what a job writes comes from: digests of all its inputs, all its params, and versions.
