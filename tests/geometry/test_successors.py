@@ -21,7 +21,8 @@ from random_models import EVERY, build, load_random
 IDS = tuple(VOCABULARY.index(word) for word in MEMBERS)
 CYCLIC = Members("around", MEMBERS, IDS, tuple(range(M)), M, cyclic=True)
 LINE = Members("line", MEMBERS, IDS, tuple(range(M)), M)
-SETTINGS = successors.Settings(draws=30, seed=0)
+SETTINGS = successors.Settings(draws=25, seed=0)
+OTHER = [pytest.param(PLANTED[0], marks=pytest.mark.slow), *PLANTED[1:]]
 WRITES = (Write("next", shift=1),)
 CASES = {
     "head": Plan((Head(1, 2, SELF, "token", WRITES),), seed=3),
@@ -74,7 +75,7 @@ def test_a_planted_successor_head_is_found_and_no_other(family, planted):
     assert (others["value"] == 0).all()
 
 
-@pytest.mark.parametrize("family", PLANTED)
+@pytest.mark.parametrize("family", OTHER)
 def test_a_head_two_steps_on_has_that_target(family, planted):
     table = planted("two steps", family)
     assert value(table, "around", "next_next", (2, 0))["value"] == 1 and sure(table, "next_next") == {(2, 0)}
@@ -82,25 +83,26 @@ def test_a_head_two_steps_on_has_that_target(family, planted):
     assert value(table, "line", "greater", (2, 0))["value"] == 1, "of members 2 to 6 a later one"
 
 
-@pytest.mark.parametrize("family", PLANTED)
+@pytest.mark.parametrize("family", OTHER)
 def test_a_successor_in_mlp_0_is_seen_without_a_head(family, planted):
     table = planted("mlp", family)
     row = value(table, "around", "next", (-1, -1))
-    assert row["value"] == 1 and row["p"] == row["p_holm"] == pytest.approx(1 / 31)
+    assert row["value"] == 1 and row["p"] == row["p_holm"] == pytest.approx(1 / 26)
     assert value(table, "around", "next", (-1, -1), "without_mlp0")["value"] == 0
     assert not sure(table)
 
 
-@pytest.mark.parametrize("family", PLANTED)
+@pytest.mark.parametrize("family", OTHER)
 def test_without_a_successor_no_head_is_sure(family, planted):
     table = planted("nothing", family)
     assert not any(sure(table, target) for target in successors.TARGETS)
     own = table[table["target"].isin(["next", "previous", "next_next"])]
     assert (own["value"] == 0).all() and (own["p"] == 1).all(), "all logits are equal, which is no hit"
     assert (table.loc[table["target"] == "greater", "value"] == 0.5).all()
-    assert 0.4 < table.loc[table["target"] == "greater", "random_median"].mean() < 0.6
+    assert table.loc[table["target"] == "greater", "random_median"].between(0.4, 0.6).all(), "of five members"
 
 
+@pytest.mark.slow
 def test_a_head_that_writes_the_same_whatever_it_reads_has_no_bias(planted):
     """It names the seventh member always: the next one of the sixth alone."""
     table = planted("constant", "llama")
@@ -117,6 +119,7 @@ def test_heads_of_layer_0_come_before_mlp_0(planted):
     assert heads.groupby("input").size().to_dict() == {"mlp0": 8, "without_mlp0": 12}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table(tmp_path, planted):
     model = models.load(build_planted(CASES["head"], "llama", tmp_path), device="cpu")
     pd.testing.assert_frame_equal(successors.table(model, [CYCLIC, LINE], SETTINGS), planted("head", "llama"))
@@ -214,7 +217,7 @@ def by_hand(logits, members):
     return hits | {"greater": sum(above) / len(above)}
 
 
-FAST = ["gpt2", "llama"]
+FAST = ["gpt2"]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in EVERY if name not in FAST]
 
 

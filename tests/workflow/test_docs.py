@@ -60,6 +60,7 @@ PLANNED = {  # with --dry-run only
     "make soak": AN_HOUR,
     "make real GEMMA_TERMS=accept": AN_HOUR,
     "make findings": A_FINISHED_STUDY,
+    "make claims": A_FINISHED_STUDY,
     "make leaderboard": "takes ten minutes or more",
     "make gallery": "needs a finished default study; tests/report/test_gallery.py writes such a page",
     "make commands": AN_HOUR,
