@@ -199,7 +199,7 @@ def test_a_rerun_of_the_last_position_equals_a_whole_pass_with_hooks(family):
     assert (own.each(edits()[1], lambda x, rows: x) - own.gathered("logits")).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("batch_size", [2, 64])
+@pytest.mark.parametrize("batch_size", [pytest.param(4, marks=pytest.mark.slow), 64])
 def test_edits_that_are_run_together_give_what_each_gives_alone(beside, batch_size):
     model = replace(beside[0], batch_size=batch_size)
     recorded = Recorded(model, TOKENS)
