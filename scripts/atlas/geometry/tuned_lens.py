@@ -1,8 +1,8 @@
 """Tuned lens beside the logit lens: how near each point of the residual stream is to the final answer.
 
 The lens is trained (`lens_training`) on the study's own texts, which is not what a lens for general text would be
-trained on: the clean and corrupted prompts that circuits are searched on, at their last token and at others. It is
-measured at the last token of prompts held out, beside the logit lens:
+trained on: the clean and corrupted prompts that circuits are searched on, at their last token and at others, half of
+each step's being last tokens. It is measured at the last token of prompts held out, beside the logit lens:
 
 - `kl`: KL(p || q) in nats, of the model's final distribution p and the lens's q over the whole vocabulary;
 - `probability` of the answer, `reciprocal_rank` of it (1: it is first), `leads`: share of prompts where it is first;
@@ -51,7 +51,7 @@ from atlas.prompts.batch import Prompts, padded
 from atlas.store.job import progress
 
 ASIDE = 8  # one text in so many decides which state of a lens is kept,
-ASIDE_POSITIONS = 96  # at so many positions of these, at most
+ASIDE_POSITIONS = 96  # at so many positions, at most
 COLUMNS = ["task", "point", "name", "lens", "metric", "value", "ci_low", "ci_high", "prompts", "split"]
 TRAINING_COLUMNS = ["point", "name", "start", "step", "before", "after", "trained", "aside", "texts", "steps", "seed"]
 
@@ -160,9 +160,9 @@ def tables(
     at = positions_of([len(ids) for ids in rows], settings.positions, settings.training.seed)
     found = residuals(model, padded(rows), at)  # [L + 1, N, K, D]
     aside = torch.arange(len(rows)) % ASIDE == ASIDE - 1
-    put_aside = found[:, aside].flatten(1, 2)
-    chosen = np.unique(np.linspace(0, put_aside.shape[1] - 1, ASIDE_POSITIONS).round().astype(int))
-    tuned = train(readout, found[:, ~aside].flatten(1, 2), put_aside[:, chosen], settings.training)
+    last = torch.arange(settings.positions).eq(0).repeat(int((~aside).sum()))
+    own, put_aside = found[:, ~aside].flatten(1, 2), spread_aside(found[:, aside])
+    tuned = train(readout, own, put_aside, settings.training, last)
     ends = found[-1, :, 0].split([len(of_task.trained) for of_task in texts.values()])
     measured = [
         row | {"task": task}
@@ -175,6 +175,14 @@ def tables(
         "tuned_lens": pd.DataFrame(measured, columns=COLUMNS),
         "tuned_lens_training": pd.DataFrame(told).assign(**same)[TRAINING_COLUMNS],
     }
+
+
+def spread_aside(x: torch.Tensor) -> torch.Tensor:
+    """[L + 1, A, D] of residuals [L + 1, N, K, D] of texts put aside: last tokens, the first of the K, and as many
+    others where there are some, evenly over the texts; `ASIDE_POSITIONS` at most."""
+    kinds = [x[:, :, 0], x[:, :, 1:].flatten(1, 2)] if x.shape[2] > 1 else [x[:, :, 0]]
+    most = min(ASIDE_POSITIONS // len(kinds), kinds[0].shape[1])
+    return torch.cat([part[:, [i * part.shape[1] // most for i in range(most)]] for part in kinds], 1)
 
 
 def training_rows(tuned: Tuned, names: Sequence[str]) -> list[dict[str, Any]]:
