@@ -242,16 +242,8 @@ class Adam:
                 x.grad = None
 
 
-def train(
-    readout: Readout,
-    trained: torch.Tensor,
-    aside: torch.Tensor,
-    settings: Training,
-    ends: torch.Tensor | None = None,
-) -> Tuned:
+def train(readout: Readout, trained: torch.Tensor, aside: torch.Tensor, settings: Training) -> Tuned:
     """A lens from residuals of all points, [L + 1, N, D] to train on and [L + 1, A, D] ``aside``; the last give p.
-
-    ``ends`` [N]: which positions are of the kind that the lens is for; half of each step's are, else any.
 
     Every point takes the same steps, with the same positions and tokens. Holds 6 L D^2 numbers (maps, their gradients,
     Adam's state, the states kept) beside twice the residuals, 4 A V of the positions put aside, and the logits of one
@@ -263,8 +255,7 @@ def train(
     learners = [Learner(readout, trained, aside, log_p_aside, point) for point in range(len(trained) - 1)]
     looks = {round((i + 1) * settings.steps / LOOKS) for i in range(LOOKS)}
     adam, rate = Adam([x for one in learners for x in (one.w, one.shift)]), settings.rate / final.shape[1] ** 0.5
-    each = batches(len(final), settings, rng, ends)
-    for step, rows in enumerate(progress(each, "tuned lens"), start=1):
+    for step, rows in enumerate(progress(batches(len(final), settings, rng), "tuned lens"), start=1):
         part, rows = vocabulary.draw(rng), rows.to(final.device)
         own = restricted(readout, part)
         p = (log_probabilities(readout, final[rows])[:, part.ids] + part.log_weight).softmax(-1)
@@ -278,14 +269,9 @@ def train(
     return Tuned([one.best for one in learners], **told, trained=len(final), aside=aside.shape[1])
 
 
-def batches(n: int, settings: Training, rng: torch.Generator, ends: torch.Tensor | None = None) -> list[torch.Tensor]:
-    """The rows [B] of each step, half of them of ``ends`` [n] where given: of either kind all in an order drawn anew
-    whenever they are through, less a rest below what a step takes."""
-    kinds = [torch.arange(n)] if ends is None else [torch.nonzero(x.cpu())[:, 0] for x in (ends, ~ends) if x.any()]
-    size, drawn = max(1, settings.batch // len(kinds)), []
-    for rows in kinds:
-        taken, found = min(size, len(rows)), list[torch.Tensor]()
-        while len(found) < settings.steps:
-            found += rows[torch.randperm(len(rows), generator=rng)[: len(rows) - len(rows) % taken]].split(taken)
-        drawn.append(found)
-    return [torch.cat(parts) for parts in list(zip(*drawn, strict=False))[: settings.steps]]
+def batches(n: int, settings: Training, rng: torch.Generator) -> list[torch.Tensor]:
+    """The rows [B] of each step: all n in an order drawn anew whenever they are through, less a rest below a batch."""
+    size, found = min(settings.batch, n), list[torch.Tensor]()
+    while len(found) < settings.steps:
+        found += torch.randperm(n, generator=rng)[: n - n % size].split(size)
+    return found[: settings.steps]

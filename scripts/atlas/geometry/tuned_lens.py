@@ -1,8 +1,8 @@
 """Tuned lens beside the logit lens: how near each point of the residual stream is to the final answer.
 
 The lens is trained (`lens_training`) on the study's own texts, which is not what a lens for general text would be
-trained on: the clean and corrupted prompts that circuits are searched on, at their last token and at others, half of
-each step's being last tokens. It is measured at the last token of prompts held out, beside the logit lens:
+trained on: the clean and corrupted prompts that circuits are searched on, at their last token and at others. It is
+measured at the last token of prompts held out, beside the logit lens:
 
 - `kl`: KL(p || q) in nats, of the model's final distribution p and the lens's q over the whole vocabulary;
 - `probability` of the answer, `reciprocal_rank` of it (1: it is first), `leads`: share of prompts where it is first;
@@ -160,9 +160,7 @@ def tables(
     at = positions_of([len(ids) for ids in rows], settings.positions, settings.training.seed)
     found = residuals(model, padded(rows), at)  # [L + 1, N, K, D]
     aside = torch.arange(len(rows)) % ASIDE == ASIDE - 1
-    last = torch.arange(settings.positions).eq(0).repeat(int((~aside).sum()))
-    own, put_aside = found[:, ~aside].flatten(1, 2), spread_aside(found[:, aside])
-    tuned = train(readout, own, put_aside, settings.training, last)
+    tuned = train(readout, found[:, ~aside].flatten(1, 2), spread_aside(found[:, aside]), settings.training)
     ends = found[-1, :, 0].split([len(of_task.trained) for of_task in texts.values()])
     measured = [
         row | {"task": task}
