@@ -6,7 +6,9 @@ GEOMETRY = [analysis for analysis in config["geometry"]["analyses"] if analysis 
 def geometry_files():
     """Figures of the study's analyses of order, and the tables behind them."""
     figures = [file for row in contents.SHOWN if row.category == contents.OF_ORDER for file in row.files(STUDY)]
-    tables = [f"results/{model}/geometry/{name}.parquet" for model in MODELS for a in GEOMETRY for name in shown.GEOMETRY[a]]
+    tables = [
+        f"results/{model}/geometry/{name}.parquet" for model in MODELS for a in GEOMETRY for name in shown.GEOMETRY[a]
+    ]
     return figures + tables
 
 

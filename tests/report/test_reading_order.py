@@ -46,7 +46,7 @@ def probes_table(points=7, carried=("mod 10",), seed=0):
 
 
 def lens_table(layers=6, tasks=TASKS, since=2, right=True):
-    """The tuned lens is nearer than the mean answer from ``since`` layers on, the logit lens from the last but one."""
+    """The tuned lens is nearer than any constant from ``since`` layers on, the logit lens from the last but one."""
     rows = []
 
     def add(task, lens, metric, point, value, width=0.1):
@@ -161,7 +161,7 @@ def test_where_the_answer_leads_is_said_beside_the_logit_lens():
     )
     assert tasks[2] == (
         "Months: after 3 of 6 layers the tuned lens is 1.00 [0.90, 1.10] nats (KL) from the model's answer, the logit "
-        "lens 12.00 [11.90, 12.10], and the mean answer of the texts, whatever the prompt, 3.00 [2.90, 3.10]; it is "
+        "lens 12.00 [11.90, 12.10], and the best that is the same for every prompt 3.00 [2.90, 3.10]; it is "
         "surely nearer than that from 2 layers on, and than the logit lens at 6 of 6 points."
     )
     assert "300 texts of the study's own" in basis and "2200 positions" in basis

@@ -8,9 +8,9 @@ measured at the last token of prompts held out, beside the logit lens:
 - `probability` of the answer, `reciprocal_rank` of it (1: it is first), `leads`: share of prompts where it is first;
 - `leads_from`: layers passed from which on the answer is first to the end, of prompts where the model has it first.
 
-The control is what can be said without looking at a prompt: `constant`, the mean of p at the answer positions of the
-task's training texts. Among all constant distributions it has the least KL from these p, so it is what a lens trained
-on shuffled targets would learn. A lens that is no nearer than this reads nothing of the prompt.
+The control is what can be said without looking at a prompt: `constant`, the mean of p over the prompts measured. Of all
+distributions that are the same for every prompt it has the least KL, though it knows the answers and a lens does not: a
+lens that is nearer reads something of the prompt, and one trained on shuffled targets can be no nearer.
 
 A study that holds nothing out trains on every other prompt, and measures on those between (`split`: `half`).
 
@@ -51,7 +51,7 @@ from atlas.prompts.batch import Prompts, padded
 from atlas.store.job import progress
 
 ASIDE = 8  # one text in so many decides which state of a lens is kept,
-ASIDE_POSITIONS = 96  # at so many positions of these, at most
+ASIDE_POSITIONS = 96  # at so many positions, at most
 COLUMNS = ["task", "point", "name", "lens", "metric", "value", "ci_low", "ci_high", "prompts", "split"]
 TRAINING_COLUMNS = ["point", "name", "start", "step", "before", "after", "trained", "aside", "texts", "steps", "seed"]
 
@@ -160,14 +160,11 @@ def tables(
     at = positions_of([len(ids) for ids in rows], settings.positions, settings.training.seed)
     found = residuals(model, padded(rows), at)  # [L + 1, N, K, D]
     aside = torch.arange(len(rows)) % ASIDE == ASIDE - 1
-    put_aside = found[:, aside].flatten(1, 2)
-    chosen = np.unique(np.linspace(0, put_aside.shape[1] - 1, ASIDE_POSITIONS).round().astype(int))
-    tuned = train(readout, found[:, ~aside].flatten(1, 2), put_aside[:, chosen], settings.training)
-    ends = found[-1, :, 0].split([len(of_task.trained) for of_task in texts.values()])
+    tuned = train(readout, found[:, ~aside].flatten(1, 2), spread_aside(found[:, aside]), settings.training)
     measured = [
         row | {"task": task}
-        for (task, of_task), end in zip(texts.items(), ends, strict=True)
-        for row in task_rows(model, readout, tuned, of_task, end, bootstrap)
+        for task, of_task in texts.items()
+        for row in task_rows(model, readout, tuned, of_task, bootstrap)
     ]
     told = training_rows(tuned, point_names(model.n_layers)[::2])
     same = {"texts": len(rows), "steps": settings.training.steps, "seed": settings.training.seed}
@@ -175,6 +172,14 @@ def tables(
         "tuned_lens": pd.DataFrame(measured, columns=COLUMNS),
         "tuned_lens_training": pd.DataFrame(told).assign(**same)[TRAINING_COLUMNS],
     }
+
+
+def spread_aside(x: torch.Tensor) -> torch.Tensor:
+    """[L + 1, A, D] of residuals [L + 1, N, K, D] of texts put aside: last tokens, the first of the K, and as many
+    others where there are some, evenly over the texts; `ASIDE_POSITIONS` at most."""
+    kinds = [x[:, :, 0], x[:, :, 1:].flatten(1, 2)] if x.shape[2] > 1 else [x[:, :, 0]]
+    most = min(ASIDE_POSITIONS // len(kinds), kinds[0].shape[1])
+    return torch.cat([part[:, [i * part.shape[1] // most for i in range(most)]] for part in kinds], 1)
 
 
 def training_rows(tuned: Tuned, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -186,10 +191,8 @@ def training_rows(tuned: Tuned, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def task_rows(
-    model: Model, readout: Readout, tuned: Tuned, texts: Texts, ends: torch.Tensor, bootstrap: Bootstrap
-) -> list[dict[str, Any]]:
-    """Rows of one task; ``ends`` [N, D]: final residuals at the last token of its training texts."""
+def task_rows(model: Model, readout: Readout, tuned: Tuned, texts: Texts, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """Rows of one task."""
     prompts = Prompts.from_frame(texts.measured)
     last = torch.tensor([len(ids) - 1 for ids in texts.measured["tokens"]])[:, None]
     points = residuals(model, prompts.tokens, last)[:, :, 0]
@@ -198,7 +201,7 @@ def task_rows(
         LOGIT: looked_at(readout, list(points), answer),
         TUNED: looked_at(readout, [tuned.translated(i, x) for i, x in enumerate(points)], answer),
     }
-    constant = constant_kl(readout, ends, points[-1])
+    constant = constant_kl(readout, points[-1])
     names, rows = point_names(model.n_layers)[::2], []
     about = {"prompts": len(answer), "split": texts.split}
 
@@ -229,10 +232,10 @@ def looked_at(readout: Readout, points: Sequence[torch.Tensor], answer: torch.Te
     return np.stack(found, axis=1)
 
 
-def constant_kl(readout: Readout, trained: torch.Tensor, measured: torch.Tensor) -> np.ndarray:
-    """[N] KL in nats of what final residuals ``measured`` [N, D] say and the mean of what ``trained`` [M, D] say."""
-    mean = torch.stack([log_probabilities(readout, part).exp().sum(0) for part in trained.split(64)]).sum(0)
-    log_q, log_p = (mean / len(trained)).log(), log_probabilities(readout, measured)
+def constant_kl(readout: Readout, final: torch.Tensor) -> np.ndarray:
+    """[N] KL in nats of what final residuals [N, D] say and the mean of what they all say."""
+    log_p = log_probabilities(readout, final)
+    log_q = log_p.exp().mean(0).log()
     terms = torch.where(log_p.exp() > 0, log_p.exp() * (log_p - log_q), torch.zeros_like(log_p))
     return terms.sum(-1).double().cpu().numpy()
 

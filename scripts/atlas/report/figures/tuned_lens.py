@@ -87,6 +87,6 @@ def _legend(colours: dict[str, str]) -> list[Any]:
     return [
         Line2D([], [], color=colours["clean"], label="tuned lens", **mark),
         Line2D([], [], color=colours["circuit"], label="logit lens", **mark),
-        Line2D([], [], color=style.GREY, ls="--", lw=0.8, label="mean answer, whatever the prompt"),
+        Line2D([], [], color=style.GREY, ls="--", lw=0.8, label="best of what is the same for every prompt"),
         hollow,
     ]

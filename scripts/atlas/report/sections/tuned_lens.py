@@ -55,8 +55,8 @@ def _task(lens: pd.DataFrame, task: str, layers: int) -> str:
     nearer_than_logit = less[surely(less) & (less["value"] < 0)]
     return (
         f"{words(task).capitalize()}: after {half} of {layers} layers the tuned lens is {interval(tuned, 2)} nats (KL) "
-        f"from the model's answer, the logit lens {interval(logit, 2)}, and the mean answer of the texts, whatever the "
-        f"prompt, {interval(constant, 2)}; {reads}, and than the logit lens at {len(nearer_than_logit)} of "
+        f"from the model's answer, the logit lens {interval(logit, 2)}, and the best that is the same for every "
+        f"prompt {interval(constant, 2)}; {reads}, and than the logit lens at {len(nearer_than_logit)} of "
         f"{count(len(less), 'point')}."
     )
 
