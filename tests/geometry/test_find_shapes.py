@@ -9,7 +9,7 @@ from atlas.geometry import displacements, find_shapes, shape_patches, shapes
 from conftest import load_tokenizer
 from head_prompts import study_task
 
-SMALL = {"contexts": 4, "points": 3, "permutations": 59, "prompts": 8, "draws": 3, "prepend_bos": False}
+SMALL = {"contexts": 4, "points": 3, "permutations": 60, "prompts": 8, "draws": 3, "prepend_bos": False}
 
 
 def settings_of(config, classes, **other):
@@ -29,7 +29,7 @@ def test_months_of_the_shipped_model_lie_around_a_circle_which_the_answer_follow
     _, _, _, found = months
     circle = found["shapes"][found["shapes"]["shape"] == "circle"]
     member = circle[circle["at"] == "member"]
-    assert (member.value > 0.9).all() and (member.p_holm < 0.06).all() and list(member.point) == [0, 3, 6]
+    assert (member.value > 0.9).all() and (member.p_holm < 0.05).all() and list(member.point) == [0, 3, 6]
     assert list(circle[circle["at"] == "answer"].point) == [3, 6], (
         "at point 0 the last token tells nothing of the answer"
     )
@@ -52,7 +52,7 @@ def test_the_same_again_gives_the_same_tables(months):
 
 
 def test_without_tasks_members_are_looked_at_and_nothing_is_patched(config, shipped_model):
-    settings = settings_of(config, {"days": config["geometry"]["classes"]["days"]}, permutations=60)
+    settings = settings_of(config, {"days": config["geometry"]["classes"]["days"]})
     found = find_shapes.find(shipped_model, load_tokenizer("shipped"), settings, [], Bootstrap(100, 0))
     assert set(found["shapes"]["at"]) == {"member"} and not len(found["shape_patches"])
     assert list(found["shape_patches"]) == shape_patches.COLUMNS

@@ -71,7 +71,7 @@ def test_residuals_at_members_are_those_of_transformer_lens(config, shipped_mode
     assert found.values.shape == (3, 2, 7, shipped_model.d_model) and found.values.dtype == np.float32
     names = ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_post", "blocks.5.hook_resid_post"]
     for c, text in enumerate(texts):
-        for p, word in enumerate(days.words):
+        for p, word in list(enumerate(days.words))[c::3]:
             ids = torch.tensor([tokenizer(text + word, add_special_tokens=False)["input_ids"]])
             cache = shipped_model.bridge.run_with_cache(ids)[1]
             for place, name in enumerate(names):
