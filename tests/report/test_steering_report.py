@@ -23,8 +23,10 @@ def tables():
     return steering_tables.made()
 
 
-def test_figure_is_written_and_repeats_byte_for_byte(tables, tmp_path):
-    check_written([drawn(tables), drawn(tables)], tmp_path)
+def test_figure_is_written_and_repeats_byte_for_byte(tmp_path):
+    small = steering_tables.made((0, 2), (1, 2))
+    small = {name: table[table["source"] == "numerals"] for name, table in small.items()}
+    check_written([drawn(small), drawn(small)], tmp_path)
 
 
 def test_maps_hold_held_out_success_and_the_chosen_cell_is_framed(tables):
