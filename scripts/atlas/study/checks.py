@@ -25,6 +25,7 @@ def check(config: dict[str, Any]) -> None:
     _check_tasks(config)
     _check_thresholds(config)
     _check_several_tokens(config)
+    _check_pairs(config)
     search, edges = config["search"], config["edges"]
     if sorted(set(edges["sizes"])) != edges["sizes"]:
         raise StudyError(f"edges.sizes: {edges['sizes']} must ascend")
@@ -193,6 +194,17 @@ def _check_thresholds(config: dict[str, Any]) -> None:
 
 
 COMPARED = ("patching", "attribution", "lens", "ov")  # of heads.analyses, those that publications have figures of
+
+
+def _check_pairs(config: dict[str, Any]) -> None:
+    """Pairs that are steered between are sequences of the study."""
+    wanted, study = config["geometry"]["steering"]["pairs"], config["study"]
+    if "steering" in config["geometry"]["analyses"] and wanted != "auto":
+        from atlas.geometry.sequences import pairs_of  # with numpy, which no other check needs
+
+        names = of_one_token(config, study["tasks"] + study["transfer_tasks"])
+        blocks = {name: task_block(config, name) for name in names}
+        pairs_of(wanted, blocks, study["tasks"], config["geometry"]["classes"])
 
 
 def check_published(config: dict[str, Any], folder: Path) -> None:
