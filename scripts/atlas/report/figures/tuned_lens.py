@@ -44,6 +44,7 @@ def draw(tuned_lens: pd.DataFrame, main_tasks: list[str], colours: dict[str, str
             ax.grid()
             if metric == "kl":
                 ax.set_yscale("log")
+                ax.minorticks_off()
                 ax.set_ylim(0.8 * LEAST, 1.5 * max(top, 1))
                 ax.set_title(wording.words(task))
             else:
