@@ -225,8 +225,8 @@ def strongest(splits: dict[str, Split], components: list[Component], n: int) -> 
 def data_of(files: Mapping[str, Sequence[str] | str], tasks: Sequence[str], given: Mapping[str, Any]) -> list[TaskData]:
     """What the tasks compute from, with one model between them.
 
-    ``files``: `model`, and of each task `prompts`, `clean` and `means`, in the order of ``tasks``; ``given``: ``name`` of
-    the model, and ``how``, the other arguments of `TaskData`. Raises StudyError where there is no task.
+    ``files``: `model`, and of each task `prompts`, `clean` and `means`, in the order of ``tasks``; ``given``: ``name``
+    of the model, and ``how``, the other arguments of `TaskData`. Raises StudyError where there is no task.
     """
     if not tasks:
         raise StudyError(
