@@ -12,8 +12,8 @@ with the base's chance, has as many of it: so wide kinds have to fill a list, an
 label is the kind of largest surprise, of those that at least half of the list are of, more than their base; ties go to
 relations before classes and to classes before wider kinds. A list without such a kind is `mixed`. Tokens of a list are
 not independent: where embeddings lie in clusters, random directions too list tokens of one kind. So p is the share of
-random lists that have, of any kind, a surprise as large, the list itself counted in, (1 + those) / (1 + all): the choice
-among kinds is paid for. No outside service is asked, and nothing is fitted.
+random lists that have, of any kind, a surprise as large, the list itself counted in, (1 + those) / (1 + all): the
+choice among kinds is paid for. No outside service is asked, and nothing is fitted.
 """
 
 from __future__ import annotations
