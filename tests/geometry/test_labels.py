@@ -122,6 +122,18 @@ def test_kinds_of_single_texts():
     assert labels.spellings("three") == ("three", "Three") and labels.spellings("May") == ("May",)
 
 
+def test_surprise_is_the_tail_of_the_binomial():
+    found = labels.surprises(np.array([0.5, 0.001]), 3)
+    np.testing.assert_allclose(found[0], [0, -np.log(7 / 8), -np.log(1 / 2), -np.log(1 / 8)], atol=1e-12)
+    assert found[1, 1] == pytest.approx(-np.log(1 - 0.999**3)) and found[1, 3] == pytest.approx(-3 * np.log(0.001))
+
+
+def test_half_a_list_of_a_rare_kind_outweighs_all_of_a_wide_one(lexicon, tokenizer, null):
+    """Four months and four names are all capitalised words."""
+    listed = ids(tokenizer, (*MONTHS[:4], "Anna", "Bella", "Brian", "Monday"))
+    assert label(lexicon, listed, null).name == "months"
+
+
 def test_ids_that_no_token_has_are_of_no_kind(lexicon):
     assert not lexicon.of[:, -3:].any()
 

@@ -6,17 +6,19 @@ and so on; it may be of several kinds (V is a letter and a roman numeral). Where
 tokens have a relation to these as well: `same member`, `next member` (one place on in its class), `previous member`,
 `same class`.
 
-The share of a kind is the share of the listed tokens that are of it. Its excess is what that share has above its mean
-over ``null``, the lists of random directions. A label is the kind of the largest excess above 0, of those that at least
-half of the list are of; relations go before classes, and these before wider kinds, where excesses differ by no more
-than one token. A list without such a kind is `mixed`. Beside a label stands p, the share of random lists that have, of
-any kind, an excess as large, the list itself counted in: (1 + those) / (1 + all), so the choice among kinds is paid
-for. Where embeddings lie in clusters random directions too list tokens of one kind, and a label alone says little. No
-outside service is asked, and nothing is fitted.
+The share of a kind is the share of the listed tokens that are of it; its base is the mean of that share over ``null``,
+the lists of random directions. Its surprise is -log of the chance that a list of independent tokens, each of the kind
+with the base's chance, has as many of it: so wide kinds have to fill a list, and of a rare one some tokens say much. A
+label is the kind of largest surprise, of those that at least half of the list are of, more than their base; ties go to
+relations before classes and to classes before wider kinds. A list without such a kind is `mixed`. Tokens of a list are
+not independent: where embeddings lie in clusters, random directions too list tokens of one kind. So p is the share of
+random lists that have, of any kind, a surprise as large, the list itself counted in, (1 + those) / (1 + all): the
+choice among kinds is paid for. No outside service is asked, and nothing is fitted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,7 @@ FUNCTION_WORDS = frozenset(" ".join(OF_GRAMMAR).split())
 @dataclass(frozen=True)
 class Label:
     """``share`` of the list that is of the kind ``name``, ``base``: its mean over random lists; ``p`` of a share like
-    that. Of `mixed`, they are those of the kind of largest excess, ``nearest``."""
+    that. Of `mixed`, they are those of the kind of largest surprise, ``nearest``."""
 
     name: str
     share: float
@@ -151,17 +153,24 @@ def label(lexicon: Lexicon, tokens: Sequence[int], null: np.ndarray, reads: Sequ
     listed = np.asarray(tokens)[None]
     if null.ndim != 2 or null.shape[1] != listed.shape[1]:
         raise ValueError(f"random lists are {null.shape}, of other lengths than one of {len(tokens)} tokens")
-    drawn = lexicon.shares(null, reads)
-    own, base = lexicon.shares(listed, reads)[0], drawn.mean(0)
-    excess, names = own - base, lexicon.columns(reads)
-    p = (1 + int(((drawn - base).max(1) >= excess.max() - 1e-9).sum())) / (1 + len(null))
-    held = [i for i in range(len(names)) if own[i] >= FLOOR and excess[i] > 0]
-    if not held:
-        best = int(excess.argmax())
-        return Label(MIXED, float(own[best]), float(base[best]), p, names[best])
-    near = max(excess[i] for i in held) - 1 / len(tokens) - 1e-9
-    best = next(i for i in held if excess[i] >= near)
-    return Label(names[best], float(own[best]), float(base[best]), p, names[best])
+    drawn, own = lexicon.shares(null, reads), lexicon.shares(listed, reads)[0]
+    base, names, k = drawn.mean(0), lexicon.columns(reads), listed.shape[1]
+    table = surprises((drawn.sum(0) * k + 0.5) / (len(null) * k + 1), k)
+    of_null = table[np.arange(len(names)), np.rint(drawn * k).astype(int)].max(1)
+    of_own = table[np.arange(len(names)), np.rint(own * k).astype(int)]
+    p = (1 + int((of_null >= of_own.max() - 1e-9).sum())) / (1 + len(null))
+    held = [i for i in range(len(names)) if own[i] >= FLOOR and own[i] > base[i]]
+    best = max(held or range(len(names)), key=lambda i: (round(of_own[i], 6), -i))
+    return Label(names[best] if held else MIXED, float(own[best]), float(base[best]), p, names[best])
+
+
+def surprises(chances: np.ndarray, k: int) -> np.ndarray:
+    """[kinds, k + 1] -log of the chance of at least so many of k independent tokens, each with ``chances`` [kinds]."""
+    x = np.arange(k + 1)
+    ways = np.array([math.comb(k, int(i)) for i in x], dtype=float)
+    exactly = ways * chances[:, None] ** x * (1 - chances[:, None]) ** (k - x)
+    at_least = np.cumsum(exactly[:, ::-1], axis=1)[:, ::-1]
+    return -np.log(np.clip(at_least, 1e-300, 1.0))
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------

@@ -4,6 +4,9 @@ A part of a component (a direction of what a head or an MLP writes, some neurons
 position alone, where the answer is written; all earlier positions run as in the clean prompt. So each change costs one
 position and not S: keys and values of earlier positions are remembered, and the run goes on from the layer that
 changes. Everything downstream at the answer position is recomputed. Needs the live engine; hooks are the oracle.
+
+Memory: of N prompts 2 L N S G d_head numbers of keys and values (55 MB for 48 prompts of 25 tokens in a model of 30
+layers with 3 such heads of 64 numbers), and `ROWS` changed rows on their way through a layer.
 """
 
 from __future__ import annotations

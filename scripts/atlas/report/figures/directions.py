@@ -14,7 +14,7 @@ from atlas.report import maps, style, wording
 
 WHOLE = -1  # in place of a direction (`geometry.directions`)
 COLUMNS = 12  # directions of a map, at most: those of largest singular values
-LINE, LEFT, MAP, BELOW = 0.125, 0.75, 1.7, 0.55  # inches: of a line, what stands left, a map, what stands below a panel
+LINE, LEFT, MAP, BELOW = 0.125, 0.92, 1.7, 0.55  # inches: of a line, what stands left, a map, what stands below a panel
 CLIPPED = 66  # characters of a list of tokens
 
 
