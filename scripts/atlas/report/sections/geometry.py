@@ -137,9 +137,10 @@ def _helices(shapes: pd.DataFrame) -> list[str]:
         explained = _share(top["value"]) if top["value"] > 0 else "none"
         sentences.append(
             f"{words(name).capitalize()}: a helix of periods 2, 5, 10 and 100 explains {explained} of the variance of "
-            f"unseen members {at(top['point'])} (random orders up to {_share(orders['null_high'])}), {verdict} helices of "
-            f"random periods (up to {_share(top['null_high'])}, {p_value(top['p_holm'], 'corrected p')}; beyond them at "
-            f"{holds(periods)} of {count(len(periods), 'point')}); as many principal components {_share(top['bound'])}."
+            f"unseen members {at(top['point'])} (random orders up to {_share(orders['null_high'])}), {verdict} helices "
+            f"of random periods (up to {_share(top['null_high'])}, {p_value(top['p_holm'], 'corrected p')}; beyond "
+            f"them at {holds(periods)} of {count(len(periods), 'point')}); as many principal components "
+            f"{_share(top['bound'])}."
         )
     return sentences
 
