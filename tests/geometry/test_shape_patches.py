@@ -109,6 +109,11 @@ def test_shares_equal_runs_on_residuals_moved_by_hand(circle):
     assert own.clean == pytest.approx(np.mean(clean), abs=1e-5)
 
 
+def test_points_are_chosen_where_the_whole_obtains_half_of_the_most():
+    assert shape_patches.reached([1.0, 0.6, 0.5, 0.49, -0.1]) == [0, 1, 2]
+    assert shape_patches.reached([-0.4, -0.1, -0.2]) == [1]
+
+
 # ---- prompts -------------------------------------------------------------------------------------------------
 def test_members_and_answer_move_by_the_same_number_of_steps():
     found = shape_patches.moved(frame_of(), (1, 2, 3), DAYS, 50, 0)

@@ -162,6 +162,7 @@ def test_sentences_about_a_helix_compare_it_with_random_periods_or_say_that_it_c
         in said
     )
     rows[1] |= {"p_holm": 0.01}
+    assert "corrected p = 0.3; beyond them at 0 of 1 point)" in said
     assert ", beyond helices of random periods" in geometry.shape_findings(pd.DataFrame(rows))[-1]
 
 
@@ -169,10 +170,10 @@ def test_sentences_about_answers_name_the_first_point():
     rows = [
         shape_row("months", "circle", 0.9, p, point=point, at="answer") for point, p in ((1, 0.2), (2, 0.01), (3, 0.01))
     ]
-    said = geometry.shape_findings(pd.DataFrame(rows))
-    assert (
-        "At the last token, by the answer that follows: months (circle) after 2 blocks first, at 2 of 3 points." in said
-    )
+    start = "At the last token, by the answer that follows: months (circle, 12 members) after 2 blocks first, at 2 of 3"
+    assert f"{start} points." in geometry.shape_findings(pd.DataFrame(rows))
+    rows.append(shape_row("months", "closed", 0.4, 0.01, point=3, at="answer"))
+    assert f"{start} points, closed at 1." in geometry.shape_findings(pd.DataFrame(rows))
 
 
 def test_sentences_about_displacements():

@@ -199,6 +199,12 @@ class Patches:
 CHOOSING, HELD_OUT = slice(0, None, 2), slice(1, None, 2)
 
 
+def reached(shares: Sequence[float]) -> list[int]:
+    """The points where the whole obtains `ENOUGH` of the most; where it obtains nothing anywhere, the best one."""
+    most = max(shares)
+    return [i for i, share in enumerate(shares) if share >= (ENOUGH * most if most > 0 else most)]
+
+
 def of_shape(
     of: Patches, shape: str, whole: list[np.ndarray], value_fit: np.ndarray, draws: int, seed: int
 ) -> pd.DataFrame:
@@ -208,8 +214,7 @@ def of_shape(
     columns, places = basis(shape, members), range(len(of.of.points))
     rows = []
     chosen_by = [of.share(run[CHOOSING], CHOOSING) for run in whole]
-    allowed = [i for i in places if chosen_by[i] >= ENOUGH * max(chosen_by)]
-    chosen = max(allowed, key=lambda i: (value_fit[i], -i))
+    chosen = max(reached(chosen_by), key=lambda i: (value_fit[i], -i))
     for place in places:
         within = subspace(of.of.mean[place], columns)
         rows.append(of.row(place, WHOLE, [whole[place][HELD_OUT]], None))

@@ -115,7 +115,10 @@ def _answers(rows: pd.DataFrame) -> list[str]:
         of = own[(own["shape"] == shape) & (own["null"] != PERIODS)]
         sure = of[of["p_holm"] < ALPHA]["point"]
         where = f"{at(sure.min())} first" if len(sure) else "nowhere"
-        said.append(f"{words(name)} ({shape}) {where}, at {len(sure)} of {count(len(of), 'point')}")
+        points = f"{len(sure)} of {count(len(of), 'point')}"
+        closes = holds(own[own["shape"] == "closed"])
+        points += f", closed at {closes}" if shape == "circle" and closes else ""
+        said.append(f"{words(name)} ({shape}, {count(of['members'].max(), 'member')}) {where}, at {points}")
     return [f"At the last token, by the answer that follows: {'; '.join(said)}."] if said else []
 
 
@@ -130,11 +133,13 @@ def _helices(shapes: pd.DataFrame) -> list[str]:
         periods = own[own["null"] == PERIODS]
         top = best(periods)
         orders = own[(own["null"] != PERIODS) & (own["point"] == top["point"])].iloc[0]
+        verdict = "beyond" if top["p_holm"] < ALPHA else "not beyond"
+        explained = _share(top["value"]) if top["value"] > 0 else "none"
         sentences.append(
-            f"{words(name).capitalize()}: a helix of periods 2, 5, 10 and 100 explains {_share(top['value'])} of the "
-            f"variance of unseen members {at(top['point'])} (random orders up to {_share(orders['null_high'])}), "
-            f"{'beyond' if holds(periods) else 'not beyond'} helices of random periods (up to "
-            f"{_share(top['null_high'])}, {p_value(top['p_holm'], 'corrected p')}); as many principal components "
+            f"{words(name).capitalize()}: a helix of periods 2, 5, 10 and 100 explains {explained} of the variance of "
+            f"unseen members {at(top['point'])} (random orders up to {_share(orders['null_high'])}), {verdict} helices "
+            f"of random periods (up to {_share(top['null_high'])}, {p_value(top['p_holm'], 'corrected p')}; beyond "
+            f"them at {holds(periods)} of {count(len(periods), 'point')}); as many principal components "
             f"{_share(top['bound'])}."
         )
     return sentences
