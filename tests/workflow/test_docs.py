@@ -46,6 +46,7 @@ RUN = [  # in this order, since some need what others leave
 PLANNED_HERE = {  # with --dry-run here, and to their end with --every-command
     "snakemake --cores 2 certify": "takes two minutes or more",
     "snakemake --cores 2 leaderboard": "takes ten minutes or more",
+    "snakemake --cores 2 geometry": "part of the default study, and run whole by test_geometry_study.py",
     "snakemake --cores 2 --config weights=random": "takes minutes; test_random_weights.py runs such a study",
     """snakemake --cores 2 --config layers=2 weights=random 'study={"tasks": ["numerals"]}'""": "takes minutes",
     "snakemake --cores 2 --configfile my_study.yaml": "takes minutes",
