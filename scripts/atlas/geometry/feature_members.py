@@ -6,7 +6,8 @@ of the direction). Members are tokens, wherever they stand in the text.
 *Own feature* of a member: the one whose mean activity on the member exceeds that on the other members of the class by
 most, chosen on the tokens that the autoencoder was trained on and measured on those held out: mean activity there,
 precision (of all tokens on which it fires, how many are the member), recall (on how many of the member's tokens it
-fires) and their harmonic mean F1. Null: which member a token is, shuffled among the tokens of its class in both parts,
+fires) and their harmonic mean F1. Its label says what at least half of the tokens are on which it fires: the `member`,
+members of the `class`, or neither (`mixed`). Null: which member a token is, shuffled among the tokens of its class in both parts,
 and the choice made again; a class's p is the share of shuffles whose mean F1 over members is as large.
 
 *Feature of an index*: how much more active a feature is, of its largest mean activity on any member, on the members of
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 
 BATCH = 2048  # tokens encoded at a time: 4 F numbers each
 PERIODS = (10, 5, 2)
+HALF = 0.5
+MEMBER, CLASS, MIXED, NONE = "member", "class", "mixed", "none"  # labels of own features
 MEMBER_COLUMNS = ["class", "member", "index", "feature", "activity", "others", "precision", "recall", "f1", "tokens"]
+MEMBER_COLUMNS += ["class_share", "label"]
 TEST_COLUMNS = ["test", "class", "features", "value", "null_mean", "null_high", "draws", "p", "tests", "p_holm"]
 INDEX_COLUMNS = ["period", "feature", "residue", "value", "null_high", "classes", "members", "draws", "p_max"]
 
@@ -107,7 +111,18 @@ def of_class(members: Members, trained: Fired, held_out: Fired) -> pd.DataFrame:
     numbers = (activity, others, *scores)
     found = dict(zip(MEMBER_COLUMNS[4:9], (np.where(own >= 0, x, 0.0) for x in numbers), strict=True))
     named = {"class": members.name, "member": members.words, "index": indices_of(members), "feature": own.numpy()}
-    return pd.DataFrame(named | found | {"tokens": tokens.numpy()})[MEMBER_COLUMNS]
+    on_class = (held_out.activity[:, own.clamp(min=0)] > 0) & torch.isin(held_out.unit, at)[:, None]
+    share = on_class.sum(0) / held_out.firing[own.clamp(min=0)].clamp(min=1)
+    labels = [label_of(*row) for row in zip(own.tolist(), found["precision"], share.tolist(), strict=True)]
+    rest = {"tokens": tokens.numpy(), "class_share": np.where(own >= 0, share, 0.0), "label": labels}
+    return pd.DataFrame(named | found | rest)[MEMBER_COLUMNS]
+
+
+def label_of(feature: int, precision: float, class_share: float) -> str:
+    """What a member's own feature is called, by at least half of the tokens on which it fires."""
+    if feature < 0:
+        return NONE
+    return MEMBER if precision >= HALF else CLASS if class_share >= HALF else MIXED
 
 
 def member_test(

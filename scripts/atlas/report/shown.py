@@ -43,7 +43,14 @@ GEOMETRY: dict[str, tuple[str, ...]] = {
     "tuned_lens": (),
     "directions": (),
     "neurons": (),
-    "features": (),
+    "features": (
+        "features",
+        "feature_members",
+        "feature_indices",
+        "feature_tests",
+        "feature_heads",
+        "feature_effects",
+    ),
     "steering": (),
 }
 MADE_BY |= {f"geometry/{name}": analysis for analysis, names in GEOMETRY.items() for name in names}
