@@ -6,8 +6,8 @@ AUTOENCODER = {"config": "features/cfg.json", "weights": "features/sae_weights.s
 
 def text_of_features():
     """What the text is made from that features are trained on and looked at."""
-    own = {key: config["prompts"][key] for key in ("templates", "fillers", "shown")}
-    own["templates"] = [template for template in own["templates"] if isinstance(template, str)]
+    own = {key: config["prompts"][key] for key in ("fillers", "shown")}
+    own["templates"] = lambda wildcards: config["prompts"]["templates"]  # their braces are no wildcards
     return own | {"classes": config["geometry"]["classes"], "main_tasks": MAIN_TASKS}
 
 
