@@ -17,7 +17,7 @@ read = features.read(
 )
 given = snakemake.config["geometry"]["features"]["path"]
 sae, quality = features.made(model, read, settings, given and places.below_root(given), bootstrap)
-config = autoencoder.config_of(sae, read.place.hook, snakemake.wildcards.model)
+config = autoencoder.config_of(sae, read.place.hook, snakemake.wildcards.model, p.prepend_bos)
 job.save(snakemake, features=quality)
 artifacts.write_json(config, snakemake.output.config, job.provenance(snakemake))
 autoencoder.write_weights(sae, snakemake.output.weights, job.provenance(snakemake))

@@ -189,7 +189,7 @@ def _start_anew(
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
-def config_of(sae: Autoencoder, hook: str, model: str) -> dict[str, Any]:
+def config_of(sae: Autoencoder, hook: str, model: str, prepend_bos: bool = False) -> dict[str, Any]:
     """The content of `cfg.json`; ``hook``: by TransformerLens's name."""
     own = {"k": sae.k, "rescale_acts_by_decoder_norm": sae.rescaled} if sae.architecture == "topk" else {}
     return {
@@ -202,19 +202,19 @@ def config_of(sae: Autoencoder, hook: str, model: str) -> dict[str, Any]:
         "normalize_activations": "none",
         "reshape_activations": "none",
         **own,
-        "metadata": {"hook_name": hook, "model_name": model, "prepend_bos": False},
+        "metadata": {"hook_name": hook, "model_name": model, "prepend_bos": prepend_bos},
     }
 
 
 def write_weights(sae: Autoencoder, path: Path | str, provenance: dict[str, Any]) -> None:
     """Write `sae_weights.safetensors` as an artifact; its seal stands among the file's metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {"W_enc": sae.w_enc, "b_enc": sae.b_enc, "W_dec": sae.w_dec, "b_dec": sae.b_dec}
     tensors |= {} if sae.threshold is None else {"threshold": sae.threshold}
     about = {"provenance": json.dumps(provenance, sort_keys=True), "seal": (artifacts.SEAL + artifacts.BLANK).decode()}
     with artifacts.atomic(path) as temporary:
-        save_file({name: x.contiguous().cpu() for name, x in tensors.items()}, temporary, metadata=about)
+        temporary.write_bytes(save({name: x.contiguous().cpu() for name, x in tensors.items()}, metadata=about))
         artifacts.seal(temporary, path)
 
 

@@ -40,6 +40,7 @@ HALF = 0.5
 MEMBER, CLASS, MIXED, NONE = "member", "class", "mixed", "none"  # labels of own features
 MEMBER_COLUMNS = ["class", "member", "index", "feature", "activity", "others", "precision", "recall", "f1", "tokens"]
 MEMBER_COLUMNS += ["class_share", "label"]
+ACTIVITY_COLUMNS = ["class", "member", "own_of", "feature", "value"]
 TEST_COLUMNS = ["test", "class", "features", "value", "null_mean", "null_high", "draws", "p", "tests", "p_holm"]
 INDEX_COLUMNS = ["period", "feature", "residue", "value", "null_high", "classes", "members", "draws", "p_max"]
 
@@ -116,6 +117,22 @@ def of_class(members: Members, trained: Fired, held_out: Fired) -> pd.DataFrame:
     labels = [label_of(*row) for row in zip(own.tolist(), found["precision"], share.tolist(), strict=True)]
     rest = {"tokens": tokens.numpy(), "class_share": np.where(own >= 0, share, 0.0), "label": labels}
     return pd.DataFrame(named | found | rest)[MEMBER_COLUMNS]
+
+
+def on_members(members: Members, trained: Fired, held_out: Fired) -> pd.DataFrame:
+    """`ACTIVITY_COLUMNS`: the mean activity of each member's own feature on each member of the class, held out, of its
+    largest; where a feature fires on none of them 0."""
+    at = trained.rows(members)
+    own = own_features(trained.mean()[at])
+    of = (own >= 0).nonzero()[:, 0].tolist()
+    values = held_out.mean()[at][:, own[of]]
+    values = (values / values.amax(0).clamp(min=torch.finfo(values.dtype).tiny)).numpy()
+    rows = [
+        (members.name, members.words[i], members.words[j], int(own[j]), float(values[i, n]))
+        for n, j in enumerate(of)
+        for i in range(len(members))
+    ]
+    return pd.DataFrame(rows, columns=ACTIVITY_COLUMNS)
 
 
 def label_of(feature: int, precision: float, class_share: float) -> str:
@@ -220,7 +237,7 @@ def index_features(
 def find(
     classes: Sequence[Members], trained: Fired, held_out: Fired, draws: int, seed: int
 ) -> dict[str, pd.DataFrame]:
-    """Tables `feature_members`, `feature_indices` and `feature_tests`."""
+    """Tables `feature_members`, `feature_activity`, `feature_indices` and `feature_tests`."""
     tables, tests = [], []
     for i, members in enumerate(progress(list(classes), "features of members")):
         table = of_class(members, trained, held_out)
@@ -231,6 +248,7 @@ def find(
     named = corrected(pd.DataFrame(tests + of_index), families)
     return {
         "feature_members": pd.concat(tables, ignore_index=True),
+        "feature_activity": pd.concat([on_members(own, trained, held_out) for own in classes], ignore_index=True),
         "feature_indices": found,
         "feature_tests": named[TEST_COLUMNS],
     }

@@ -5,8 +5,9 @@ On tokens that it was not trained on: L0, the mean number of features that fire;
 reconstructions in place of the activations at all tokens but the first, the divergence KL(model || model with
 reconstructions) of the next token at a random token of each text, beside that with the mean activation, or zeros, in
 their place: 1 - KL / KL of the mean. Agreement: the largest cosine of each direction that fires with those of another
-seed's autoencoder, beside that of random directions of the same covariance. Beside a trained one stands its start, an
-untrained one, whose directions are activations of tokens: what training adds, a control of random directions.
+seed's autoencoder, beside that of random directions of the same covariance. Beside a trained one stands its start,
+untrained, whose directions are activations of tokens: what training adds to them. Since all seeds start so, they agree
+in part by their start, and the untrained one's agreement with the other seed's says how far.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def table(
     kl = divergences(model, text, place, replaced, bootstrap.seed)
     for name, (sae, seed) in saes.items():
         about, fired = of_activations(sae, held_out, mean)
-        other = next((s for n, (s, _) in saes.items() if n in (REPORTED, OTHER) and n != name), None)
+        other = saes.get(REPORTED if name == OTHER else OTHER, (None, seed))[0]
         matched = {} if other is None or not bool(fired.any()) else agreement(sae, fired, other, bootstrap.seed)
         row = {"autoencoder": name, "hook": place.hook, "architecture": sae.architecture, "seed": seed}
         row |= {"width": sae.w_enc.shape[0], "features": sae.size, "tokens": len(trained), "held_out": len(held_out)}

@@ -46,6 +46,7 @@ GEOMETRY: dict[str, tuple[str, ...]] = {
     "features": (
         "features",
         "feature_members",
+        "feature_activity",
         "feature_indices",
         "feature_tests",
         "feature_heads",
