@@ -12,9 +12,7 @@ inputs, p, folder = snakemake.input, snakemake.params, job.model_folder(snakemak
 description, settings = artifacts.read_json(inputs.model), job.settings(snakemake, features.Settings)
 model = models.load(folder, settings=description["settings"], **job.run(snakemake))
 frames, bootstrap = [artifacts.read_table(path) for path in inputs.prompts], Bootstrap(p.bootstrap, p.seed)
-read = features.read(
-    model, tokens.load_tokenizer(str(folder)), frames, description["max_tokens"], settings, p.seed
-)
+read = features.read(model, tokens.load_tokenizer(str(folder)), frames, description["max_tokens"], settings, p.seed)
 given = snakemake.config["geometry"]["features"]["path"]
 sae, quality = features.made(model, read, settings, given and places.below_root(given), bootstrap)
 config = autoencoder.config_of(sae, read.place.hook, snakemake.wildcards.model, p.prepend_bos)

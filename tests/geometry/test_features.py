@@ -288,7 +288,9 @@ def planted(tmp_path_factory):
     """Name of a plan -> its model."""
     plans = {"head": HEAD, "whole": WHOLE, "nothing": Plan((), seed=6)}
     folder = tmp_path_factory.mktemp("planted")
-    return {name: models.load(build_planted(plan, "llama", folder / name), device="cpu") for name, plan in plans.items()}
+    return {
+        name: models.load(build_planted(plan, "llama", folder / name), device="cpu") for name, plan in plans.items()
+    }
 
 
 def texts_of_members() -> Text:
@@ -354,7 +356,7 @@ def test_values_by_weights_are_those_of_a_run(family, tmp_path):
         kept = {}
         edits = [
             (f"blocks.{layer}.hook_resid_pre", lambda before, hook: x[:, None].to(before)),
-            (f"blocks.{layer}.attn.hook_v", lambda v, hook: kept.update(v=v)),
+            (f"blocks.{layer}.attn.hook_v", lambda v, hook, kept=kept: kept.update(v=v)),
         ]
         model.run(torch.zeros(5, 1, dtype=torch.long), edits)
         expected = kept["v"][:, 0].repeat_interleave(model.n_heads // kept["v"].shape[2], dim=1)

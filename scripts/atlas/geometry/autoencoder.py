@@ -79,12 +79,6 @@ class Autoencoder:
         """[..., D] of activations [..., D], in their dtype."""
         return self.decode(self.encode(x)).to(x.dtype)
 
-    def to(self, device: str | torch.device) -> Autoencoder:
-        """The same on a device."""
-        names = ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
-        moved = {name: None if getattr(self, name) is None else getattr(self, name).to(device) for name in names}
-        return replace(self, **moved)
-
 
 # ---- training ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class Training:
     expansion: int = 8
     most: int = 2048
     active: int = 4
-    steps: int = 800
+    steps: int = 600
     batch: int = 512  # tokens a step
     rate: float = 1e-3  # of Adam, led to 0 over the last fifth of the steps
 
@@ -243,7 +237,10 @@ def read(folder: Path | str, hook: str, d_model: int) -> Autoencoder:
         raise StudyError(f"{own}: d_sae {size!r} or k {k!r} is no number of features; write it again")
     tensors = _tensors(folder / WEIGHTS, d_model, size, kind)
     return Autoencoder(
-        *(tensors[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")),
+        w_enc=tensors["W_enc"],
+        b_enc=tensors["b_enc"],
+        w_dec=tensors["W_dec"],
+        b_dec=tensors["b_dec"],
         architecture=kind,
         k=k,
         threshold=tensors.get("threshold"),
@@ -256,7 +253,9 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read ({one_line(error)}); {KEY} needs a folder in SAELens format") from None
+        raise StudyError(
+            f"{path}: cannot be read ({one_line(error)}); {KEY} needs a folder in SAELens format"
+        ) from None
     if not isinstance(found, dict):
         raise StudyError(f"{path}: not an object of settings; {KEY} needs a folder in SAELens format")
     return found
@@ -276,7 +275,9 @@ def _tensors(path: Path, d_model: int, size: int, kind: str) -> dict[str, torch.
     for name, shape in shapes.items():
         own = tuple(found[name].shape) if name in found else None
         if own != shape:
-            raise StudyError(f"{path}: {name} is {own or 'missing'}, {CONFIG} says {shape}; they are of different files")
+            raise StudyError(
+                f"{path}: {name} is {own or 'missing'}, {CONFIG} says {shape}; they are of different files"
+            )
         if not bool(torch.isfinite(found[name]).all()):
             raise StudyError(f"{path}: {name} holds numbers that are not finite; fetch it again")
     return {name: found[name].float() for name in shapes}

@@ -102,7 +102,9 @@ def edit_of(
     return edit
 
 
-def run(model: Model, examined: Examined, hook: str, edit: Callable[[torch.Tensor, slice], torch.Tensor] | None) -> torch.Tensor:
+def run(
+    model: Model, examined: Examined, hook: str, edit: Callable[[torch.Tensor, slice], torch.Tensor] | None
+) -> torch.Tensor:
     """[N, P + 3] logits at the last token, of answer, incorrect, the swap's target and the class; with the activation
     at the member replaced by what ``edit`` makes of it and its rows."""
     found = []
@@ -134,7 +136,9 @@ def of_task(
     generator = torch.Generator().manual_seed(bootstrap.seed)
     own, n = examined.own, len(examined.own)
 
-    def edited(random: torch.Tensor | None = None, put: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+    def edited(
+        random: torch.Tensor | None = None, put: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> torch.Tensor:
         def edit(x: torch.Tensor, part: slice) -> torch.Tensor:
             given = None if put is None else (put[0][part], put[1][part])
             return edit_of(features, own[part], None if random is None else random[part], given)(x)

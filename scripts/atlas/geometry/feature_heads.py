@@ -7,8 +7,8 @@ logit less the mean logit of the other members of its class. b_O belongs to no h
 
 *Ablate*: from the autoencoder's reconstruction the member's own feature is taken, with the activity that it has there;
 the effect is the advantage that is lost beside the whole reconstruction, so that the error of the reconstruction, which
-stands beside it, is no part of it. *Swap*: the own feature of another member, at its mean activity, is put in its place;
-the effect is what the logit of that one's next member gains on the logit of the own next member. Null of both: a
+stands beside it, is no part of it. *Swap*: the own feature of another member, at its mean activity, is put in its
+place; the effect is what the logit of that one's next member gains on the logit of the own next member. Null of both: a
 feature drawn among those whose mean activity where they fire is nearest, in place of the own feature, with equal norm.
 """
 
@@ -42,7 +42,19 @@ CHUNK = 20000  # residuals that are edited at a time
 SHIFT = 2  # members on: whose feature is put in by a swap
 ABLATE, SWAP = "ablate", "swap"
 COLUMNS = ["layer", "head", "in_circuit", "class", "edit", "members", "score", "chance", "untouched", "reconstruction"]
-COLUMNS += ["value", "ci_low", "ci_high", "random", "random_low", "random_high", "draws", "p", "tests", "p_holm", "moved"]
+COLUMNS += [
+    "value",
+    "ci_low",
+    "ci_high",
+    "random",
+    "random_low",
+    "random_high",
+    "draws",
+    "p",
+    "tests",
+    "p_holm",
+    "moved",
+]
 
 
 # ---- features ------------------------------------------------------------------------------------------------
@@ -172,9 +184,14 @@ class Rows:
         of = {i: usable[(n + SHIFT) % len(usable)] for n, i in enumerate(usable)}
         numbers = [(i, row) for i in usable for row in token_rows[i]]
         at = torch.tensor([row for _, row in numbers])
-        listed = [[f(i) for i, _ in numbers] for f in (int, steps.get, of.get, lambda i: steps[of[i]])]
-        rest = 0.0 if held_out.rest is None else held_out.rest[at]
-        return cls(*(torch.tensor(column) for column in listed), held_out.x[at], rest)
+        return cls(
+            member=torch.tensor([i for i, _ in numbers]),
+            next=torch.tensor([steps[i] for i, _ in numbers]),
+            other=torch.tensor([of[i] for i, _ in numbers]),
+            other_next=torch.tensor([steps[of[i]] for i, _ in numbers]),
+            x=held_out.x[at],
+            rest=0.0 if held_out.rest is None else held_out.rest[at],
+        )
 
 
 @dataclass(frozen=True)
@@ -191,9 +208,7 @@ class Edits:
     def of(cls, features: Features, members: Members, rows: Rows) -> Edits:
         sae, ids = features.sae, torch.tensor(members.ids)
         activity = sae.encode(rows.x)
-        own, other = (
-            torch.tensor([features.own[int(t)] for t in ids[which]]) for which in (rows.member, rows.other)
-        )
+        own, other = (torch.tensor([features.own[int(t)] for t in ids[which]]) for which in (rows.member, rows.other))
         removed = activity.gather(1, own[:, None])[:, 0] * sae.norms[own]
         put = torch.tensor([features.strength[int(t)] for t in ids[rows.other]])
         return cls(sae.decode(activity) + rows.rest, own, removed, other, put)

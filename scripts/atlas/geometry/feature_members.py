@@ -1,14 +1,14 @@
 """Which features of a sparse autoencoder fire on which members: a member's own feature, and features of an index.
 
-A feature *fires* where its activity is above 0; activities are in units of what is added to the residual (times the norm
-of the direction). Members are tokens, wherever they stand in the text.
+A feature *fires* where its activity is above 0; activities are times the norm of the direction, as it adds to
+the residual. Members are tokens, wherever they stand in the text.
 
 *Own feature* of a member: the one whose mean activity on the member exceeds that on the other members of the class by
 most, chosen on the tokens that the autoencoder was trained on and measured on those held out: mean activity there,
 precision (of all tokens on which it fires, how many are the member), recall (on how many of the member's tokens it
 fires) and their harmonic mean F1. Its label says what at least half of the tokens are on which it fires: the `member`,
-members of the `class`, or neither (`mixed`). Null: which member a token is, shuffled among the tokens of its class in both parts,
-and the choice made again; a class's p is the share of shuffles whose mean F1 over members is as large.
+members of the `class`, or neither (`mixed`). Null: which member a token is, shuffled among the tokens of its class in
+both parts, and the choice made again; a class's p is the share of shuffles whose mean F1 over members is as large.
 
 *Feature of an index*: how much more active a feature is, of its largest mean activity on any member, on the members of
 one index modulo ``period`` than on the others of their class; the mean over classes of the best residue. Members of
@@ -103,20 +103,21 @@ def of_class(members: Members, trained: Fired, held_out: Fired) -> pd.DataFrame:
     """`MEMBER_COLUMNS` of the members of a class."""
     at = trained.rows(members)
     own, mean = own_features(trained.mean()[at]), held_out.mean()[at]
+    known = own.clamp(min=0)
     tokens = torch.bincount(held_out.unit, minlength=len(held_out.ids))[at]
-    rows = torch.arange(len(own))
-    activity = mean[rows, own.clamp(min=0)]
-    others = (mean.sum(0)[own.clamp(min=0)] - activity) / max(len(own) - 1, 1)
-    fires = (held_out.activity[:, own.clamp(min=0)] > 0) & (held_out.unit[:, None] == at)
-    scores = f1_of(fires.sum(0), held_out.firing[own.clamp(min=0)], tokens)
-    numbers = (activity, others, *scores)
-    found = dict(zip(MEMBER_COLUMNS[4:9], (np.where(own >= 0, x, 0.0) for x in numbers), strict=True))
-    named = {"class": members.name, "member": members.words, "index": indices_of(members), "feature": own.numpy()}
-    on_class = (held_out.activity[:, own.clamp(min=0)] > 0) & torch.isin(held_out.unit, at)[:, None]
-    share = on_class.sum(0) / held_out.firing[own.clamp(min=0)].clamp(min=1)
-    labels = [label_of(*row) for row in zip(own.tolist(), found["precision"], share.tolist(), strict=True)]
-    rest = {"tokens": tokens.numpy(), "class_share": np.where(own >= 0, share, 0.0), "label": labels}
-    return pd.DataFrame(named | found | rest)[MEMBER_COLUMNS]
+    fires, firing = held_out.activity[:, known] > 0, held_out.firing[known]
+    activity = mean[torch.arange(len(own)), known]
+    others = (mean.sum(0)[known] - activity) / max(len(own) - 1, 1)
+    hits = (fires & (held_out.unit[:, None] == at)).sum(0)
+    share = (fires & torch.isin(held_out.unit, at)[:, None]).sum(0) / firing.clamp(min=1)
+    numbers = (activity, others, *f1_of(hits, firing, tokens), share)
+    found = [np.where(own >= 0, x, 0.0) for x in numbers]
+    table = pd.DataFrame({"class": members.name, "member": members.words, "index": indices_of(members)})
+    table["feature"] = own.numpy()
+    table[["activity", "others", "precision", "recall", "f1", "class_share"]] = np.stack(found, axis=1)
+    table["tokens"] = tokens.numpy()
+    table["label"] = [label_of(*row) for row in zip(own.tolist(), table["precision"], found[-1].tolist(), strict=True)]
+    return table[MEMBER_COLUMNS]
 
 
 def on_members(members: Members, trained: Fired, held_out: Fired) -> pd.DataFrame:
@@ -167,7 +168,7 @@ def member_test(
     return {"test": "own feature", "class": members.name, "features": p, "value": value} | against(value, null)
 
 
-def against(value: float, null: Sequence[float]) -> dict[str, Any]:
+def against(value: float, null: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Columns of a null: its mean, its 95th percentile, draws, and p = (1 + as large) / (1 + draws)."""
     drawn = np.asarray(null, dtype=float)
     p = (1 + int((drawn >= value - 1e-12).sum())) / (1 + len(drawn))
@@ -219,14 +220,31 @@ def index_features(
         for i in order[p[order] < ALPHA]:
             r = int(residue[i])
             parts = zip(mean[:, i].split(sizes), classes, strict=True)
-            fired = [(own, [w for w, a, n in zip(own.words, part, indices_of(own), strict=True) if a > 0.5 and n % period == r])
-                     for part, own in parts]
+            fired = [
+                (
+                    own,
+                    [
+                        w
+                        for w, a, n in zip(own.words, part, indices_of(own), strict=True)
+                        if a > 0.5 and n % period == r
+                    ],
+                )
+                for part, own in parts
+            ]
             hold = [own.name for own, words in fired if words]
             shown = ", ".join(word for _, words in fired for word in words)
             tables.append(
-                {"period": period, "feature": int(alive[i]), "residue": r, "value": float(value[i]),
-                 "null_high": float(np.percentile(drawn, 95)), "classes": ", ".join(hold), "members": shown,
-                 "draws": draws, "p_max": float(p[i])}
+                {
+                    "period": period,
+                    "feature": int(alive[i]),
+                    "residue": r,
+                    "value": float(value[i]),
+                    "null_high": float(np.percentile(drawn, 95)),
+                    "classes": ", ".join(hold),
+                    "members": shown,
+                    "draws": draws,
+                    "p_max": float(p[i]),
+                }
             )
         test = {"test": f"index modulo {period}", "class": "all", "features": int((p < ALPHA).sum())}
         tests.append(test | {"value": float(value.max())} | against(float(value.max()), null))
@@ -234,9 +252,7 @@ def index_features(
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------
-def find(
-    classes: Sequence[Members], trained: Fired, held_out: Fired, draws: int, seed: int
-) -> dict[str, pd.DataFrame]:
+def find(classes: Sequence[Members], trained: Fired, held_out: Fired, draws: int, seed: int) -> dict[str, pd.DataFrame]:
     """Tables `feature_members`, `feature_activity`, `feature_indices` and `feature_tests`."""
     tables, tests = [], []
     for i, members in enumerate(progress(list(classes), "features of members")):

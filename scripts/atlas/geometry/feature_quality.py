@@ -1,4 +1,4 @@
-"""How good a sparse autoencoder is: how sparse, how much of activations it explains, and how much of what the model says.
+"""How good a sparse autoencoder is: how sparse, how much of activations it explains, and of what a model says.
 
 On tokens that it was not trained on: L0, the mean number of features that fire; the share of variance explained,
 1 - sum |x - x'|^2 / sum |x - mean|^2; dead features, which fire on none of them. *Share of loss recovered*: with

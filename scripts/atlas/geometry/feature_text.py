@@ -8,6 +8,7 @@ first token is left out everywhere, and is never replaced: it is an attention si
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +77,8 @@ def activations(model: Model, tokens: torch.Tensor, names: Sequence[str]) -> lis
 
         return hook
 
-    try:
+    with suppress(_Read):
         model.run(tokens, [(name, keep(name)) for name in dict.fromkeys(names)])
-    except _Read:
-        pass
     return [found[name] for name in names]
 
 
@@ -130,7 +129,9 @@ def texts(
     each = wanted / length / sum(len(own) for own in classes)
     for members in classes:
         n = max(2 * HELD_OUT, round(each * len(members)))
-        made = [_one(members, patterns[i % len(patterns)], source, rng, (i // len(patterns)) % 2 == 0) for i in range(n)]
+        made = [
+            _one(members, patterns[i % len(patterns)], source, rng, (i // len(patterns)) % 2 == 0) for i in range(n)
+        ]
         own = [bos + row for row in encode(tokenizer, made)[0] if set(row) & set(members.ids)]
         ids += own
         held_out += [i % HELD_OUT == HELD_OUT - 1 for i in range(len(own))]
@@ -138,7 +139,7 @@ def texts(
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase, source: Source) -> list[int]:
-    return [int(tokenizer.bos_token_id)] if source.prepend_bos else []  # type: ignore[arg-type]
+    return [int(tokenizer.bos_token_id)] if source.prepend_bos else []
 
 
 def _one(members: Members, template: Template, source: Source, rng: np.random.Generator, counting: bool) -> str:
@@ -186,8 +187,8 @@ class Sample:
         return cls(torch.cat(x), torch.cat(rest) if rest else None, text.tokens[used])
 
     def capped(self, most: int, seed: int) -> torch.Tensor:
-        """[T', D] activations of at most ``most`` tokens of each kind, drawn at random: what is trained on, so that full
-        stops, of which every clause has one, do not take the features."""
+        """[T', D] activations of at most ``most`` tokens of each kind, drawn at random: what is trained on, so that
+        full stops, of which every clause has one, do not take the features."""
         order = torch.randperm(len(self.token), generator=torch.Generator().manual_seed(seed))
         kind = self.token[order].unique(return_inverse=True)[1]
         by_kind, count = torch.argsort(kind, stable=True), torch.bincount(kind)

@@ -44,7 +44,7 @@ class Settings:
     expansion: int = 8
     most: int = 2048
     active: int = 4
-    steps: int = 800
+    steps: int = 600
     prepend_bos: bool = False
     texts: int = 48  # on which the model is run with reconstructions
     permutations: int = 199
@@ -120,11 +120,11 @@ def found(
     """All other tables. ``prompts``: task -> held-out prompts of one layout, and it; ``circuits``: (layer, head) of the
     heads of circuits."""
     ids = [token for members in read.classes for token in members.ids]
-    fired = [feature_members.Fired.of(sae, part.x, part.token, ids) for part in (read.trained, read.held_out)]
-    if not bool((fired[0].activity > 0).any(0).sum() > 1):
+    fired, held_out = (feature_members.Fired.of(sae, part.x, part.token, ids) for part in (read.trained, read.held_out))
+    if not bool((fired.activity > 0).any(0).sum() > 1):
         raise StudyError("geometry.features: less than two features fire on members; give more features or tokens")
-    tables = feature_members.find(read.classes, *fired, settings.permutations, bootstrap.seed)
-    features = feature_heads.Features.of(sae, read.classes, fired[0])
+    tables = feature_members.find(read.classes, fired, held_out, settings.permutations, bootstrap.seed)
+    features = feature_heads.Features.of(sae, read.classes, fired)
     first = read.place.layer + 1
     tables["feature_heads"] = feature_heads.find(
         model, features, read.classes, read.held_out, first, circuits, settings.heads, settings.draws, bootstrap

@@ -12,6 +12,7 @@ from atlas.report.sections import (
     controls,
     edges,
     evaluation,
+    features,
     full_model,
     generation,
     heads,
@@ -48,6 +49,7 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "evaluation": evaluation.section,
     "positions": positions.section,
     "heads": heads.section,
+    "features": features.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -75,6 +77,7 @@ SHORT: tuple[str, ...] = (
     "evaluation",
     "positions",
     "heads",
+    "features",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -102,6 +105,9 @@ LISTED += (
     "specificity",
     "detectors",
     "roles",
+    "features",
+    "feature_tests",
+    "feature_effects",
     "generation",
     "published",
 )

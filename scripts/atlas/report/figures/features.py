@@ -1,4 +1,4 @@
-"""Features of a sparse autoencoder: on which members own features fire, and what heads and answers lose without them."""
+"""Features of a sparse autoencoder: which members own features fire on, and what heads and answers lose by them."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def _map(ax: Axes, rows: pd.DataFrame, name: str, cmap: Any, norm: Normalize, fi
     ax.set(xticks=[], yticks=[], aspect="auto")
     ax.spines[:].set(visible=True, color=style.FAINT)
     more = rows["member"].nunique() - len(members)
-    left = f" ({len(members)} of {len(members) + more})" if more else ""
+    left = f"\nfirst {len(members)} of {len(members) + more}" if more else ""
     ax.set_title(f"{wording.words(name, 14)}{left}", size=style.TINY, weight="normal", pad=2)
     ax.set_xlabel("own feature of", size=style.LEAST, labelpad=1, color=style.GREY)
     if first:
@@ -70,8 +70,16 @@ def _heads(ax: Axes, of_class: dict[str, pd.DataFrame], colours: dict[str, str],
     """A line for each class and head: interval of the own feature, middle 95 % of random ones, error alone."""
     y, ticks, labels = 0.0, [], []
     for name, own in of_class.items():
-        ax.text(-0.02, y, wording.words(name) if named else "", transform=ax.get_yaxis_transform(),
-                ha="right", va="center", size=style.TINY, weight="bold")
+        ax.text(
+            -0.02,
+            y,
+            wording.words(name) if named else "",
+            transform=ax.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            size=style.TINY,
+            weight="bold",
+        )
         y += 1
         for row in own.itertuples():
             ax.plot([row.random_low, row.random_high], [y, y], color=style.FAINT, lw=3.4, solid_capstyle="butt")
@@ -96,8 +104,16 @@ def _answers(ax: Axes, effects: pd.DataFrame, tasks: list[str], colours: dict[st
     looks = {"reconstruction": style.INK, "own feature": colours["circuit"], "random features": style.GREY}
     y, ticks, labels = 0.0, [], []
     for task in tasks:
-        ax.text(0, y, wording.words(task), transform=ax.get_yaxis_transform(), ha="left", va="center",
-                size=style.TINY, weight="bold")
+        ax.text(
+            0,
+            y,
+            wording.words(task),
+            transform=ax.get_yaxis_transform(),
+            ha="left",
+            va="center",
+            size=style.TINY,
+            weight="bold",
+        )
         y += 1
         for part, label in PARTS.items():
             own = effects[(effects["task"] == task) & (effects["edit"] == part)]
