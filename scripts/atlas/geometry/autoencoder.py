@@ -63,7 +63,7 @@ class Autoencoder:
         before = (x - self.b_dec if self.centred else x) @ self.w_enc + self.b_enc
         if self.architecture == "jumprelu":
             assert self.threshold is not None
-            return before * (before > self.threshold) * (before > 0)
+            return torch.where(before > self.threshold.clamp(min=0), before, 0.0)
         if self.architecture == "standard":
             return before.relu()
         before = before * self.norms if self.rescaled else before
