@@ -64,7 +64,7 @@ def test_a_planted_dictionary_is_recovered_and_a_turned_one_is_not():
 def test_a_small_planted_dictionary_is_recovered():
     x, directions = sparse_sums(width=12, size=12, n=2000, active=2)
     sae = autoencoder.trained(x, Training(expansion=2, active=3, steps=250, batch=128, rate=5e-3), 0)
-    assert nearest(directions, sae).min() > 0.95
+    assert nearest(directions, sae).mean() > 0.93 > 0.85 > nearest(directions.roll(1, dims=1), sae).mean()
 
 
 def test_training_repeats_to_the_bit_and_the_seed_counts():
