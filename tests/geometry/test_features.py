@@ -12,7 +12,15 @@ from safetensors.torch import save_file
 
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap
-from atlas.geometry import autoencoder, classes, feature_effects, feature_heads, feature_members, feature_quality
+from atlas.geometry import (
+    autoencoder,
+    classes,
+    feature_effects,
+    feature_heads,
+    feature_members,
+    feature_quality,
+    features,
+)
 from atlas.geometry import feature_text as text_of
 from atlas.geometry.autoencoder import Autoencoder, Training
 from atlas.geometry.classes import Members
@@ -22,7 +30,9 @@ from atlas.model import models
 from atlas.proof.building import build as build_planted
 from atlas.proof.fixtures import finder, ids, successor
 from atlas.proof.planted import LOGIT, MEMBERS, SELF, SPACE, VOCABULARY, Head, M, Plan, Write
+from atlas.report import shown
 from conftest import load_tokenizer
+from head_prompts import study_task
 from random_models import FAMILIES, load_random
 
 IDS = tuple(ids(MEMBERS))
@@ -463,3 +473,42 @@ def test_quality_of_a_perfect_and_of_an_empty_autoencoder():
     assert about == {"l0": 0, "explained": pytest.approx(0), "dead": 8} and not alive.any()
     same = feature_quality.agreement(perfect, torch.ones(8, dtype=torch.bool), perfect, 0)
     assert same["agreement"] == same["agreement_90"] == 1 and same["agreement_null"] < 0.95
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_a_study_makes_every_table_and_repeats_it(config, shipped_model, tmp_path):
+    """Trained and, from its files, loaded: the same autoencoder says the same."""
+    own = config["geometry"]["features"] | {"tokens": 800, "steps": 20, "most": 64, "texts": 4, "permutations": 19}
+    own |= {"draws": 19, "prompts": 4, "heads": 1}
+    prompts = {key: config["prompts"][key] for key in ("templates", "fillers", "shown")}
+    given = {key: value for key, value in own.items() if key != "path"} | prompts
+    settings = features.Settings(classes=config["geometry"]["classes"], **given)
+    frame, layout = study_task(config, "months")
+    frame["split"] = ["search", "held_out"] * (len(frame) // 2)
+    tokenizer = load_tokenizer("shipped")
+
+    def made(path=None):
+        read = features.read(shipped_model, tokenizer, [frame], 40, settings, 0)
+        sae, quality = features.made(shipped_model, read, settings, path, BOOTSTRAP)
+        held_out = frame[frame["split"] == "held_out"]
+        reported = {"months": (held_out, layout)}
+        found = features.found(shipped_model, read, sae, reported, {(1, 4)}, settings, BOOTSTRAP)
+        return sae, found | {"features": quality}
+
+    sae, tables = made()
+    assert set(tables) == set(shown.GEOMETRY["features"])
+    columns = {"features": feature_quality.COLUMNS, "feature_members": feature_members.MEMBER_COLUMNS}
+    columns |= {"feature_heads": feature_heads.COLUMNS, "feature_effects": feature_effects.COLUMNS}
+    for name, expected in columns.items():
+        assert list(tables[name].columns) == expected and len(tables[name])
+    folder = tmp_path / "results" / "features"
+    autoencoder.write_weights(sae, folder / "sae_weights.safetensors", {})
+    (folder / "cfg.json").write_text(json.dumps(autoencoder.config_of(sae, HOOK, "ladder")))
+    again, loaded = made()[1], made(folder)[1]
+    for name in tables:
+        pd.testing.assert_frame_equal(tables[name], again[name])
+        if name != "features":
+            pd.testing.assert_frame_equal(tables[name], loaded[name])
+    same = ["l0", "explained", "dead", "kl", "kl_mean"]
+    assert tables["features"].loc[0, same].tolist() == loaded["features"].loc[0, same].tolist()

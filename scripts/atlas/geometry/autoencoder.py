@@ -55,7 +55,7 @@ class Autoencoder:
     @property
     def norms(self) -> torch.Tensor:
         """[F] norms of the directions."""
-        return self.w_dec.norm(dim=-1)
+        return torch.linalg.vector_norm(self.w_dec, dim=-1)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Activities [..., F], none below 0, of activations [..., D]."""

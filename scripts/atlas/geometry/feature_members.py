@@ -127,9 +127,9 @@ def on_members(members: Members, trained: Fired, held_out: Fired) -> pd.DataFram
     own = own_features(trained.mean()[at])
     of = (own >= 0).nonzero()[:, 0].tolist()
     values = held_out.mean()[at][:, own[of]]
-    values = (values / values.amax(0).clamp(min=torch.finfo(values.dtype).tiny)).numpy()
+    shares = (values / values.amax(0).clamp(min=torch.finfo(values.dtype).tiny)).numpy()
     rows = [
-        (members.name, members.words[i], members.words[j], int(own[j]), float(values[i, n]))
+        (members.name, members.words[i], members.words[j], int(own[j]), float(shares[i, n]))
         for n, j in enumerate(of)
         for i in range(len(members))
     ]

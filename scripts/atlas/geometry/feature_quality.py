@@ -99,11 +99,13 @@ def table(
     held_out: torch.Tensor,
     text: Text,
     place: Place,
+    tokens: int,
     bootstrap: Bootstrap,
 ) -> pd.DataFrame:
     """Table `features`: a row for each of ``saes``, name -> (autoencoder, seed or nan), the reported one first.
 
-    trained, held_out: activations [T, D]; text: held out, on which the model is run.
+    trained, held_out: activations [T, D]; text: held out, on which the model is run; ``tokens``: how many
+    of those trained on were used, 0 where none was.
     """
     mean, rows = trained.mean(0), []
     replaced: dict[str, Callable[[torch.Tensor], torch.Tensor]]
@@ -115,6 +117,6 @@ def table(
         other = saes.get(REPORTED if name == OTHER else OTHER, (None, seed))[0]
         matched = {} if other is None or not bool(fired.any()) else agreement(sae, fired, other, bootstrap.seed)
         row = {"autoencoder": name, "hook": place.hook, "architecture": sae.architecture, "seed": seed}
-        row |= {"width": sae.w_enc.shape[0], "features": sae.size, "tokens": len(trained), "held_out": len(held_out)}
+        row |= {"width": sae.w_enc.shape[0], "features": sae.size, "tokens": tokens, "held_out": len(held_out)}
         rows.append(row | about | recovered(kl, name, bootstrap) | matched)
     return pd.DataFrame(rows).reindex(columns=COLUMNS)

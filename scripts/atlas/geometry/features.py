@@ -92,12 +92,13 @@ def made(
     model: Model, read: Read, settings: Settings, path: Path | None, bootstrap: Bootstrap
 ) -> tuple[Autoencoder, pd.DataFrame]:
     """The autoencoder, loaded from ``path`` or trained, and table `features`: how good it and those beside it are."""
-    seed = bootstrap.seed
+    seed, tokens = bootstrap.seed, 0
     if path is not None:
         sae = autoencoder.read(path, read.place.hook, model.d_model)
         saes = {feature_quality.REPORTED: (sae, np.nan)}
     else:
         x = read.trained.capped(settings.each, seed)
+        tokens = len(x)
         sae, other = (autoencoder.trained(x, settings.training, seed + i) for i in range(2))
         start = autoencoder.initial(x, settings.training, torch.Generator().manual_seed(seed))
         saes = {feature_quality.REPORTED: (sae, seed), feature_quality.OTHER: (other, seed + 1)}
@@ -105,7 +106,7 @@ def made(
     rows = torch.randperm(len(read.held_out_text.tokens), generator=torch.Generator().manual_seed(seed))
     text = read.held_out_text.take(rows[: settings.texts].sort().values)
     sample = read.trained.x, read.held_out.x
-    return sae, feature_quality.table(model, saes, *sample, text, read.place, bootstrap)
+    return sae, feature_quality.table(model, saes, *sample, text, read.place, tokens, bootstrap)
 
 
 def found(
