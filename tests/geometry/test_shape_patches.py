@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted_members import members_of, ring
 
 from atlas.core.statistics import Bootstrap
 from atlas.geometry import shape_patches, shapes
@@ -12,6 +11,7 @@ from atlas.geometry.classes import Members
 from atlas.geometry.residuals import Residuals, read
 from atlas.model import models
 from conftest import load_tokenizer
+from planted_members import members_of, ring
 
 N, D, LAYERS = 7, 32, 2
 BOOTSTRAP = Bootstrap(200, 0)

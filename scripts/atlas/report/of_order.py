@@ -12,6 +12,9 @@ SUMMARISED: dict[str, Table] = {
     **of_geometry("steering", "steering_side_effects", "steering_samples"),
     **of_geometry("shapes", "displacements", "shape_patches"),
     **of_geometry("directions", "direction_next", "direction_ablations", "neurons", "neuron_sets"),
+    **of_geometry(
+        "features", "feature_members", "feature_indices", "feature_tests", "feature_heads", "feature_effects"
+    ),
 }
 
 ROWS: tuple[Shown, ...] = (
@@ -97,5 +100,17 @@ ROWS: tuple[Shown, ...] = (
         settings=EXPLAINED_TASKS | look("circuit", "diverging"),
         message="Draw the neurons of MLPs of {wildcards.model}",
         circuits=(NODE_CIRCUITS,),
+    ),
+    Shown(
+        "features",
+        "features",
+        OF_ORDER,
+        tables={
+            "activity": Table("geometry/feature_activity.parquet"),
+            "heads": Table("geometry/feature_heads.parquet"),
+            "effects": Table("geometry/feature_effects.parquet"),
+        },
+        settings=look("clean", "circuit", "sequential"),
+        message="Draw features of {wildcards.model}",
     ),
 )

@@ -43,7 +43,15 @@ GEOMETRY: dict[str, tuple[str, ...]] = {
     "tuned_lens": ("tuned_lens", "tuned_lens_training"),
     "directions": ("directions", "direction_next", "direction_ablations", "direction_members"),
     "neurons": ("neurons", "neuron_sets", "neuron_members"),
-    "features": (),
+    "features": (
+        "features",
+        "feature_members",
+        "feature_activity",
+        "feature_indices",
+        "feature_tests",
+        "feature_heads",
+        "feature_effects",
+    ),
     "steering": ("steering", "steering_side_effects", "steering_samples"),
 }
 MADE_BY |= {f"geometry/{name}": analysis for analysis, names in GEOMETRY.items() for name in names}

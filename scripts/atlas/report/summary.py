@@ -13,9 +13,9 @@ from atlas.report.sections import (
     directions,
     edges,
     evaluation,
+    features,
     full_model,
     generation,
-    geometry,
     heads,
     left_out,
     neurons,
@@ -23,6 +23,7 @@ from atlas.report.sections import (
     positions,
     probes,
     published,
+    shapes,
     stability,
     steering,
     successors,
@@ -56,12 +57,13 @@ SECTIONS: dict[str, Callable[[Study], Section]] = {
     "positions": positions.section,
     "heads": heads.section,
     "successors": successors.section,
+    "shapes": shapes.section,
     "probes": probes.section,
     "tuned lens": tuned_lens.section,
-    "steering": steering.section,
-    "geometry": geometry.section,
     "directions": directions.section,
     "neurons": neurons.section,
+    "features": features.section,
+    "steering": steering.section,
     "overlap": overlap.section,
     "edge overlap": edges.shared,
     "transfer": transfer.section,
@@ -90,12 +92,9 @@ SHORT: tuple[str, ...] = (
     "positions",
     "heads",
     "successors",
-    "probes",
-    "tuned lens",
+    "shapes",
+    "features",
     "steering",
-    "geometry",
-    "directions",
-    "neurons",
 )
 SHORT += ("left out", "stability", "generation", "published")
 
@@ -114,10 +113,7 @@ LISTED: tuple[str, ...] = (
     "positions",
     "stability_summary",
 )
-LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "tuned_lens_training", "overlap")
-LISTED += ("typology", "cross")
 LISTED += ("edge_areas", "edge_scores", "attribution", "lens", "lens_increments", "overlap", "typology", "cross")
-LISTED += ("direction_ablations", "neuron_sets", "neurons")
 LISTED += (
     "controls_summary",
     "hypotheses",
@@ -126,12 +122,11 @@ LISTED += (
     "specificity",
     "detectors",
     "roles",
-    "steering_side_effects",
-    "steering_samples",
-    "shape_patches",
     "generation",
     "published",
 )
+LISTED += ("shape_patches", "tuned_lens_training", "direction_ablations", "neuron_sets", "neurons")
+LISTED += ("features", "feature_tests", "feature_effects", "steering_side_effects", "steering_samples")
 
 
 def page(study: Study) -> str:
