@@ -166,13 +166,14 @@ def _order(n_layers, n_heads, rng) -> dict:
         if name == "numerals":
             flat = flat[:, [2, 1, 0]]
         cloud = [3 * (k + 1) * flat + rng.normal(0, 0.9, flat.shape) for k in range(len(points))]
-        joined = [[k, k + 1] for k in range(len(words) - 1)]
+        joined = [[k, k + 1, 1] for k in range(len(words) - 1)]
         return {
             "class": name,
             "at": at,
-            "cyclic": name == "months",
+            "where": {"member": "at the member itself"}.get(at, "where it is the answer of days"),
+            "best": points[-2],
             "members": words,
-            "joined": joined + ([[len(words) - 1, 0]] if name == "months" else []),
+            "joined": joined + ([[len(words) - 1, 0, 0]] if name == "months" else []),
             "points": points,
             "coordinates": [[_numbers(row) for row in one.round(3)] for one in cloud],
             "explained": [[0.41, 0.233, 0.08] for _ in points],
@@ -183,7 +184,9 @@ def _order(n_layers, n_heads, rng) -> dict:
         return {
             "class": name,
             "at": at,
-            "shape": title.lower(),
+            "shape": f"{title.lower()}:random-orders",
+            "words": f"{title.lower()} beside random orders",
+            "about": "Band: 95 % of random orders.",
             "title": title,
             "points": list(range(n_layers + 1)),
             "value": _numbers(value),
@@ -198,21 +201,24 @@ def _order(n_layers, n_heads, rng) -> dict:
         "classes": [{"name": name, "words": name.replace("_", " ")} for name in (*shown, "number_words")],
         "successors": {
             "rows": [scores(name, target) for name in (*shown, "number_words") for target in TARGETS],
-            "about": "Share of members whose next one the head raises most of its class, from the MLP 0 output of the member.",
+            "about": "Share of members whose target the head raises most of its class.",
         },
-        "layouts": [layout(name, at) for name in shown for at in ("member", "answer")],
+        "layouts": [layout(name, at) for name in shown for at in ("member", "answer:days")],
         "shapes": [
             shape(name, at, title)
             for name, titles in (("months", ("Circle",)), ("numerals", ("Line", "Helix")))
-            for at in ("member", "answer")
+            for at in ("member", "answer:days")
             for title in titles
         ],
-        "shapes_about": "Band: the middle 95 % of 199 permutations of the members.",
         "parts": [
             {
                 "name": "successors",
                 "title": "Successor heads",
-                "sentences": ["Head 2.1 raises the next month of 8 of 8 months.", "None raises previous ones.", "Third."],
+                "sentences": [
+                    "Head 2.1 raises the next month of 8 of 8 months.",
+                    "None raises previous ones.",
+                    "Third.",
+                ],
                 "tables": [],
             },
             {

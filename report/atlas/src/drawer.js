@@ -82,6 +82,7 @@ export const circuitScore = (circuit) =>
 // ---- a component -----------------------------------------------------------------------------------------------------
 function component(ctx, id) {
   const { model, task } = ctx;
+  const { view } = ctx.state;
   const held = model.holders.get(id);
   const group =
     model.n_kv_heads && model.n_kv_heads < model.n_heads && !isMlp(model, id)
@@ -103,12 +104,13 @@ function component(ctx, id) {
         : "In no main task's reported circuit.",
     ),
     role(ctx, id),
+    view === "order" ? successorSection(ctx, id) : null,
     here(ctx, id),
     ablate(ctx, id),
     effects(ctx, id),
     needed(ctx, id),
     scores(ctx, id),
-    successorSection(ctx, id),
+    view === "order" ? null : successorSection(ctx, id),
     neighbours(ctx, id),
     positions(ctx, id),
     writes(ctx, id),

@@ -26,16 +26,14 @@ export function scatter(layout, i, [a, b], width, alt) {
   const y = (v) => (top + bottom) / 2 - (v - (y0 + y1) / 2) / unit;
   axes(svg, { x, y, left, right, top, bottom, unit, mid: [(x0 + x1) / 2, (y0 + y1) / 2] }, layout.explained[i], [a, b]);
   const joined = svg.append("g").attr("class", "joined");
-  for (const [from, to] of layout.joined) {
-    const closing = to < from;
+  for (const [from, to, neighbours] of layout.joined)
     joined
       .append("line")
-      .attr("class", closing ? "chain closing" : "chain")
+      .attr("class", neighbours ? "chain" : "chain apart")
       .attr("x1", x(spots[from].x))
       .attr("y1", y(spots[from].y))
       .attr("x2", x(spots[to].x))
       .attr("y2", y(spots[to].y));
-  }
   const shade = sequential();
   const places = spots.map((spot) => ({ ...spot, cx: x(spot.x), cy: y(spot.y) }));
   for (const spot of places) {
@@ -227,7 +225,7 @@ export function curve(shape, point, width, alt, go) {
       : [
           pointName(row.at),
           `${shape.title}: ${fixed(row.value, 2)}`,
-          row.high == null ? null : `permuted members: 95 % within ${fixed(row.low, 2)} to ${fixed(row.high, 2)}`,
+          row.high == null ? null : `null: 95 % within ${fixed(row.low, 2)} to ${fixed(row.high, 2)}`,
           row.p == null ? null : `corrected p ${p(row.p)}`,
         ],
   );

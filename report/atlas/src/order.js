@@ -1,6 +1,7 @@
 // How the model represents order: successor heads, how members lie at each layer, and what each analysis found.
 import { classWords, headOf, idOf, isMlp, layerOf, nameOf, NEXT } from "./data.js";
 import { button, byId, choice, follow, h, slider, table } from "./dom.js";
+import { count } from "./format.js";
 import { mark } from "./grid.js";
 import { curve, moveTo, pointName, scatter } from "./members.js";
 import { scoresOf, successorAlt, successorMap, successorTable, targetsOf } from "./successors.js";
@@ -10,7 +11,6 @@ const PAIRS = [
   ["13", "PC 1 and 3"],
   ["23", "PC 2 and 3"],
 ];
-const WHERE = { member: "at the member itself", answer: "where it is the answer" };
 
 /** What is asked for: a class, its scores, its layout with the point shown, and its shapes. */
 function asked({ model, task, state }) {
@@ -23,16 +23,17 @@ function asked({ model, task, state }) {
   const own = layouts.filter((one) => one.class === name);
   const layout = own.find((one) => one.at === state.at) ?? own[0] ?? null;
   const curves = shapes.filter((one) => one.class === name && (!layout || one.at === layout.at));
-  const i = layout ? pointAt(layout, curves, state.layer) : null;
+  const i = layout ? pointAt(layout, state.layer) : null;
   const pcs = PAIRS.some(([key]) => key === state.pcs) ? state.pcs : PAIRS[0][0];
   return {
     name,
     targets,
     target,
     scores: scoresOf(model, name, target),
-    wheres: own.map((one) => one.at),
+    wheres: own.map((one) => [one.at, one.where]),
     layout,
     curves,
+    shape: curves.find((one) => one.shape === state.shape) ?? curves[0] ?? null,
     i,
     point: layout?.points[i] ?? null,
     pcs: [...pcs].map((n) => Number(n) - 1),
@@ -40,18 +41,12 @@ function asked({ model, task, state }) {
   };
 }
 
-/** The number of the point nearest to the layer asked for; by itself where the first shape stands out most. */
-function pointAt({ points }, curves, layer) {
-  const wanted = layer == null || layer === "" ? NaN : Number(layer);
-  const near = (point) =>
-    points.reduce((best, at, i) => (Math.abs(at - point) < Math.abs(points[best] - point) ? i : best), 0);
-  if (Number.isFinite(wanted)) return near(wanted);
-  const [shape] = curves;
-  if (!shape) return points.length - 1;
-  const above = (k) => (shape.value[k] == null ? -Infinity : shape.value[k] - (shape.null_high?.[k] ?? 0));
-  const held = points.filter((point) => shape.points.includes(point));
-  const best = held.sort((a, b) => above(shape.points.indexOf(b)) - above(shape.points.indexOf(a)) || a - b)[0];
-  return best == null ? points.length - 1 : points.indexOf(best);
+/** The number of the point nearest to the layer asked for; by itself where the class's shape stands out most. */
+function pointAt({ points, best }, layer) {
+  const asked = layer == null || layer === "" ? NaN : Number(layer);
+  const wanted = Number.isFinite(asked) ? asked : (best ?? points.at(-1));
+  const apart = (point) => Math.abs(point - wanted);
+  return points.reduce((near, point, i) => (apart(point) < apart(points[near]) ? i : near), 0);
 }
 
 const panel = (title, ...parts) => h("section", { class: "panel" }, h("h3", {}, title), ...parts);
@@ -66,22 +61,23 @@ export const order = {
   has: (model) => Boolean(model.order),
 
   key: (ctx) => {
-    const { name, target, layout, pair } = asked(ctx);
-    return [ctx.model.name, ctx.task.name, name, target, layout?.at, pair, ctx.circuit?.label].join("|");
+    const { name, target, layout, shape, pair } = asked(ctx);
+    return [ctx.model.name, ctx.task.name, name, target, layout?.at, shape?.shape, pair].join("|");
   },
 
   controls(ctx) {
     const { model, set } = ctx;
-    const { name, targets, target, wheres, layout, i, pair } = asked(ctx);
+    const { name, targets, target, wheres, layout, curves, shape, i, pair } = asked(ctx);
     const made = [];
     const classes = (model.order.classes ?? []).map((one) => [one.name, one.words]);
     if (classes.length)
       made.push(choice("class", "Class", [["", classes]], name, (now) => set({ class: now, layer: null })));
     if (targets.length) made.push(choice("target", "Score of heads", targets, target, (now) => set({ target: now })));
-    if (wheres.length > 1)
+    if (wheres.length > 1) made.push(choice("at", "Read", [["", wheres]], layout.at, (at) => set({ at, layer: null })));
+    if (curves.length > 1)
       made.push(
-        choice("at", "Read", [["", wheres.map((at) => [at, WHERE[at] ?? at])]], layout.at, (at) =>
-          set({ at, layer: null }),
+        choice("shape", "Shape", [["", curves.map((one) => [one.shape, one.words])]], shape.shape, (now) =>
+          set({ shape: now }),
         ),
       );
     if (layout) {
@@ -114,24 +110,23 @@ export const order = {
   draw(ctx, box) {
     const { model, set } = ctx;
     const found = asked(ctx);
-    const { name, scores, layout, curves } = found;
+    const { name, scores, layout, shape } = found;
     const words = classWords(model, name);
     const width = half(ctx);
     const panels = [];
     if (scores) panels.push(panel(`Successor heads: ${words}, ${scores.words}`, successorMap(ctx, scores, width)));
     const go = (point) => set({ layer: point }, { step: true });
-    const drawn = curves.map((shape) =>
-      h("div", { class: "wide" }, curve(shape, found.point, width, shapeAlt(ctx, shape), go)),
-    );
-    if (layout || curves.length)
+    if (layout || shape) {
+      const alt = shape ? shapeAlt(ctx, shape) : "";
       panels.push(
         panel(
-          `How ${words} lie${layout ? `, ${WHERE[layout.at] ?? layout.at}` : ""}`,
+          `How ${words} lie${layout ? `, ${layout.where}` : ""}`,
           layout ? h("div", { class: "wide", id: "layout" }, drawLayout(ctx, found)) : null,
-          ...drawn,
-          curves.length ? note(model.order.shapes_about ?? "") : null,
+          shape ? h("div", { class: "wide" }, curve(shape, found.point, width, alt, go)) : null,
+          shape ? note(shape.about) : null,
         ),
       );
+    }
     if (panels.length) box.append(h("div", { class: "panels" }, panels));
     const parts = (model.order.parts ?? []).map(part);
     if (parts.length) box.append(h("div", { class: "panels parts" }, parts));
@@ -159,7 +154,7 @@ export const order = {
     const { layout, scores, point } = asked(ctx);
     const map = scores ? "Map: a row a layer, the first at the top, a column a head; click one for what it does. " : "";
     const lie = layout
-      ? `Layout: means of the members ${pointName(point)} by their principal components, joined in their order${layout.cyclic ? ", dashed around the end" : ""}, the first the faintest; below it shapes by layer, filled where they are sure, over what permuted members give. Keys n and p turn the layer.`
+      ? `Layout: means of the members ${pointName(point)} by their principal components, joined in their order (dashed around the end and over members of several tokens), the first the faintest; below it how sure their shape is, layer by layer. Keys n and p turn the layer.`
       : "";
     return map + lie;
   },
@@ -171,7 +166,7 @@ export const order = {
     if (layout) {
       const axes = layout.explained[i].map((_, j) => `PC ${j + 1}`);
       made.push({
-        title: `Members of ${words}, ${pointName(point)}, ${WHERE[layout.at] ?? layout.at}`,
+        title: `Members of ${words}, ${pointName(point)}, ${layout.where}`,
         name: `members-${name}-${point}`,
         header: ["member", ...axes],
         rows: layout.members.map((member, k) => [member, ...layout.coordinates[i][k]]),
@@ -179,9 +174,9 @@ export const order = {
     }
     for (const shape of curves)
       made.push({
-        title: `${shape.title}, ${words}`,
-        name: `shape-${name}-${shape.shape}`.replaceAll(" ", "-"),
-        header: ["point", "value", "permuted, low", "permuted, high", "corrected p"],
+        title: `${shape.title}, ${words}, ${shape.words}`,
+        name: `shape-${name}-${shape.shape}`.replaceAll(":", "-"),
+        header: ["point", "value", "null, 2.5 %", "null, 97.5 %", "corrected p"],
         rows: shape.points.map((at, k) => [
           pointName(at),
           shape.value[k],
@@ -248,7 +243,7 @@ function part({ title, sentences = [], tables = [] }) {
       const said = t.note ? note(t.note) : null;
       return t.open
         ? [held, said]
-        : h("details", {}, h("summary", {}, `${t.title} (${t.rows.length} rows)`), held, said);
+        : h("details", {}, h("summary", {}, `${t.title} (${count(t.rows.length, "row")})`), held, said);
     }),
   );
 }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from atlas.report.shown import EXPLAINED, MAIN, MODEL, TASK, Table
+from atlas.report.shown import EXPLAINED, GEOMETRY, MAIN, MODEL, TASK, Table, of_geometry
 from atlas.store import artifacts
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ TABLES = {
     "edge_circuits": Table("edge_circuits.json", MAIN),
     **_of(MAIN, "edge_scores"),
     **_of(EXPLAINED, "patching", "attribution", "ov", "backup"),
+    **of_geometry(*(name for names in GEOMETRY.values() for name in names)),
 }
 _FIRST = (
     "model",

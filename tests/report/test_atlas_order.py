@@ -1,0 +1,186 @@
+"""The Order view's data are those of the tables of how a model represents order."""
+
+import pandas as pd
+import pytest
+
+import atlas_tables
+from atlas.report import shown
+from atlas.report.atlas import order, page, tables
+from atlas.report.atlas.packing import Numbering, text
+from atlas_tables import MONTHS, NUMERALS, inputs_of, settings_of
+from figure_tables import fake_study
+
+LAYERS, HEADS, POINTS, BEST = 3, 2, 14, 5
+ROUNDED = {"rel": 5.1e-4, "abs": 1e-12}
+NUMBERING = Numbering(LAYERS, HEADS)
+PLACED = {"successors": ("successors",), "shapes": ("pca", "shapes")}
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, pd.DataFrame]:
+    own = {"successors": atlas_tables.successors(LAYERS, HEADS), "pca": atlas_tables.pca(POINTS)}
+    return own | {"shapes": atlas_tables.shapes(POINTS, BEST)}
+
+
+@pytest.fixture
+def analyses(monkeypatch):
+    """A project in which these analyses make these tables, and no other analysis any."""
+    for name in shown.GEOMETRY:
+        monkeypatch.setitem(shown.GEOMETRY, name, PLACED.get(name, ()))
+    for names in PLACED.values():
+        for name in names:
+            monkeypatch.setitem(tables.TABLES, name, shown.Table(f"geometry/{name}.parquet"))
+    monkeypatch.setattr(order, "PARTS", {})
+    return monkeypatch
+
+
+def component(number: int) -> tuple[int, int]:
+    """Layer and head of a number, by hand; of an MLP, head HEADS."""
+    return divmod(number, HEADS + 1)
+
+
+def test_scores_stand_at_their_heads(written):
+    table = written["successors"]
+    found = order.successors(table, NUMBERING)
+    assert [(row["class"], row["target"]) for row in found] == [
+        (name, f"{target}{end}")
+        for end in ("", "-without-mlp0")
+        for name in ("months", "numerals")
+        for target in ("next", "previous")
+    ]
+    for row in found:
+        end = row["target"].endswith("-without-mlp0")
+        own = table[(table["class"] == row["class"]) & (table["target"] == row["target"].split("-")[0])]
+        own = own[own["input"] == ("without_mlp0" if end else "mlp0")].set_index(["layer", "head"])
+        assert row["group"] == ("without MLP 0" if end else "after MLP 0") and row["members"] == 6
+        for number in range(LAYERS * (HEADS + 1)):
+            at = component(number)
+            value, p = row["value"][number], row["p"][number]
+            if at[1] == HEADS or (at[0] == 0 and not end):
+                assert value is p is None
+            else:
+                assert value == pytest.approx(own.loc[at, "value"], **ROUNDED)
+                assert p == pytest.approx(own.loc[at, "p_holm"], **ROUNDED)
+                assert (number in row["sure"]) == (own.loc[at, "p_holm"] < 0.05)
+        assert row["random"] == {"median": 0.1, "high": 0.21}, "not that of the row without a head"
+        assert row["alone"]["value"] == pytest.approx(own.loc[(-1, -1), "value"], **ROUNDED)
+    assert any(row["sure"] for row in found) and len({len(row["sure"]) for row in found}) > 1
+
+
+def test_members_lie_where_the_table_says(written):
+    table = written["pca"]
+    found = order.layouts(table, written["shapes"])
+    assert [(one["class"], one["at"], one["where"]) for one in found] == [
+        ("months", "member", "at the member itself"),
+        ("months", "answer:months", "where it is the answer of months"),
+        ("numerals", "member", "at the member itself"),
+    ]
+    for one in found:
+        at, _, task = one["at"].partition(":")
+        own = table[(table["class"] == one["class"]) & (table["at"] == at) & (table["task"] == task)]
+        assert one["members"] == list(MONTHS if one["class"] == "months" else NUMERALS)
+        assert one["best"] == BEST
+        for point, members, shares in zip(one["points"], one["coordinates"], one["explained"], strict=True):
+            rows = own[own["point"] == point]
+            assert shares == pytest.approx(list(rows[["share1", "share2", "share3"]].iloc[0]), **ROUNDED)
+            for word, coordinates in zip(one["members"], members, strict=True):
+                expected = rows.loc[rows["word"] == word, ["pc1", "pc2", "pc3"]].iloc[0]
+                assert coordinates == pytest.approx(list(expected), rel=5.1e-3, abs=1e-12)
+                assert all(len(f"{abs(x):g}".replace(".", "").strip("0")) <= 3 for x in coordinates)
+
+
+def test_members_are_joined_in_order_and_around_a_circle(written):
+    months, _, numerals = order.layouts(written["pca"], written["shapes"])
+    assert months["joined"] == [[0, 1, 1], [1, 2, 0], [2, 3, 1], [3, 4, 1], [4, 5, 0], [5, 0, 0]]
+    assert numerals["joined"] == [[i, i + 1, 1] for i in range(6)], "no circle of them: theirs is a control"
+
+
+@pytest.mark.parametrize(
+    ("points", "always", "expected"),
+    [
+        (range(9), [4], list(range(9))),
+        (range(31), [], [0, 4, 8, 11, 15, 19, 22, 26, 30]),
+        (range(31), [7], [0, 4, 7, 9, 13, 17, 21, 26, 30]),
+        (range(31), [30], [0, 4, 8, 11, 15, 19, 22, 26, 30]),
+    ],
+)
+def test_of_many_points_some_are_kept(points, always, expected):
+    assert order.some(list(points), always) == expected
+
+
+def test_shapes_stand_beside_their_null_and_controls_come_last(written):
+    found = order.shapes(written["shapes"])
+    assert len(found) == 9
+    of = [(one["shape"], one["words"]) for one in found if (one["class"], one["at"]) == ("numerals", "member")]
+    assert of == [
+        ("line:random-orders", "line beside random orders"),
+        ("helix:random-periods", "helix beside random periods"),
+        ("circle:random-orders", "circle beside random orders, a control"),
+    ]
+    for one in found:
+        table = written["shapes"]
+        at, _, task = one["at"].partition(":")
+        own = table[(table["class"] == one["class"]) & (table["at"] == at) & (table["task"] == task)]
+        own = own[own["shape"] == one["shape"].split(":")[0]]
+        assert one["points"] == list(range(POINTS))
+        for key, column in (("value", "value"), ("null_low", "null_low"), ("p", "p_holm")):
+            assert one[key] == pytest.approx(list(own[column]), **ROUNDED)
+        assert ("a control" in one["about"]) == ("control" in one["words"])
+
+
+def test_an_analysis_has_its_sentences_and_its_small_tables(monkeypatch, written, analyses):
+    long = pd.DataFrame({"model": "m", "neuron": range(60), "effect": [0.123456] * 60})
+    monkeypatch.setitem(shown.GEOMETRY, "neurons", ("neurons", "sets"))
+    said = order.Part("Neurons", lambda own, main: [f"{len(own['neurons'])} of {' '.join(main)}."], tables=("neurons",))
+    picked = order.Part("Shapes", lambda own, main: [], lambda own: {"header": ["a"], "rows": [[1]]}, unfolded=True)
+    monkeypatch.setattr(order, "PARTS", {"shapes": picked, "neurons": said, "features": said})
+    shape, neurons = order.parts(written | {"neurons": long, "sets": long[:0]}, ["days", "months"])
+    assert shape["tables"] == [{"title": "Shapes", "header": ["a"], "rows": [["1"]], "note": "", "open": True}]
+    assert neurons["sentences"] == ["60 of days months."]
+    (table,) = neurons["tables"]
+    assert table["header"] == ["neuron", "effect"] and table["rows"][3] == ["3", "0.1235"] and not table["open"]
+    assert len(table["rows"]) == order.ROWS and table["note"] == "In every row: model m. The first 40 of 60 rows."
+    assert order.parts({"neurons": long[:0], "sets": long[:0]}, []) == [], "nothing was found out"
+
+
+def test_what_a_study_does_not_make_is_absent(written):
+    assert order.order({}, ["days"], NUMBERING) is None
+    empty = {name: table[:0] for name, table in written.items()}
+    assert order.order(empty, ["days"], NUMBERING) is None
+    found = order.order({"successors": written["successors"]}, ["days"], NUMBERING)
+    assert found and found["layouts"] == found["shapes"] == []
+    assert [one["name"] for one in found["classes"]] == ["months", "numerals"]
+
+
+def test_the_page_has_the_view_where_the_study_makes_the_tables(tmp_path, written, analyses):
+    study = fake_study(LAYERS, HEADS, ("days",), (), ("layers",), (20,), model="m")
+    study.positions = pd.DataFrame({name: [] for name in ("task", "role", "layer", "head", "value")})
+    (model,) = page.data_of(inputs_of([study], tmp_path / "without"), settings_of(study))["models"]
+    assert model["order"] is None
+    study.geometry = written
+    (model,) = page.data_of(inputs_of([study], tmp_path / "with"), settings_of(study))["models"]
+    assert model["order"] == order.order(written, ["days"], NUMBERING)
+    assert [one["words"] for one in model["order"]["classes"]] == ["months", "numerals"]
+
+
+@pytest.mark.slow
+def test_of_a_model_of_thirty_layers_it_takes_little():
+    classes = tuple(f"class_{i}" for i in range(8))
+    scores = atlas_tables.successors(30, 9, classes)
+    rows = pd.concat([atlas_tables.pca(31).assign(**{"class": name}) for name in classes])
+    curves = pd.concat([atlas_tables.shapes(31, 7).assign(**{"class": name}) for name in classes])
+    made = order.order({"successors": scores, "pca": rows, "shapes": curves}, [], Numbering(30, 9))
+    assert len(text(made)) < 500_000
+    assert max(len(one["points"]) for one in made["layouts"]) == order.POINTS
+
+
+def test_every_analysis_has_a_part_and_tables_of_its_own_names():
+    """A new analysis is a line in `order.PARTS`."""
+    filled = {name for name, made in shown.GEOMETRY.items() if made}
+    assert set(order.PARTS) == filled
+    for name, part in order.PARTS.items():
+        assert set(part.tables) <= set(shown.GEOMETRY[name]), name
+    names = [each for made in shown.GEOMETRY.values() for each in made]
+    others = {name for name, table in tables.TABLES.items() if not table.file.startswith("geometry/")}
+    assert len(set(names)) == len(names) and not others & set(names)
+    assert all(tables.TABLES[name].made_by in filled for name in names)
