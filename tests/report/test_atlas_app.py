@@ -18,6 +18,7 @@ from conftest import crossed
 
 VIEWS = ("graph", "matrix", "prompt", "compare", "order")
 HEADS = 8  # of a layer of the made-up model
+EACH = [*VIEWS[:-1], pytest.param(VIEWS[-1], marks=pytest.mark.slow)]  # Order has fast tests of its own
 
 
 @pytest.fixture(scope="module")
@@ -428,7 +429,7 @@ def saved(tab, button: str) -> tuple[str, str]:
         return waiting.value.suggested_filename, file.read()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", EACH)
 def test_a_view_is_saved_as_svg_and_csv(tab, view):
     tab.show(f"view={view}&task=months&head=3.1")
     name, text = saved(tab, "#save-svg")
@@ -452,7 +453,7 @@ def test_the_csv_holds_the_numbers_of_the_data(tab, data):
     assert found == [[values[key][i] for key in ("value", "low", "high")] for i in range(54)]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", EACH)
 def test_a_table_says_what_the_drawing_shows(tab, view):
     tab.show(f"view={view}&task=months")
     tab.page.locator("#tables > summary").click()
