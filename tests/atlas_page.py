@@ -150,6 +150,8 @@ def _order(n_layers, n_heads, rng) -> dict:
             "target": target,
             "group": "without MLP 0" if "without" in target else "after MLP 0",
             "words": f"{target.split('-')[0]} member",
+            "centre": 0,
+            "about": "Share of members whose target the head raises most of its class.",
             "members": len(MEMBERS[name]),
             "value": [None if m else rounded(v) for m, v in zip(mlp | first, values, strict=True)],
             "p": [None if m else rounded(v) for m, v in zip(mlp | first, p, strict=True)],
@@ -170,7 +172,7 @@ def _order(n_layers, n_heads, rng) -> dict:
         return {
             "class": name,
             "at": at,
-            "where": {"member": "at the member itself"}.get(at, "where it is the answer of days"),
+            "where": {"member": "at the member"}.get(at, "before it, as answer of days"),
             "best": points[-2],
             "members": words,
             "joined": joined + ([[len(words) - 1, 0, 0]] if name == "months" else []),
@@ -185,7 +187,7 @@ def _order(n_layers, n_heads, rng) -> dict:
             "class": name,
             "at": at,
             "shape": f"{title.lower()}:random-orders",
-            "words": f"{title.lower()} beside random orders",
+            "words": title.lower(),
             "about": "Band: 95 % of random orders.",
             "title": title,
             "points": list(range(n_layers + 1)),
@@ -201,7 +203,6 @@ def _order(n_layers, n_heads, rng) -> dict:
         "classes": [{"name": name, "words": name.replace("_", " ")} for name in (*shown, "number_words")],
         "successors": {
             "rows": [scores(name, target) for name in (*shown, "number_words") for target in TARGETS],
-            "about": "Share of members whose target the head raises most of its class.",
         },
         "layouts": [layout(name, at) for name in shown for at in ("member", "answer:days")],
         "shapes": [

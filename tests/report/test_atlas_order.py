@@ -71,9 +71,9 @@ def test_members_lie_where_the_table_says(written):
     table = written["pca"]
     found = order.layouts(table, written["shapes"])
     assert [(one["class"], one["at"], one["where"]) for one in found] == [
-        ("months", "member", "at the member itself"),
-        ("months", "answer:months", "where it is the answer of months"),
-        ("numerals", "member", "at the member itself"),
+        ("months", "member", "at the member"),
+        ("months", "answer:months", "before it, as answer of months"),
+        ("numerals", "member", "at the member"),
     ]
     for one in found:
         at, _, task = one["at"].partition(":")
@@ -113,9 +113,9 @@ def test_shapes_stand_beside_their_null_and_controls_come_last(written):
     assert len(found) == 9
     of = [(one["shape"], one["words"]) for one in found if (one["class"], one["at"]) == ("numerals", "member")]
     assert of == [
-        ("line:random-orders", "line beside random orders"),
-        ("helix:random-periods", "helix beside random periods"),
-        ("circle:random-orders", "circle beside random orders, a control"),
+        ("line:random-orders", "line"),
+        ("helix:random-periods", "helix, random periods"),
+        ("circle:random-orders", "circle, a control"),
     ]
     for one in found:
         table = written["shapes"]

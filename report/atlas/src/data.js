@@ -229,10 +229,9 @@ export function metricsOf(model, task, prompt) {
       );
     }
   }
-  const successors = model.order?.successors;
-  for (const row of successors?.rows.filter(({ target }) => target === NEXT) ?? []) {
+  for (const row of model.order?.successors?.rows.filter(({ target }) => target === NEXT) ?? []) {
     const title = `Successor score: ${classWords(model, row.class)}`;
-    add(`successor:${row.class}`, title, row, "share", "sequential", 0, successors.about);
+    add(`successor:${row.class}`, title, row, "share", "sequential", 0, row.about);
   }
   add(
     "share",

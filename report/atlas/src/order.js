@@ -86,8 +86,12 @@ export const order = {
         made.push(choice("pcs", "Components", [["", PAIRS]], pair, (pcs) => set({ pcs })));
       const to = (k) => set({ layer: layout.points[k] }, { step: true });
       made.push(
-        slider("layer", "Layer", { min: 0, max: last, value: i, text: (k) => pointName(layout.points[k]) }, to),
-        stepper(to),
+        h(
+          "div",
+          { class: "fields stepped" },
+          slider("layer", "Layer", { min: 0, max: last, value: i, text: (k) => pointName(layout.points[k]) }, to),
+          stepper(to),
+        ),
       );
     }
     return made;

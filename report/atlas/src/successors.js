@@ -36,7 +36,7 @@ function beside({ random, alone }) {
 /** The map of all heads, and what stands below it. */
 export function successorMap(ctx, row, width) {
   const { model, task, circuit } = ctx;
-  const metric = { scale: "sequential", unit: "", centre: 0, table: row };
+  const metric = { scale: row.centre ? "diverging" : "sequential", unit: "", centre: row.centre ?? 0, table: row };
   const heads = { ids: model.ids.filter((id) => !isMlp(model, id)) };
   const colours = byMetric({ ...model, ...heads }, task, metric);
   const sure = new Set(row.sure);
@@ -84,7 +84,7 @@ export function successorAlt({ model }, row) {
 
 function about({ model }, row) {
   const held = beside(row);
-  return `${model.order.successors.about} ${held ? `Beside it: ${held}.` : ""}`.trim();
+  return `${row.about} ${held ? `Beside it: ${held}.` : ""}`.trim();
 }
 
 /** Lines of the drawer: a head's score on every class towards one target. */
@@ -115,7 +115,7 @@ export function successorSection(ctx, id) {
     h(
       "p",
       { class: "note" },
-      `${model.order.successors.about} \u2022: sure. `,
+      `${rows[0].about} \u2022: sure. `,
       state.view === "order"
         ? null
         : h("button", { type: "button", class: "name", onclick: () => set({ view: "order" }) }, "All heads: Order"),

@@ -23,12 +23,19 @@ MEMBER = "member"  # members are read at themselves; else at the answers of a ta
 
 INPUTS = {"mlp0": "after MLP 0", "without_mlp0": "without MLP 0"}
 TARGETS = {"next": "next member", "previous": "previous member", "next_next": "two members on"}
-TARGETS |= {"greater": "later members above earlier ones"}
+GREATER = "greater"
+TARGETS |= {GREATER: "later members above earlier ones"}
 ABOUT = (
     "Share of members for which a head, reading nothing but the member, gives its target the largest logit of the "
     "class; from weights alone. Heads of layer 0 come before MLP 0."
 )
+ABOUT_GREATER = (
+    "Share of members for which a head, reading nothing but the member, gives members two or more places after it a "
+    "larger mean logit than those before it, each member's logit less its mean over all members read; 0.5 by chance. "
+    "From weights alone. Heads of layer 0 come before MLP 0."
+)
 LINE, CIRCLE = "line", "circle"
+ORDERS = "random orders"  # the null of every shape
 SHAPES = {
     LINE: "Line: rank correlation of the index read with the index",
     CIRCLE: "Circle: mean cosine of the angle's error",
@@ -66,7 +73,7 @@ def order(tables: Tables, main: list[str], numbering: Numbering) -> dict[str, An
             {"name": name, "words": words(name)}
             for name in dict.fromkeys(row["class"] for rows in (scores, lie, curves) for row in rows)
         ],
-        "successors": {"rows": scores, "about": ABOUT} if scores else None,
+        "successors": {"rows": scores} if scores else None,
         "layouts": lie,
         "shapes": curves,
         "parts": parts(tables, main),
@@ -97,6 +104,8 @@ def _scores(heads: pd.DataFrame, numbering: Numbering) -> dict[str, Any]:
         "target": f"{first['target']}{end}",
         "words": TARGETS.get(first["target"], words(first["target"])),
         "group": INPUTS[first["input"]],
+        "centre": 0.5 if first["target"] == GREATER else 0,
+        "about": ABOUT_GREATER if first["target"] == GREATER else ABOUT,
         "members": int(first["members"]),
         "value": numbering.spread(heads, "value"),
         "p": numbering.spread(heads, "p_holm"),
@@ -117,8 +126,8 @@ def where(at: str, task: str) -> str:
 
 
 def said_where(at: str, task: str) -> str:
-    """The same in words."""
-    return "at the member itself" if at == MEMBER else f"where it is the answer{f' of {words(task)}' if task else ''}"
+    """The same in words: an answer is read at the last token of a prompt, which stands before it."""
+    return "at the member" if at == MEMBER else f"before it, as answer{f' of {words(task)}' if task else ''}"
 
 
 def layouts(pca: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -173,9 +182,10 @@ def short(value: float) -> Number:
 
 
 def shapes(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each shape of shapes.parquet at every point, beside its null; a class's own before what is a control for it."""
-    found = []
-    of = table.sort_values("control", kind="stable").groupby(["class", "at", "task", "shape", "null"], sort=False)
+    """Each shape of shapes.parquet at every point, beside its null; a class's own before what is a control for it, of a
+    cyclic one the circle first."""
+    found, order_of = [], table.assign(later=table["shape"] != CIRCLE).sort_values(["control", "later"], kind="stable")
+    of = order_of.groupby(["class", "at", "task", "shape", "null"], sort=False)
     for (name, at, task, shape, null), rows in of:
         control = bool(rows["control"].iloc[0])
         own = rows.sort_values("point", kind="stable")
@@ -185,7 +195,7 @@ def shapes(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "class": name,
                 "at": where(at, task),
                 "shape": f"{shape}:{null}".replace(" ", "-"),
-                "words": f"{shape} beside {null}{', a control' if control else ''}",
+                "words": f"{shape}{'' if null == ORDERS else f', {null}'}{', a control' if control else ''}",
                 "title": SHAPES.get(str(shape), words(str(shape))),
                 "about": f"{about} {CONTROL}" if control else about,
                 "points": [int(point) for point in own["point"]],

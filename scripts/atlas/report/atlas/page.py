@@ -42,13 +42,13 @@ high (percent of full); controls: question, circuit, task, value, low, high, med
 controls, p, p_holm, state, reason; shared: tasks, heads, mlps, expected, p, p_holm, share: [C],
 sentence; doubts: sentence (or null), header, rows (in words): the tests of the circuits.
 
-Order: classes: name, words; successors (or null): about, rows: class, target (unique within its class), words and group
-of it, members (how many), value and p (corrected): [C], sure: numbers, random: median, high (97.5 %), alone (or null:
-the score without a head): value, p; layouts: class, at (`member`, or `answer` and its task), where (the same in words),
-members, joined: [number, number, 1 where neighbours in the class], points (layers passed; 0 is the embedding), best
-(point), coordinates: point by point of each member, explained: shares, point by point; shapes: class, at, shape, words,
-title, about, points, and lists value, null_low, null_high, p (corrected); parts: name, title, sentences, tables: title,
-header, rows, note, open.
+Order: classes: name, words; successors (or null): rows: class, target (unique within its class), with words and group,
+about, centre (what chance gives), members (how many), value and p (corrected): [C], sure: numbers, random: median, high
+(97.5 %), alone (or null: the score without a head): value, p; layouts: class, at (`member`, or `answer` and its task),
+where (the same in words), members, joined: [number, number, 1 where neighbours in the class], points (layers passed; 0
+is the embedding), best (point), coordinates: point by point of each member, explained: shares, point by point; shapes:
+class, at, shape, words, title, about, points, and lists value, null_low, null_high, p (corrected); parts: name, title,
+sentences, tables: title, header, rows, note, open.
 """
 
 from __future__ import annotations
