@@ -15,7 +15,7 @@ from atlas.store import artifacts
 OF_TASK = ("edge_scores", "positions", "faithfulness", "choice", "patching", "attribution", "ov", "backup")
 OF_TASK += ("consensus_tests",)
 OF_MODEL = ("roles", "overlap", "cross", "controls_summary", "consensus", "shared", "shared_members")
-OF_MODEL += ("consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
+OF_MODEL += ("membership", "consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
 TOKENS = ["Box", " in", " </script><!--", ".", "\n\u2028", " in"]
 ROLES = ["separators", "separators", "member 1", "separators", "separators", "last"]
 PROMPTS = 5

@@ -7,6 +7,8 @@ import atlas_tables
 from atlas.report import shown
 from atlas.report.atlas import order, page, tables
 from atlas.report.atlas.packing import Numbering, text
+from atlas.report.pages import Section
+from atlas.report.sections.study import Study
 from atlas_tables import MONTHS, NUMERALS, inputs_of, settings_of
 from figure_tables import fake_study
 
@@ -128,27 +130,38 @@ def test_shapes_stand_beside_their_null_and_controls_come_last(written):
         assert ("a control" in one["about"]) == ("control" in one["words"])
 
 
+def study_with(given: dict[str, pd.DataFrame], main=("days", "months")) -> Study:
+    """As the page hands it to sections."""
+    return Study(given, {}, {}, {"model": "m"}, {}, {"tasks": list(main), "main_tasks": list(main)}, {})
+
+
 def test_an_analysis_has_its_sentences_and_its_small_tables(monkeypatch, written, analyses):
     long = pd.DataFrame({"model": "m", "neuron": range(60), "effect": [0.123456] * 60})
     monkeypatch.setitem(shown.GEOMETRY, "neurons", ("neurons", "sets"))
-    said = order.Part("Neurons", lambda own, main: [f"{len(own['neurons'])} of {' '.join(main)}."], tables=("neurons",))
-    picked = order.Part("Shapes", lambda own, main: [], lambda own: {"header": ["a"], "rows": [[1]]}, unfolded=True)
-    monkeypatch.setattr(order, "PARTS", {"shapes": picked, "neurons": said, "features": said})
-    shape, neurons = order.parts(written | {"neurons": long, "sets": long[:0]}, ["days", "months"])
+
+    def neurons(study: Study) -> Section:
+        said = f"{len(study.tables['neurons'])} of {' '.join(study.main)}."
+        return Section("Neurons", first=said, sentences=["More."], note="Ablated.")
+
+    picked = Section("Shapes", table={"header": ["a"], "rows": [[1]]})
+    found = {"shapes": order.Part(lambda study: picked, unfolded=True), "neurons": order.Part(neurons, ("neurons",))}
+    monkeypatch.setattr(order, "PARTS", found)
+    shape, part = order.parts(study_with(written | {"neurons": long, "sets": long[:0]}))
     assert shape["tables"] == [{"title": "Shapes", "header": ["a"], "rows": [["1"]], "note": "", "open": True}]
-    assert neurons["sentences"] == ["60 of days months."]
-    (table,) = neurons["tables"]
+    assert shape["sentences"] == [] and part["note"] == "Ablated."
+    assert part["sentences"] == ["60 of days months.", "More."]
+    (table,) = part["tables"]
     assert table["header"] == ["neuron", "effect"] and table["rows"][3] == ["3", "0.1235"] and not table["open"]
     assert len(table["rows"]) == order.ROWS and table["note"] == "In every row: model m. The first 40 of 60 rows."
-    assert order.parts({"neurons": long[:0], "sets": long[:0]}, []) == [], "nothing was found out"
+    assert order.parts(study_with({"neurons": long[:0], "sets": long[:0]})) == [], "nothing was found out"
 
 
-def test_what_a_study_does_not_make_is_absent(written):
-    assert order.order({}, ["days"], NUMBERING) is None
+def test_what_a_study_does_not_make_is_absent(written, analyses):
+    assert order.order(study_with({}), NUMBERING) is None
     empty = {name: table[:0] for name, table in written.items()}
-    assert order.order(empty, ["days"], NUMBERING) is None
-    found = order.order({"successors": written["successors"]}, ["days"], NUMBERING)
-    assert found and found["layouts"] == found["shapes"] == []
+    assert order.order(study_with(empty), NUMBERING) is None
+    found = order.order(study_with({"successors": written["successors"]}), NUMBERING)
+    assert found and found["layouts"] == found["shapes"] == found["parts"] == []
     assert [one["name"] for one in found["classes"]] == ["months", "numerals"]
 
 
@@ -159,17 +172,17 @@ def test_the_page_has_the_view_where_the_study_makes_the_tables(tmp_path, writte
     assert model["order"] is None
     study.geometry = written
     (model,) = page.data_of(inputs_of([study], tmp_path / "with"), settings_of(study))["models"]
-    assert model["order"] == order.order(written, ["days"], NUMBERING)
+    assert model["order"] == order.order(study_with(written), NUMBERING)
     assert [one["words"] for one in model["order"]["classes"]] == ["months", "numerals"]
 
 
 @pytest.mark.slow
-def test_of_a_model_of_thirty_layers_it_takes_little():
+def test_of_a_model_of_thirty_layers_it_takes_little(analyses):
     classes = tuple(f"class_{i}" for i in range(8))
     scores = atlas_tables.successors(30, 9, classes)
     rows = pd.concat([atlas_tables.pca(31).assign(**{"class": name}) for name in classes])
     curves = pd.concat([atlas_tables.shapes(31, 7).assign(**{"class": name}) for name in classes])
-    made = order.order({"successors": scores, "pca": rows, "shapes": curves}, [], Numbering(30, 9))
+    made = order.order(study_with({"successors": scores, "pca": rows, "shapes": curves}), Numbering(30, 9))
     assert len(text(made)) < 500_000
     assert max(len(one["points"]) for one in made["layouts"]) == order.POINTS
 

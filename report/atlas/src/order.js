@@ -219,7 +219,7 @@ function stepper(to) {
 }
 
 /** What an analysis found, in words; more of them, and its tables, fold out. */
-function part({ title, sentences = [], tables = [] }) {
+function part({ title, sentences = [], tables = [], note: about }) {
   const [first, ...others] = sentences;
   return h(
     "section",
@@ -243,12 +243,13 @@ function part({ title, sentences = [], tables = [] }) {
         "div",
         { class: "wide", tabindex: 0, role: "region", "aria-label": t.title },
         table(t.header, t.rows),
+        t.note ? note(t.note) : null,
       );
-      const said = t.note ? note(t.note) : null;
       return t.open
-        ? [held, said]
-        : h("details", {}, h("summary", {}, `${t.title} (${count(t.rows.length, "row")})`), held, said);
+        ? held
+        : h("details", {}, h("summary", {}, `Table: ${t.title} (${count(t.rows.length, "row")})`), held);
     }),
+    about ? h("details", {}, h("summary", {}, "What these numbers are"), note(about)) : null,
   );
 }
 

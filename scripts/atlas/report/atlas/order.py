@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ import pandas as pd
 from atlas.core.multiple import ALPHA
 from atlas.report import pages
 from atlas.report.atlas.packing import Number, Numbering, numbers, rounded
+from atlas.report.sections.study import Study
 from atlas.report.shown import GEOMETRY
 from atlas.report.wording import words
 
-Tables = Mapping[str, pd.DataFrame]
 POINTS = 9  # at most, of which the page has a layout of a class
 DIGITS = 3  # significant ones of coordinates
 ROWS = 40  # of a table, at most
@@ -49,22 +49,22 @@ BESIDE = {"value": "value", "null_low": "null_low", "null_high": "null_high", "p
 
 @dataclass(frozen=True)
 class Part:
-    """An analysis on the page. ``findings`` gives its sentences from its tables and the main tasks, ``table`` one that
-    it picks from them; ``tables`` are shown whole. They fold out, unless ``unfolded``."""
+    """What an analysis found, as its section of the summary says it. ``tables``: others of its tables that the page
+    shows whole; all fold out, unless ``unfolded``."""
 
-    title: str
-    findings: Callable[[Tables, list[str]], list[str]]
-    table: Callable[[Tables], dict[str, Any] | None] | None = None
+    section: Callable[[Study], pages.Section]
     tables: Sequence[str] = ()
     unfolded: bool = False
 
 
 # Analysis -> its part, in the order of the page
 PARTS: dict[str, Part] = {}
+ALSO = ("membership",)  # tables that sections read beside those of their analysis
 
 
-def order(tables: Tables, main: list[str], numbering: Numbering) -> dict[str, Any] | None:
+def order(study: Study, numbering: Numbering) -> dict[str, Any] | None:
     """ORDER of the page, from the tables of `shown.GEOMETRY` that a study makes; None where they tell nothing."""
+    tables = study.tables
     scores = successors(tables["successors"], numbering) if "successors" in tables else []
     lie = layouts(tables["pca"], tables["shapes"]) if {"pca", "shapes"} <= set(tables) else []
     curves = shapes(tables["shapes"]) if "shapes" in tables else []
@@ -76,7 +76,7 @@ def order(tables: Tables, main: list[str], numbering: Numbering) -> dict[str, An
         "successors": {"rows": scores} if scores else None,
         "layouts": lie,
         "shapes": curves,
-        "parts": parts(tables, main),
+        "parts": parts(study),
     }
     return found if any(found.values()) else None
 
@@ -206,22 +206,23 @@ def shapes(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 # ---- what each analysis found --------------------------------------------------------------------------------
-def parts(tables: Tables, main: list[str]) -> list[dict[str, Any]]:
+def parts(study: Study) -> list[dict[str, Any]]:
     """Sentences and small tables of each analysis whose tables are there."""
     made = []
     for name, part in PARTS.items():
-        own = {each: tables[each] for each in GEOMETRY[name] if each in tables}
-        if not own or all(table.empty for table in own.values()):
+        own = [study.tables[each] for each in GEOMETRY[name] if each in study.tables]
+        if all(table.empty for table in own):
             continue
-        picked = None if part.table is None else part.table(own)
-        shown = [] if picked is None else [(part.title, picked, "")]
-        shown += [(words(each), *whole(own[each])) for each in part.tables if each in own and len(own[each])]
+        section = part.section(study)
+        shown = [(section.title, section.table, "")] if section.table else []
+        shown += [(words(each), *whole(study.tables[each])) for each in part.tables if len(study.tables[each])]
         made.append(
             {
                 "name": name,
-                "title": part.title,
-                "sentences": part.findings(own, main),
+                "title": section.title,
+                "sentences": [text for text in (section.first, *section.sentences) if text],
                 "tables": [_folded(*one, part.unfolded) for one in shown],
+                "note": section.note,
             }
         )
     return made

@@ -48,7 +48,7 @@ about, centre (what chance gives), members (how many), value and p (corrected): 
 where (the same in words), members, joined: [number, number, 1 where neighbours in the class], points (layers passed; 0
 is the embedding), best (point), coordinates: point by point of each member, explained: shares, point by point; shapes:
 class, at, shape, words, title, about, points, and lists value, null_low, null_high, p (corrected); parts: name, title,
-sentences, tables: title, header, rows, note, open.
+sentences, tables (title, header, rows, note, open), note.
 """
 
 from __future__ import annotations

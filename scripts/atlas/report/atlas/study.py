@@ -14,6 +14,7 @@ from atlas.report import pages
 from atlas.report.atlas import compare, explained, order, searched, trust
 from atlas.report.atlas.packing import Numbering, rounded
 from atlas.report.atlas.tables import Inputs
+from atlas.report.sections.study import Study
 from atlas.report.shown import GEOMETRY, MAIN, TASK
 from atlas.report.wording import listing, words
 
@@ -128,7 +129,12 @@ class OfModel:
     def order(self) -> dict[str, Any] | None:
         """ORDER of the page, of the analyses of order that the study makes."""
         names = [name for tables in GEOMETRY.values() for name in tables if self.inputs.has(name)]
-        return order.order({name: self._table(name) for name in names}, self.main, self.numbering)
+        if not names:
+            return None
+        tables = {name: self._table(name) for name in (*names, *order.ALSO)}
+        settings = {"tasks": list(self.inputs.tasks[TASK]), "main_tasks": self.main, "labels": self.settings.labels}
+        left_out = self.inputs.read("analyses", self.name)["left_out"]
+        return order.order(Study(tables, {}, {}, self.description, left_out, settings, {}), self.numbering)
 
     # ---- a task ----------------------------------------------------------------------------------------------
     def task(self, task: str) -> dict[str, Any]:

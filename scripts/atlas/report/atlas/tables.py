@@ -30,7 +30,7 @@ TABLES = {
     },
     **{
         name: Table(f"comparison/{name}.parquet")
-        for name in ("consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
+        for name in ("membership", "consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
     },
     "info": Table("prompts.json", TASK),
     "clean_summary": Table("clean_summary.parquet", TASK),
