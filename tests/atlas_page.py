@@ -172,7 +172,7 @@ def _order(n_layers, n_heads, rng) -> dict:
         return {
             "class": name,
             "at": at,
-            "where": {"member": "at the member"}.get(at, "before it, as answer of days"),
+            "where": {"member": "at the member"}.get(at, "as the answer of days"),
             "best": points[-2],
             "members": words,
             "joined": joined + ([[len(words) - 1, 0, 0]] if name == "months" else []),

@@ -5,7 +5,7 @@ import pytest
 
 import atlas_tables
 from atlas.report import shown
-from atlas.report.atlas import order, page, tables
+from atlas.report.atlas import order, page, steered, tables
 from atlas.report.atlas.packing import Numbering, text
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study
@@ -74,7 +74,7 @@ def test_members_lie_where_the_table_says(written):
     found = order.layouts(table, written["shapes"])
     assert [(one["class"], one["at"], one["where"]) for one in found] == [
         ("months", "member", "at the member"),
-        ("months", "answer:months", "before it, as answer of months"),
+        ("months", "answer:months", "as the answer of months"),
         ("numerals", "member", "at the member"),
     ]
     for one in found:
@@ -144,16 +144,37 @@ def test_an_analysis_has_its_sentences_and_its_small_tables(monkeypatch, written
         return Section("Neurons", first=said, sentences=["More."], note="Ablated.")
 
     picked = Section("Shapes", table={"header": ["a"], "rows": [[1]]})
-    found = {"shapes": order.Part(lambda study: picked, unfolded=True), "neurons": order.Part(neurons, ("neurons",))}
+    best = "Best", lambda study: {"header": ["b"], "rows": [[len(study.tables["pca"])]]}
+    of_shapes = order.Part(lambda study: picked, best=best)
+    found = {"shapes": of_shapes, "neurons": order.Part(neurons, ("neurons", "sets"), ("None", lambda study: None))}
     monkeypatch.setattr(order, "PARTS", found)
     shape, part = order.parts(study_with(written | {"neurons": long, "sets": long[:0]}))
-    assert shape["tables"] == [{"title": "Shapes", "header": ["a"], "rows": [["1"]], "note": "", "open": True}]
+    assert shape["tables"] == [
+        {"title": "Best", "header": ["b"], "rows": [[str(len(written["pca"]))]], "note": "", "open": True},
+        {"title": "Shapes", "header": ["a"], "rows": [["1"]], "note": "", "open": False},
+    ]
     assert shape["sentences"] == [] and part["note"] == "Ablated."
     assert part["sentences"] == ["60 of days months.", "More."]
     (table,) = part["tables"]
     assert table["header"] == ["neuron", "effect"] and table["rows"][3] == ["3", "0.1235"] and not table["open"]
     assert len(table["rows"]) == order.ROWS and table["note"] == "In every row: model m. The first 40 of 60 rows."
     assert order.parts(study_with({"neurons": long[:0], "sets": long[:0]})) == [], "nothing was found out"
+
+
+def test_the_best_cell_of_a_pair_stands_beside_random_directions():
+    row = {"source": "numerals", "target": "months", "method": "difference of means", "layer": 4, "coefficient": 1.0}
+    row |= {"split": "held_out", "chosen": True, "metric": "top1", "value": 0.25, "ci_low": 0.125, "ci_high": 0.5}
+    row |= {"draws": 100, "random_mean": 0.01, "random_hi": 0.0625, "p_holm": 0.03}
+    others = [row | {"metric": "class_top1", "value": 1.0, "ci_low": 1.0, "ci_high": 1.0, "p_holm": 0.0004}]
+    others += [row | {"split": "search", "value": 0.9}, row | {"chosen": False, "layer": 2, "value": 0.8}]
+    others += [row | {"method": "residual swap", "value": 0.7}, row | {"source": "days", "target": "days", "draws": 0}]
+    found = steered.cells(pd.DataFrame([row, *others]))
+    random, every = "1.0 %, at most 6.2 %", "100.0 % [100.0, 100.0]"
+    assert found["rows"] == [
+        ["numerals", "months", "4", "1", "25.0 % [12.5, 50.0]", random, "0.03", every, random, "< 0.001"],
+        ["days", "days", "4", "1", "25.0 % [12.5, 50.0]", "\u2013", "0.03", "\u2013", "\u2013", "\u2013"],
+    ]
+    assert len(found["header"]) == 10 and steered.cells(pd.DataFrame([row | {"chosen": False}])) is None
 
 
 def test_what_a_study_does_not_make_is_absent(written, analyses):

@@ -49,12 +49,12 @@ BESIDE = {"value": "value", "null_low": "null_low", "null_high": "null_high", "p
 
 @dataclass(frozen=True)
 class Part:
-    """What an analysis found, as its section of the summary says it. ``tables``: others of its tables that the page
-    shows whole; all fold out, unless ``unfolded``."""
+    """What an analysis found, as its section of the summary says it. ``best``: title and maker of a table that is seen
+    at once; the section's own folds out, and so do ``tables``, others of the analysis that the page shows whole."""
 
     section: Callable[[Study], pages.Section]
     tables: Sequence[str] = ()
-    unfolded: bool = False
+    best: tuple[str, Callable[[Study], dict[str, Any] | None]] | None = None
 
 
 # Analysis -> its part, in the order of the page
@@ -126,8 +126,8 @@ def where(at: str, task: str) -> str:
 
 
 def said_where(at: str, task: str) -> str:
-    """The same in words: an answer is read at the last token of a prompt, which stands before it."""
-    return "at the member" if at == MEMBER else f"before it, as answer{f' of {words(task)}' if task else ''}"
+    """The same in words; an answer is read at the last token of its prompt."""
+    return "at the member" if at == MEMBER else f"as the answer{f' of {words(task)}' if task else ''}"
 
 
 def layouts(pca: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -213,15 +213,19 @@ def parts(study: Study) -> list[dict[str, Any]]:
         own = [study.tables[each] for each in GEOMETRY[name] if each in study.tables]
         if all(table.empty for table in own):
             continue
-        section = part.section(study)
-        shown = [(section.title, section.table, "")] if section.table else []
-        shown += [(words(each), *whole(study.tables[each])) for each in part.tables if len(study.tables[each])]
+        section, listed = part.section(study), []
+        best = None if part.best is None else part.best[1](study)
+        if part.best is not None and best is not None:
+            listed.append(_listed(part.best[0], best, unfolded=True))
+        if section.table:
+            listed.append(_listed(section.title, section.table))
+        listed += [_listed(words(each), *whole(study.tables[each])) for each in part.tables if len(study.tables[each])]
         made.append(
             {
                 "name": name,
                 "title": section.title,
                 "sentences": [text for text in (section.first, *section.sentences) if text],
-                "tables": [_folded(*one, part.unfolded) for one in shown],
+                "tables": listed,
                 "note": section.note,
             }
         )
@@ -237,6 +241,6 @@ def whole(table: pd.DataFrame) -> tuple[dict[str, Any], str]:
     return pages.frame_table(short_of.head(ROWS)), " ".join(said)
 
 
-def _folded(title: str, table: dict[str, Any], note: str, unfolded: bool) -> dict[str, Any]:
+def _listed(title: str, table: dict[str, Any], note: str = "", unfolded: bool = False) -> dict[str, Any]:
     rows = [[str(cell) for cell in row] for row in table["rows"]]
     return {"title": title, "header": list(map(str, table["header"])), "rows": rows, "note": note, "open": unfolded}
