@@ -223,7 +223,7 @@ function part({ title, sentences = [], tables = [], note: about }) {
   const [first, ...others] = sentences;
   return h(
     "section",
-    { class: "panel" },
+    { class: tables.some((t) => t.open) ? "panel spread" : "panel" }, // a table that is seen at once gets the width
     h("h3", {}, title),
     first ? h("p", {}, first) : null,
     others.length
