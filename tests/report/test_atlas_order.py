@@ -5,7 +5,7 @@ import pytest
 
 import atlas_tables
 from atlas.report import shown
-from atlas.report.atlas import order, page, steered, tables
+from atlas.report.atlas import layouts, order, page, steered, tables
 from atlas.report.atlas.packing import Numbering, text
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study
@@ -71,7 +71,7 @@ def test_scores_stand_at_their_heads(written):
 
 def test_members_lie_where_the_table_says(written):
     table = written["pca"]
-    found = order.layouts(table, written["shapes"])
+    found = layouts.layouts(table, written["shapes"])
     assert [(one["class"], one["at"], one["where"]) for one in found] == [
         ("months", "member", "at the member"),
         ("months", "answer:months", "as the answer of months"),
@@ -92,7 +92,7 @@ def test_members_lie_where_the_table_says(written):
 
 
 def test_members_are_joined_in_order_and_around_a_circle(written):
-    months, _, numerals = order.layouts(written["pca"], written["shapes"])
+    months, _, numerals = layouts.layouts(written["pca"], written["shapes"])
     assert months["joined"] == [[0, 1, 1], [1, 2, 0], [2, 3, 1], [3, 4, 1], [4, 5, 0], [5, 0, 0]]
     assert numerals["joined"] == [[i, i + 1, 1] for i in range(6)], "no circle of them: theirs is a control"
 
@@ -107,11 +107,11 @@ def test_members_are_joined_in_order_and_around_a_circle(written):
     ],
 )
 def test_of_many_points_some_are_kept(points, always, expected):
-    assert order.some(list(points), always) == expected
+    assert layouts.some(list(points), always) == expected
 
 
 def test_shapes_stand_beside_their_null_and_controls_come_last(written):
-    found = order.shapes(written["shapes"])
+    found = layouts.shapes(written["shapes"])
     assert len(found) == 9
     of = [(one["shape"], one["words"]) for one in found if (one["class"], one["at"]) == ("numerals", "member")]
     assert of == [
@@ -128,6 +128,20 @@ def test_shapes_stand_beside_their_null_and_controls_come_last(written):
         for key, column in (("value", "value"), ("null_low", "null_low"), ("p", "p_holm")):
             assert one[key] == pytest.approx(list(own[column]), **ROUNDED)
         assert ("a control" in one["about"]) == ("control" in one["words"])
+
+
+def test_probes_that_never_saw_a_class_are_curves_of_it():
+    row = {"label": "mod 10", "trained_on": "other classes", "tested_on": "months", "value": 0.75, "p_holm": 0.01}
+    row |= {"null_median": 0.1, "null_high": 0.3}
+    others = [{"trained_on": "all classes"}, {"tested_on": "all"}, {"tested_on": "beyond ten"}, {"label": "index"}]
+    rows = [
+        row | {"point": point, "value": row["value"] - point / 8} | other for other in [{}, *others] for point in (2, 0)
+    ]
+    first, second = layouts.probes(pd.DataFrame(rows))
+    assert (first["class"], first["at"], first["shape"]) == ("months", "member", "probe:mod-10")
+    assert (first["points"], first["value"], first["p"]) == ([0, 2], [0.75, 0.5], [0.01, 0.01])
+    assert (first["null_low"], first["null_high"]) == ([0.1, 0.1], [0.3, 0.3])
+    assert second["shape"] == "probe:index" and "correlation" in second["title"]
 
 
 def study_with(given: dict[str, pd.DataFrame], main=("days", "months")) -> Study:
@@ -205,7 +219,7 @@ def test_of_a_model_of_thirty_layers_it_takes_little(analyses):
     curves = pd.concat([atlas_tables.shapes(31, 7).assign(**{"class": name}) for name in classes])
     made = order.order(study_with({"successors": scores, "pca": rows, "shapes": curves}), Numbering(30, 9))
     assert len(text(made)) < 500_000
-    assert max(len(one["points"]) for one in made["layouts"]) == order.POINTS
+    assert max(len(one["points"]) for one in made["layouts"]) == layouts.POINTS
 
 
 def test_every_analysis_has_a_part_and_tables_of_its_own_names():

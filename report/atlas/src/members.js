@@ -225,7 +225,7 @@ export function curve(shape, point, width, alt, go) {
       : [
           pointName(row.at),
           `${shape.title}: ${fixed(row.value, 2)}`,
-          row.high == null ? null : `null: 95 % within ${fixed(row.low, 2)} to ${fixed(row.high, 2)}`,
+          row.high == null ? null : `its null: ${fixed(row.low, 2)} to ${fixed(row.high, 2)}`,
           row.p == null ? null : `corrected p ${p(row.p)}`,
         ],
   );

@@ -76,7 +76,7 @@ export const order = {
     if (wheres.length > 1) made.push(choice("at", "Read", [["", wheres]], layout.at, (at) => set({ at, layer: null })));
     if (curves.length > 1)
       made.push(
-        choice("shape", "Shape", [["", curves.map((one) => [one.shape, one.words])]], shape.shape, (now) =>
+        choice("shape", "By layer", [["", curves.map((one) => [one.shape, one.words])]], shape.shape, (now) =>
           set({ shape: now }),
         ),
       );
@@ -180,7 +180,7 @@ export const order = {
       made.push({
         title: `${shape.title}, ${words}, ${shape.words}`,
         name: `shape-${name}-${shape.shape}`.replaceAll(":", "-"),
-        header: ["point", "value", "null, 2.5 %", "null, 97.5 %", "corrected p"],
+        header: ["point", "value", "null, low", "null, high", "corrected p"],
         rows: shape.points.map((at, k) => [
           pointName(at),
           shape.value[k],
