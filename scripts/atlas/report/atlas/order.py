@@ -46,7 +46,7 @@ class Part:
 
 # Analysis -> its part, in the order of the page
 PARTS: dict[str, Part] = {}
-ALSO = ("membership",)  # tables that sections read beside those of their analysis
+ALSO = ("membership", "cross")  # tables that sections read beside those of their analysis
 
 
 def order(study: Study, numbering: Numbering) -> dict[str, Any] | None:
