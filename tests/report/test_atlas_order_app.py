@@ -144,6 +144,15 @@ def test_every_analysis_says_what_it_found(tab, data):
             assert shown.locator("table").first.is_visible() == bool(table.get("open"))
 
 
+def test_what_is_folded_out_stays_so(tab):
+    tab.show("view=order&class=months")
+    folds = tab.page.locator("#figure .parts details")
+    folds.first.locator("summary").click()
+    tab.page.locator("#class").select_option("numerals")
+    assert [folds.nth(i).evaluate("fold => fold.open") for i in range(folds.count())].count(True) == 1
+    folds.first.locator("summary").click()
+
+
 @pytest.mark.slow
 def test_its_tables_hold_the_numbers_of_the_data(tab, data):
     tab.show("view=order&class=months&layer=4")

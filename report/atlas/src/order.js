@@ -218,26 +218,24 @@ function stepper(to) {
   );
 }
 
+const unfolded = new Set(); // what was folded out stays so when the figure is drawn again
+
+function fold(key, summary, ...held) {
+  const remember = ({ target }) => (target.open ? unfolded.add(key) : unfolded.delete(key));
+  return h("details", { open: unfolded.has(key), ontoggle: remember }, h("summary", {}, summary), held);
+}
+
 /** What an analysis found, in words; more of them, and its tables, fold out. */
-function part({ title, sentences = [], tables = [], note: about }) {
+function part({ name, title, sentences = [], tables = [], note: about }) {
   const [first, ...others] = sentences;
+  const list = others.map((text) => h("li", {}, text));
+  const more = `${others.length} more ${others.length === 1 ? "finding" : "findings"}`;
   return h(
     "section",
     { class: tables.some((t) => t.open) ? "panel spread" : "panel" }, // a table that is seen at once gets the width
     h("h3", {}, title),
     first ? h("p", {}, first) : null,
-    others.length
-      ? h(
-          "details",
-          {},
-          h("summary", {}, `${others.length} more ${others.length === 1 ? "finding" : "findings"}`),
-          h(
-            "ul",
-            {},
-            others.map((text) => h("li", {}, text)),
-          ),
-        )
-      : null,
+    others.length ? fold(`${name} findings`, more, h("ul", {}, list)) : null,
     tables.map((t) => {
       const held = h(
         "div",
@@ -245,11 +243,9 @@ function part({ title, sentences = [], tables = [], note: about }) {
         table(t.header, t.rows),
         t.note ? note(t.note) : null,
       );
-      return t.open
-        ? held
-        : h("details", {}, h("summary", {}, `Table: ${t.title} (${count(t.rows.length, "row")})`), held);
+      return t.open ? held : fold(`${name} ${t.title}`, `Table: ${t.title} (${count(t.rows.length, "row")})`, held);
     }),
-    about ? h("details", {}, h("summary", {}, "What these numbers are"), note(about)) : null,
+    about ? fold(`${name} note`, "What these numbers are", note(about)) : null,
   );
 }
 

@@ -9,7 +9,7 @@ import pandas as pd
 from atlas.report.wording import number, p_value, percent, words
 
 METHOD, SPLIT = "difference of means", "held_out"
-METRICS = {"top1": "its next member on top", "class_top1": "any member of it on top"}
+METRICS = {"top1": "target's next member on top", "class_top1": "any of its members on top"}
 
 
 def cells(table: pd.DataFrame) -> dict[str, Any] | None:
