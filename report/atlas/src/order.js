@@ -158,7 +158,7 @@ export const order = {
     const { layout, scores, point } = asked(ctx);
     const map = scores ? "Map: a row a layer, the first at the top, a column a head; click one for what it does. " : "";
     const lie = layout
-      ? `Layout: means of the members ${pointName(point)} by their principal components, joined in their order (dashed around the end and over members of several tokens), the first the faintest; below it how sure their shape is, layer by layer. Keys n and p turn the layer.`
+      ? `Layout: means of the members, ${pointName(point)}, by their principal components, joined in their order (dashed around the end and over members of several tokens), the first the faintest; below it how sure their shape is, layer by layer. Keys n and p turn the layer.`
       : "";
     return map + lie;
   },
