@@ -14,6 +14,7 @@ MEMBERS = {
     "months": ["January", "February", "March", "April", "May", "June", "July", "August"],
     "days": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Monday"],
 }
+TARGETS = ("next", "previous", "next-without-mlp0")
 ROLES = ["previous token", "induction", "successor", "copy", "same-type detector"]
 
 
@@ -70,6 +71,7 @@ def _model(name, n_layers, n_heads, rng, edges, prompts) -> dict:
             for kind in ("induction", "previous token")
         },
         "tasks": tasks,
+        "order": _order(n_layers, n_heads, np.random.default_rng([n_layers, n_heads])),
         "compare": {
             "overlap": [
                 {
@@ -131,6 +133,116 @@ def _model(name, n_layers, n_heads, rng, edges, prompts) -> dict:
                 "sentence": f"The cores of all 3 tasks share {len(shared) - len(mlps)} heads.",
             },
         },
+    }
+
+
+def _order(n_layers, n_heads, rng) -> dict:
+    """Successor scores of two classes, circles of one of them, a line of the other, findings."""
+    size = n_layers * (n_heads + 1)
+    mlp = np.arange(size) % (n_heads + 1) == n_heads
+
+    def scores(name, target) -> dict:
+        values = np.where(rng.random(size) < 0.06, rng.uniform(0.6, 1, size), rng.random(size) ** 2 / 4)
+        p = np.where(values > 0.5, 0.005, 1)
+        first = (np.arange(size) <= n_heads) & ("without" not in target)  # layer 0 comes before MLP 0
+        return {
+            "class": name,
+            "target": target,
+            "group": "without MLP 0" if "without" in target else "after MLP 0",
+            "words": f"{target.split('-')[0]} member",
+            "centre": 0,
+            "about": "Share of members whose target the head raises most of its class.",
+            "members": len(MEMBERS[name]),
+            "value": [None if m else rounded(v) for m, v in zip(mlp | first, values, strict=True)],
+            "p": [None if m else rounded(v) for m, v in zip(mlp | first, p, strict=True)],
+            "sure": [int(i) for i in np.flatnonzero(~mlp & ~first & (values > 0.5))],
+            "random": {"median": 0.1, "high": 0.25},
+            "alone": {"value": 0.125, "p": 0.31},
+        }
+
+    points = sorted({0, *np.linspace(0, n_layers, min(9, n_layers + 1)).round().astype(int).tolist()})
+
+    def layout(name, at) -> dict:
+        words, turn = MEMBERS[name], 2 * np.pi * np.arange(len(MEMBERS[name])) / len(MEMBERS[name])
+        flat = np.stack([np.cos(turn), np.sin(turn), np.arange(len(words)) / len(words)], 1)
+        if name == "numerals":
+            flat = flat[:, [2, 1, 0]]
+        cloud = [3 * (k + 1) * flat + rng.normal(0, 0.9, flat.shape) for k in range(len(points))]
+        joined = [[k, k + 1, 1] for k in range(len(words) - 1)]
+        return {
+            "class": name,
+            "at": at,
+            "where": {"member": "at the member"}.get(at, "as the answer of days"),
+            "best": points[-2],
+            "members": words,
+            "joined": joined + ([[len(words) - 1, 0, 0]] if name == "months" else []),
+            "points": points,
+            "coordinates": [[_numbers(row) for row in one.round(3)] for one in cloud],
+            "explained": [[0.41, 0.233, 0.08] for _ in points],
+        }
+
+    def shape(name, at, title) -> dict:
+        value = np.clip(np.linspace(0.2, 0.95, n_layers + 1) + rng.normal(0, 0.06, n_layers + 1), 0, 1)
+        return {
+            "class": name,
+            "at": at,
+            "shape": f"{title.lower()}:random-orders",
+            "words": title.lower(),
+            "about": "Band: 95 % of random orders.",
+            "title": title,
+            "points": list(range(n_layers + 1)),
+            "value": _numbers(value),
+            "null_low": _numbers(np.full(n_layers + 1, 0.02)),
+            "null_high": _numbers(np.full(n_layers + 1, 0.46) + rng.random(n_layers + 1) / 20),
+            "p": _numbers(np.where(value > 0.6, 0.004, 0.4)),
+        }
+
+    shown = ("months", "numerals")
+    header = ["from", "to", "success", "random directions"]
+    return {
+        "classes": [{"name": name, "words": name.replace("_", " ")} for name in (*shown, "number_words")],
+        "successors": {
+            "rows": [scores(name, target) for name in (*shown, "number_words") for target in TARGETS],
+        },
+        "layouts": [layout(name, at) for name in shown for at in ("member", "answer:days")],
+        "shapes": [
+            shape(name, at, title)
+            for name, titles in (("months", ("Circle",)), ("numerals", ("Line", "Helix")))
+            for at in ("member", "answer:days")
+            for title in titles
+        ],
+        "parts": [
+            {
+                "name": "successors",
+                "title": "Successor heads",
+                "sentences": [
+                    "Head 2.1 raises the next month of 8 of 8 months.",
+                    "None raises previous ones.",
+                    "Third.",
+                ],
+                "tables": [],
+            },
+            {
+                "name": "steering",
+                "title": "Steering",
+                "sentences": ["Numerals become months on 61 % of prompts; random directions 2 %."],
+                "tables": [
+                    {
+                        "title": "Best cells",
+                        "header": header,
+                        "rows": [["numerals", "months", "0.61", "0.02"], ["months", "numerals", "0.4", "0.01"]],
+                        "note": "Held-out prompts.",
+                        "open": True,
+                    }
+                ],
+            },
+            {
+                "name": "neurons",
+                "title": "Neurons",
+                "sentences": [],
+                "tables": [{"title": "Neurons", "header": ["neuron", "effect"], "rows": [["m3.17", "0.4"]]}],
+            },
+        ],
     }
 
 

@@ -15,7 +15,7 @@ from atlas.store import artifacts
 OF_TASK = ("edge_scores", "positions", "faithfulness", "choice", "patching", "attribution", "ov", "backup")
 OF_TASK += ("consensus_tests",)
 OF_MODEL = ("roles", "overlap", "cross", "controls_summary", "consensus", "shared", "shared_members")
-OF_MODEL += ("consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
+OF_MODEL += ("membership", "consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
 TOKENS = ["Box", " in", " </script><!--", ".", "\n\u2028", " in"]
 ROLES = ["separators", "separators", "member 1", "separators", "separators", "last"]
 PROMPTS = 5
@@ -75,6 +75,8 @@ def write(study, folder: Path, several=(), without=(), left_out=None, parallel=F
 
     if hasattr(study, "detectors"):
         table(study.detectors, "detectors.parquet")
+    for name, frame in getattr(study, "geometry", {}).items():
+        table(frame, f"geometry/{name}.parquet")
     for name in OF_MODEL:
         if hasattr(study, name):
             table(getattr(study, name), f"comparison/{name}.parquet")
@@ -110,6 +112,55 @@ def of_task(study, name, task) -> pd.DataFrame:
     """A task's rows of a table of all."""
     frame = getattr(study, name)
     return frame[frame["task"] == task] if "task" in frame else frame
+
+
+# ---- how order is represented --------------------------------------------------------------------------------
+MONTHS = ("January", "February", "April", "May", "June", "December")  # March has several tokens, say
+PLACES = (0, 1, 3, 4, 5, 11)
+NUMERALS = tuple(map(str, range(7)))
+
+
+def successors(layers: int, heads: int, classes=("months", "numerals"), seed=0) -> pd.DataFrame:
+    """As successors.parquet: heads of layer 0 only without MLP 0, and a row without a head."""
+    rng, rows = np.random.default_rng(seed), []
+    for name in classes:
+        for source in ("mlp0", "without_mlp0"):
+            for target in ("next", "previous"):
+                places = [(i, j) for i in range(source == "mlp0", layers) for j in range(heads)]
+                of = {"model": "m", "class": name, "input": source, "target": target, "members": 6}
+                for layer, head in [*places, (-1, -1)]:
+                    value, p = rng.random(), rng.choice([0.0099, 0.31])
+                    own = {"layer": layer, "head": head, "value": value, "p": p, "p_holm": min(1, 3 * p)}
+                    rows.append(of | own | {"random_median": 0.1, "random_hi": 0.21 if layer >= 0 else 0.4})
+    return pd.DataFrame(rows)
+
+
+def pca(points: int, seed=0) -> pd.DataFrame:
+    """As pca.parquet: months at themselves and at the answers of a task, numerals at themselves."""
+    rng, rows = np.random.default_rng(seed), []
+    for name, at, task in (("months", "member", ""), ("months", "answer", "months"), ("numerals", "member", "")):
+        words, places = (MONTHS, PLACES) if name == "months" else (NUMERALS, range(len(NUMERALS)))
+        for point in range(points):
+            of = {"model": "m", "class": name, "at": at, "task": task, "point": point}
+            of |= {"share1": 0.51234, "share2": 0.25, "share3": 0.125 / (point + 1)}
+            for word, place in zip(words, places, strict=True):
+                rows.append(of | {"place": place, "word": word} | {f"pc{i}": 30 * rng.normal() for i in (1, 2, 3)})
+    return pd.DataFrame(rows)
+
+
+def shapes(points: int, best: int, seed=0) -> pd.DataFrame:
+    """As shapes.parquet of the same; the circle of months, and the line of numerals, stand out most at ``best``."""
+    rng, rows = np.random.default_rng(seed), []
+    for name, at, task in (("months", "member", ""), ("months", "answer", "months"), ("numerals", "member", "")):
+        for shape, null in (("line", "random orders"), ("circle", "random orders"), ("helix", "random periods")):
+            control = shape == "circle" and name != "months"
+            of = {"model": "m", "class": name, "at": at, "task": task, "shape": shape, "null": null}
+            for point in range(points):
+                own = 0.9 if point == best else 0.2 * rng.random()
+                row = {"point": point, "control": control, "members": 6, "value": own, "value_fit": 1.0}
+                row |= {"null_mean": 0.0, "null_low": -0.3, "null_high": 0.3, "bound": np.nan, "p": 0.005, "tests": 9}
+                rows.append(of | row | {"p_holm": 0.045 if point == best else 1.0})
+    return pd.DataFrame(rows)
 
 
 def inputs_of(studies, folder: Path, **options) -> Inputs:

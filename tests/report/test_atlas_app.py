@@ -16,8 +16,9 @@ import atlas_page
 from browser import AXE, PHONE, Tab, chromium
 from conftest import crossed
 
-VIEWS = ("graph", "matrix", "prompt", "compare")
+VIEWS = ("graph", "matrix", "prompt", "compare", "order")
 HEADS = 8  # of a layer of the made-up model
+EACH = [*VIEWS[:-1], pytest.param(VIEWS[-1], marks=pytest.mark.slow)]  # Order has fast tests of its own
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +315,7 @@ def test_every_colour_has_its_legend(tab, colour):
         "view=matrix&task=days&metric=attribution&sort=layer&select=1.1:3.4",
         "view=prompt&task=months&head=2.1&prompt=14&by=effect",
         "view=compare&model=other-6x8&compare=order:layers@10&theme=dark",
+        "view=order&class=months&layer=5&head=2.1&target=previous&pcs=13&at=answer:days",
     ],
 )
 def test_a_view_is_a_link(browser, file, tab, state):
@@ -350,6 +352,7 @@ def test_switches_write_the_address_and_the_browser_goes_back(tab):
         ("months", "task=months"),
         ("prompt 14", "view=prompt&prompt=14"),
         ("compare", "view=compare"),
+        ("order", "view=order"),
     ],
 )
 def test_the_search_box_finds(tab, typed, becomes):
@@ -381,7 +384,7 @@ def test_everything_is_reached_by_the_keyboard(tab):
     assert tab.page.evaluate("document.activeElement.id") == "drawer"
     tab.page.keyboard.press("Escape")
     assert "head" not in tab.state()
-    for key, view in (("2", "matrix"), ("3", "prompt"), ("4", "compare"), ("1", "")):
+    for key, view in (("2", "matrix"), ("3", "prompt"), ("4", "compare"), ("5", "order"), ("1", "")):
         tab.page.keyboard.press(key)
         assert (f"view={view}" in tab.state()) == bool(view)
     tab.page.keyboard.press("/")
@@ -426,7 +429,7 @@ def saved(tab, button: str) -> tuple[str, str]:
         return waiting.value.suggested_filename, file.read()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", EACH)
 def test_a_view_is_saved_as_svg_and_csv(tab, view):
     tab.show(f"view={view}&task=months&head=3.1")
     name, text = saved(tab, "#save-svg")
@@ -450,14 +453,14 @@ def test_the_csv_holds_the_numbers_of_the_data(tab, data):
     assert found == [[values[key][i] for key in ("value", "low", "high")] for i in range(54)]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", EACH)
 def test_a_table_says_what_the_drawing_shows(tab, view):
     tab.show(f"view={view}&task=months")
     tab.page.locator("#tables > summary").click()
     tab.page.locator("#table-body table").first.wait_for()
     rows = tab.count("#table-body section:first-child tbody tr")
     members = {name: set(reported(task_of_tab(tab, name))["members"]) for name in ("numerals", "months")}
-    wanted = {"graph": len(members["months"]), "compare": len(set.union(*members.values()))}
+    wanted = {"graph": len(members["months"]), "compare": len(set.union(*members.values())), "order": 40}
     assert rows == wanted.get(view, 54)
     tab.page.locator("#tables > summary").click()
 
@@ -485,7 +488,7 @@ def test_axe_finds_nothing_serious(browser, file, scheme):
         pytest.skip("axe-core is not here: `npm ci` in report/atlas installs it")
     opened = Tab(browser, file, scheme)
     opened.page.evaluate(AXE.read_text())
-    for state in ("", "head=2.3", "view=matrix&sort=rank", "view=prompt&head=2.3", "view=compare"):
+    for state in ("", "head=2.3", "view=matrix&sort=rank", "view=prompt&head=2.3", "view=compare", "view=order"):
         opened.show(state)
         opened.page.evaluate("document.getElementById('tables').open = true")
         found = opened.page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]

@@ -12,7 +12,7 @@ from atlas.geometry import shapes as of_shapes
 from atlas.geometry.residuals import Residuals
 from atlas.report import style
 from atlas.report.figures import displacements, residual_pca, shape_patches, shapes
-from atlas.report.sections import geometry
+from atlas.report.sections import shapes as section_of_shapes
 from drawings import check_written, texts
 from figure_tables import COLOURS
 from planted_members import isotropic, members_of, planted, ring
@@ -131,7 +131,7 @@ def test_sentences_tell_a_closed_circle_from_an_arc():
         shape_row("letters", "line", 0.97, 0.01),
         shape_row("months", "line", 0.2, 0.5),
     ]
-    said = geometry.shape_findings(pd.DataFrame(rows))
+    said = section_of_shapes.shape_findings(pd.DataFrame(rows))
     assert said[0] == (
         "Around a circle, unseen members are read in order in months (0.95 after 2 blocks, 95 % of random orders "
         "\u22120.50 to 0.40; p = 0.005, 0.01 corrected for 2 points): mean cosine of the angle's error. The circle "
@@ -144,26 +144,26 @@ def test_sentences_tell_a_closed_circle_from_an_arc():
 
 
 def test_sentences_without_circle_or_line_say_so():
-    said = geometry.shape_findings(pd.DataFrame([shape_row("letters", "line", 0.1, 0.5)]))
+    said = section_of_shapes.shape_findings(pd.DataFrame([shape_row("letters", "line", 0.1, 0.5)]))
     assert said[0] == "No class is cyclic, so no circle was looked for."
     assert said[1].startswith("In no class is the index")
     rows = [shape_row("days", "circle", 0.9, 0.01), shape_row("days", "closed", 0.1, 0.5)]
-    assert "closes, beyond random orders, in none of them" in geometry.shape_findings(pd.DataFrame(rows))[0]
+    assert "closes, beyond random orders, in none of them" in section_of_shapes.shape_findings(pd.DataFrame(rows))[0]
 
 
 def test_sentences_about_a_helix_compare_it_with_random_periods_or_say_that_it_cannot_be_tested():
-    few = geometry.shape_findings(pd.DataFrame([shape_row("numerals", "line", 0.9, 0.01, members=10)]))
+    few = section_of_shapes.shape_findings(pd.DataFrame([shape_row("numerals", "line", 0.9, 0.01, members=10)]))
     assert few[-1] == "A helix of numerals cannot be tested: 10 of them are one token, and it takes 20."
     rows = [shape_row("numerals", "helix", 0.45, 0.01, members=101)]
     rows += [shape_row("numerals", "helix", 0.45, 0.3, null="random periods", members=101)]
-    said = geometry.shape_findings(pd.DataFrame(rows))[-1]
+    said = section_of_shapes.shape_findings(pd.DataFrame(rows))[-1]
     assert (
         "explains 45 % of the variance of unseen members at the embedding (random orders up to 40 %), not beyond"
         in said
     )
     rows[1] |= {"p_holm": 0.01}
     assert "corrected p = 0.3; beyond them at 0 of 1 point)" in said
-    assert ", beyond helices of random periods" in geometry.shape_findings(pd.DataFrame(rows))[-1]
+    assert ", beyond helices of random periods" in section_of_shapes.shape_findings(pd.DataFrame(rows))[-1]
 
 
 def test_sentences_about_answers_name_the_first_point():
@@ -171,9 +171,9 @@ def test_sentences_about_answers_name_the_first_point():
         shape_row("months", "circle", 0.9, p, point=point, at="answer") for point, p in ((1, 0.2), (2, 0.01), (3, 0.01))
     ]
     start = "At the last token, by the answer that follows: months (circle, 12 members) after 2 blocks first, at 2 of 3"
-    assert f"{start} points." in geometry.shape_findings(pd.DataFrame(rows))
+    assert f"{start} points." in section_of_shapes.shape_findings(pd.DataFrame(rows))
     rows.append(shape_row("months", "closed", 0.4, 0.01, point=3, at="answer"))
-    assert f"{start} points, closed at 1." in geometry.shape_findings(pd.DataFrame(rows))
+    assert f"{start} points, closed at 1." in section_of_shapes.shape_findings(pd.DataFrame(rows))
 
 
 def test_sentences_about_displacements():
@@ -193,7 +193,7 @@ def test_sentences_about_displacements():
         {"class": "b", "other": "a", "measure": "transfer", "value": 0.2, "p_holm": 0.6},
         {"class": "a", "other": "a", "measure": "cosine", "value": 0.01, "p_holm": 0.6},
     ]
-    ways, moved, within = geometry.displacement_findings(pd.DataFrame([same | row for row in rows]))
+    ways, moved, within = section_of_shapes.displacement_findings(pd.DataFrame([same | row for row in rows]))
     assert ways == (
         "At the embedding, the way to the next member goes as that of the same numbers in another class in 1 of 2 "
         "pairs of classes; the largest mean cosines: a and b 0.89 (random orders \u22120.20 to 0.20, all other pairs "
@@ -201,7 +201,7 @@ def test_sentences_about_displacements():
     )
     assert "in 1 of 2 directions: b by that of a 100 % (unmoved 50 %, random orders up to 20 %)" in moved
     assert within.endswith("0.01 to 0.01: no direction is next for all steps.")
-    assert geometry.displacement_findings(pd.DataFrame(columns=of_displacements.COLUMNS))[0].startswith(
+    assert section_of_shapes.displacement_findings(pd.DataFrame(columns=of_displacements.COLUMNS))[0].startswith(
         "No two classes"
     )
 
@@ -210,7 +210,7 @@ def test_sentences_about_patches_need_more_than_every_random_order_and_an_interv
     table = pd.concat(
         [patch_rows("days", (0, 1)), patch_rows("months", (0, 1), 0.7, 0.35), patch_rows("a", (0, 1), 0.5)]
     )
-    first, days, months, third = geometry.patch_findings(table)
+    first, days, months, third = section_of_shapes.patch_findings(table)
     assert first == "The answer follows 1 of 3 shapes more than the same shapes of random orders."
     assert days == (
         "Days, circle (2 dimensions, 50 % of the members' variance, after 1 block): moving all members within it "
@@ -218,12 +218,12 @@ def test_sentences_about_patches_need_more_than_every_random_order_and_an_interv
         "%, 20 to 60); the whole difference 100 %, first components 65 %, random subspaces 20 %."
     )
     assert "not surely more than" in months and "not surely more than" in third
-    assert geometry.patch_findings(pd.DataFrame(columns=of_patches.COLUMNS))[0].startswith("No task's prompts")
+    assert section_of_shapes.patch_findings(pd.DataFrame(columns=of_patches.COLUMNS))[0].startswith("No task's prompts")
 
 
 def test_a_study_without_the_analysis_has_no_section():
     from types import SimpleNamespace
 
-    assert not geometry.section(SimpleNamespace(tables={})).shown
+    assert not section_of_shapes.section(SimpleNamespace(tables={})).shown
     of = {name: tables("small")[name] for name in ("shapes", "displacements", "shape_patches")}
-    assert geometry.section(SimpleNamespace(tables=of)).first.startswith("Around a circle, unseen members")
+    assert section_of_shapes.section(SimpleNamespace(tables=of)).first.startswith("Around a circle, unseen members")

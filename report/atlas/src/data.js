@@ -113,6 +113,13 @@ export function circuitName(circuit) {
   return `${own} (found by ${String(circuit.order).replaceAll("_", " ")}, ${circuit.searched ?? circuit.threshold}\u00a0%)`;
 }
 
+/** What successor scores are towards, unless the state says otherwise. */
+export const NEXT = "next";
+
+/** Words of a class of members. */
+export const classWords = (model, name) =>
+  model.order?.classes?.find((one) => one.name === name)?.words ?? String(name).replaceAll("_", " ");
+
 export const hasInside = (task) => Boolean(task.edges?.circuit?.some(Boolean));
 
 /** Edges as objects, strongest first, only those of the reported edge circuit if `inside`. */
@@ -221,6 +228,10 @@ export function metricsOf(model, task, prompt) {
         table?.about ?? "",
       );
     }
+  }
+  for (const row of model.order?.successors?.rows.filter(({ target }) => target === NEXT) ?? []) {
+    const title = `Successor score: ${classWords(model, row.class)}`;
+    add(`successor:${row.class}`, title, row, "share", "sequential", 0, row.about);
   }
   add(
     "share",

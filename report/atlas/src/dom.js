@@ -92,6 +92,15 @@ export function slider(id, label, { min, max, value, text }, change) {
   return h("label", { class: "field slider", for: id }, h("span", {}, label), input, output);
 }
 
+/** A slider follows the state when something else than it changed that. */
+export function follow(id, value, text) {
+  const input = byId(id);
+  if (!input) return;
+  if (Number(input.value) !== value) input.value = value;
+  input.setAttribute("aria-valuetext", text);
+  input.parentElement.querySelector("output").textContent = text;
+}
+
 export function check(id, label, checked, change) {
   return h(
     "label",

@@ -4,6 +4,7 @@ import { arcs, attentionNote, missing } from "./attention.js";
 import { at, edgesOf, effect, isMlp, layerOf, headOf, nameOf, ownEffects, reported, spoken } from "./data.js";
 import { button, h, table } from "./dom.js";
 import { count, estimate, fixed, p, quantity, sizes, token } from "./format.js";
+import { successorSection } from "./successors.js";
 
 export function drawer(ctx) {
   return ctx.selected == null ? overview(ctx) : component(ctx, ctx.selected);
@@ -81,6 +82,7 @@ export const circuitScore = (circuit) =>
 // ---- a component -----------------------------------------------------------------------------------------------------
 function component(ctx, id) {
   const { model, task } = ctx;
+  const { view } = ctx.state;
   const held = model.holders.get(id);
   const group =
     model.n_kv_heads && model.n_kv_heads < model.n_heads && !isMlp(model, id)
@@ -102,11 +104,13 @@ function component(ctx, id) {
         : "In no main task's reported circuit.",
     ),
     role(ctx, id),
+    view === "order" ? successorSection(ctx, id) : null,
     here(ctx, id),
     ablate(ctx, id),
     effects(ctx, id),
     needed(ctx, id),
     scores(ctx, id),
+    view === "order" ? null : successorSection(ctx, id),
     neighbours(ctx, id),
     positions(ctx, id),
     writes(ctx, id),
@@ -271,7 +275,7 @@ function needed(ctx, id) {
 /** Attribution, patching, OV, detectors and whatever else there is of it. */
 function scores(ctx, id) {
   const rows = ctx.metrics
-    .filter(({ key, table: t }) => t && !/^(ablation|here)/.test(key) && at(t.value, id) != null)
+    .filter(({ key, table: t }) => t && !/^(ablation|here|successor)/.test(key) && at(t.value, id) != null)
     .map(({ title, table: t, unit }) => [title, estimate(effect(t, id), unit)]);
   const share = at(ctx.task.share, id);
   return rows.length

@@ -17,7 +17,7 @@ import {
   spoken,
   traceOf,
 } from "./data.js";
-import { button, byId, check, choice, h, slider, tips } from "./dom.js";
+import { button, byId, check, choice, follow, h, slider, tips } from "./dom.js";
 import { count, estimate, fixed, quantity, sizes } from "./format.js";
 import { byClass, drawing, drawLegend, UNCLASSED } from "./look.js";
 import { backdrop, drawEdges, drawNodes, layout, zoomButtons } from "./scene.js";
@@ -159,13 +159,6 @@ export const graph = {
   /** Sliders follow the state when something else than they changed it. */
   sync(ctx) {
     const { trace, step, most, asked } = shown(ctx);
-    const follow = (id, value, text) => {
-      const input = byId(id);
-      if (!input) return;
-      if (Number(input.value) !== value) input.value = value;
-      input.setAttribute("aria-valuetext", text);
-      input.parentElement.querySelector("output").textContent = text;
-    };
     if (trace)
       follow(
         "step",

@@ -1,6 +1,7 @@
 // Where the arrow keys lead from the chosen component or prompt.
 import { headOf, idOf, isMlp, layerOf, nameOf } from "./data.js";
 import { matrix } from "./matrix.js";
+import { movedInOrder } from "./order.js";
 import { headShown } from "./prompt.js";
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -10,6 +11,7 @@ export function moved(ctx, event, column) {
   const { model, state, selected, circuit, prompts, prompt } = ctx;
   const [down, across] = STEPS[event.key] ?? [0, 0];
   if (state.view === "prompt") return inPrompt(ctx, down, across, prompts, prompt);
+  if (state.view === "order") return movedInOrder(ctx, event, [down, across]);
   if (state.view === "matrix" && state.sort === "rank") {
     const names = matrix.tables(ctx)[0]?.rows.map(([name]) => name) ?? [];
     const i = selected == null ? -1 : names.indexOf(nameOf(model, selected));

@@ -8,12 +8,14 @@ import { count, sizes } from "./format.js";
 import { graph } from "./graph.js";
 import { matrix } from "./matrix.js";
 import { moved } from "./keys.js";
+import { order } from "./order.js";
 import { ordered, prompt } from "./prompt.js";
 import { saveCsv, saveSvg } from "./save.js";
 import { setUpSearch } from "./search.js";
 import { makeState } from "./state.js";
 
-const VIEWS = { graph, matrix, prompt, compare };
+const VIEWS = { graph, matrix, prompt, compare, order };
+const viewsOf = (model) => Object.entries(VIEWS).filter(([, view]) => view.has?.(model) ?? true);
 const PHONE = 900; // px; the drawer is a sheet at the foot of the page below it
 const data = read();
 const state = makeState(render);
@@ -31,7 +33,7 @@ function context() {
   const selected = idOf(model, s.head);
   const prompts = ordered(model, task, s, selected);
   const shown = prompts.find((p) => String(p.prompt) === s.prompt) ?? prompts[0] ?? null;
-  const view = VIEWS[s.view] ?? graph;
+  const view = viewsOf(model).find(([key]) => key === s.view)?.[1] ?? graph;
   const wide = document.documentElement.clientWidth;
   return {
     data,
@@ -70,7 +72,8 @@ function render() {
   const controls = `${view.title}|${view.key(ctx)}`;
   renew("controls", controls, () => withFocus(() => byId("controls").replaceChildren(...view.controls(ctx))));
   view.sync?.(ctx);
-  const { step, edges, select, circuit } = { ...ctx.state, circuit: ctx.circuit };
+  const { edges, select, circuit } = { ...ctx.state, circuit: ctx.circuit };
+  const step = view.position ? view.position(ctx) : ctx.state.step; // where the view's slider stands
   renew("figure", [controls, paper, step == null, edges, select, circuit?.label, circuit?.threshold].join("|"), () => {
     hideTip();
     const box = byId("figure");
@@ -99,6 +102,7 @@ function render() {
       ctx.circuit?.label,
       ctx.circuit?.threshold,
       ctx.state.by,
+      ctx.state.target,
       paper,
     ].join("|"),
     () => {
@@ -156,10 +160,10 @@ function header(ctx) {
       ),
     );
     byId("views").replaceChildren(
-      ...Object.entries(VIEWS).map(([key, { title }]) =>
+      ...viewsOf(model).map(([key, { title }]) =>
         button(title, () => set({ view: key }), {
           id: `view-${key}`,
-          "aria-pressed": String(key === state.get().view),
+          "aria-pressed": String(VIEWS[key] === ctx.view),
         }),
       ),
     );
@@ -232,7 +236,8 @@ function keys(event) {
   if (event.key === "Escape" && event.target.id !== "search") ctx.open(null);
   else if (typing) return;
   else if (event.key === "/") byId("search").focus();
-  else if (/^[1-4]$/.test(event.key)) ctx.set({ view: Object.keys(VIEWS)[event.key - 1] });
+  else if (/^[1-9]$/.test(event.key) && viewsOf(ctx.model)[event.key - 1])
+    ctx.set({ view: viewsOf(ctx.model)[event.key - 1][0] });
   else if (event.key === "n" || event.key === "p")
     byId(`${byId("view-next") ? "view" : "drawer"}-${event.key === "n" ? "next" : "previous"}`)?.click();
   else if (event.target.id === "figure" && /^(Arrow|Home|End)/.test(event.key)) {

@@ -73,7 +73,8 @@ export const matrix = {
         "metric",
         "Metric",
         [
-          ["Over all prompts", group((key) => !/^(here|role|class|kin)/.test(key))],
+          ["Over all prompts", group((key) => !/^(here|role|class|kin|successor)/.test(key))],
+          ["Order", group((key) => key.startsWith("successor"))],
           ["Classes", group((key) => /^(role|class|kin)$/.test(key))],
           ["On one prompt", group((key) => key.startsWith("here"))],
         ],

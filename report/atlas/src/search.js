@@ -43,7 +43,7 @@ function matches(ctx, text) {
         about: `\u2026 ${token(p.answer ?? "")}`,
         go: () => ctx.set({ view: "prompt", prompt: p.prompt }),
       });
-  for (const view of ["graph", "matrix", "prompt", "compare"])
+  for (const view of ["graph", "matrix", "prompt", "compare", ...(model.order ? ["order"] : [])])
     if (view.startsWith(wanted)) found.push({ text: view, about: "view", go: () => ctx.set({ view }) });
   return found.slice(0, MOST);
 }

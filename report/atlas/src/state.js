@@ -1,5 +1,6 @@
 // The state of the page lives in location.hash, so that every view is a link. Keys: view, model, task, order, threshold,
-// step, edges, inside, colour, head, prompt, by, metric, sort, select, compare, theme. What equals its default is left out.
+// step, edges, inside, colour, head, prompt, by, metric, sort, select, compare, class, target, at,
+// shape, layer, pcs, theme. What equals its default is left out.
 
 const DEFAULTS = { view: "graph", colour: "sharing", sort: "model", by: "prompt" };
 

@@ -10,7 +10,7 @@ data:
 
 A model: name, n_layers, n_heads, n_kv_heads, parallel, source (architecture), warning (sentences on its weights), kind
 (of ablation, of searches), threshold, thresholds, orders, labels (label -> smallest score), detectors: name -> [C],
-tasks, compare.
+tasks, compare, order (null where the study makes nothing of it).
 
 A task: name, words, main (was it searched?), metric, full: interval (logits), prompts_of: the prompts that the sampled
 ones are of, several_tokens, and
@@ -41,6 +41,14 @@ Compare: overlap: a, b, level, sizes, shared, expected, p, p_holm, jaccard; cros
 high (percent of full); controls: question, circuit, task, value, low, high, median, control_low, control_high,
 controls, p, p_holm, state, reason; shared: tasks, heads, mlps, expected, p, p_holm, share: [C],
 sentence; doubts: sentence (or null), header, rows (in words): the tests of the circuits.
+
+Order: classes: name, words; successors (or null): rows: class, target (unique within its class), with words and group,
+about, centre (what chance gives), members (how many), value and p (corrected): [C], sure: numbers, random: median, high
+(97.5 %), alone (or null: the score without a head): value, p; layouts: class, at (`member`, or `answer` and its task),
+where (the same in words), members, joined: [number, number, 1 where neighbours in the class], points (layers passed; 0
+is the embedding), best (point), coordinates: point by point of each member, explained: shares, point by point; shapes:
+class, at, shape, words, title, about, points, and lists value, null_low, null_high, p (corrected); parts: name, title,
+sentences, tables (title, header, rows, note, open), note.
 """
 
 from __future__ import annotations

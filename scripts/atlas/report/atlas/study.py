@@ -11,10 +11,11 @@ import pandas as pd
 
 from atlas.core.graph import Graph
 from atlas.report import pages
-from atlas.report.atlas import compare, explained, searched, trust
+from atlas.report.atlas import compare, explained, order, searched, trust
 from atlas.report.atlas.packing import Numbering, rounded
 from atlas.report.atlas.tables import Inputs
-from atlas.report.shown import MAIN, TASK
+from atlas.report.sections.study import Study
+from atlas.report.shown import GEOMETRY, MAIN, TASK
 from atlas.report.wording import listing, words
 
 METRIC = "logit_diff"
@@ -104,6 +105,7 @@ class OfModel:
             "labels": dict(settings.labels),
             "detectors": {} if detectors is None else explained.detectors(detectors, self.numbering),
             "tasks": [self.task(task) for task in self.inputs.tasks[TASK]],
+            "order": self.order(),
             "compare": self.compare(),
         }
 
@@ -123,6 +125,16 @@ class OfModel:
         tables = {name: self._table(name) for name in TRUST}
         tables["consensus_tests"] = pd.concat([self._table("consensus_tests", task) for task in self.main])
         return trust.doubts(tables, self.main)
+
+    def order(self) -> dict[str, Any] | None:
+        """ORDER of the page, of the analyses of order that the study makes."""
+        names = [name for tables in GEOMETRY.values() for name in tables if self.inputs.has(name)]
+        if not names:
+            return None
+        tables = {name: self._table(name) for name in (*names, *order.ALSO)}
+        settings = {"tasks": list(self.inputs.tasks[TASK]), "main_tasks": self.main, "labels": self.settings.labels}
+        left_out = self.inputs.read("analyses", self.name)["left_out"]
+        return order.order(Study(tables, {}, {}, self.description, left_out, settings, {}), self.numbering)
 
     # ---- a task ----------------------------------------------------------------------------------------------
     def task(self, task: str) -> dict[str, Any]:

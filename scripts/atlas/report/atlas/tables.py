@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from atlas.report.shown import EXPLAINED, MAIN, MODEL, TASK, Table
+from atlas.report.shown import EXPLAINED, GEOMETRY, MAIN, MODEL, TASK, Table, of_geometry
 from atlas.store import artifacts
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TABLES = {
     },
     **{
         name: Table(f"comparison/{name}.parquet")
-        for name in ("consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
+        for name in ("membership", "consensus_edges", "hypotheses", "member_tests", "unseen", "specificity")
     },
     "info": Table("prompts.json", TASK),
     "clean_summary": Table("clean_summary.parquet", TASK),
@@ -41,6 +41,7 @@ TABLES = {
     "edge_circuits": Table("edge_circuits.json", MAIN),
     **_of(MAIN, "edge_scores"),
     **_of(EXPLAINED, "patching", "attribution", "ov", "backup"),
+    **of_geometry(*(name for names in GEOMETRY.values() for name in names)),
 }
 _FIRST = (
     "model",
