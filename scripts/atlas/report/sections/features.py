@@ -169,6 +169,6 @@ def section(study: Study) -> Section:
         **led(findings(study.tables)),
         note="Random features are drawn among those of nearest activity and have the norm of what they stand for. "
         "Intervals of heads are over members, those of answers over held-out prompts; of answers the test flips the "
-        "signs of prompts. None of them says how far another autoencoder's features would differ. p-values are corrected "
-        "by Holm's method.",
+        "signs of prompts. None of them says how far another autoencoder's features would differ. p-values are "
+        "corrected by Holm's method.",
     )
