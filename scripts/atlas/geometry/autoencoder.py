@@ -55,7 +55,8 @@ class Autoencoder:
     @property
     def norms(self) -> torch.Tensor:
         """[F] norms of the directions."""
-        return torch.linalg.vector_norm(self.w_dec, dim=-1)
+        found: torch.Tensor = torch.linalg.vector_norm(self.w_dec, dim=-1)
+        return found
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Activities [..., F], none below 0, of activations [..., D]."""
