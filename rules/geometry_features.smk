@@ -48,12 +48,12 @@ rule train_features:
 
 rule find_features:
     input:
+        **{name: f"results/{{model}}/geometry/{file}" for name, file in AUTOENCODER.items()},
         model="results/{model}/model.json",
         prompts=each(MAIN, "prompts.parquet"),
         layouts=each(MAIN, "prompts.json"),
         clean=each(MAIN, "clean.parquet"),
         circuits="results/{model}/comparison/circuits.json",
-        **{name: f"results/{{model}}/geometry/{file}" for name, file in AUTOENCODER.items()},
     output:
         **filled(
             "results/{model}/geometry",
