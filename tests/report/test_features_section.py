@@ -106,6 +106,7 @@ def drawn():
 
 
 # ---- the figure ----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_figure_is_written_and_repeats_byte_for_byte(tmp_path):
     check_written([drawn(), draw()], tmp_path)
 

@@ -86,7 +86,7 @@ DRAWN = {
 
 
 # ---- figures -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("figure", "points"), [("probes", 7), ("lens", 4)])
+@pytest.mark.parametrize(("figure", "points"), [("probes", 7), pytest.param("lens", 4, marks=pytest.mark.slow)])
 def test_figure_is_written(figure, points, tmp_path):
     check_written([DRAWN[figure](points)], tmp_path)
 

@@ -23,6 +23,7 @@ def tables():
     return steering_tables.made()
 
 
+@pytest.mark.slow
 def test_figure_is_written_and_repeats_byte_for_byte(tmp_path):
     small = steering_tables.made((0, 2), (1, 2))
     small = {name: table[table["source"] == "numerals"] for name, table in small.items()}
@@ -60,6 +61,7 @@ def test_marks_stand_where_the_table_says_beside_random_ones(tables):
     assert len(bars) == 4 and list(bars[0].get_xdata()) == [5, 20]
 
 
+@pytest.mark.slow
 def test_a_large_study_keeps_to_the_page():
     large = steering_tables.made(range(12), range(1, 14), ("agreement", "capitals"))
     made = drawn(large)
