@@ -327,6 +327,13 @@ def published_settings(wildcards):
     return {task: settings.comparable(config, task) | {"model.prepend_bos": bos} for task in MAIN_TASKS}
 
 
+def autoencoder_files():
+    """Content of the autoencoder that is loaded; nothing where one is trained."""
+    path = config["geometry"]["features"]["path"]
+    folder = places.below_root(path) if path else None
+    return places.contents([folder / "cfg.json", folder / "sae_weights.safetensors"]) if folder else None
+
+
 # ---- the leaderboard (fixtures.smk) ---------------------------------------------------------------------------
 BOARD_MODELS = board_parts.models_of(config["real"])
 BOARD_PARTS = [*board_parts.PLANTED, *BOARD_MODELS]

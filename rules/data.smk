@@ -95,6 +95,8 @@ rule check_analyses:
         run=run_settings,
         heads=ANALYSES,
         edges=WITH_EDGES,
+        order=ORDER,
+        features={"hook": config["geometry"]["features"]["hook"], "loaded": autoencoder_files()},
     message:
         "Check what can be found out about {wildcards.model}"
     script:

@@ -1,13 +1,11 @@
 # How the order of members is represented: the rules of each analysis, and a target of all of them.
 
-GEOMETRY = [analysis for analysis in config["geometry"]["analyses"] if analysis in STUDY.has]
-
 
 def geometry_files():
     """Figures of the study's analyses of order, and the tables behind them."""
     figures = [file for row in contents.SHOWN if row.category == contents.OF_ORDER for file in row.files(STUDY)]
     tables = [
-        f"results/{model}/geometry/{name}.parquet" for model in MODELS for a in GEOMETRY for name in shown.GEOMETRY[a]
+        f"results/{model}/geometry/{name}.parquet" for model in MODELS for a in ORDER for name in shown.GEOMETRY[a]
     ]
     return figures + tables
 

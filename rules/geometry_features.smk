@@ -11,13 +11,6 @@ def text_of_features():
     return own | {"classes": config["geometry"]["classes"], "main_tasks": MAIN_TASKS}
 
 
-def autoencoder_files():
-    """Content of the autoencoder that is loaded; nothing where one is trained."""
-    path = config["geometry"]["features"]["path"]
-    folder = places.below_root(path) if path else None
-    return places.contents([folder / "cfg.json", folder / "sae_weights.safetensors"]) if folder else None
-
-
 rule train_features:
     input:
         model="results/{model}/model.json",

@@ -63,6 +63,9 @@ CANDIDATES = ("relative_tolerance", "never_test", "visit", "batch", "check_in_fl
 CANDIDATES = {key: config["search"][key] for key in CANDIDATES}
 LARGEST_K = max(config["heads"]["ov"]["k"])
 
+# Analyses of order that are of answers of main tasks; those are one token, or there is nothing to analyse
+OF_ANSWERS = ("tuned_lens", "directions", "neurons", "features", "steering")
+
 STUDY = shown.Study(  # what decides which figures and pages there are
     models=MODELS,
     main_tasks=MAIN_TASKS,
@@ -77,7 +80,7 @@ STUDY = shown.Study(  # what decides which figures and pages there are
             (shown.EDGE_ROLES, WITH_EDGES and config["edges"]["roles"]["method"]),
             (shown.GENERATION, GENERATION),
             (shown.PUBLICATION, config["published"]),
-            *((name, name != "tuned_lens" or EXPLAINED_MAIN) for name in config["geometry"]["analyses"]),
+            *((name, EXPLAINED_MAIN or name not in OF_ANSWERS) for name in config["geometry"]["analyses"]),
         )
         if there
     ),
@@ -92,6 +95,8 @@ STUDY = shown.Study(  # what decides which figures and pages there are
         }
     },
 )
+
+ORDER = [name for name in config["geometry"]["analyses"] if name in STUDY.has]  # what is found out about order
 
 
 wildcard_constraints:

@@ -1,8 +1,9 @@
 """Find out which analyses a model can be served, and refuse a study that wants others."""
 
+from atlas.geometry import served
 from atlas.heads import analyses
 from atlas.model import checks, models, reference
-from atlas.store import artifacts, job
+from atlas.store import artifacts, job, places
 
 job.start(snakemake)
 p, name = snakemake.params, snakemake.wildcards.model
@@ -11,8 +12,12 @@ description, folder = artifacts.read_json(snakemake.input.model), job.model_fold
 model = models.load(folder, settings=description["settings"], **job.run(snakemake))
 tokens = reference.sample(checks.read_config(name, folder))[:, : analyses.LENGTH]
 reasons = analyses.reasons(model, tokens)
-wanted = [*([analyses.EDGES] if p.edges else []), *p.heads]
-analyses.refuse(name, description["architecture"], wanted, reasons)
+asked = served.wanted(p.edges, p.heads, p.order)
+analyses.refuse(name, description["architecture"], asked, reasons | served.reasons(reasons))
+if "features" in p.order:
+    given = snakemake.config["geometry"]["features"]["path"]
+    served.check_features(model, p.features["hook"], given and places.below_root(given))
+wanted = [*asked["edges.methods"], *p.heads]
 left_out = [analysis for analysis in (analyses.EDGES, *analyses.HEADS) if analysis not in wanted]
 job.log.info("%s: %s; left out: %s", name, ", ".join(wanted) or "nodes alone", ", ".join(left_out) or "nothing")
 content = {"model": name, "made": wanted, "left_out": {each: reasons.get(each) for each in left_out}}

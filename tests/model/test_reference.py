@@ -403,9 +403,10 @@ def test_what_a_family_cannot_be_served_is_known_before(tmp_path, family):
 
 def test_the_refusal_names_the_lists_to_give():
     reasons = {"edges": "its architecture has no live engine", "ov": "why", "backup": "why"}
-    analyses.refuse("m", "X", ["lens"], reasons)
+    analyses.refuse("m", "X", {"heads.analyses": ["lens"]}, reasons)
     with pytest.raises(StudyError) as refused:
-        analyses.refuse("m", "X", ["edges", "patching", "ov", "backup"], reasons)
+        wanted = {"edges.methods": ["edges"], "heads.analyses": ["patching", "ov", "backup"]}
+        analyses.refuse("m", "X", wanted, reasons)
     assert str(refused.value) == (
         "models.m: X cannot be served edges: its architecture has no live engine; ov, backup: why; "
         "set edges.methods: [] and heads.analyses: [patching]"

@@ -7,7 +7,7 @@ the live engine; edges need that engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -106,17 +106,19 @@ def edit_reason(model: Model, tokens: torch.Tensor) -> str:
     return ""
 
 
-def refuse(name: str, kind: str, wanted: Iterable[str], found: Reasons) -> None:
-    """Raise StudyError, with one line, where a study wants what its model cannot be served."""
-    lacking = [analysis for analysis in wanted if analysis in found]
+def refuse(name: str, kind: str, wanted: Mapping[str, Sequence[str]], found: Reasons) -> None:
+    """Raise StudyError, with one line, where a study wants what its model cannot be served.
+
+    ``wanted``: key of the configuration -> the analyses it asks for; `edges.methods` asks for edges or for nothing.
+    """
+    lacking = [analysis for names in wanted.values() for analysis in names if analysis in found]
     if not lacking:
         return
     parts = {reason: [a for a in lacking if found[a] == reason] for reason in dict.fromkeys(found[a] for a in lacking)}
     why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in parts.items())
-    remedies = []
-    if EDGES in lacking:
-        remedies.append("edges.methods: []")
-    if set(lacking) - {EDGES}:
-        rest = [analysis for analysis in wanted if analysis != EDGES and analysis not in found]
-        remedies.append(f"heads.analyses: [{', '.join(rest)}]")
+    remedies = [
+        f"{key}: [{', '.join(a for a in names if a not in found)}]"
+        for key, names in wanted.items()
+        if {*names} & {*found}
+    ]
     raise StudyError(f"models.{name}: {kind} cannot be served {why}; set {' and '.join(remedies)}")
