@@ -129,7 +129,8 @@ def test_a_point_is_filled_where_random_features_do_not_reach_it():
 def test_a_study_without_classes_or_tasks_says_so():
     empty = figure.draw(activity().head(0), heads().head(0), effects().head(0), COLOURS, "viridis")
     assert "No class has enough members of one token each." in texts(empty)
-    without = figure.draw(activity(), heads().head(0), effects().head(0), COLOURS, "viridis")
+    untyped = pd.DataFrame(columns=effects().columns)  # as a table of no rows is read
+    without = figure.draw(activity(), heads().head(0), untyped, COLOURS, "viridis")
     assert "no task has members\nof these classes" in texts(without)
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
@@ -71,11 +70,11 @@ def _heads(ax: Axes, of_class: dict[str, pd.DataFrame], colours: dict[str, str],
     y, ticks, labels = 0.0, [], []
     for name, own in of_class.items():
         ax.text(
-            -0.02,
+            -0.65,  # from the edge of the page: a line of its own, so that a long name may reach into the axes
             y,
             wording.words(name) if named else "",
             transform=ax.get_yaxis_transform(),
-            ha="right",
+            ha="left",
             va="center",
             size=style.TINY,
             weight="bold",
@@ -130,5 +129,5 @@ def _answers(ax: Axes, effects: pd.DataFrame, tasks: list[str], colours: dict[st
     ax.tick_params(labelsize=style.LEAST, length=0, axis="y", pad=1.5)
     ax.tick_params(labelsize=style.TINY, axis="x")
     ax.spines["left"].set_visible(False)
-    if not np.isfinite(effects["value"]).any():
+    if effects["value"].isna().all():  # of an empty table too, whose columns have no type
         ax.text(0.5, 0.5, "no task has members\nof these classes", transform=ax.transAxes, size=style.TINY, ha="center")
