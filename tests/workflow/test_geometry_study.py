@@ -27,7 +27,7 @@ def test_every_table_is_there_and_says_which_model(study):
         assert names, analysis
         for name in names:
             table = pd.read_parquet(folder / f"{name}.parquet")
-            assert list(table.columns)[0] == "model" and set(table["model"]) <= {"ladder-6x8"}, name
+            assert table.columns[0] == "model" and set(table["model"]) <= {"ladder-6x8"}, name
             assert len(table) or name == "feature_indices", f"{name}: empty, which only a list of what is found may be"
 
 
