@@ -1,14 +1,6 @@
 # Directions of heads and MLPs of the circuits, and neurons of their MLPs: parts of components in place of components.
 
 
-def of_answers():
-    """Inputs of what ablates at the answer position: the model, its circuits, prompts and means of the main tasks."""
-    files = {"prompts": "prompts.parquet", "clean": "clean.parquet", "means": "means.pt"}
-    of_model = {"model": "model.json", "circuits": "comparison/circuits.json"}
-    inputs = {name: f"results/{{model}}/{file}" for name, file in of_model.items()}
-    return inputs | {name: each(ON_MAIN, file) for name, file in files.items()}
-
-
 # What both take of the study
 ON_ANSWERS = {
     **STATISTICS,

@@ -4,13 +4,6 @@ FEATURES = {key: value for key, value in config["geometry"]["features"].items() 
 AUTOENCODER = {"config": "features/cfg.json", "weights": "features/sae_weights.safetensors"}
 
 
-def text_of_features():
-    """What the text is made from that features are trained on and looked at."""
-    own = {key: config["prompts"][key] for key in ("fillers", "shown")}
-    own["templates"] = lambda wildcards: config["prompts"]["templates"]  # their braces are no wildcards
-    return own | {"classes": config["geometry"]["classes"], "main_tasks": MAIN_TASKS}
-
-
 rule train_features:
     input:
         model="results/{model}/model.json",

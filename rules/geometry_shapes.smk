@@ -1,17 +1,6 @@
 # How classes of ordered members lie in the residual stream: lines, circles, helices, displacements, and their use.
 
 
-def gathered_prompts():
-    """The prompts of all tasks of one-token answers, with their layouts; nothing in a study without such tasks."""
-    names = {"prompts": "prompts.parquet", "layouts": "layouts.json"} if EXPLAINED_TASKS else {}
-    return {key: f"results/{{model}}/comparison/{name}" for key, name in names.items()}
-
-
-def of_prompts(key):
-    """Param function: a key of `prompts`; no string, in which Snakemake would fill braces."""
-    return lambda wildcards: config["prompts"][key]
-
-
 rule find_shapes:
     input:
         **gathered_prompts(),

@@ -1,24 +1,5 @@
 # Steering from one sequence to another, by a vector or by outputs of heads.
 
-OF_SEQUENCES = (
-    "members",
-    "step",
-    "cyclic",
-    "multi_token",
-    "between",
-    "generator",
-    "file",
-    "templates",
-    "fillers",
-    "shown",
-)
-
-
-def sequences():
-    """What steering takes of the block of each task whose answers are one token."""
-    blocks = {name: settings.task_block(config, name) for name in EXPLAINED_TASKS}
-    return {name: {key: block[key] for key in OF_SEQUENCES if key in block} for name, block in blocks.items()}
-
 
 rule steer:
     input:

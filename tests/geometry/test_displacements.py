@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from planted_members import CONTEXTS, D, isotropic, members_of, planted
 
 from atlas.geometry import displacements
 from atlas.geometry.displacements import Moves, Steps
 from atlas.geometry.residuals import Residuals
+from planted_members import CONTEXTS, D, isotropic, members_of, planted
 
 
 def like(of, name, first, noise, seed=9, n=None):

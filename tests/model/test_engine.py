@@ -416,7 +416,7 @@ def test_memory_stays_within_its_budget(model, prompts):
     for c in COMPONENTS:
         circuit = frozenset(COMPONENTS) - {c}
         a, b = small.final_residual(circuit, read), unlimited.final_residual(circuit, read)
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)  # to the bit on some CPUs: more rows, another order
         held = sum(x.numel() * x.element_size() for x in small.memory.values.values())
         assert held == small.memory.bytes <= small.memory.budget
 

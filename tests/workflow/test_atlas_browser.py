@@ -6,12 +6,11 @@ import random
 import pandas as pd
 import pytest
 
-from atlas.report.shown import GEOMETRY
 from browser import PHONE, Tab, chromium
 from conftest import crossed
 
 MODEL, HEADS, SAMPLE = "ladder-6x8", 8, 12
-VIEWS = ("graph", "matrix", "prompt", "compare", "order")
+VIEWS = ("graph", "matrix", "prompt", "compare")
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +100,6 @@ def test_the_cross_matrix_is_that_of_the_table(tab, table):
     cells = tab.texts("#figure .panel:has-text('evaluated on tasks') text.in-cell")
     assert len(cells) == len(cross)
     assert all(near(shown, value, 0) for shown, value in zip(cells, cross["value"], strict=True))
-
-
-@pytest.mark.skipif(not GEOMETRY["successors"], reason="no analysis of successor heads is part of the project")
-def test_successor_scores_are_those_of_the_table(tab, table):
-    scores = table("geometry/successors")
-    scores = scores[(scores["class"] == "number_words") & (scores["input"] == "mlp0") & (scores["head"] >= 0)]
-    own = scores[scores["target"] == "next"].sort_values(["layer", "head"])
-    tab.show("view=order&task=number_words")
-    cells = tab.texts("#figure text.in-cell")
-    assert len(cells) == len(own) == 40, "heads of layer 0 come before MLP 0"
-    assert all(near(shown, value, 2) for shown, value in zip(cells, own["value"], strict=True))
-    assert tab.count("#figure circle.sure") == (own["p_holm"] < 0.05).sum()
 
 
 def test_a_prompt_shows_its_own_ablations(tab, table, study):

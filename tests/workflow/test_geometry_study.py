@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from atlas.report import of_order, shown
+from browser import Tab, chromium
 from study import Study
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,21 @@ def test_the_summary_has_a_section_of_each_analysis(study):
     page = (study.folder / "results" / "figures" / "ladder-6x8" / "ladder-6x8.summary.html").read_text()
     for title in ("Successor heads", "Steering"):
         assert re.search(rf"<(summary|h\d)[^>]*>[^<]*{title}", page), title
+
+
+def test_the_page_shows_the_scores_of_the_table(study):
+    study.snakemake("results/ladder-6x8/atlas.html")
+    scores = pd.read_parquet(study.folder / "results" / "ladder-6x8" / "geometry" / "successors.parquet")
+    scores = scores[(scores["class"] == "number_words") & (scores["input"] == "mlp0") & (scores["head"] >= 0)]
+    own = scores[scores["target"] == "next"].sort_values(["layer", "head"])
+    with chromium() as browser:
+        tab = Tab(browser, study.folder / "results" / "ladder-6x8" / "atlas.html")
+        tab.show("view=order&task=number_words")
+        cells = tab.texts("#figure text.in-cell")
+        assert len(cells) == len(own) == 40, "heads of layer 0 come before MLP 0"
+        assert all(abs(float(text) - value) <= 0.00501 for text, value in zip(cells, own["value"], strict=True))
+        assert tab.count("#figure circle.sure") == (own["p_holm"] < 0.05).sum()
+        assert not tab.said and set(tab.asked) == {tab.address}
 
 
 def test_nothing_is_left_to_do(study):

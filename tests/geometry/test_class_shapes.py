@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from planted_members import isotropic, members_of, planted, ring
 
 from atlas.geometry import shapes
+from planted_members import isotropic, members_of, planted, ring
 
 
 def values_of(of, permutations=199):
