@@ -436,7 +436,9 @@ def test_llama_completions_equal_the_published_file(shared, llama):
 
 
 # ---- prompts of record ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["numerals", "numwords", "months"])
+@pytest.mark.parametrize(
+    "name", ["numerals", *(pytest.param(name, marks=pytest.mark.slow) for name in ("numwords", "months"))]
+)
 def test_the_prompts_of_record_are_read_and_recognised(config, shared, publication, name):
     """As the preset reads them: 1536 prompts, none rejected, laid out as published, known by their digest."""
     merged = preset(config, "gpt2-small", "gpt2-small-published")

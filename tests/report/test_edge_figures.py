@@ -90,7 +90,11 @@ FIGURES = [
 ]
 
 
-@pytest.mark.parametrize(("figure", "name"), crossed(FIGURES, [SMALL, GROUPED]))
+# The rest is slow
+LATER = [pytest.param(f, name, marks=pytest.mark.slow) for f in FIGURES[1::2] for name in (SMALL, GROUPED)]
+
+
+@pytest.mark.parametrize(("figure", "name"), [*crossed(FIGURES[::2], [SMALL, GROUPED]), *LATER])
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)

@@ -55,6 +55,7 @@ def test_its_numbers_are_those_of_the_tables(study):
 
 
 # ---- the target ----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_finished_study_has_all_that_it_needs_but_the_page(study):
     assert study.would_run("quick") == {"write_first_page": 1, "quick": 1}
     assert study.would_run() == {}, "no part of the study itself"

@@ -106,6 +106,7 @@ print("seen", *seen, PythonScript.execute_script.__name__, JobScheduler._schedul
     assert said["module"].endswith(" False False execute_script _schedule_reevalutation")
 
 
+@pytest.mark.slow
 def test_snakemake_looks_for_jobs_once_however_often_it_was_asked_to(tmp_path):
     """And again when it is asked to after that look."""
     report = f"""
@@ -129,6 +130,7 @@ print("looks", first, looks())
     assert re.search(r"^looks (.*)$", done.stdout, re.MULTILINE)[1] == "1 1", done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_of_more_threads_or_of_another_environment_runs_in_a_process_of_its_own(tmp_path):
     """What is forked has one thread and this environment; that of one thread is forked, and fails as it did."""
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(CONFIG["atlas"]))

@@ -69,6 +69,7 @@ def test_the_same_seed_gives_byte_identical_tables(study):
     study.snakemake("--touch")
 
 
+@pytest.mark.slow
 def test_prompts_from_a_file_are_the_prompts_themselves(study):
     """The generated prompts, written to a CSV file and read back as another task, have the same tokens and layout."""
     made = study.folder / "results" / "ladder-6x8" / "numerals"
