@@ -28,7 +28,7 @@ def test_the_refusal_names_the_lists_to_give():
 @pytest.mark.parametrize(
     ("hook", "path", "said"),
     [
-        ("resid_post.5", None, "geometry.features.hook: 'resid_post.5' is not .* of a layer 0 to 4"),
+        ("resid_post.6", None, "geometry.features.hook: 'resid_post.6' is not .* of a layer 0 to 5"),
         ("resid_post.0", "missing", "missing"),
     ],
 )

@@ -332,7 +332,7 @@ def find(
     """
     made = {own.name: (own, Rows.of(own, features, held_out)) for own in classes}
     usable = {name: (own, rows) for name, (own, rows) in made.items() if rows is not None}
-    if not usable:
+    if not usable or first >= model.n_layers:  # no head reads what the last layer leaves
         return pd.DataFrame(columns=COLUMNS)
     readout = Readout.of(model)
     scores = successor_scores(model, readout, usable, range(first, model.n_layers))

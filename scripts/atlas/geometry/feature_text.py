@@ -40,12 +40,12 @@ class Place:
 
     @classmethod
     def of(cls, name: str, n_layers: int) -> Place:
-        """From `resid_post.0`. Raises StudyError where the model has no such layer, or no attention after it."""
+        """From `resid_post.0`. Raises StudyError where the model has no such layer."""
         kind, _, layer = name.partition(".")
-        if kind not in HOOKS or not layer.isdigit() or int(layer) > n_layers - 2:
+        if kind not in HOOKS or not layer.isdigit() or int(layer) >= n_layers:
             raise StudyError(
-                f"geometry.features.hook: {name!r} is not resid_post.N or mlp_out.N of a layer 0 to {n_layers - 2}, "
-                "which heads read; name another"
+                f"geometry.features.hook: {name!r} is not resid_post.N or mlp_out.N of a layer 0 to {n_layers - 1}; "
+                "name another"
             )
         return cls(kind, int(layer))
 
