@@ -185,7 +185,7 @@ def test_missing_damaged_and_pickled_files_are_refused(tmp_path):
 # ---- text ----------------------------------------------------------------------------------------------------
 def test_hooks_are_named_or_refused():
     assert Place.of("mlp_out.2", 4).hook == "blocks.2.hook_mlp_out"
-    for wrong in ("resid_pre.0", "resid_post.3", "resid_post", "resid_post.x"):
+    for wrong in ("resid_pre.0", "resid_post.4", "resid_post", "resid_post.x"):
         with pytest.raises(StudyError, match=r"geometry\.features\.hook"):
             Place.of(wrong, 4)
 
