@@ -145,3 +145,8 @@ def test_a_section_is_there_where_the_study_has_its_tables(section):
     made = section(study({"cross": CLEAN} | direction_tables() | neuron_tables()))
     assert made.shown and made.first and "prompts held out" in made.first
     assert made.table and all(len(row) == len(made.table["header"]) for row in made.table["rows"])
+
+
+def test_a_component_that_costs_nothing_as_a_whole_has_no_share():
+    made = direction_tables()["direction_ablations"].assign(share=float("nan"))
+    assert "costs surely more than these" in of_directions.ablation_findings(made, "prompts")[0]

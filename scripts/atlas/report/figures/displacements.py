@@ -9,13 +9,9 @@ from matplotlib.figure import Figure
 
 from atlas.core.multiple import ALPHA
 from atlas.report import maps, style, wording
+from atlas.report.order_words import point_shown
 
 LABELS = 0.95  # inches beside a matrix
-
-
-def point_shown(points: list[int]) -> int:
-    """The middle one."""
-    return points[len(points) // 2]
 
 
 def draw(displacements: pd.DataFrame, diverging: str, sequential: str) -> Figure:

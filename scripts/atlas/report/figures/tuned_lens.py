@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from atlas.core.multiple import ALPHA, holm, interval_p
-from atlas.geometry.read_names import CONSTANT, LESS_CONSTANT, LOGIT, NO_POINT, TUNED
+from atlas.geometry.read_names import CONSTANT, LOGIT, NO_POINT, TUNED
 from atlas.report import style, wording
+from atlas.report.order_words import nearer
 
 ACROSS = 4
 LEAST = 0.01  # nats; what is less is drawn here
@@ -55,13 +55,6 @@ def draw(tuned_lens: pd.DataFrame, main_tasks: list[str], colours: dict[str, str
         ax.set_xlabel("layers passed", size=style.SMALL)
     fig.legend(handles=_legend(colours), loc="upper left", ncols=4, borderaxespad=0.2, fontsize=style.TINY)
     return fig
-
-
-def nearer(rows: pd.DataFrame) -> set[int]:
-    """Points at which the tuned lens of one task is surely nearer to the answer than the constant, of all together."""
-    own = rows[rows["lens"] == LESS_CONSTANT]
-    p = holm(interval_p(own["value"], own["ci_low"], own["ci_high"]))
-    return set(own.loc[(p < ALPHA) & (own["value"] < 0), "point"])
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, metric: str, colours: dict[str, str]) -> None:

@@ -44,7 +44,7 @@ def ablation_findings(ablations: pd.DataFrame, prompts: str) -> list[str]:
     )
     if held.empty:
         return [f"{first}."]
-    top = held.loc[held["share"].idxmax()]
+    top = held.loc[held["share"].fillna(0).idxmax()]  # no share of a component that costs nothing as a whole
     sentences = [
         f"{first}; most, {called(top['component'], top['direction'])} on {words(top['task'])}: {interval(top, 2)} of "
         f"the {top['whole']} logits that the whole costs."

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.core.multiple import ALPHA
-from atlas.report.figures.displacements import point_shown
+from atlas.report.order_words import point_shown
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study, led
 from atlas.report.wording import count, listing, number, p_value, words

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from atlas.geometry.read_names import CONSTANT, HALF, LEADS_FROM, LESS_LOGIT, LOGIT, NO_POINT, TUNED
-from atlas.report.figures.tuned_lens import nearer
+from atlas.report.order_words import nearer
 from atlas.report.pages import Section
 from atlas.report.sections.study import Study, cell, led, surely
 from atlas.report.wording import count, interval, listing, words
