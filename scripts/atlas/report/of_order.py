@@ -1,9 +1,10 @@
 """The rows of `contents.py` on how a model represents order, and the tables that the summary shows of it."""
 
+from atlas.report.of_heads import EXPLAINED_TASKS
 from atlas.report.shown import NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
 
 OF_ORDER = "9 Order"
-EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}
+
 
 # Of the summary and of the page of tables
 SUMMARISED: dict[str, Table] = {
@@ -40,7 +41,7 @@ ROWS: tuple[Shown, ...] = (
         "tuned lens",
         OF_ORDER,
         tables=of_geometry("tuned_lens"),
-        settings={"main_tasks": "derived.explained_main_tasks"} | look("clean", "circuit"),
+        settings=EXPLAINED_TASKS | look("clean", "circuit"),
         message="Draw the tuned lens of {wildcards.model}",
     ),
     Shown(
@@ -56,7 +57,7 @@ ROWS: tuple[Shown, ...] = (
         "where members lie",
         OF_ORDER,
         tables=of_geometry("pca"),
-        settings={"main_tasks": "derived.explained_main_tasks"} | look("sequential"),
+        settings=EXPLAINED_TASKS | look("sequential"),
         message="Draw where members lie in {wildcards.model}",
     ),
     Shown(
