@@ -14,10 +14,10 @@ from atlas.study.names import NAMES, filled  # noqa: E402
 INTRODUCTION = """# Configuration
 
 `config.yaml` is the default study. Change it, or lay another file over it: `snakemake --cores 2 --configfile
-presets/smoke.yaml` merges the preset's keys into the defaults, block by block (lists are replaced as a whole). Single
-keys, and texts in a block, go on the command line: `--config layers=2 weights=random 'study={"tasks": ["numerals"]}'`.
-Snakemake makes text of numbers in a block there, so these need a file. Everything is checked before any job starts, and
-unknown keys are refused. This page is made from `schemas/config.schema.yaml` by `make docs`.
+presets/smoke.yaml` merges the preset's keys into the defaults, block by block (lists are replaced as a whole). Keys
+and blocks go on the command line too: `--config layers=2 weights=random 'study={"tasks": ["numerals"]}'`; numbers,
+true, false and null in a block are read as such wherever the key takes no text. Everything is checked before any job
+starts, and unknown keys are refused. This page is made from `schemas/config.schema.yaml` by `make docs`.
 """
 
 

@@ -4,31 +4,17 @@ PYTHONPATH=scripts python docs/build_findings.py [--results results] [MODEL ...]
 `make real` and of the default study. Ends with one line where a table is missing.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from atlas.core.errors import StudyError
+import of_studies
+
 from atlas.report.findings import page
 from atlas.report.findings.reading import Results
 
-DOCS = Path(__file__).resolve().parent
-MODELS = ("smollm2", "gemma-3-270m", "ladder-6x8")
-COMMAND = "make findings"
 
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--results", type=Path, default=DOCS.parent / "results")
-    parser.add_argument("--docs", type=Path, default=DOCS)
-    given = parser.parse_args(arguments)
-    models = [Results(given.results, name) for name in given.models]
-    page.write(models, given.docs / "findings.md", given.docs / "images" / "findings", COMMAND)
+def write(models: list[Results], docs: Path) -> None:
+    page.write(models, docs / "findings.md", docs / "images" / "findings", "make findings")
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except StudyError as error:
-        sys.exit(str(error))
+    of_studies.main(__doc__, write)

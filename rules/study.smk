@@ -28,7 +28,8 @@ def checked_config():
     schema = yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
     try:
         config_text.refuse_changed_text(map(Path, workflow.configfiles), config)
-        config.update(validation.validated(whole, schema, ROOT / "resources" / "published"))
+        said = workflow.config_settings.config
+        config.update(validation.validated(whole, schema, ROOT / "resources" / "published", said))
     except StudyError as error:
         raise WorkflowError(f"config: {error}") from None
 

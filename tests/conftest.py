@@ -119,9 +119,15 @@ def crossed(*lists):
     ]
 
 
-def every_other(values, first=0):
-    """All values, for `parametrize`: every other one, from number ``first`` on, runs at once; the rest are slow."""
-    return [pytest.param(x, marks=[pytest.mark.slow] * ((i - first) % 2)) for i, x in enumerate(values)]
+def every_other(values, first=0, step=2):
+    """All values, for `parametrize`: one of ``step``, from number ``first`` on, runs at once; the rest are slow."""
+    return [pytest.param(x, marks=[pytest.mark.slow] * ((i - first) % step > 0)) for i, x in enumerate(values)]
+
+
+def slow_but(values, *fast):
+    """All values, for `parametrize`: those of ``fast`` run at once; the rest are slow."""
+    assert {*fast} <= {*values}, fast
+    return [pytest.param(x, marks=[pytest.mark.slow] * (x not in fast)) for x in values]
 
 
 @functools.cache

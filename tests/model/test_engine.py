@@ -20,10 +20,10 @@ from atlas.core.errors import StudyError
 from atlas.model import engine, families, models
 from atlas.model.live import LiveRun
 from atlas.prompts.batch import Prompts
-from conftest import every_other, load_tokenizer
+from conftest import every_other, load_tokenizer, slow_but
 from random_models import (
     COMPONENTS,
-    FAMILIES,
+    EVERY,
     ROWS,
     VOCAB,
     D,
@@ -38,7 +38,7 @@ from random_models import (
 )
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=slow_but(EVERY, "gpt2", "gemma3"))
 def model(request, tmp_path_factory):
     return load_random(request.param, tmp_path_factory.mktemp("random") / "model")
 

@@ -36,13 +36,12 @@ from atlas.prompts.making import prompts_of
 from atlas.prompts.tokens import encode_prompts
 from atlas.prompts.words import tokens_in_text
 from atlas.report.sections import full_model
-from conftest import crossed, load_tokenizer
+from conftest import crossed, load_tokenizer, slow_but
 from edge_oracle import EdgeScores, Oracle
 from random_models import TOLERANCE, VOCAB, H, L, build
 
 COMPONENTS = all_components(L, H)
 UNFITTED = [kind.name for kind in KINDS.values() if not kind.fitted]  # fitted constants: tests/circuit/test_optimal.py
-OTHERS = sorted({*UNFITTED} - {"mean", "resample"})
 SOME = [
     frozenset(COMPONENTS),
     frozenset(),
@@ -110,7 +109,7 @@ class Case:
         return logits, found
 
 
-@pytest.fixture(scope="module", params=TOLERANCE)
+@pytest.fixture(scope="module", params=slow_but(TOLERANCE, "gpt2", "llama"))
 def case(request, tmp_path_factory):
     return Case(request.param, tmp_path_factory.mktemp("random") / "model")
 
@@ -300,7 +299,7 @@ def test_means_of_other_lengths_are_refused(gpt2):
 
 
 # ---- edges ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["mean", "resample", *(pytest.param(k, marks=pytest.mark.slow) for k in OTHERS)])
+@pytest.mark.parametrize("kind", slow_but(UNFITTED, "mean", "resample"))
 def test_edges_of_padded_prompts_equal_those_of_each_layout(case, kind):
     """Any edge circuit, against the naive forward pass on the prompts of each layout, with means of their own; path
     patching is one edge less. EAP against the gradients there, EAP-IG against the engine on each layout alone."""

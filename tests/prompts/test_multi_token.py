@@ -35,20 +35,19 @@ from atlas.prompts.batch import Prompts
 from atlas.prompts.making import prompts_of
 from atlas.prompts.tasks import Task, make_prompts
 from atlas.study.settings import task_block
-from conftest import load_tokenizer
+from conftest import load_tokenizer, slow_but
 from random_models import TOLERANCE, VOCAB, H, L, save
 
 N, LENGTH = 5, 4  # prompts, and their tokens
 COMPONENTS = all_components(L, H)
 UNFITTED = [kind.name for kind in KINDS.values() if not kind.fitted]  # fitted constants: tests/circuit/test_optimal.py
-OTHERS = sorted({*UNFITTED} - {"mean", "resample"})
 RIGHT = [[3, 7, 9], [5], [11, 2], [6, 6], [8, 1, 4]]  # the third token is in two answers only
 WRONG = [[4], [5, 9, 1], [12, 2], [7], [8, 1, 5]]
 circuits_strategy = st.sets(st.sampled_from(COMPONENTS)).map(frozenset)
 
 
-# the layout of a layer decides nothing here, so one of the two NeoX is left to the slow tests
-FAMILIES = [pytest.param(f, marks=pytest.mark.slow) if f == "neox sequential" else f for f in TOLERANCE]
+# the layout of a layer decides nothing here, so both NeoX are left to the slow tests
+FAMILIES = slow_but(TOLERANCE, "gpt2", "llama")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -160,7 +159,7 @@ class Naive:
 
 
 # ---- scores --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["mean", "resample", *(pytest.param(k, marks=pytest.mark.slow) for k in OTHERS)])
+@pytest.mark.parametrize("kind", slow_but(UNFITTED, "mean", "resample"))
 def test_teacher_forced_scores_equal_a_forward_for_each_token(model, prompts, kind):
     """All kinds of ablation, all metrics, engine and hooks; from no component to all of them."""
     means, cache = means_of(model, prompts)
@@ -339,7 +338,7 @@ def encoded(config, task="number_words", **changes):
     return prompts_of(task, block, load_tokenizer("shipped"), False, None, None)[0]
 
 
-@pytest.mark.parametrize("kind", UNFITTED)
+@pytest.mark.parametrize("kind", slow_but(UNFITTED, "mean"))
 def test_a_task_of_one_token_is_the_same_either_way(shipped_model, config, kind):
     """Scores to rounding in float32 (1e-4 of logits of order 10), and circuits exactly."""
     small = {"per_template": 16, "held_out_share": 0, "templates": ["{object} found in {m}."]}

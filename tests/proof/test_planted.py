@@ -27,7 +27,7 @@ from atlas.prompts.batch import Prompts
 from atlas.proof import building, certify, exact, fixtures, page, planted
 from atlas.proof.attributed import MOVING
 from atlas.proof.fixtures import GATED, KINDS, NODE_METHODS, OPTIMAL, circuit
-from conftest import crossed
+from conftest import crossed, slow_but
 from edge_oracle import EdgeScores, Oracle
 
 TOLERANCE = 1e-5
@@ -407,7 +407,7 @@ def test_one_gradient_is_the_exact_effect_among_heads_and_as_foreseen_into_an_ml
     assert all(score == 0 for edge, score in relp.items() if edge.receiver[-1] in "qk")
 
 
-@pytest.mark.parametrize("kind", SOME_SLOW)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "mean"))
 def test_every_edge_method_returns_what_is_expected(fixture, ablators, kind):
     """Exact methods return the true edges where the fixture hides nothing, and what it foresees where it does."""
     methods = [method for method in METHODS if method not in (*AVERAGED, EDGE_GATES.name)]

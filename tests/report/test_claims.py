@@ -276,6 +276,7 @@ def test_the_command_writes_the_page_and_prints_what_is_absent(tmp_path, monkeyp
     results_of(tmp_path, successors(True), "ladder-6x8")
     arguments = ["build_claims.py", "--results", str(tmp_path / "results"), "--docs", str(tmp_path)]
     monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.syspath_prepend(ROOT / "docs")
     runpy.run_path(str(ROOT / "docs" / "build_claims.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert "no results of smollm2" in printed and "not measured: ladder-6x8, Months lie on a circle" in printed

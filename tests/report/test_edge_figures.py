@@ -91,17 +91,18 @@ FIGURES = [
 
 
 # The rest is slow
-LATER = [pytest.param(f, name, marks=pytest.mark.slow) for f in FIGURES[1::2] for name in (SMALL, GROUPED)]
+AT_ONCE = FIGURES[::4]
+LATER = [pytest.param(f, n, marks=pytest.mark.slow) for f in FIGURES if f not in AT_ONCE for n in (SMALL, GROUPED)]
 
 
-@pytest.mark.parametrize(("figure", "name"), [*crossed(FIGURES[::2], [SMALL, GROUPED]), *LATER])
+@pytest.mark.parametrize(("figure", "name"), [*crossed(AT_ONCE, [SMALL, GROUPED]), *LATER])
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)
     check_written([draw(figure, study)] + [make(figure, study)] * (name == SMALL), tmp_path)
 
 
-@pytest.mark.parametrize("figure", every_other(FIGURES, 1))
+@pytest.mark.parametrize("figure", every_other(FIGURES, 1, 4))
 def test_a_larger_figure_is_laid_out_within_the_page(figure):
     """All but its file is made, and that file is written as for the smaller studies."""
     drawing = draw(figure, study_of(LARGE))

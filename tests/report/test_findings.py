@@ -126,10 +126,12 @@ def test_a_missing_table_is_refused_in_one_line_and_nothing_is_written(whole, tm
     assert not (tmp_path / "findings.md").exists() and not (tmp_path / "images").exists()
 
 
-def test_the_command_names_the_first_model_whose_study_is_missing(tmp_path):
-    build = runpy.run_path(str(ROOT / "docs" / "build_findings.py"))
-    with pytest.raises(StudyError, match=r"smollm2/model\.json: missing; run the study of smollm2 to its end first"):
-        build["main"](["--results", str(tmp_path / "results"), "--docs", str(tmp_path)])
+def test_the_command_names_the_first_model_whose_study_is_missing(tmp_path, monkeypatch):
+    arguments = ["build_findings.py", "--results", str(tmp_path / "results"), "--docs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    with pytest.raises(SystemExit, match=r"smollm2/model\.json: missing; run the study of smollm2 to its end first"):
+        runpy.run_path(str(ROOT / "docs" / "build_findings.py"), run_name="__main__")
     assert not list(tmp_path.iterdir())
 
 

@@ -48,11 +48,12 @@ def draw(figure: str, study):
 FIGURES = ["patching", "patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
 
 
-LATER = [pytest.param(f, name, marks=pytest.mark.slow) for f in FIGURES[1::2] for name in (SMALL, GROUPED)]
+AT_ONCE = FIGURES[::4]
+LATER = [pytest.param(f, n, marks=pytest.mark.slow) for f in FIGURES if f not in AT_ONCE for n in (SMALL, GROUPED)]
 ODD = [pytest.param(figure, name, marks=pytest.mark.slow) for figure in FIGURES for name in (UNKNOWN, HEADLESS)]
 
 
-@pytest.mark.parametrize(("figure", "name"), [*crossed(FIGURES[::2], [SMALL, GROUPED]), *LATER, *ODD])
+@pytest.mark.parametrize(("figure", "name"), [*crossed(AT_ONCE, [SMALL, GROUPED]), *LATER, *ODD])
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)
@@ -66,7 +67,7 @@ def large():
     return head_tables.add(fake_study(13, 9, tasks, (), thresholds=(20,), orders=("layers",), model="large"))
 
 
-@pytest.mark.parametrize("figure", every_other(FIGURES, 1))
+@pytest.mark.parametrize("figure", every_other(FIGURES, 1, 4))
 def test_a_larger_study_keeps_to_the_page(figure, large):
     made = draw(figure, large)
     width, height = made.get_size_inches()

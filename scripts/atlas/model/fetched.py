@@ -44,7 +44,7 @@ def checkpoint(name: str, block: dict[str, Any], root: Path | str) -> Path:
     consent to a licence that asks for it, where a file cannot be had, or is not the one of ``sha256``, or is no GGUF
     that becomes a checkpoint.
     """
-    if block.get("accept_licence", True) in (False, "false"):
+    if not block.get("accept_licence", True):
         raise StudyError(
             f"models.{name}.accept_licence: false, and its licence ({block.get('licence', 'not named')}) asks for your "
             f"consent; read it and set models.{name}.accept_licence: true, or choose another model"

@@ -13,7 +13,9 @@ from atlas.report.shown import (
     EDGES,
     EXPLAINED_MAIN,
     GENERATION,
+    KIND,
     MAIN,
+    MAIN_TASKS,
     NAMED,
     NODE_CIRCUITS,
     OWN,
@@ -33,8 +35,7 @@ OF_ORDER, OF_GENERATION, PUBLISHED = of_order.OF_ORDER, "Generation", "Published
 
 INFO = {"info": Table("prompts.json", OWN)}
 ABOUT = {"model": Table("model.json"), "info": Table("prompts.json", TASK)}
-TASKS, MAIN_TASKS = {"tasks": "derived.tasks"}, {"main_tasks": "study.tasks"}
-KIND = {"kind": "ablation.kind"}
+TASKS = {"tasks": "derived.tasks"}
 NODES, BOTH = (NODE_CIRCUITS,), (NODE_CIRCUITS, EDGE_CIRCUITS)
 
 SUMMARISED = {

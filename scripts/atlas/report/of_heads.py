@@ -3,7 +3,10 @@
 from atlas.report.shown import (
     EXPLAINED,
     EXPLAINED_MAIN,
+    EXPLAINED_TASKS,
     HEADS,
+    KIND,
+    MAIN_TASKS,
     NODE_CIRCUITS,
     OWN,
     Shown,
@@ -14,8 +17,7 @@ from atlas.report.shown import (
 )
 
 OF_HEADS = "8 Heads"
-EXPLAINED_TASKS = {"main_tasks": "derived.explained_main_tasks"}  # of the main tasks, those that heads are explained on
-MAIN_TASKS, KIND, NODES = {"main_tasks": "study.tasks"}, {"kind": "ablation.kind"}, (NODE_CIRCUITS,)
+NODES = (NODE_CIRCUITS,)
 
 ON_CARDS = {
     "detectors": Table("detectors.parquet"),

@@ -1,7 +1,6 @@
 """The rows of `contents.py` on how a model represents order, and the tables that the summary shows of it."""
 
-from atlas.report.of_heads import EXPLAINED_TASKS
-from atlas.report.shown import NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
+from atlas.report.shown import EXPLAINED_TASKS, MAIN_TASKS, NODE_CIRCUITS, Shown, Table, compared, look, of_geometry
 
 OF_ORDER = "9 Order"
 
@@ -24,7 +23,7 @@ ROWS: tuple[Shown, ...] = (
         "successor heads",
         OF_ORDER,
         tables=of_geometry("successors") | compared("membership"),
-        settings={"main_tasks": "study.tasks"} | look("sequential"),
+        settings=MAIN_TASKS | look("sequential"),
         message="Draw successor heads of {wildcards.model}",
         circuits=(NODE_CIRCUITS,),
     ),

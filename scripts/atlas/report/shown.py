@@ -20,6 +20,10 @@ NODE_CIRCUITS, EDGE_CIRCUITS, SITE_CIRCUITS = "node circuits", "edge circuits", 
 NAMED = "named"
 CHOSEN = "reported"  # in place of an order: the choice among them all
 
+# Settings that many of them take. EXPLAINED_TASKS: of the main tasks, those that heads are explained on
+MAIN_TASKS, EXPLAINED_TASKS = {"main_tasks": "study.tasks"}, {"main_tasks": "derived.explained_main_tasks"}
+KIND = {"kind": "ablation.kind"}
+
 # What not every study has, beside the analyses of heads by their names (`heads.analyses`)
 EDGES, GENERATION, PUBLICATION, HEADS = "edges", "generation", "published", "heads"
 

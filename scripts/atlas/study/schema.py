@@ -3,7 +3,7 @@
 import copy
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator, validators
@@ -11,15 +11,21 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from atlas.core.errors import StudyError
 from atlas.prompts import generator
+from atlas.study import command_line
 
 
-def filled(given: object, schema: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a configuration with defaults filled in; raises StudyError where it is not what the schema allows."""
+def filled(given: object, schema: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with defaults filled in; raises StudyError where it is not what the schema allows.
+
+    ``said``: what of it stands on the command line, whose texts may mean numbers, true, false or null.
+    """
     if not isinstance(given, dict):
         raise StudyError(f"{shown(given)} is no configuration; give keys and values such as study: {{...}}")
     _refuse_odd_text(given, ())
     config = copy.deepcopy(given)
-    error = best_match(_STRICT(of_tasks(schema, given)).iter_errors(config))  # fills in defaults on its way
+    validator = _STRICT(of_tasks(schema, given))
+    command_line.retype(config, said, validator)
+    error = best_match(validator.iter_errors(config))  # fills in defaults on its way
     if error is not None:
         raise StudyError(explain(error))
     return config
