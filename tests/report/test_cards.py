@@ -206,12 +206,14 @@ def test_the_summary_in_a_browser(tmp_path):
             assert page.locator("details[open]").count() == 0
             light = page.evaluate("getComputedStyle(document.body).backgroundColor")
             page.get_by_text("in sentences").first.click()
+            page.locator("details[open] #circuits").wait_for(state="attached")  # the page hears of its new place later
             assert page.locator("details[open] #circuits").count() == 1 == page.locator("details[open]").count()
             page.get_by_role("heading", name="All findings, shortly").click()
             assert page.locator(".short li").first.is_visible()
             page.evaluate("dispatchEvent(new Event('beforeprint'))")
             assert page.locator("details:not([open])").count() == 0
         with opened(browser, f"{file.as_uri()}#heads", PHONE, "dark") as page:
+            page.locator("details[open] #heads").wait_for(state="attached")
             assert page.locator("details[open] #heads").count() == 1 and overflow(page) == 0
             assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
         with opened(browser, tables, PHONE) as page:
