@@ -7,7 +7,10 @@ from atlas.circuit.kinds import KINDS
 from atlas.core.components import Component
 from atlas.core.errors import StudyError
 from atlas.edges.methods import REPORTED
+from atlas.geometry.classes import LEAST
+from atlas.geometry.sequences import pairs_of
 from atlas.prompts import generator
+from atlas.prompts.tasks import expand_members
 from atlas.study.random_weights import OF_GGUF
 from atlas.study.settings import (
     BY_RULE,
@@ -25,6 +28,7 @@ def check(config: dict[str, Any]) -> None:
     _check_tasks(config)
     _check_thresholds(config)
     _check_several_tokens(config)
+    _check_classes(config)
     _check_pairs(config)
     search, edges = config["search"], config["edges"]
     if sorted(set(edges["sizes"])) != edges["sizes"]:
@@ -196,12 +200,21 @@ def _check_thresholds(config: dict[str, Any]) -> None:
 COMPARED = ("patching", "attribution", "lens", "ov")  # of heads.analyses, those that publications have figures of
 
 
+def _check_classes(config: dict[str, Any]) -> None:
+    """Members of a class are told apart, and there are enough of them, whatever the tokenizer makes of them."""
+    for name, block in config["geometry"]["classes"].items():
+        words = expand_members(block["members"]) if block else ()
+        at, twice = f"geometry.classes.{name}.members", sorted({word for word in words if words.count(word) > 1})
+        if twice:
+            raise StudyError(f"{at}: {twice[0]!r} stands twice; name each member once")
+        if block and len(words) < LEAST:
+            raise StudyError(f"{at}: {len(words)} are too few to tell their order; give {LEAST} or more, or null")
+
+
 def _check_pairs(config: dict[str, Any]) -> None:
     """Pairs that are steered between are sequences of the study."""
     wanted, study = config["geometry"]["steering"]["pairs"], config["study"]
     if "steering" in config["geometry"]["analyses"] and wanted != "auto":
-        from atlas.geometry.sequences import pairs_of  # with numpy, which no other check needs
-
         names = of_one_token(config, study["tasks"] + study["transfer_tasks"])
         blocks = {name: task_block(config, name) for name in names}
         pairs_of(wanted, blocks, study["tasks"], config["geometry"]["classes"])
