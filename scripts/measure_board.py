@@ -13,6 +13,7 @@ inputs, out, p = snakemake.input, snakemake.output, snakemake.params
 
 torch.set_num_threads(1)  # sums depend on how they are divided
 job.log.setLevel("WARNING")  # each of the hundreds of searches would say which forward pass it uses
+board.log.setLevel("INFO")  # what takes long is told nevertheless
 if p.tried:
     cases = board_models.cases_of_task(**p.tried, root=sources.ROOT)
 else:

@@ -33,10 +33,11 @@ from atlas.proof import board_metrics, board_orders, certify
 from atlas.proof.attributed import POINTS
 from atlas.proof.fixtures import GATES, KINDS, NODE_METHODS, THRESHOLD, Fixture
 
-log = logging.getLogger("atlas")
+log = logging.getLogger("atlas.leaderboard")  # of its own, since searches are not to say what they do
 LEVELS = ("node", "edge")
 SEARCH = "search"  # in place of a ranking: the order that a search gives
 CHANCE, SEED, DRAWS = "chance", 0, 5  # in place of a method: random rankings, of which numbers are the mean
+TELL = 10  # seconds from which on a method is told of in the log
 MOST_EDGES, MOST_COMPONENTS = 5000, 200  # what runs the model once for each is left out above them
 STATUS = Path("/proc/self/status")
 
@@ -197,6 +198,8 @@ def measure(case: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                 row |= {"found": float(len(found)), "found_faithfulness": kept}
             row["by_design"] = method in case.must_find and ranking != "signed"
             rows.append(row)
+        if (seconds := cost.columns()["seconds"]) > TELL:
+            log.info("%s, %s: %s took %.0f s", case.identity["fixture"], case.level, method, seconds)
     refuse_missed(rows)
     return rows, costs
 
