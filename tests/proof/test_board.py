@@ -163,6 +163,16 @@ def test_every_node_method_of_the_registries_has_a_row_and_searches_miss_what_li
     assert (table["mib_cpr"].isna()).all()
 
 
+@pytest.mark.slow
+def test_of_a_large_model_those_are_left_out_that_run_it_once_for_each_element(folder, monkeypatch):
+    monkeypatch.setattr(board, "MOST_COMPONENTS", 1)
+    monkeypatch.setattr(board, "MOST_EDGES", 1)
+    large = {level: case.methods() for level, case in cases(folder).items()}
+    assert large["node"] == ["bisect", GATES, *board.NODE_SCORES, board.CHANCE]
+    assert {*large["edge"]} == {"eap", "eap_ig", "relp", "edge_gates", "mean_of_ranks", board.CHANCE}
+    assert not any(METHODS[name].few_passes for name in {*METHODS} - {*large["edge"]})
+
+
 def test_orders_beside_those_of_a_method_are_made_of_its_scores_and_of_those_of_several():
     graph, rng = Graph(2, 2, 1), np.random.default_rng(0)
     drawn = rng.normal(rng.normal(0, 1, len(graph.edges)), 0.5, (len(METHODS), 9, len(graph.edges)))
