@@ -17,7 +17,7 @@ CAPTION = (
     "is best, with a 95 % bootstrap interval over fixtures. Edges above, components below."
 )
 HEADS = {"edge": "edges", "node": "components"}
-ROW, TOP, LEFT, GAP = 0.17, 0.95, 1.55, 0.5  # inches
+ROW, TOP, LEFT, GAP = 0.17, 0.98, 1.55, 0.5  # inches
 SINGLE = ("search", "")  # in place of a ranking, where a method has one
 LIGHT = 0.8  # AUROC from which on its colour is light
 
@@ -43,12 +43,12 @@ def draw(table: pd.DataFrame, ranks: pd.DataFrame) -> Figure:
         height, wide = ROW * len(names), 0.26 * grid.shape[1]
         left = style.axes_at(fig, LEFT, top + TOP, wide, height)
         _cells(left, grid, [name_of(*name) for name in names])
-        left.set_title(HEADS[level], x=-LEFT / wide, y=1 + 0.1 / height, ha="left")
+        left.set_title(f"{HEADS[level]}: AUROC", x=-LEFT / wide, y=1 + 0.1 / height, ha="left")
         right_at = LEFT + wide + GAP
         right = style.axes_at(fig, right_at, top + TOP, style.PAGE - right_at - 0.1, height)
         _ranks(right, own, len(names))
         top += height + TOP
-    fig.axes[-1].set_xlabel("mean rank (1 is best)")
+        right.set_xlabel("mean rank (1 is best)")
     return fig
 
 
