@@ -27,7 +27,7 @@ from atlas.core.components import AnyCircuit
 from atlas.core.errors import StudyError
 from atlas.edges.by_method import function_of
 from atlas.edges.engine import EdgeAblator
-from atlas.edges.methods import BY_SCORE, EDGE_GATES, METHODS
+from atlas.edges.methods import BY_SCORE, METHODS
 from atlas.edges.searches import auroc
 from atlas.proof import board_metrics, board_orders, certify
 from atlas.proof.attributed import POINTS
@@ -99,9 +99,8 @@ class Case:
         """Names of the methods of the registries that run here, those that would take too long left out."""
         if self.level == "node":
             large = len(self.elements) > MOST_COMPONENTS
-            return [*(["bisect"] if large else NODE_METHODS), GATES, *NODE_SCORES, CHANCE]
-        large = len(self.elements) > MOST_EDGES
-        ran = [name for name, m in METHODS.items() if m.few_passes or m is EDGE_GATES or not large]
+            return [*(["bisect"] if large else (*NODE_METHODS, GATES)), *NODE_SCORES, CHANCE]
+        ran = [n for n, m in METHODS.items() if m.few_passes or len(self.elements) <= MOST_EDGES]
         return [*ran, *board_orders.possible(ran), CHANCE]
 
     def run(self, method: str, ablator: Any) -> tuple[dict[str, list[dict[Any, float]]], AnyCircuit | None]:

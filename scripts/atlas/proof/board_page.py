@@ -74,9 +74,9 @@ For edges the table holds, beside this project's numbers, what two public evalua
 UNKNOWN = """Without a truth there is no AUROC and no precision: only what the top of a ranking keeps of the model,
 under `mean`, on held-out prompts. *Faithfulness* is that of the top fifth; *found* is what a search ends with: how
 many, and their faithfulness. Least CMD first. A method can do well here and be wrong: it says that a circuit is
-enough, not that it is the one the model uses. Edge methods that run the model once an edge, or once for every point of
-every layer, and node searches that remove one component at a time are left out where there are more than 5,000 edges or
-200 components."""
+enough, not that it is the one the model uses. Where there are more than 200 components or 5,000 edges, what takes
+hundreds of passes is left out: node searches that remove one component at a time, learned gates, and edge methods that
+run the model once an edge, or once for every point of every layer."""
 
 
 def cell(value: float, digits: int = 2) -> str:
