@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+import io
 import re
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import docutils.core
 import pandas as pd
 import pytest
 
@@ -110,6 +112,15 @@ def test_captions_render(config):
         said = captions.of(row, ROOT, wildcards, config)
         assert said["title"].startswith(row.title[:1].upper()) and "gpt2" in said["title"]
         assert len(said["caption"]) > 20 and not set("\n`") & set(said["caption"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "report").glob("*.rst")), ids=lambda path: path.stem)
+def test_the_report_reads_every_caption_without_an_error(path, config):
+    """`|effect|`, say, is a name that reStructuredText replaces; whoever makes the report is shown an error then."""
+    text = captions.rendered(path.read_text(), {"model": "gpt2", "task": "months", "circuit": "shared"}, config)
+    said = io.StringIO()
+    docutils.core.publish_string(text, writer="html5", settings_overrides={"warning_stream": said})
+    assert not said.getvalue()
 
 
 def test_a_caption_in_a_file_has_no_marks():
