@@ -21,7 +21,8 @@ Methods are those of the registries, so a new one stands here after the next run
 - `leaderboard.parquet` (`.csv`): a row for each model, kind of ablation, level, method and ranking.
 - `ranks.parquet` (`.csv`): means and ranks over planted fixtures, with 95 % bootstrap intervals over fixtures.
 - `cost.csv`: seconds and peak memory of each method. No clock reproduces, so they stand in no other table. All else is
-  the same to the byte in every run on one machine and with the same versions.
+  the same to the byte in every run on one machine and with the same versions. Another machine rounds sums otherwise:
+  trained plants, which are trained where they are built, differ a little there, and with them what methods find.
 
 *AUROC*: the chance that a true element is ranked above a false one, ties half. *Precision*: the share of true ones
 among as many of the top as there are true ones. *CPR*: area under faithfulness over shares of elements, 1 is best for a
@@ -52,7 +53,7 @@ WHY = {
     "two_heads": "under `zero` queries and keys of planted heads are true edges, which a sharp softmax hides from "
     "gradients",
     "trained": "a planted node makes up most of what the last norm divides by, so a gradient through that norm is "
-    "nearly 0 and may have the wrong sign; `relp`, which holds norms still, sees the effect",
+    "nearly 0 and may have the wrong sign; `relp` holds norms still, which mends much of that, but not all",
 }
 WHY |= {name: WHY["two_heads"] for name in ("head_and_mlp", "position")}
 WHY["trained_induction"] = WHY["trained"]
