@@ -13,19 +13,14 @@ MODELS = ("smollm2", "gemma-3-270m", "ladder-6x8")  # of `make real` and of the 
 Write = Callable[[list[Results], Path], None]  # the results of each model, and the folder to write into
 
 
-def run(arguments: list[str], description: str, write: Write) -> None:
-    """Read `[--results FOLDER] [--docs FOLDER] [MODEL ...]` and write the page. Raises StudyError as ``write`` does."""
+def main(description: str, write: Write) -> None:
+    """Write a page, as `[--results FOLDER] [--docs FOLDER] [MODEL ...]` asks for; a StudyError is one line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(MODELS))
     parser.add_argument("--results", type=Path, default=DOCS.parent / "results")
     parser.add_argument("--docs", type=Path, default=DOCS)
-    given = parser.parse_args(arguments)
-    write([Results(given.results, name) for name in given.models], given.docs)
-
-
-def main(description: str, write: Write) -> None:
-    """`run` with the arguments of the command, whose error is one line."""
+    given = parser.parse_args()
     try:
-        run(sys.argv[1:], description, write)
+        write([Results(given.results, name) for name in given.models], given.docs)
     except StudyError as error:
         sys.exit(str(error))

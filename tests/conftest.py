@@ -109,12 +109,17 @@ def cloned(tmp_path_factory) -> Path:
     return clone(tmp_path_factory.mktemp("clone"))
 
 
-def crossed(*lists):
-    """All combinations of lists, for `parametrize`: every value in some that run at once, every other one slow."""
+def crossed(*lists, step=1):
+    """All combinations of lists, for `parametrize`: every value in some that run at once, every other one slow.
+
+    With ``step``, that holds of one value in ``step`` of the first list; its other values are slow.
+    """
+
+    def is_slow(first, *rest):
+        return first % step > 0 or (first // step + sum(rest)) % 2 > 0
+
     return [
-        pytest.param(
-            *(values[i] for values, i in zip(lists, at, strict=True)), marks=[pytest.mark.slow] * (sum(at) % 2)
-        )
+        pytest.param(*(values[i] for values, i in zip(lists, at, strict=True)), marks=[pytest.mark.slow] * is_slow(*at))
         for at in itertools.product(*(range(len(values)) for values in lists))
     ]
 

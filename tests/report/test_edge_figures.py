@@ -90,12 +90,7 @@ FIGURES = [
 ]
 
 
-# The rest is slow
-AT_ONCE = FIGURES[::4]
-LATER = [pytest.param(f, n, marks=pytest.mark.slow) for f in FIGURES if f not in AT_ONCE for n in (SMALL, GROUPED)]
-
-
-@pytest.mark.parametrize(("figure", "name"), [*crossed(AT_ONCE, [SMALL, GROUPED]), *LATER])
+@pytest.mark.parametrize(("figure", "name"), crossed(FIGURES, [SMALL, GROUPED], step=4))
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)

@@ -48,12 +48,10 @@ def draw(figure: str, study):
 FIGURES = ["patching", "patching_scatter", "attribution", "lens", "attention", "detectors", "ov", "backup"]
 
 
-AT_ONCE = FIGURES[::4]
-LATER = [pytest.param(f, n, marks=pytest.mark.slow) for f in FIGURES if f not in AT_ONCE for n in (SMALL, GROUPED)]
 ODD = [pytest.param(figure, name, marks=pytest.mark.slow) for figure in FIGURES for name in (UNKNOWN, HEADLESS)]
 
 
-@pytest.mark.parametrize(("figure", "name"), [*crossed(AT_ONCE, [SMALL, GROUPED]), *LATER, *ODD])
+@pytest.mark.parametrize(("figure", "name"), [*crossed(FIGURES, [SMALL, GROUPED], step=4), *ODD])
 def test_figure_is_written_and_repeats_byte_for_byte(figure, name, tmp_path):
     """Drawn again of the smallest study alone; larger ones take the same steps, more often."""
     study = study_of(name)

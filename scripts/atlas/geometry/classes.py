@@ -7,6 +7,7 @@ comes next to them: January of a class without February has no successor.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,8 @@ def of(classes: Mapping[str, Mapping[str, Any] | None], tokenizer: PreTrainedTok
             continue
         words = expand_members(block["members"])
         ids = tokens_of(words, tokenizer)
-        used = {i: token for i, token in enumerate(ids) if token is not None and ids.count(token) == 1}
+        times = Counter(ids)
+        used = {i: token for i, token in enumerate(ids) if token is not None and times[token] == 1}
         if len(used) >= LEAST:
             own = tuple(words[i] for i in used)
             found.append(Members(name, own, tuple(used.values()), tuple(used), len(words), bool(block.get("cyclic"))))

@@ -1,5 +1,6 @@
 """Checks that a schema cannot make: whether the parts of a study fit together."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +198,11 @@ def _check_thresholds(config: dict[str, Any]) -> None:
             )
 
 
-COMPARED = ("patching", "attribution", "lens", "ov")  # of heads.analyses, those that publications have figures of
-
-
 def _check_classes(config: dict[str, Any]) -> None:
     """Members of a class are told apart, and there are enough of them, whatever the tokenizer makes of them."""
     for name, block in config["geometry"]["classes"].items():
         words = expand_members(block["members"]) if block else ()
-        at, twice = f"geometry.classes.{name}.members", sorted({word for word in words if words.count(word) > 1})
+        at, twice = f"geometry.classes.{name}.members", [word for word, times in Counter(words).items() if times > 1]
         if twice:
             raise StudyError(f"{at}: {twice[0]!r} stands twice; name each member once")
         if block and len(words) < LEAST:
@@ -218,6 +216,9 @@ def _check_pairs(config: dict[str, Any]) -> None:
         names = of_one_token(config, study["tasks"] + study["transfer_tasks"])
         blocks = {name: task_block(config, name) for name in names}
         pairs_of(wanted, blocks, study["tasks"], config["geometry"]["classes"])
+
+
+COMPARED = ("patching", "attribution", "lens", "ov")  # of heads.analyses, those that publications have figures of
 
 
 def check_published(config: dict[str, Any], folder: Path) -> None:
