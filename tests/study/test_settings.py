@@ -225,3 +225,8 @@ def test_the_schema_names_what_the_registries_hold_and_spells_none_of_it_out():
 def test_a_name_that_no_registry_holds_is_refused_with_those_that_there_are(config, key, value, allowed):
     said = message(changed(config, key, value))
     assert said.endswith(f"is not allowed; one of {', '.join(map(str, allowed))}") and "\n" not in said
+
+
+def test_a_class_of_many_members_is_checked_at_once(config):
+    """Each member compared with every other would take many minutes."""
+    assert not message(changed(config, "geometry/classes/numerals", {"members": {"range": [0, 200_000]}}))
