@@ -30,6 +30,24 @@ def test_an_estimate_of_nothing_correlates_with_nothing():
     assert found["error"] == 1
 
 
+def test_what_does_nothing_has_one_rank_whatever_rounding_leaves_of_it():
+    """Of a model in which 20 of 30 components do nothing, on two machines; of 24 that do little none is nothing."""
+    rng = np.random.default_rng(2)
+    effect, estimate = np.zeros((2, 1, 30))
+    effect[0, :10], estimate[0, :10] = rng.normal(size=(2, 10))
+
+    def on_a_machine():
+        return accuracy.compared(estimate + 1e-15 * rng.normal(size=(1, 30)), effect + 1e-7 * rng.normal(size=(1, 30)))
+
+    expected = pd.Series(estimate[0]).rank().corr(pd.Series(effect[0]).rank())
+    for _ in range(5):
+        assert on_a_machine()["spearman"] == pytest.approx(expected, abs=1e-12)
+    little = np.append(1e-5 * (1 + rng.permutation(25)), 1)
+    other = np.append(little[:-1][::-1], 1)
+    found = accuracy.compared(little[None], other[None])["spearman"]
+    assert found == pytest.approx(pd.Series(little).rank().corr(pd.Series(other).rank()), abs=1e-12)
+
+
 def test_intervals_are_over_prompts_and_groups_are_apart(monkeypatch):
     rng, bootstrap = np.random.default_rng(1), Bootstrap(40, 2)
     effect = rng.normal(size=(6, 10))

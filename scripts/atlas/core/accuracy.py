@@ -15,6 +15,7 @@ from atlas.core.statistics import Bootstrap, interval_columns
 NUMBERS = 2**22  # estimates whose resamples are held at a time
 METRICS = ("pearson", "spearman", "error", "slope")
 COLUMNS = ("group", "members", "metric", "value", "ci_low", "ci_high")
+NOTHING = 1e-6  # share of the largest number: what float32 leaves of the difference of two equal logits is below it
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -39,10 +40,22 @@ def ranks(x: np.ndarray) -> np.ndarray:
     return found
 
 
+def settled(x: np.ndarray) -> np.ndarray:
+    """x [B, E] with 0 for what is within NOTHING of a row's largest number by size.
+
+    Many components of a small model do nothing, and what rounding leaves of them has an order that differs between
+    machines.
+    """
+    size = np.abs(x)
+    found: np.ndarray = np.where(size > NOTHING * size.max(-1, keepdims=True), x, 0)
+    return found
+
+
 def compared(estimate: np.ndarray, effect: np.ndarray) -> dict[str, np.ndarray]:
     """Name of METRICS -> [B], of estimates and effects [B, E].
 
-    pearson, spearman: correlations, nan where either does not vary. error: sum of |estimate - effect| over the sum of
+    pearson, spearman: correlations, nan where either does not vary; ranks are of `settled` numbers, so that those that
+    do nothing share one. error: sum of |estimate - effect| over the sum of
     |effect|; 0 is best, and 1 is what an estimate of nothing gets. slope: of the line through 0 that leads from
     estimates to effects with least squares, below 1 where estimates are too large; nan where all are 0.
     """
@@ -50,7 +63,7 @@ def compared(estimate: np.ndarray, effect: np.ndarray) -> dict[str, np.ndarray]:
     off, product = np.abs(estimate - effect).sum(-1), (estimate * effect).sum(-1)
     return {
         "pearson": pearson(estimate, effect),
-        "spearman": pearson(ranks(estimate), ranks(effect)),
+        "spearman": pearson(ranks(settled(estimate)), ranks(settled(effect))),
         "error": np.divide(off, size, out=np.full(size.shape, np.nan), where=size > 0),
         "slope": np.divide(product, square, out=np.full(size.shape, np.nan), where=square > 0),
     }
