@@ -154,11 +154,22 @@ def full_passes(model: models.Model, prompts, substitute, circuit) -> torch.Tens
     )
 
 
-def naive(b: Bench, prompts, circuit) -> torch.Tensor:
-    """As published: means of heads and of MLPs anew, a pass each, and the ablated pass."""
-    for _ in range(2):
-        _, means = activations.collect(b.model(), prompts.corrupted_tokens)
-    return full_passes(b.model(), prompts, replacement("mean", b.model(), prompts, {"corrupted": means}), circuit)
+def naive(b: Bench, prompts, substitute, circuit) -> torch.Tensor:
+    """As published: means of heads and of MLPs anew, a pass each, and the ablated pass; all on the device."""
+    model, sums = b.model(), {}
+
+    def adder(name: str):
+        def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
+            sums[name] = sums.get(name, 0) + x.sum(0)
+            return x
+
+        return hook
+
+    for hook_of in (models.z_hook, models.mlp_hook):
+        names = [hook_of(layer) for layer in range(model.n_layers)]
+        for rows in model.batches(len(prompts)):
+            model.run(prompts.corrupted_tokens[rows], [(name, adder(name)) for name in names])
+    return full_passes(model, prompts, substitute, circuit)
 
 
 def forced(b: Bench, ablator: Ablator, batch: int) -> int:
@@ -204,7 +215,7 @@ def search_of(n: int) -> Callable[[Bench], None]:
         )
         picked = np.linspace(0, len(circuits) - 1, 3 if b.small else 6).round().astype(int)
         slower = {
-            "naive: two passes for means, one ablated": lambda i: lambda: naive(b, prompts, circuits[i]),
+            "naive: two passes for means, one ablated": lambda i: lambda: naive(b, prompts, substitute, circuits[i]),
             "cached means, full passes": lambda i: lambda: full_passes(b.model(), prompts, substitute, circuits[i]),
             "resume only": lambda i: resume(b, setting, i),
         }

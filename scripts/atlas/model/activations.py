@@ -57,8 +57,9 @@ def collect(
 
     def saver(name: str, layer: int, batch: slice) -> Callable[..., torch.Tensor]:
         def hook(x: torch.Tensor, hook: object) -> torch.Tensor:
-            kept[name][layer, batch] = x.to("cpu", dtype)
-            values = x.detach().to("cpu", torch.float64)
+            values = x.detach().cpu()  # once, as it is: from a GPU that is most of the time
+            kept[name][layer, batch] = values.to(dtype)
+            values = values.to(torch.float64)
             if lengths is not None:
                 values = values.where(real[batch].view(*x.shape[:2], *[1] * (x.dim() - 2)), 0)
             sums[name][layer].index_add_(0, groups[batch], values)
