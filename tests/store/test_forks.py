@@ -93,6 +93,15 @@ def test_an_interrupt_ends_jobs_and_not_what_forks_them(run):
     assert run("json.dump(1, out)") == (0, "1")
 
 
+def test_an_interrupted_job_of_the_study_says_so_in_one_line(run, tmp_path):
+    log = tmp_path / "job.log"
+    text = "import signal, time\nfrom types import SimpleNamespace\nfrom atlas.store import job\n"
+    text += f"job.start(SimpleNamespace(log=[{str(log)!r}]))\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    assert run(text)[0] == 1
+    (line,) = log.read_text().splitlines()
+    assert line.endswith(" interrupted; run again to go on, what was computed stays")
+
+
 def test_a_watched_job_runs_to_its_end_before_its_eyes(run):
     """The process is there when it begins to be watched and when that ends, so that no second of it is missed."""
     seen = []

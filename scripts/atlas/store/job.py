@@ -26,7 +26,7 @@ REMEDIES |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it wri
 
 
 def start(snakemake: Any) -> None:
-    """Log to the rule's log file and to stderr; a StudyError ends the job with its message alone."""
+    """Log to the rule's log file and to stderr; a StudyError or an interrupt ends the job with one line."""
     logging.raiseExceptions = False  # a log that cannot be written is no reason to stop
     sys.excepthook = _report
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -48,6 +48,8 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
             error.strerror,
             remedy,
         )
+    elif issubclass(kind, KeyboardInterrupt):
+        log.error("interrupted; run again to go on, what was computed stays")
     else:
         log.error("unexpected error", exc_info=(kind, error, trace))
 
