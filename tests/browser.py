@@ -62,6 +62,14 @@ class Tab:
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
 
+    def turn(self, selector: str) -> None:
+        """Fold or unfold a `details` by a click; the page hears of that later than the click, and is waited for."""
+        part = self.page.locator(selector).first
+        heard = "part.addEventListener('toggle', () => (part.heard = true), { once: true })"
+        part.evaluate(f"part => {{ part.heard = false; {heard}; }}")
+        part.locator("> summary").click()
+        self.page.wait_for_function("part => part.heard", arg=part.element_handle())
+
 
 @contextmanager
 def opened(browser, file: Path | str, size: dict | None = None, scheme: str = "light") -> Iterator:

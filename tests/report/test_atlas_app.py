@@ -48,6 +48,15 @@ def tab(browser, file):
     assert set(opened.asked) == {opened.address}
 
 
+@pytest.fixture
+def saving(browser, file):
+    """A page of its own: the browser lets one save no more than ten files."""
+    opened = Tab(browser, file)
+    yield opened
+    assert not opened.said
+    opened.page.close()
+
+
 # ---- numbers as the page writes them -------------------------------------------------------------------------
 def fixed(value, digits: int) -> str:
     exact = Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
@@ -214,7 +223,7 @@ def test_the_prompt_view_shows_its_prompt(tab, data):
     strongest = sorted(range(54), key=lambda i: -abs(prompt["attribution"][i]))[:12]
     values = tab.texts("#figure .panel:has-text('who writes the answer') text.value")
     assert values == [f"{fixed(prompt['attribution'][i], 2)} logits" for i in strongest]
-    tab.page.locator("#figure details summary").click()
+    tab.turn("#figure details")
     lens = [cells.split("\t")[1] for cells in tab.text("#figure details table").splitlines()[1:]]
     assert lens == [fixed(value, 2) for value in prompt["lens"]["value"]]
 
@@ -430,24 +439,24 @@ def saved(tab, button: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("view", EACH)
-def test_a_view_is_saved_as_svg_and_csv(tab, view):
-    tab.show(f"view={view}&task=months&head=3.1")
-    name, text = saved(tab, "#save-svg")
+def test_a_view_is_saved_as_svg_and_csv(saving, view):
+    saving.show(f"view={view}&task=months&head=3.1")
+    name, text = saved(saving, "#save-svg")
     assert name == f"ladder-6x8-months-{view}.svg"
     root = ElementTree.fromstring(text)
     assert "var(--" not in text and not root.findall(".//*[@class]"), "needs no style sheet"
-    drawn = tab.page.evaluate("document.querySelectorAll('#figure svg.figure').length")
+    drawn = saving.page.evaluate("document.querySelectorAll('#figure svg.figure').length")
     assert len(root.findall("{http://www.w3.org/2000/svg}svg")) == drawn
-    name, text = saved(tab, "#save-csv")
+    name, text = saved(saving, "#save-csv")
     header, *rows = csv.reader(io.StringIO(text))
     assert name.startswith("ladder-6x8-months-") and name.endswith(".csv")
     assert rows and all(len(row) == len(header) for row in rows)
 
 
-def test_the_csv_holds_the_numbers_of_the_data(tab, data):
-    tab.show("view=matrix&task=months&metric=ablation:zero")
+def test_the_csv_holds_the_numbers_of_the_data(saving, data):
+    saving.show("view=matrix&task=months&metric=ablation:zero")
     values = task_of(data, "months")["effects"]["zero"]
-    _, *rows = csv.reader(io.StringIO(saved(tab, "#save-csv")[1]))
+    _, *rows = csv.reader(io.StringIO(saved(saving, "#save-csv")[1]))
     assert [row[0] for row in rows] == [name_of(i) for i in range(54)]
     found = [[float(cell) for cell in row[2:]] for row in rows]
     assert found == [[values[key][i] for key in ("value", "low", "high")] for i in range(54)]
@@ -456,13 +465,12 @@ def test_the_csv_holds_the_numbers_of_the_data(tab, data):
 @pytest.mark.parametrize("view", EACH)
 def test_a_table_says_what_the_drawing_shows(tab, view):
     tab.show(f"view={view}&task=months")
-    tab.page.locator("#tables > summary").click()
-    tab.page.locator("#table-body table").first.wait_for()
+    tab.turn("#tables")
     rows = tab.count("#table-body section:first-child tbody tr")
     members = {name: set(reported(task_of_tab(tab, name))["members"]) for name in ("numerals", "months")}
     wanted = {"graph": len(members["months"]), "compare": len(set.union(*members.values())), "order": 40}
     assert rows == wanted.get(view, 54)
-    tab.page.locator("#tables > summary").click()
+    tab.turn("#tables")
 
 
 def task_of_tab(tab, name: str) -> dict:

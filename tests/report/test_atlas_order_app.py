@@ -147,10 +147,10 @@ def test_every_analysis_says_what_it_found(tab, data):
 def test_what_is_folded_out_stays_so(tab):
     tab.show("view=order&class=months")
     folds = tab.page.locator("#figure .parts details")
-    folds.first.locator("summary").click()
+    tab.turn("#figure .parts details")
     tab.page.locator("#class").select_option("numerals")
     assert [folds.nth(i).evaluate("fold => fold.open") for i in range(folds.count())].count(True) == 1
-    folds.first.locator("summary").click()
+    tab.turn("#figure .parts details")
 
 
 @pytest.mark.slow
@@ -165,13 +165,13 @@ def test_its_tables_hold_the_numbers_of_the_data(tab, data):
     assert {cells[0]: float(cells[1]) for cells in rows} == {
         name_of(i): value for i, value in enumerate(row["value"]) if value is not None
     }
-    tab.page.locator("#tables > summary").click()
+    tab.turn("#tables")
     table = tab.page.locator("#table-body section:has-text('Members of months') tbody tr")
     point = one["points"].index(4)
     for k, member in enumerate(one["members"]):
         cells = table.nth(k).locator("td").all_text_contents()
         assert cells[0] == member and [float(cell) for cell in cells[1:]] == one["coordinates"][point][k]
-    tab.page.locator("#tables > summary").click()
+    tab.turn("#tables")
 
 
 @pytest.mark.slow
