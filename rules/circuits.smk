@@ -204,7 +204,7 @@ rule assess_circuits:
         legacy_mlp_means=config["search"]["legacy_mlp_means"],
         completeness=config["evaluation"]["completeness"],
         positions=config["evaluation"]["positions"],
-        circuits=own_circuits,
+        circuits=own_circuits_of_task,
         edges=WITH_EDGES,
         sizes=config["edges"]["sizes"],
         rankings=config["edges"]["rankings"],

@@ -301,13 +301,24 @@ def all_edge_tables(wildcards):
     return {key: each(MAIN, name)(wildcards) for key, name in names.items()} if WITH_EDGES else {}
 
 
-def own_circuits(wildcards):
-    """Name -> what is chosen from its file, and the file's content, of the user's circuits assessed on a task."""
-    chosen = {n: b for n, b in config["circuits"].items() if wildcards.task in b.get("tasks", MAIN_TASKS)}
+def own_circuits():
+    """Name -> what is chosen from its file, and the file's content, of the user's circuits."""
     return {
         name: {"select": block.get("select"), "file": places.contents([places.below_root(block["file"])])}
-        for name, block in chosen.items()
+        for name, block in config["circuits"].items()
     }
+
+
+def own_circuits_of_task(wildcards):
+    """The same of those that are assessed on a task."""
+    tasks = {name: block.get("tasks", MAIN_TASKS) for name, block in config["circuits"].items()}
+    return {name: block for name, block in own_circuits().items() if wildcards.task in tasks[name]}
+
+
+def named_components():
+    """Key of the configuration -> the components that it names."""
+    own = {f"generation.own.{name}": heads for name, heads in config["generation"]["own"].items()}
+    return {"search.never_test": config["search"]["never_test"]} | own
 
 
 def generated_texts(wildcards):

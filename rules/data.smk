@@ -97,6 +97,8 @@ rule check_analyses:
         edges=WITH_EDGES,
         order=ORDER,
         features={"hook": config["geometry"]["features"]["hook"], "loaded": autoencoder_files()},
+        named=named_components(),
+        circuits=own_circuits(),
     message:
         "Check what can be found out about {wildcards.model}"
     script:

@@ -1,5 +1,8 @@
-"""Find out which analyses a model can be served, and refuse a study that wants others."""
+"""Find out which analyses a model can be served; refuse a study that wants others, or names what the model lacks."""
 
+from atlas.compare.interchange import read_circuit
+from atlas.core.components import named
+from atlas.core.graph import Graph
 from atlas.geometry import served
 from atlas.heads import analyses
 from atlas.model import checks, models, reference
@@ -9,6 +12,11 @@ job.start(snakemake)
 p, name = snakemake.params, snakemake.wildcards.model
 
 description, folder = artifacts.read_json(snakemake.input.model), job.model_folder(snakemake)
+for key, components in p.named.items():
+    named(key, components, description["n_layers"], description["n_heads"], only_heads=key.startswith("generation"))
+for circuit, block in p.circuits.items():
+    file = places.below_root(snakemake.config["circuits"][circuit]["file"])
+    read_circuit(file, Graph.of(description), block["select"])
 model = models.load(folder, settings=description["settings"], **job.run(snakemake))
 tokens = reference.sample(checks.read_config(name, folder))[:, : analyses.LENGTH]
 reasons = analyses.reasons(model, tokens)

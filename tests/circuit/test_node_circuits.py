@@ -1,5 +1,7 @@
 """Searches of a whole task on a planted model: circuits, traces, faithfulness; single ablations; circuits of others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,6 +72,12 @@ def test_faithfulness_is_that_of_each_split(ablators, searched):
             found, full, empty = (ablator.logit_diff(c).mean() for c in circuits_of)
             assert value["percent_of_full"] == pytest.approx(100 * found / full)
             assert value["faithfulness"] == pytest.approx((found - empty) / (full - empty))
+
+
+def test_a_component_to_keep_that_the_model_lacks_is_refused(ablators):
+    for lacking in ("m3", "0.4", "7.0"):
+        with pytest.raises(StudyError, match=rf"search.never_test: {lacking} is no component of a model with 3 layers"):
+            search_all("t", ablators, ORDERS, [20.0], replace(SETTINGS, never_test=["0.0", lacking]), BOOTSTRAP)
 
 
 def test_a_task_without_an_effect_is_refused(ablators):

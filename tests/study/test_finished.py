@@ -83,14 +83,14 @@ def test_figures_are_the_files_of_the_study(study, opened):
 
 # ---- what is run ---------------------------------------------------------------------------------------------
 def test_what_is_kept_and_ablated_is_what_the_study_scored(opened):
-    """Two tables that jobs of the study wrote: the circuit of each task on each, and each component alone; to the bit
-    of the same engine but for what it remembers, so 1e-6 of a percent."""
+    """Two tables that jobs of the study wrote: the circuit of each task on each, and each component alone; of the
+    same engine but for what it remembers and the number of threads, so 1e-4 points (1e-6 of the full model)."""
     cross = opened.table("comparison/cross")
     for task in opened:
         for name, circuit in opened.circuits.items():
             row = pick(cross, circuit=name, task=task.name, metric="percent_of_full")
             found = task.keep(circuit)
-            assert found.percent == pytest.approx(estimate(row), abs=1e-6)
+            assert found.percent == pytest.approx(estimate(row), abs=1e-4)
             assert found.first == pytest.approx(estimate(pick(cross, circuit=name, task=task.name, metric="top1")))
             assert len(found.per_prompt) == row["prompts"]
     numerals = opened["numerals"]
@@ -98,7 +98,7 @@ def test_what_is_kept_and_ablated_is_what_the_study_scored(opened):
     for name in ("1.4", "m0"):
         found = numerals.ablate(name, split="search")
         assert found.percent == pytest.approx(
-            estimate(pick(effects, component=name, kind="mean", metric="percent_of_full")), abs=1e-6
+            estimate(pick(effects, component=name, kind="mean", metric="percent_of_full")), abs=1e-4
         )
         rows = scores[(scores.component == name) & (scores.kind == "mean") & (scores.metric == "logit_diff")]
         np.testing.assert_allclose(

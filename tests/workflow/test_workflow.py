@@ -17,6 +17,7 @@ from atlas.report.findings import page as findings
 from atlas.report.findings.reading import Results
 from browser import PHONE, WIDE, chromium, opened, overflow
 from conftest import ROOT
+from study import Study
 
 
 @pytest.mark.slow
@@ -45,6 +46,32 @@ def test_a_circuit_of_ones_own_is_assessed_beside_the_others(study):
         study.snakemake(table)
         study.snakemake("--touch")  # what follows from it is what it was
     assert (study.folder / table).read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"search": {"never_test": ["m0", "m6"]}},
+            "search.never_test: m6 is no component of a model with 6 layers of 8",
+        ),
+        (
+            {"generation": {"own": {"mine": ["1.2", "m0"]}}},
+            "generation.own.mine: m0 is no head of a model with 6 layers",
+        ),
+        ({"circuits": {"mine": {"file": "wrong.json"}}}, "wrong.json: heads: [1, 8] is not in this model"),
+        ({"circuits": {"mine": {"file": "gone.json"}}}, "gone.json: cannot be read as JSON"),
+    ],
+)
+def test_what_the_configuration_names_and_the_model_lacks_is_refused_before_a_search(tmp_path, change, said):
+    made = Study(tmp_path / "own")
+    (made.folder / "wrong.json").write_text('{"heads": [[1, 8]], "mlps": []}')
+    update_config(made.config, change)
+    made.write_config(made.config)
+    done = made.snakemake(check=False)
+    text = done.stdout + done.stderr
+    assert done.returncode and said in text and "Traceback" not in text and "Search circuits" not in text
 
 
 TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")

@@ -13,7 +13,7 @@ from atlas.circuit.node_methods import of_order
 from atlas.circuit.orders import gates_of, run
 from atlas.circuit.precision import Decisions, Differences, dtype_of, searched
 from atlas.circuit.search import Rule, SearchSettings, Settle, Step, jumps, tried_at_once
-from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, to_json
+from atlas.core.components import EMPTY, Circuit, Component, group_columns, heads, mlps, named, to_json
 from atlas.core.statistics import Bootstrap, interval_columns
 from atlas.store.job import progress
 
@@ -35,12 +35,13 @@ def search_all(
     ablators: split -> ablator; circuits are searched on `search`, and evaluated on each. orders: name -> seed of a
     random order, else None. half: where given, the same as that of `search` in a half, by which searches run; those of
     ``ablators`` are then in float32, and decisions too close for the half are taken by theirs (`precision`). Raises
-    StudyError where a split has no effect to explain.
+    StudyError where a split has no effect to explain, and on a component to keep that the model lacks.
     """
     for ablator in ablators.values():
         full, empty = (ablator.logit_diff(c) for c in (ablator.everything, EMPTY))
         refuse_no_effect(task, full, empty, allow_negative_clean)
     on_search = ablators["search"]
+    named("search.never_test", settings.never_test, on_search.model.n_layers, on_search.model.n_heads)
     trace: list[dict[str, Any]] = []
     circuits, faithfulness = [], []
     for (name, threshold), (steps, decisions) in every_search(on_search, orders, thresholds, settings, half).items():

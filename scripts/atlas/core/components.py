@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from atlas.core.errors import StudyError
+
 MLP = -1  # the `head` of an MLP in tables
 
 
@@ -71,6 +73,21 @@ def sites(circuit: Iterable[Component], role_names: Iterable[str]) -> Circuit:
 def all_components(n_layers: int, n_heads: int) -> list[Component]:
     """Every head and MLP, layer by layer, heads before the MLP."""
     return [Component(layer, head) for layer in range(n_layers) for head in [*range(n_heads), MLP]]
+
+
+def named(
+    key: str, names: Iterable[str], n_layers: int, n_heads: int, only_heads: bool = False
+) -> frozenset[Component]:
+    """Components that a configuration names under ``key``; raises StudyError on one that the model lacks."""
+    found = frozenset(map(Component.parse, names))
+    lacking = found.difference(all_components(n_layers, n_heads)) | {c for c in found if only_heads and c.is_mlp}
+    if lacking:
+        kind = "head" if only_heads else "component"
+        raise StudyError(
+            f"{key}: {min(lacking)} is no {kind} of a model with {n_layers} layers of {n_heads} heads, counted from 0; "
+            "take it out"
+        )
+    return found
 
 
 def heads(circuit: Iterable[Any]) -> list[Component]:

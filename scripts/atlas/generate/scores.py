@@ -10,7 +10,7 @@ import pandas as pd
 
 from atlas.circuit.controls import p_value
 from atlas.circuit.verdicts import verdicts
-from atlas.core.components import Circuit, Component, heads
+from atlas.core.components import Circuit, heads, named
 from atlas.core.errors import StudyError
 from atlas.core.statistics import Bootstrap, interval_columns
 
@@ -35,12 +35,7 @@ def head_sets(
     for name, members in own.items():
         if name in sets:
             raise StudyError(f"generation.own.{name}: the study has a head set of this name; choose another")
-        sets[name] = frozenset(map(Component.parse, members))
-        wrong = [str(c) for c in sorted(sets[name]) if c.is_mlp or c.layer >= n_layers or c.head >= n_heads]
-        if wrong:
-            raise StudyError(
-                f"generation.own.{name}: {wrong[0]} is no head of a model with {n_layers} layers of {n_heads} heads"
-            )
+        sets[name] = named(f"generation.own.{name}", members, n_layers, n_heads, only_heads=True)
     return {name: chosen for name, chosen in sets.items() if chosen}
 
 

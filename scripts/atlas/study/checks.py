@@ -48,6 +48,10 @@ def check(config: dict[str, Any]) -> None:
         raise StudyError(f"scores.kinds: {config['ablation']['kind']}, the kind of ablation.kind, is not among {kinds}")
     if generation_prompt_sets(config) and not {*config["generation"]["sets"], *config["generation"]["own"]}:
         raise StudyError("generation.sets: no heads to ablate; name some, or set all of generation.prompts to null")
+    sets = config["generation"]["sets"]
+    taken = {"shared", "union"}.intersection(sets) | set(config["study"]["tasks"] if "circuits" in sets else [])
+    for name in taken.intersection(config["generation"]["own"]):
+        raise StudyError(f"generation.own.{name}: the study has a head set of this name; choose another")
     if search["relative_tolerance"] is not None and any("gates" in order for order in search["orders"]):
         raise StudyError(
             "search.orders: gates shut all at once, and search.relative_tolerance bounds single removals; set that to "
