@@ -16,7 +16,8 @@ for key, components in p.named.items():
     named(key, components, description["n_layers"], description["n_heads"], only_heads=key.startswith("generation"))
 for circuit, block in p.circuits.items():
     file = places.below_root(snakemake.config["circuits"][circuit]["file"])
-    read_circuit(file, Graph.of(description), block["select"])
+    if file.exists() or "results" not in file.parts:  # what the study itself will make is read when it is there
+        read_circuit(file, Graph.of(description), block["select"])
 model = models.load(folder, settings=description["settings"], **job.run(snakemake))
 tokens = reference.sample(checks.read_config(name, folder))[:, : analyses.LENGTH]
 reasons = analyses.reasons(model, tokens)

@@ -74,6 +74,15 @@ def test_what_the_configuration_names_and_the_model_lacks_is_refused_before_a_se
     assert done.returncode and said in text and "Traceback" not in text and "Search circuits" not in text
 
 
+@pytest.mark.slow
+def test_a_circuit_that_the_study_will_find_is_no_reason_to_refuse_it(tmp_path):
+    made = Study(tmp_path / "own")
+    own = {"file": "results/ladder-6x8/numerals/circuits.json", "select": {"order": "layers", "threshold": 20}}
+    made.config["circuits"] = {"mine": own | {"tasks": ["numerals"]}}
+    made.write_config(made.config)
+    made.snakemake("results/ladder-6x8/analyses.json")
+
+
 TABLES = ("trace", "faithfulness", "cross", "controls", "edge_scores", "edge_trace", "edge_curves", "evaluation")
 TABLES += ("completeness", "minimality", "positions", "stability", "choice", "consensus_scores", "consensus_controls")
 
