@@ -62,6 +62,13 @@ class Tab:
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
 
+    def saved(self, button: str) -> tuple[str, str]:
+        """Name and text of the file that a button saves."""
+        with self.page.expect_download() as waiting:
+            self.page.locator(button).click()
+        with open(waiting.value.path(), encoding="utf-8", newline="") as file:
+            return waiting.value.suggested_filename, file.read()
+
     def turn(self, selector: str) -> None:
         """Fold or unfold a `details` by a click; the page hears of that later than the click, and is waited for."""
         part = self.page.locator(selector).first

@@ -431,23 +431,16 @@ def test_a_rectangle_of_the_matrix_is_selected_by_drag_and_by_keys(tab):
 
 
 # ---- files, tables, paper ------------------------------------------------------------------------------------
-def saved(tab, button: str) -> tuple[str, str]:
-    with tab.page.expect_download() as waiting:
-        tab.page.locator(button).click()
-    with open(waiting.value.path(), encoding="utf-8", newline="") as file:
-        return waiting.value.suggested_filename, file.read()
-
-
 @pytest.mark.parametrize("view", EACH)
 def test_a_view_is_saved_as_svg_and_csv(saving, view):
     saving.show(f"view={view}&task=months&head=3.1")
-    name, text = saved(saving, "#save-svg")
+    name, text = saving.saved("#save-svg")
     assert name == f"ladder-6x8-months-{view}.svg"
     root = ElementTree.fromstring(text)
     assert "var(--" not in text and not root.findall(".//*[@class]"), "needs no style sheet"
     drawn = saving.page.evaluate("document.querySelectorAll('#figure svg.figure').length")
     assert len(root.findall("{http://www.w3.org/2000/svg}svg")) == drawn
-    name, text = saved(saving, "#save-csv")
+    name, text = saving.saved("#save-csv")
     header, *rows = csv.reader(io.StringIO(text))
     assert name.startswith("ladder-6x8-months-") and name.endswith(".csv")
     assert rows and all(len(row) == len(header) for row in rows)
@@ -456,7 +449,7 @@ def test_a_view_is_saved_as_svg_and_csv(saving, view):
 def test_the_csv_holds_the_numbers_of_the_data(saving, data):
     saving.show("view=matrix&task=months&metric=ablation:zero")
     values = task_of(data, "months")["effects"]["zero"]
-    _, *rows = csv.reader(io.StringIO(saved(saving, "#save-csv")[1]))
+    _, *rows = csv.reader(io.StringIO(saving.saved("#save-csv")[1]))
     assert [row[0] for row in rows] == [name_of(i) for i in range(54)]
     found = [[float(cell) for cell in row[2:]] for row in rows]
     assert found == [[values[key][i] for key in ("value", "low", "high")] for i in range(54)]

@@ -157,11 +157,9 @@ def test_what_is_folded_out_stays_so(tab):
 def test_its_tables_hold_the_numbers_of_the_data(tab, data):
     tab.show("view=order&class=months&layer=4")
     row, one = scores(data, "months", "next"), layout(data, "months")
-    with tab.page.expect_download() as waiting:
-        tab.page.locator("#save-csv").click()
-    with open(waiting.value.path(), encoding="utf-8", newline="") as file:
-        _, *rows = csv.reader(io.StringIO(file.read()))
-    assert waiting.value.suggested_filename == "ladder-6x8-numerals-successors-months-next.csv"
+    name, text = tab.saved("#save-csv")
+    _, *rows = csv.reader(io.StringIO(text))
+    assert name == "ladder-6x8-numerals-successors-months-next.csv"
     assert {cells[0]: float(cells[1]) for cells in rows} == {
         name_of(i): value for i, value in enumerate(row["value"]) if value is not None
     }
